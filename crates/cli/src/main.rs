@@ -1,0 +1,2 @@
+//! The program `llada`.
+fn main() {}

@@ -1,0 +1,165 @@
+//! The processor: which instructions it has, and the threads that run the operations.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use crate::{KernelError, Result};
+
+/// The instruction set that the kernels are written for, best last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust, on every machine.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL).
+    Avx512,
+}
+
+impl Isa {
+    /// The best set that this machine runs.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("fma")
+            {
+                return Self::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Self::Avx2;
+            }
+        }
+        Self::Portable
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = KernelError;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "portable" => Ok(Self::Portable),
+            "avx2" => Ok(Self::Avx2),
+            "avx512" => Ok(Self::Avx512),
+            _ => Err(KernelError::Argument {
+                op: "isa",
+                what: format!("`{s}` is not one of `portable`, `avx2`, `avx512`"),
+            }),
+        }
+    }
+}
+
+/// One instruction-set extension and whether the processor has it, for `llada doctor`.
+pub type Features = Vec<(&'static str, bool)>;
+
+/// Runs the operations: an instruction set and a pool of threads. Cheap to clone.
+#[derive(Clone)]
+pub struct Cpu {
+    isa: Isa,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu").field("isa", &self.isa).field("threads", &self.threads()).finish()
+    }
+}
+
+impl Cpu {
+    /// The best instruction set on `threads` threads; 0 means one for each core.
+    pub fn new(threads: usize) -> Result<Self> {
+        Self::with_isa(Isa::detect(), threads)
+    }
+
+    /// A chosen instruction set, which this machine must have.
+    pub fn with_isa(isa: Isa, threads: usize) -> Result<Self> {
+        if isa > Isa::detect() {
+            return Err(KernelError::Argument {
+                op: "cpu",
+                what: format!("this processor has no `{isa}`; its best is `{}`", Isa::detect()),
+            });
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("llada-{i}"))
+            .build()
+            .map_err(|e| KernelError::Argument { op: "cpu", what: e.to_string() })?;
+        Ok(Self { isa, pool: Arc::new(pool) })
+    }
+
+    /// The instruction set that the kernels use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// The extensions that matter to the kernels, and whether the processor has each.
+    pub fn features() -> Features {
+        #[cfg(target_arch = "x86_64")]
+        return vec![
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("f16c", is_x86_feature_detected!("f16c")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx512bw", is_x86_feature_detected!("avx512bw")),
+            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+            ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+            ("avx512fp16", is_x86_feature_detected!("avx512fp16")),
+            ("avxvnni", is_x86_feature_detected!("avxvnni")),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        Vec::new()
+    }
+
+    /// Runs `task(0)` … `task(n - 1)` on the pool. Tasks must write to disjoint places; what they
+    /// compute must not depend on how many threads there are.
+    pub fn for_each(&self, n: usize, task: impl Fn(usize) + Sync) {
+        use rayon::prelude::*;
+        match n {
+            0 => {}
+            1 => task(0),
+            _ => self.pool.install(|| (0..n).into_par_iter().for_each(|i| task(i))),
+        }
+    }
+
+    /// Runs `task(i, chunk)` on the chunks of `chunk` elements of `out`, in parallel.
+    pub fn chunks<T: Send>(
+        &self,
+        out: &mut [T],
+        chunk: usize,
+        task: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        use rayon::prelude::*;
+        if out.len() <= chunk {
+            if !out.is_empty() {
+                task(0, out);
+            }
+            return;
+        }
+        self.pool.install(|| {
+            out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| task(i, part));
+        });
+    }
+
+    /// Runs `job` inside the pool, so that rayon's parallel iterators in it use its threads.
+    pub fn install<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(job)
+    }
+}

@@ -1,0 +1,17 @@
+//! The numeric core of llada: a closed set of operations, forward and backward, on the CPU.
+//!
+//! Numbers in, numbers out: nothing here knows a model. One operation a file, its forward and its
+//! backward together; `reference` holds every operation as the textbook writes it, in plain `f64`,
+//! and judges the fast ones. All matrices are row-major slices. Every operation takes the [`Cpu`]
+//! that runs it and gives the same bits for a row whatever the rows around it and the threads.
+
+mod cpu;
+mod error;
+mod map;
+mod weights;
+
+
+pub use cpu::{Cpu, Features, Isa};
+pub use error::{KernelError, Result};
+pub use map::Mapping;
+pub use weights::{DType, WeightView};
