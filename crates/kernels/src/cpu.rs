@@ -9,7 +9,7 @@ use crate::{KernelError, Result};
 pub enum Isa {
     /// Plain Rust, on every machine.
     Portable,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 (F, BW, DQ, VL).
     Avx512,
@@ -28,7 +28,10 @@ impl Isa {
             {
                 return Self::Avx512;
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 return Self::Avx2;
             }
         }
@@ -135,7 +138,7 @@ impl Cpu {
         match n {
             0 => {}
             1 => task(0),
-            _ => self.pool.install(|| (0..n).into_par_iter().for_each(|i| task(i))),
+            _ => self.pool.install(|| (0..n).into_par_iter().for_each(&task)),
         }
     }
 

@@ -5,11 +5,29 @@
 //! and judges the fast ones. All matrices are row-major slices. Every operation takes the [`Cpu`]
 //! that runs it and gives the same bits for a row whatever the rows around it and the threads.
 
-mod cpu;
-mod error;
-mod map;
-mod weights;
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod adamw;
+pub mod argmax;
+pub mod attention;
+mod cpu;
+pub mod cross_entropy;
+pub mod embedding;
+mod error;
+mod gemm;
+pub mod grad_norm;
+mod isa;
+pub mod linear;
+mod map;
+mod math;
+pub mod peak;
+pub mod reference;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+#[cfg(test)]
+mod testing;
+mod weights;
 
 pub use cpu::{Cpu, Features, Isa};
 pub use error::{KernelError, Result};

@@ -1,0 +1,93 @@
+//! Prints the speed of the linear layer's three products beside the measured arithmetic peak.
+//!
+//! `cargo run --release --example gemm -- [isa] [threads]`
+
+#![allow(clippy::print_stdout)]
+
+use std::time::{Duration, Instant};
+
+use half::bf16;
+use llada_kernels::{
+    Cpu, Isa, Result, WeightView,
+    linear::{self, Out},
+    peak,
+};
+
+/// Every shape is repeated for this long, and for three times at least.
+const TIME: Duration = Duration::from_millis(300);
+
+/// The best and the median time of a run of `job`, in seconds.
+fn times(mut job: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
+    job()?;
+    let (begin, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 3 || begin.elapsed() < TIME {
+        let start = Instant::now();
+        job()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[0], times[times.len() / 2]))
+}
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let isa: Isa = arguments.first().map_or(Ok(Isa::detect()), |isa| isa.parse())?;
+    let threads = arguments.get(1).map_or(Ok(0), |n| n.parse())?;
+    let cpu = Cpu::with_isa(isa, threads)?;
+    let peak = peak::f32_flops(&cpu) / 1e9;
+    println!("{isa}, {} threads, peak {peak:.0} GFLOP/s", cpu.threads());
+    let products = [
+        ("y", 2048, 256, 256),
+        ("y", 2048, 1024, 256),
+        ("y", 2048, 256, 1024),
+        ("y", 128, 2048, 768),
+        ("y", 128, 768, 2048),
+        ("y", 128, 32768, 768),
+        ("y bf16", 128, 2048, 768),
+        ("y bf16", 128, 32768, 768),
+        ("y", 32, 2048, 768),
+        ("y", 1, 2048, 768),
+        ("y", 1, 32768, 768),
+        ("y bf16", 1, 32768, 768),
+        ("dx", 2048, 256, 256),
+        ("dx", 2048, 1024, 256),
+        ("dx", 128, 2048, 768),
+        ("dx", 128, 32768, 768),
+        ("dw", 2048, 256, 256),
+        ("dw", 2048, 256, 1024),
+        ("dw", 2048, 1024, 256),
+        ("dw", 128, 2048, 768),
+        ("dw", 128, 32768, 768),
+    ];
+    for (what, m, n, k) in products {
+        let fill = |len: usize| (0..len).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect();
+        let (mut x, w): (Vec<f32>, Vec<f32>) = (fill(m * k), fill(n * k));
+        let half: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
+        let (mut y, mut dw) = (fill(m * n), w.clone());
+        let view = WeightView::F32(&w);
+        let run = || match what {
+            "y" => linear::forward(&cpu, &x, view, None, m, n, k, &mut y, Out::Write),
+            "y bf16" => {
+                let w = WeightView::Bf16(&half);
+                linear::forward(&cpu, &x, w, None, m, n, k, &mut y, Out::Write)
+            }
+            "dx" => linear::backward_input(&cpu, &y, view, m, n, k, &mut x, Out::Write),
+            _ => linear::backward_weight(&cpu, &y, &x, m, n, k, &mut dw, Out::Write),
+        };
+        let before = peak::f32_flops(&cpu);
+        let (best, median) = times(run)?;
+        let peak = before.max(peak::f32_flops(&cpu)) / 1e9;
+        let flops = |seconds: f64| (2 * m * n * k) as f64 / seconds / 1e9;
+        let share = |seconds: f64| 100.0 * flops(seconds) / peak;
+        let shape = format!("m {m} n {n} k {k}");
+        println!(
+            "{what:7} {shape:24} best {:8.0} us {:6.1} GFLOP/s {:5.1} %, median {:6.1} GFLOP/s {:5.1} %",
+            best * 1e6,
+            flops(best),
+            share(best),
+            flops(median),
+            share(median)
+        );
+    }
+    Ok(())
+}

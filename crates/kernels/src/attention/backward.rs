@@ -1,0 +1,205 @@
+//! The backward pass: one task for each row and key head, so that the gradients of its keys and
+//! values are summed in one order.
+
+use super::{
+    Problem,
+    forward::hide,
+    matmul::{Left, matmul},
+    scratch::{Head, Scratch, Shared, TASK, line, split},
+    simd::{self, Kernel, Simd},
+};
+use crate::Cpu;
+
+/// Queries of one tile.
+const QUERIES: usize = 64;
+/// Keys of one tile.
+const KEYS: usize = 64;
+
+/// What the forward pass left, and the gradient of its output.
+#[derive(Clone, Copy)]
+pub(super) struct Saved<'a> {
+    pub(super) out: &'a [f32],
+    pub(super) lse: &'a [f32],
+    pub(super) dout: &'a [f32],
+}
+
+/// Runs the checked `problem`.
+pub(super) fn run(
+    cpu: &Cpu,
+    problem: Problem<'_>,
+    saved: Saved<'_>,
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let heads = problem.shape.kv_heads;
+    let starts = problem.rows.starts;
+    let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
+    cpu.for_each((starts.len() - 1) * heads, |task| {
+        let (row, key_head) = (task / heads, task % heads);
+        let (start, len) = (starts[row], starts[row + 1] - starts[row]);
+        if len > 0 {
+            simd::run(cpu.isa(), Row { problem, saved, start, len, key_head, dq, dk, dv });
+        }
+    });
+}
+
+/// One key head of one row, with all the query heads that use it.
+struct Row<'a> {
+    problem: Problem<'a>,
+    saved: Saved<'a>,
+    start: usize,
+    len: usize,
+    key_head: usize,
+    dq: Shared<'a>,
+    dk: Shared<'a>,
+    dv: Shared<'a>,
+}
+
+impl Kernel for Row<'_> {
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { problem, saved, start, len, key_head, .. } = self;
+        let shape = problem.shape;
+        let (heads, dim) = (shape.heads, shape.head_dim);
+        let (width, padded, scale) = (line(dim), line(len), problem.scale());
+
+        let mut memory =
+            Scratch::take(&TASK, 5 * padded * width + QUERIES * (3 * width + 2 * KEYS + 1) + KEYS);
+        let mut rest = &mut *memory;
+        let keys_across = split(&mut rest, padded * width);
+        let values_across = split(&mut rest, padded * width);
+        let keys = split(&mut rest, padded * width);
+        let dk = split(&mut rest, padded * width);
+        let dv = split(&mut rest, padded * width);
+        let q = split(&mut rest, QUERIES * width);
+        let dout = split(&mut rest, QUERIES * width);
+        let dq = split(&mut rest, QUERIES * width);
+        let p = split(&mut rest, QUERIES * KEYS);
+        let ds = split(&mut rest, QUERIES * KEYS);
+        let deltas = split(&mut rest, QUERIES);
+        let padding = split(&mut rest, KEYS);
+
+        let k_rows = Head::new(problem.k, start, shape.kv_heads, key_head, dim);
+        let v_rows = Head::new(problem.v, start, shape.kv_heads, key_head, dim);
+        k_rows.copy(0, len, 1.0, keys, width);
+        for first in (0..len).step_by(KEYS) {
+            let count = KEYS.min(len - first);
+            k_rows.transpose(first, count, &mut keys_across[first * width..], line(count));
+            v_rows.transpose(first, count, &mut values_across[first * width..], line(count));
+        }
+        dk.fill(0.0);
+        dv.fill(0.0);
+
+        let group = heads / shape.kv_heads;
+        for head in key_head * group..(key_head + 1) * group {
+            let q_rows = Head::new(problem.q, start, heads, head, dim);
+            let out_rows = Head::new(saved.out, start, heads, head, dim);
+            let dout_rows = Head::new(saved.dout, start, heads, head, dim);
+            for first_query in (0..len).step_by(QUERIES) {
+                let queries = QUERIES.min(len - first_query);
+                q_rows.copy(first_query, queries, scale, q, width);
+                dout_rows.copy(first_query, queries, 1.0, dout, width);
+                // The rows of `out` pass through `dq` for their product with `dout`.
+                out_rows.copy(first_query, queries, 1.0, dq, width);
+                for i in 0..queries {
+                    deltas[i] = dot(s, &dout[i * width..][..width], &dq[i * width..][..width]);
+                }
+                dq.fill(0.0);
+
+                let seen = problem.mask.visible(first_query + queries - 1, len);
+                for first in (0..seen).step_by(KEYS) {
+                    let stride = line(KEYS.min(len - first));
+                    let count = KEYS.min(seen - first);
+                    let tile = first * width;
+                    let (left, size) = (Left::new(q, width), (queries, line(count), dim));
+                    matmul::<S, false>(s, size, left, (&keys_across[tile..], stride), (p, KEYS));
+                    let left = Left::new(dout, width);
+                    matmul::<S, false>(s, size, left, (&values_across[tile..], stride), (ds, KEYS));
+
+                    let padding = problem.padding(start + first, count, padding);
+                    for i in 0..queries {
+                        let p = &mut p[i * KEYS..][..line(count)];
+                        let ds = &mut ds[i * KEYS..][..line(count)];
+                        let visible = problem.mask.visible(first_query + i, len);
+                        hide(s, p, padding, visible.saturating_sub(first));
+                        let lse = saved.lse[(start + first_query + i) * heads + head];
+                        if lse == f32::MIN {
+                            average(p, ds, visible, first);
+                        } else {
+                            differentiate(s, p, ds, lse, deltas[i]);
+                        }
+                    }
+
+                    let (across, along) = ((count, width, queries), (queries, width, count));
+                    let left = Left::transposed(p, KEYS);
+                    matmul::<S, true>(s, across, left, (dout, width), (&mut dv[tile..], width));
+                    let left = Left::transposed(ds, KEYS);
+                    matmul::<S, true>(s, across, left, (q, width), (&mut dk[tile..], width));
+                    let left = Left::new(ds, KEYS);
+                    matmul::<S, true>(s, along, left, (&keys[tile..], width), (dq, width));
+                }
+                self.write(self.dq, (heads, head), (first_query, queries), scale, dq);
+            }
+        }
+        // `q` carries the scale of the scores, and so does `dk`.
+        self.write(self.dk, (shape.kv_heads, key_head), (0, len), 1.0, dk);
+        self.write(self.dv, (shape.kv_heads, key_head), (0, len), 1.0, dv);
+    }
+}
+
+impl Row<'_> {
+    /// Writes rows of a gradient, times `factor`, to the `count` tokens from `first` on of a head.
+    #[inline(always)]
+    fn write(
+        &self,
+        to: Shared<'_>,
+        (heads, head): (usize, usize),
+        (first, count): (usize, usize),
+        factor: f32,
+        from: &[f32],
+    ) {
+        let dim = self.problem.shape.head_dim;
+        for (i, from) in from.chunks_exact(line(dim)).take(count).enumerate() {
+            let place = (self.start + first + i) * heads + head;
+            // SAFETY: no other task has these tokens and this head, and this one writes them once.
+            let to = unsafe { to.part(place * dim, dim) };
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from * factor;
+            }
+        }
+    }
+}
+
+/// Turns the scores of one query into probabilities, and the gradients of its probabilities into
+/// those of its scores: `p = exp(s - lse)`, `ds = p (dp - delta)`, where `delta` is `dout . out`.
+#[inline(always)]
+fn differentiate<S: Simd>(s: S, p: &mut [f32], ds: &mut [f32], lse: f32, delta: f32) {
+    let (lse, delta) = (s.splat(lse), s.splat(delta));
+    for (p, ds) in p.chunks_exact_mut(S::LANES).zip(ds.chunks_exact_mut(S::LANES)) {
+        let probability = s.exp(s.sub(s.load(p), lse));
+        s.store(probability, p);
+        s.store(s.mul(probability, s.sub(s.load(ds), delta)), ds);
+    }
+}
+
+/// The same for a query that sees nothing but padding: all its `visible` keys weigh the same, and
+/// their scores do not matter. `first` is the first key of the tile.
+#[inline(always)]
+fn average(p: &mut [f32], ds: &mut [f32], visible: usize, first: usize) {
+    let weight = 1.0 / visible as f32;
+    for (j, p) in p.iter_mut().enumerate() {
+        *p = if first + j < visible { weight } else { 0.0 };
+    }
+    ds.fill(0.0);
+}
+
+/// The dot product of two rows of whole cache lines.
+#[inline(always)]
+fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for (a, b) in a.chunks_exact(S::LANES).zip(b.chunks_exact(S::LANES)) {
+        sum = s.mul_add(s.load(a), s.load(b), sum);
+    }
+    s.sum_across(sum)
+}

@@ -1,0 +1,213 @@
+//! Soft-max attention of ragged rows, forward and backward.
+//!
+//! A batch is a sequence of tokens cut into rows; a token attends to the keys of its own row, as
+//! far as the [`Mask`] goes. Scores are computed tile by tile and never kept: the forward pass
+//! carries the running maximum and sum of each query from one tile of keys to the next (Dao et al.,
+//! "FlashAttention", 2022, Algorithm 1) and leaves only their logarithm, from which the backward
+//! pass recomputes the probabilities (Algorithm 4).
+//!
+//! The bits of a row depend on nothing but that row, the shape, the mask and the instruction set.
+
+mod backward;
+mod forward;
+mod matmul;
+mod scratch;
+mod simd;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::{Cpu, KernelError, Result, error::check};
+
+/// The heads of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads, which divide `heads`: query head `j` uses number
+    /// `j / (heads / kv_heads)` (grouped-query attention).
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+/// Which keys of its row a query sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// All of them.
+    Bidirectional,
+    /// Its own and those before it.
+    Causal,
+    /// Those of its own block of this many tokens, and of the blocks before it. Blocks count from
+    /// the start of the row.
+    BlockCausal(usize),
+}
+
+impl Mask {
+    /// How many keys, from the first, query `i` of a row of `len` tokens sees; at least one.
+    pub(crate) fn visible(self, i: usize, len: usize) -> usize {
+        match self {
+            Self::Bidirectional => len,
+            Self::Causal => i + 1,
+            Self::BlockCausal(block) => (i / block + 1).saturating_mul(block).min(len),
+        }
+    }
+}
+
+/// How the tokens are cut into rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Row `r` is tokens `starts[r]..starts[r + 1]`: one offset more than there are rows, from 0 to
+    /// the number of tokens, never decreasing. Rows may be empty.
+    pub starts: &'a [usize],
+    /// One flag for each token; keys where it is `false` are padding.
+    ///
+    /// As in the reference model, `f32::MIN` is added to their scores rather than negative infinity,
+    /// so that a query which sees nothing but padding stays finite: it averages all the values that
+    /// the [`Mask`] lets it see, and gives no gradient to queries and keys, which `f32::MIN` absorbs.
+    pub keep: Option<&'a [bool]>,
+}
+
+/// `out = softmax(q k^T / sqrt(head_dim) + padding) v` for each row and head.
+///
+/// `q` and `out` are `[tokens, heads * head_dim]`, `k` and `v` are `[tokens, kv_heads * head_dim]`.
+/// `lse` is `[tokens, heads]` and receives the logarithm of the sum of the exponentials of each
+/// query's scores, for [`backward`]; it is `f32::MIN` where a query sees nothing but padding. NaN
+/// anywhere in a row reaches its outputs.
+///
+/// # Errors
+/// [`KernelError::Length`] for a buffer that does not fit the shape, [`KernelError::Argument`] for
+/// a shape, mask or rows that make no sense.
+pub fn forward(
+    cpu: &Cpu,
+    shape: Shape,
+    mask: Mask,
+    rows: Rows<'_>,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    lse: &mut [f32],
+) -> Result<()> {
+    const OP: &str = "attention::forward";
+    let sizes = Sizes::new(OP, shape, mask, rows)?;
+    check(OP, "q", q.len(), sizes.queries)?;
+    check(OP, "k", k.len(), sizes.keys)?;
+    check(OP, "v", v.len(), sizes.keys)?;
+    check(OP, "out", out.len(), sizes.queries)?;
+    check(OP, "lse", lse.len(), sizes.lse)?;
+    forward::run(cpu, Problem { shape, mask, rows, q, k, v }, out, lse);
+    Ok(())
+}
+
+/// The gradients of [`forward`], written over `dq`, `dk` and `dv`.
+///
+/// `out` and `lse` are what `forward` gave for the same arguments on the same instruction set;
+/// `dout` and `dq` are shaped as `q`, `dk` and `dv` as `k`.
+///
+/// # Errors
+/// Those of [`forward`].
+pub fn backward(
+    cpu: &Cpu,
+    shape: Shape,
+    mask: Mask,
+    rows: Rows<'_>,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    dout: &[f32],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) -> Result<()> {
+    const OP: &str = "attention::backward";
+    let sizes = Sizes::new(OP, shape, mask, rows)?;
+    for (what, len) in [("q", q.len()), ("out", out.len()), ("dout", dout.len()), ("dq", dq.len())]
+    {
+        check(OP, what, len, sizes.queries)?;
+    }
+    for (what, len) in [("k", k.len()), ("v", v.len()), ("dk", dk.len()), ("dv", dv.len())] {
+        check(OP, what, len, sizes.keys)?;
+    }
+    check(OP, "lse", lse.len(), sizes.lse)?;
+    let problem = Problem { shape, mask, rows, q, k, v };
+    backward::run(cpu, problem, backward::Saved { out, lse, dout }, dq, dk, dv);
+    Ok(())
+}
+
+/// What both passes read.
+#[derive(Clone, Copy)]
+struct Problem<'a> {
+    shape: Shape,
+    mask: Mask,
+    rows: Rows<'a>,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl Problem<'_> {
+    /// The factor of the scores.
+    fn scale(&self) -> f32 {
+        1.0 / (self.shape.head_dim as f32).sqrt()
+    }
+
+    /// The key head of query head `head`.
+    fn key_head(&self, head: usize) -> usize {
+        head / (self.shape.heads / self.shape.kv_heads)
+    }
+
+    /// What is added to the scores of the `keys` keys from `token` on, written to `out` and filled
+    /// with zeros to whole cache lines; nothing where no token is padding.
+    fn padding<'a>(&self, token: usize, keys: usize, out: &'a mut [f32]) -> Option<&'a [f32]> {
+        let keep = &self.rows.keep?[token..][..keys];
+        let out = &mut out[..scratch::line(keys)];
+        out.fill(0.0);
+        for (out, keep) in out.iter_mut().zip(keep) {
+            if !keep {
+                *out = f32::MIN;
+            }
+        }
+        Some(out)
+    }
+}
+
+/// The lengths that the buffers must have.
+struct Sizes {
+    queries: usize,
+    keys: usize,
+    lse: usize,
+}
+
+impl Sizes {
+    fn new(op: &'static str, shape: Shape, mask: Mask, rows: Rows<'_>) -> Result<Self> {
+        let refuse = |what: String| Err(KernelError::Argument { op, what });
+        let Shape { heads, kv_heads, head_dim } = shape;
+        if heads == 0 || kv_heads == 0 || head_dim == 0 || heads % kv_heads != 0 {
+            return refuse(format!(
+                "{heads} heads of {head_dim} with {kv_heads} key heads; all must be above 0 and \
+                 the key heads divide the heads"
+            ));
+        }
+        if mask == Mask::BlockCausal(0) {
+            return refuse("blocks of 0 tokens; a block has at least 1".into());
+        }
+        let (Some(&first), Some(&tokens)) = (rows.starts.first(), rows.starts.last()) else {
+            return refuse("`starts` is empty; it has one offset more than there are rows".into());
+        };
+        if first != 0 || !rows.starts.is_sorted() {
+            return refuse("`starts` must begin with 0 and never decrease".into());
+        }
+        if let Some(keep) = rows.keep {
+            check(op, "keep", keep.len(), tokens)?;
+        }
+        Ok(Self {
+            queries: tokens.saturating_mul(heads).saturating_mul(head_dim),
+            keys: tokens.saturating_mul(kv_heads).saturating_mul(head_dim),
+            lse: tokens.saturating_mul(heads),
+        })
+    }
+}

@@ -1,0 +1,306 @@
+//! Attention against its reference, and its promises about bits and NaN.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{Isa, reference};
+
+/// A batch and the gradient of its output.
+struct Case {
+    shape: Shape,
+    mask: Mask,
+    starts: Vec<usize>,
+    keep: Option<Vec<bool>>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    dout: Vec<f32>,
+}
+
+/// The results of both passes: `[out, lse, dq, dk, dv]`.
+type Results = [Vec<f32>; 5];
+
+const NAMES: [&str; 5] = ["out", "lse", "dq", "dk", "dv"];
+
+impl Case {
+    /// Rows of these lengths; with `keep`, some keys of each and all of every third row are padding.
+    fn new(shape: Shape, mask: Mask, lens: &[usize], keep: bool) -> Self {
+        let mut starts = vec![0];
+        starts.extend(lens.iter().scan(0, |end, len| {
+            *end += len;
+            Some(*end)
+        }));
+        let keep = keep.then(|| {
+            let flags = |(row, &len): (usize, &usize)| {
+                (0..len).map(move |i| row % 3 != 1 && i * 7 % 5 != 0 && i > len / 3)
+            };
+            lens.iter().enumerate().flat_map(flags).collect()
+        });
+        let tokens = starts[lens.len()];
+        let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        Self {
+            shape,
+            mask,
+            starts,
+            keep,
+            q: noise(1, tokens * queries, 3.0),
+            k: noise(2, tokens * keys, 3.0),
+            v: noise(3, tokens * keys, 1.0),
+            dout: noise(4, tokens * queries, 1.0),
+        }
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        Rows { starts: &self.starts, keep: self.keep.as_deref() }
+    }
+
+    fn run(&self, cpu: &Cpu) -> Results {
+        let Self { shape, mask, q, k, v, dout, .. } = self;
+        // What the buffers hold before must not matter.
+        let garbage = |like: &[f32]| vec![f32::NAN; like.len()];
+        let mut out = garbage(q);
+        let mut lse = vec![f32::NAN; q.len() / shape.head_dim];
+        forward(cpu, *shape, *mask, self.rows(), q, k, v, &mut out, &mut lse).unwrap();
+        let (mut dq, mut dk, mut dv) = (garbage(q), garbage(k), garbage(v));
+        let rows = self.rows();
+        backward(cpu, *shape, *mask, rows, q, k, v, &out, &lse, dout, &mut dq, &mut dk, &mut dv)
+            .unwrap();
+        [out, lse, dq, dk, dv]
+    }
+
+    fn reference(&self) -> [Vec<f64>; 5] {
+        let (q, k, v, dout) = (wide(&self.q), wide(&self.k), wide(&self.v), wide(&self.dout));
+        let rows = self.rows();
+        let (out, lse) = reference::attention::forward(self.shape, self.mask, rows, &q, &k, &v);
+        let (dq, dk, dv) =
+            reference::attention::backward(self.shape, self.mask, rows, &q, &k, &v, &dout);
+        [out, lse, dq, dk, dv]
+    }
+
+    /// The same batch cut down to one row.
+    fn row(&self, row: usize) -> Self {
+        let (from, to) = (self.starts[row], self.starts[row + 1]);
+        let tokens = self.starts[self.starts.len() - 1];
+        let cut = |x: &[f32]| x[from * (x.len() / tokens)..to * (x.len() / tokens)].to_vec();
+        Self {
+            starts: vec![0, to - from],
+            keep: self.keep.as_ref().map(|keep| keep[from..to].to_vec()),
+            q: cut(&self.q),
+            k: cut(&self.k),
+            v: cut(&self.v),
+            dout: cut(&self.dout),
+            ..*self
+        }
+    }
+}
+
+/// Numbers spread over `-size..size`.
+fn noise(seed: u64, n: usize, size: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next() * size).collect()
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// One processor for each instruction set of this machine.
+fn cpus() -> Vec<Cpu> {
+    [Isa::Portable, Isa::Avx2, Isa::Avx512]
+        .into_iter()
+        .filter(|&isa| isa <= Isa::detect())
+        .map(|isa| Cpu::with_isa(isa, 2).unwrap())
+        .collect()
+}
+
+const SHAPES: [Shape; 4] = [
+    Shape { heads: 2, kv_heads: 2, head_dim: 32 },
+    Shape { heads: 4, kv_heads: 2, head_dim: 7 },
+    Shape { heads: 3, kv_heads: 1, head_dim: 64 },
+    Shape { heads: 1, kv_heads: 1, head_dim: 1 },
+];
+
+const MASKS: [Mask; 5] = [
+    Mask::Bidirectional,
+    Mask::Causal,
+    Mask::BlockCausal(1),
+    Mask::BlockCausal(32),
+    Mask::BlockCausal(50),
+];
+
+/// Lengths around the tiles, 1 and 0 among them.
+const LENS: [usize; 8] = [5, 1, 0, 17, 64, 1, 65, 150];
+
+#[test]
+fn agrees_with_the_reference() {
+    for shape in SHAPES {
+        for mask in MASKS {
+            for keep in [false, true] {
+                let case = Case::new(shape, mask, &LENS, keep);
+                let expected = case.reference();
+                for cpu in cpus() {
+                    let what = format!("{} {shape:?} {mask:?} {keep}", cpu.isa());
+                    assert_close(&what, &case.run(&cpu), &expected);
+                }
+            }
+        }
+    }
+}
+
+/// Asserts errors below 1e-5, relative to what is above 1: values are of the order of 1, and are
+/// sums of up to 150 terms.
+fn assert_close(what: &str, found: &Results, expected: &[Vec<f64>; 5]) {
+    for ((found, expected), name) in found.iter().zip(expected).zip(NAMES) {
+        for (i, (&f, &e)) in found.iter().zip(expected).enumerate() {
+            let error = (f64::from(f) - e).abs() / e.abs().max(1.0);
+            assert!(error < 1e-5, "{what}: {name}[{i}] is {f}, expected {e}");
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_batch_or_the_threads() {
+    for isa in cpus().iter().map(Cpu::isa) {
+        for mask in [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(32)] {
+            for keep in [false, true] {
+                let case = Case::new(SHAPES[1], mask, &LENS, keep);
+                let run = |case: &Case, threads| {
+                    case.run(&Cpu::with_isa(isa, threads).unwrap()).map(|x| bits(&x))
+                };
+                let whole = run(&case, 1);
+                assert!(whole == run(&case, 2) && whole == run(&case, 3), "{isa} {mask:?}");
+                for row in 0..LENS.len() {
+                    let alone = run(&case.row(row), 1);
+                    for (alone, whole) in alone.iter().zip(&whole) {
+                        let width = whole.len() / case.starts[LENS.len()];
+                        let part = case.starts[row] * width..case.starts[row + 1] * width;
+                        assert!(alone[..] == whole[part], "{isa} {mask:?} row {row}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_that_sees_only_padding_averages() {
+    let shape = Shape { heads: 1, kv_heads: 1, head_dim: 2 };
+    for cpu in cpus() {
+        let mut case = Case::new(shape, Mask::Causal, &[3], false);
+        case.keep = Some(vec![false; 3]);
+        case.v = vec![1.0, 2.0, 3.0, 4.0, 5.0, 9.0];
+        let [out, lse, dq, dk, _] = case.run(&cpu);
+        for (found, expected) in out.iter().zip([1.0, 2.0, 2.0, 3.0, 3.0, 5.0]) {
+            assert!((found - expected).abs() < 1e-6, "{out:?}");
+        }
+        assert_eq!(lse, [f32::MIN; 3]);
+        assert!(dq.iter().chain(&dk).all(|&x| x == 0.0));
+    }
+}
+
+#[test]
+fn padding_after_many_tiles_leaves_no_trace() {
+    for cpu in cpus() {
+        // A row with 300 tokens of padding on its left is the row alone.
+        let mut case = Case::new(SHAPES[0], Mask::Bidirectional, &[340], false);
+        case.keep = Some((0..340).map(|i| i >= 300).collect());
+        let expected = Case::new(SHAPES[0], Mask::Bidirectional, &[300, 40], false);
+        let found = case.run(&cpu);
+        for (name, (found, expected)) in NAMES.iter().zip(found.iter().zip(expected.run(&cpu))) {
+            let width = found.len() / 340;
+            if *name == "dk" || *name == "dv" {
+                continue;
+            }
+            for (f, e) in found[300 * width..].iter().zip(&expected[300 * width..]) {
+                assert!((f - e).abs() < 1e-5, "{name}: {f}, expected {e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_reaches_the_outputs_of_its_row_and_no_other() {
+    let shape = Shape { heads: 2, kv_heads: 1, head_dim: 5 };
+    for cpu in cpus() {
+        for which in 0..3 {
+            let mut case = Case::new(shape, Mask::Bidirectional, &[7, 140], false);
+            let input = [&mut case.q, &mut case.k, &mut case.v];
+            let at = input[which].len() - 3;
+            input[which][at] = f32::NAN;
+            let [out, ..] = case.run(&cpu);
+            let (clean, dirty) = out.split_at(7 * 10);
+            assert!(clean.iter().all(|x| x.is_finite()));
+            match which {
+                0 => assert!(dirty[dirty.len() - 5..].iter().all(|x| x.is_nan())),
+                1 => assert!(dirty.iter().all(|x| x.is_nan())),
+                _ => assert!(dirty.chunks(5).all(|head| head[2].is_nan())),
+            }
+        }
+    }
+}
+
+#[test]
+fn great_scores_stay_finite() {
+    for cpu in cpus() {
+        let mut case = Case::new(SHAPES[0], Mask::Bidirectional, &[150], false);
+        case.q.iter_mut().for_each(|x| *x *= 1e4);
+        assert!(case.run(&cpu).iter().flatten().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn exponentials() {
+    struct Exp<'a>(&'a [f32], &'a mut [f32]);
+    impl simd::Kernel for Exp<'_> {
+        #[inline(always)]
+        fn call<S: simd::Simd>(self, s: S) {
+            for (x, y) in self.0.chunks_exact(S::LANES).zip(self.1.chunks_exact_mut(S::LANES)) {
+                s.store(s.exp(s.load(x)), y);
+            }
+        }
+    }
+    let mut x: Vec<f32> = (0..160_000).map(|i| i as f32 * -5.45e-4).collect();
+    x.extend([f32::NAN, f32::NEG_INFINITY, f32::MIN, -87.4, 0.0, -0.0, -1e-30, -1e9]);
+    x.extend([-1.0; 8]);
+    for cpu in cpus() {
+        let mut y = vec![0.0; x.len()];
+        simd::run(cpu.isa(), Exp(&x, &mut y));
+        for (x, y) in x[..160_000].iter().zip(&y) {
+            let expected = f64::from(*x).exp();
+            assert!((f64::from(*y) / expected - 1.0).abs() < 2e-7, "exp({x}) is {y}");
+        }
+        assert!(y[160_000].is_nan());
+        assert_eq!(y[160_001..160_008], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
+    }
+}
+
+#[test]
+fn refuses_what_does_not_fit() {
+    let cpu = Cpu::new(1).unwrap();
+    let shape = Shape { heads: 2, kv_heads: 1, head_dim: 2 };
+    let attempt = |shape, mask, starts: &[usize], keep: Option<&[bool]>, k: usize| {
+        let (q, k) = (vec![0.0; 12], vec![0.0; k]);
+        let (mut out, mut lse) = (vec![0.0; 12], vec![0.0; 6]);
+        let rows = Rows { starts, keep };
+        forward(&cpu, shape, mask, rows, &q, &k, &k, &mut out, &mut lse)
+    };
+    let all = Mask::Bidirectional;
+    assert!(attempt(shape, all, &[0, 3], None, 6).is_ok());
+    assert!(attempt(shape, all, &[0, 3], None, 5).is_err());
+    assert!(attempt(shape, all, &[0, usize::MAX], None, 6).is_err());
+    assert!(attempt(shape, all, &[0, 3, 2, 3], None, 6).is_err());
+    assert!(attempt(shape, all, &[1, 3], None, 6).is_err());
+    assert!(attempt(shape, all, &[], None, 6).is_err());
+    assert!(attempt(shape, all, &[0, 3], Some(&[true]), 6).is_err());
+    assert!(attempt(shape, Mask::BlockCausal(0), &[0, 3], None, 6).is_err());
+    assert!(attempt(Shape { kv_heads: 0, ..shape }, all, &[0, 3], None, 6).is_err());
+    assert!(attempt(Shape { heads: 3, kv_heads: 2, ..shape }, all, &[0, 3], None, 6).is_err());
+}

@@ -1,0 +1,278 @@
+//! The output head and its soft-max cross-entropy in one: the logits exist only tile by tile.
+//!
+//! For a hidden row `h` the logits are `scale * W h` and the loss is `log(sum(exp(logits))) -
+//! logit[target]`; the gradient of the logits is `softmax - onehot`. A tile is a block of rows
+//! times a chunk of the vocabulary. The first pass over the chunks finds the soft-max's sum, the
+//! second forms the logits again, and from them the gradients. Cutting the vocabulary to save the
+//! buffer of logits follows Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models",
+//! arXiv:2411.09009.
+
+use std::ops::Range;
+
+use crate::{
+    Cpu, KernelError, Result, WeightView,
+    error::check,
+    isa::vectorised,
+    linear::{self, Out},
+    math::{exp, soft_max_sum},
+};
+
+/// Logits of one tile, 16 MiB: few beside the weights, and enough for efficient products.
+const TILE: usize = 1 << 22;
+
+/// Rows of a tile. Fewer would read the weights too often, more would not make that cheaper.
+const ROWS: Range<usize> = 128..512;
+
+/// Logits of one task: enough to outweigh handing it to a thread.
+const CHUNK: usize = 16384;
+
+/// The output head: `logits = scale * weight * hidden`.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// `[vocab, d]`.
+    pub weight: WeightView<'a>,
+    /// Number of tokens.
+    pub vocab: usize,
+    /// Width of a hidden row.
+    pub d: usize,
+    /// Factor of the logits; 1 for most models.
+    pub scale: f32,
+}
+
+/// The loss of each row: `nll[i] = -log p(targets[i])`.
+///
+/// `hidden` is `[n, d]`, `targets` and `nll` are `[n]`. A row that holds a NaN gets a NaN.
+///
+/// # Errors
+/// [`Length`](KernelError::Length) when a buffer is not of its shape, and
+/// [`Argument`](KernelError::Argument) when a target is not below `vocab`.
+pub fn forward(
+    cpu: &Cpu,
+    hidden: &[f32],
+    head: &Head<'_>,
+    targets: &[u32],
+    nll: &mut [f32],
+) -> Result<()> {
+    check_shapes("cross_entropy::forward", hidden, head, targets, nll)?;
+    let tiles = Tiles::new(head.vocab, targets.len());
+    let mut logits = tiles.buffer();
+    for rows in tiles.rows() {
+        let (targets, nll) = (&targets[rows.clone()], &mut nll[rows.clone()]);
+        let hidden = &hidden[rows.start * head.d..rows.end * head.d];
+        first_pass(cpu, hidden, head, targets, &tiles, &mut logits, nll)?;
+    }
+    Ok(())
+}
+
+/// The loss of each row as [`forward`] gives it, and its gradients.
+///
+/// `weights`, `[n]`, is the derivative of the total loss by each `nll`. The gradient of `hidden`
+/// is written over `dhidden`, `[n, d]`; that of the head's weight is added to `dweight`,
+/// `[vocab, d]`, block of rows after block of rows.
+///
+/// # Errors
+/// Those of [`forward`].
+pub fn forward_backward(
+    cpu: &Cpu,
+    hidden: &[f32],
+    head: &Head<'_>,
+    targets: &[u32],
+    weights: &[f32],
+    nll: &mut [f32],
+    dhidden: &mut [f32],
+    dweight: &mut [f32],
+) -> Result<()> {
+    let (op, d) = ("cross_entropy::forward_backward", head.d);
+    check_shapes(op, hidden, head, targets, nll)?;
+    check(op, "weights", weights.len(), targets.len())?;
+    check(op, "dhidden", dhidden.len(), hidden.len())?;
+    check(op, "dweight", dweight.len(), head.vocab * d)?;
+    let tiles = Tiles::new(head.vocab, targets.len());
+    let mut logits = tiles.buffer();
+    for rows in tiles.rows() {
+        let (targets, nll) = (&targets[rows.clone()], &mut nll[rows.clone()]);
+        let hidden = &hidden[rows.start * d..rows.end * d];
+        let dhidden = &mut dhidden[rows.start * d..rows.end * d];
+        let sums = first_pass(cpu, hidden, head, targets, &tiles, &mut logits, nll)?;
+
+        // From the last chunk back: its logits are still in the tile.
+        let mut out = Out::Write;
+        for columns in tiles.columns().rev() {
+            let part = columns.start * d..columns.end * d;
+            let (m, n) = (rows.len(), columns.len());
+            let logits = &mut logits[..m * n];
+            if columns.end < head.vocab {
+                head.logits(cpu, hidden, &columns, logits)?;
+            }
+            let factors = weights[rows.clone()].iter().map(|w| w * head.scale);
+            let factors: Vec<f32> = factors.collect();
+            logit_gradients(cpu, &sums, targets, &factors, &columns, logits);
+            let weight = head.weight.slice(part.clone());
+            linear::backward_input(cpu, logits, weight, m, n, d, dhidden, out)?;
+            linear::backward_weight(cpu, logits, hidden, m, n, d, &mut dweight[part], Out::Add)?;
+            out = Out::Add;
+        }
+    }
+    Ok(())
+}
+
+/// How the logits, `[n, vocab]`, are cut. A row's chunks depend on the vocabulary only, so that its
+/// loss does not depend on the other rows.
+struct Tiles {
+    vocab: usize,
+    n: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Tiles {
+    fn new(vocab: usize, n: usize) -> Self {
+        // A vocabulary that fits one chunk is not computed twice, so that is worth low tiles.
+        let fitting = TILE / vocab.max(1);
+        let height = if fitting < ROWS.start { ROWS.end } else { fitting.min(ROWS.end) };
+        Self { vocab, n, height, width: vocab.min(TILE / height) }
+    }
+
+    fn buffer(&self) -> Vec<f32> {
+        vec![0.0; self.height.min(self.n) * self.width]
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (n, height) = (self.n, self.height);
+        (0..n).step_by(height).map(move |start| start..n.min(start + height))
+    }
+
+    fn columns(&self) -> impl DoubleEndedIterator<Item = Range<usize>> + use<> {
+        let (vocab, width) = (self.vocab, self.width);
+        (0..vocab.div_ceil(width)).map(move |i| i * width..vocab.min((i + 1) * width))
+    }
+}
+
+impl Head<'_> {
+    /// The logits of `columns` for the rows of `hidden`.
+    fn logits(
+        &self,
+        cpu: &Cpu,
+        hidden: &[f32],
+        columns: &Range<usize>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let weight = self.weight.slice(columns.start * self.d..columns.end * self.d);
+        let (m, n) = (logits.len() / columns.len(), columns.len());
+        linear::forward(cpu, hidden, weight, None, m, n, self.d, logits, Out::Write)?;
+        if self.scale != 1.0 {
+            cpu.chunks(logits, CHUNK, |_, part| part.iter_mut().for_each(|x| *x *= self.scale));
+        }
+        Ok(())
+    }
+}
+
+/// What is known of a row's soft-max after some chunks of its logits.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    /// The greatest logit.
+    greatest: f32,
+    /// The sum of `exp(logit - greatest)`.
+    total: f64,
+    /// The target's logit.
+    target: f32,
+}
+
+impl Sum {
+    const EMPTY: Self = Self { greatest: f32::NEG_INFINITY, total: 0.0, target: f32::NAN };
+
+    /// Adds a chunk, by the online soft-max of Milakov and Gimelshein, arXiv:1805.02867.
+    fn add(&mut self, greatest: f32, total: f64) {
+        let new = self.greatest.max(greatest);
+        let rescale = |old: f32| (f64::from(old) - f64::from(new)).exp();
+        self.total = self.total * rescale(self.greatest) + total * rescale(greatest);
+        self.greatest = new;
+    }
+
+    fn nll(&self) -> f32 {
+        (f64::from(self.greatest) - f64::from(self.target) + self.total.ln()) as f32
+    }
+}
+
+/// Fills `nll` for one block of rows and returns the rows' soft-max sums; `logits` is left with the
+/// last chunk.
+fn first_pass(
+    cpu: &Cpu,
+    hidden: &[f32],
+    head: &Head<'_>,
+    targets: &[u32],
+    tiles: &Tiles,
+    logits: &mut [f32],
+    nll: &mut [f32],
+) -> Result<Vec<Sum>> {
+    let mut sums = vec![Sum::EMPTY; targets.len()];
+    for columns in tiles.columns() {
+        let n = columns.len();
+        let logits = &mut logits[..targets.len() * n];
+        head.logits(cpu, hidden, &columns, logits)?;
+        let rows = CHUNK.div_ceil(n);
+        cpu.chunks(&mut sums, rows, |i, sums| {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let (row, target) = (&logits[(i * rows + j) * n..][..n], targets[i * rows + j]);
+                let (greatest, total) = soft_max_sum(cpu.isa(), row);
+                sum.add(greatest, total);
+                if columns.contains(&(target as usize)) {
+                    sum.target = row[target as usize - columns.start];
+                }
+            }
+        });
+    }
+    nll.iter_mut().zip(&sums).for_each(|(nll, sum)| *nll = sum.nll());
+    Ok(sums)
+}
+
+/// Replaces the logits of `columns` by their gradients, `factor * (softmax - onehot)`.
+fn logit_gradients(
+    cpu: &Cpu,
+    sums: &[Sum],
+    targets: &[u32],
+    factors: &[f32],
+    columns: &Range<usize>,
+    logits: &mut [f32],
+) {
+    let n = columns.len();
+    let rows = CHUNK.div_ceil(n);
+    cpu.chunks(logits, rows * n, |i, logits| {
+        for (j, row) in (i * rows..).zip(logits.chunks_mut(n)) {
+            let (sum, factor) = (&sums[j], f64::from(factors[j]));
+            scaled_exp(cpu.isa(), row, sum.greatest, (factor / sum.total) as f32);
+            if columns.contains(&(targets[j] as usize)) {
+                let probability = f64::from(exp(sum.target - sum.greatest)) / sum.total;
+                row[targets[j] as usize - columns.start] = (factor * (probability - 1.0)) as f32;
+            }
+        }
+    });
+}
+
+vectorised! {
+    /// `x = factor * exp(x - greatest)`.
+    fn scaled_exp(row: &mut [f32], greatest: f32, factor: f32) {
+        for x in row {
+            *x = factor * exp(*x - greatest);
+        }
+    }
+}
+
+fn check_shapes(
+    op: &'static str,
+    hidden: &[f32],
+    head: &Head<'_>,
+    targets: &[u32],
+    nll: &[f32],
+) -> Result<()> {
+    check(op, "head.weight", head.weight.len(), head.vocab * head.d)?;
+    check(op, "hidden", hidden.len(), targets.len() * head.d)?;
+    check(op, "nll", nll.len(), targets.len())?;
+    let vocab = head.vocab;
+    let Some(row) = targets.iter().position(|&t| t as usize >= vocab) else { return Ok(()) };
+    let what = format!("row {row} has target {}, but the head has {vocab} tokens", targets[row]);
+    Err(KernelError::Argument { op, what })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+use super::*;
+
+/// Numbers in `-1..1`, the same ones for the same seed.
+fn numbers(len: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(next).collect()
+}
+
+fn cpus(isa: Isa) -> Vec<Cpu> {
+    [1, 2, 3].iter().filter_map(|threads| Cpu::with_isa(isa, *threads).ok()).collect()
+}
+
+fn product(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, shape: (usize, usize, usize)) -> Vec<u32> {
+    let mut c = numbers(shape.0 * shape.1, 9);
+    gemm(cpu, a, b, shape, &mut c, Out::Write);
+    gemm(cpu, a, b, shape, &mut c, Out::Add);
+    c.into_iter().map(f32::to_bits).collect()
+}
+
+fn operand(data: &[f32], layout: Layout) -> Operand<'_> {
+    Operand { data: WeightView::F32(data), layout }
+}
+
+fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..rows * columns).map(|at| data[at % rows * columns + at / rows]).collect()
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_batch_layout_and_number_of_threads() {
+    let (n, k, most) = (75, 2 * KC + 37, 200);
+    let (x, w) = (numbers(most * k, 1), numbers(n * k, 2));
+    let w_outer = transposed(&w, n, k);
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        let cpus = cpus(isa);
+        let Some(first) = cpus.first() else { continue };
+        let alone: Vec<u32> = x
+            .chunks_exact(k)
+            .flat_map(|row| {
+                let row = operand(row, Layout::KInner);
+                product(first, row, operand(&w, Layout::KInner), (1, n, k))
+            })
+            .collect();
+        for cpu in &cpus {
+            for m in [2, 7, 13, 14, 15, 64, most] {
+                let x_outer = transposed(&x[..m * k], m, k);
+                for a in [operand(&x[..m * k], Layout::KInner), operand(&x_outer, Layout::KOuter)] {
+                    for b in [operand(&w, Layout::KInner), operand(&w_outer, Layout::KOuter)] {
+                        let c = product(cpu, a, b, (m, n, k));
+                        assert!(c == alone[..m * n], "{cpu:?} {m} {:?} {:?}", a.layout, b.layout);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_column_has_the_same_bits_in_any_width() {
+    let (m, k) = (15, KC + 1);
+    let (x, w) = (numbers(m * k, 3), numbers(101 * k, 4));
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        for cpu in cpus(isa) {
+            let x = operand(&x, Layout::KInner);
+            let whole = product(&cpu, x, operand(&w, Layout::KInner), (m, 101, k));
+            for n in [1, 7, 16, 31, 32, 33, 64, 100] {
+                let part = product(&cpu, x, operand(&w[..n * k], Layout::KInner), (m, n, k));
+                for (part, whole) in part.chunks_exact(n).zip(whole.chunks_exact(101)) {
+                    assert!(part == &whole[..n], "{cpu:?} {n}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sums_pass_through_every_block_of_terms() {
+    let k = 4 * KC + 3;
+    let ones = vec![1.0; 17 * k];
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        for cpu in cpus(isa) {
+            for (a, b) in [(Layout::KInner, Layout::KOuter), (Layout::KOuter, Layout::KInner)] {
+                let mut c = vec![0.5; 15 * 17];
+                let a = operand(&ones[..15 * k], a);
+                gemm(&cpu, a, operand(&ones, b), (15, 17, k), &mut c, Out::Add);
+                assert!(c.iter().all(|c| *c == 0.5 + k as f32), "{cpu:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn shares_cover_everything_once() {
+    for (len, parts) in [(0, 1), (1, 3), (10, 3), (200, 15), (14, 14)] {
+        let mut at = 0;
+        for i in 0..parts {
+            let part = share(len, parts, i);
+            assert_eq!(part.start, at);
+            at = part.end;
+        }
+        assert_eq!(at, len);
+    }
+}
+
+#[test]
+fn the_grid_gives_every_thread_work() {
+    assert_eq!(grid(2048, 8, 32, 1), (1, 1));
+    assert_eq!(grid(1, 64, 32, 2), (1, 4));
+    assert_eq!(grid(2048, 8, 32, 2), (4, 1));
+    for (m, panels) in [(2048, 8), (128, 1024), (256, 32), (1, 2000), (2000, 1)] {
+        let (rows, columns) = grid(m, panels, 32, 2);
+        assert!(rows * columns >= 4 && rows <= m && columns <= panels);
+    }
+}

@@ -1,0 +1,180 @@
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Isa, KernelError, reference::linear as reference};
+
+/// Numbers in `-1..1`, the same ones for the same seed.
+fn numbers(len: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(next).collect()
+}
+
+fn cpus() -> Vec<Cpu> {
+    let isas = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    isas.iter().filter_map(|isa| Cpu::with_isa(*isa, 2).ok()).collect()
+}
+
+/// Sums of `terms` products of numbers in `-1..1` are within `1e-6 sqrt(terms)`.
+fn close(found: &[f32], expected: &[f64], terms: usize) {
+    let bound = 1e-6 * (terms.max(1) as f64).sqrt();
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((f64::from(*a) - b).abs() <= bound, "element {i}: {a} for {b}, {terms} terms");
+    }
+}
+
+fn added(to: &[f32], sums: &[f64]) -> Vec<f64> {
+    to.iter().zip(sums).map(|(a, b)| f64::from(*a) + b).collect()
+}
+
+fn agrees_with_the_reference(m: usize, n: usize, k: usize) {
+    let (x, w, b) = (numbers(m * k, 1), numbers(n * k, 2), numbers(n, 3));
+    let dy = numbers(m * n, 4);
+    let wv = WeightView::F32(&w);
+    for cpu in &cpus() {
+        let mut y = vec![f32::NAN; m * n];
+        forward(cpu, &x, wv, Some(&b), m, n, k, &mut y, Out::Write).unwrap();
+        close(&y, &reference::forward(&x, &w, Some(&b), m, n, k), k + 1);
+        let before = numbers(m * n, 5);
+        y.clone_from(&before);
+        forward(cpu, &x, wv, None, m, n, k, &mut y, Out::Add).unwrap();
+        close(&y, &added(&before, &reference::forward(&x, &w, None, m, n, k)), k + 1);
+
+        let expected = reference::backward_input(&dy, &w, m, n, k);
+        let mut dx = vec![f32::NAN; m * k];
+        backward_input(cpu, &dy, wv, m, n, k, &mut dx, Out::Write).unwrap();
+        close(&dx, &expected, n);
+        let before = numbers(m * k, 6);
+        dx.clone_from(&before);
+        backward_input(cpu, &dy, wv, m, n, k, &mut dx, Out::Add).unwrap();
+        close(&dx, &added(&before, &expected), n + 1);
+
+        let expected = reference::backward_weight(&dy, &x, m, n, k);
+        let mut dw = vec![f32::NAN; n * k];
+        backward_weight(cpu, &dy, &x, m, n, k, &mut dw, Out::Write).unwrap();
+        close(&dw, &expected, m);
+        let before = numbers(n * k, 7);
+        dw.clone_from(&before);
+        backward_weight(cpu, &dy, &x, m, n, k, &mut dw, Out::Add).unwrap();
+        close(&dw, &added(&before, &expected), m + 1);
+
+        let before = numbers(n, 8);
+        let mut db = before.clone();
+        backward_bias(cpu, &dy, m, n, &mut db).unwrap();
+        close(&db, &added(&before, &reference::backward_bias(&dy, m, n)), m + 1);
+    }
+}
+
+#[test]
+fn a_few_shapes_agree_with_the_reference() {
+    for (m, n, k) in
+        [(1, 1, 1), (14, 32, 256), (15, 33, 257), (128, 96, 64), (3, 200, 700), (65, 130, 31)]
+    {
+        agrees_with_the_reference(m, n, k);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_shape_agrees_with_the_reference(m in 0usize..70, n in 0usize..90, k in 0usize..90) {
+        agrees_with_the_reference(m, n, k);
+    }
+}
+
+#[test]
+fn the_gradients_are_those_of_the_forward_pass() {
+    let (m, n, k) = (3, 5, 4);
+    let (x, w, dy) = (numbers(m * k, 1), numbers(n * k, 2), numbers(m * n, 3));
+    let loss = |x: &[f32], w: &[f32]| -> f64 {
+        let y = reference::forward(x, w, None, m, n, k);
+        y.iter().zip(&dy).map(|(y, d)| y * f64::from(*d)).sum()
+    };
+    let slope = |of: &[f32], i: usize, loss: &dyn Fn(&[f32]) -> f64| {
+        let (mut up, mut down) = (of.to_vec(), of.to_vec());
+        up[i] += 0.25;
+        down[i] -= 0.25;
+        (loss(&up) - loss(&down)) / f64::from(up[i] - down[i])
+    };
+    let by_x: Vec<f64> = (0..m * k).map(|i| slope(&x, i, &|x| loss(x, &w))).collect();
+    let by_w: Vec<f64> = (0..n * k).map(|i| slope(&w, i, &|w| loss(&x, w))).collect();
+    for cpu in cpus() {
+        let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
+        backward_input(&cpu, &dy, WeightView::F32(&w), m, n, k, &mut dx, Out::Write).unwrap();
+        backward_weight(&cpu, &dy, &x, m, n, k, &mut dw, Out::Write).unwrap();
+        close(&dx, &by_x, n);
+        close(&dw, &by_w, m);
+    }
+}
+
+#[test]
+fn half_weights_give_the_bits_of_their_f32_values() {
+    let (n, k) = (75, 301);
+    let w = numbers(n * k, 2);
+    let b: Vec<bf16> = w.iter().map(|x| bf16::from_f32(*x)).collect();
+    let h: Vec<f16> = w.iter().map(|x| f16::from_f32(*x)).collect();
+    for view in [WeightView::Bf16(&b), WeightView::F16(&h)] {
+        let mut wide = vec![0.0; n * k];
+        view.widen(&mut wide);
+        for (cpu, m) in cpus().iter().flat_map(|cpu| [1, 5, 29].map(|m| (cpu, m))) {
+            let (x, dy) = (numbers(m * k, 3), numbers(m * n, 4));
+            let bits = |w: WeightView<'_>| -> Vec<u32> {
+                let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);
+                forward(cpu, &x, w, None, m, n, k, &mut y, Out::Write).unwrap();
+                backward_input(cpu, &dy, w, m, n, k, &mut dx, Out::Write).unwrap();
+                y.into_iter().chain(dx).map(f32::to_bits).collect()
+            };
+            assert!(bits(view) == bits(WeightView::F32(&wide)), "{cpu:?} {m}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_number_stays_in_its_row_or_column() {
+    let (m, n, k) = (16, 37, 20);
+    let (mut x, mut w) = (numbers(m * k, 1), numbers(n * k, 2));
+    x[3 * k + 7] = f32::NAN;
+    w[36 * k + 2] = f32::INFINITY;
+    for cpu in cpus() {
+        let mut y = vec![0.0; m * n];
+        forward(&cpu, &x, WeightView::F32(&w), None, m, n, k, &mut y, Out::Write).unwrap();
+        for (at, y) in y.iter().enumerate() {
+            match (at / n, at % n) {
+                (3, _) => assert!(y.is_nan()),
+                (_, 36) => assert!(y.is_infinite()),
+                _ => assert!(y.is_finite()),
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_sum_gives_zero_or_leaves_what_was_there() {
+    let cpu = Cpu::new(1).unwrap();
+    let w = WeightView::F32(&[]);
+    let mut y = [f32::NAN; 6];
+    forward(&cpu, &[], w, None, 2, 3, 0, &mut y, Out::Write).unwrap();
+    assert_eq!(y, [0.0; 6]);
+    forward(&cpu, &[], w, Some(&[1.0, 2.0, 3.0]), 2, 3, 0, &mut y, Out::Add).unwrap();
+    assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn a_wrong_length_is_named() {
+    let cpu = Cpu::new(1).unwrap();
+    let w = WeightView::F32(&[0.0; 6]);
+    let mut y = [0.0; 4];
+    let error = forward(&cpu, &[0.0; 5], w, None, 2, 2, 3, &mut y, Out::Write).unwrap_err();
+    assert!(matches!(error, KernelError::Length { what: "x", expected: 6, found: 5, .. }));
+    let error = forward(&cpu, &[0.0; 6], w, Some(&[0.0]), 2, 2, 3, &mut y, Out::Write).unwrap_err();
+    assert!(matches!(error, KernelError::Length { what: "bias", .. }));
+    let error = backward_input(&cpu, &y, w, 2, 2, 3, &mut [0.0; 5], Out::Add).unwrap_err();
+    assert!(matches!(error, KernelError::Length { what: "dx", .. }));
+    let error = backward_bias(&cpu, &[0.0; 4], 2, 2, &mut [0.0; 3]).unwrap_err();
+    assert!(matches!(error, KernelError::Length { what: "db", .. }));
+}

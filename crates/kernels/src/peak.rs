@@ -1,0 +1,106 @@
+//! The arithmetic peak of the processor, against which the matrix product is measured.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use crate::{Cpu, Isa};
+
+/// Accumulators: more than latency times throughput of any processor so far, fewer than registers.
+const CHAINS: usize = 12;
+/// Steps of every chain between two looks at the clock.
+const STEPS: usize = 1 << 14;
+/// How long each thread measures.
+const TIME: Duration = Duration::from_millis(20);
+
+/// The `f32` multiply-adds that all threads of `cpu` do at once in registers, in FLOP/s, measured in
+/// about 20 ms; a multiply-add counts as two.
+pub fn f32_flops(cpu: &Cpu) -> f64 {
+    let isa = cpu.isa();
+    cpu.install(|| rayon::broadcast(|_| thread_flops(isa)).iter().sum())
+}
+
+/// The best stretch of one thread.
+fn thread_flops(isa: Isa) -> f64 {
+    let begin = Instant::now();
+    let mut best = 0.0f64;
+    while begin.elapsed() < TIME {
+        let start = Instant::now();
+        let lanes = match isa {
+            // SAFETY: `Cpu` has checked the instruction set.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512() },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2() },
+            _ => portable(),
+        };
+        let flops = 2 * lanes * CHAINS * STEPS;
+        best = best.max(flops as f64 / start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Runs the chains and returns the lanes of each.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn avx512() -> usize {
+    use std::arch::x86_64::*;
+    let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(1.0)));
+    let mut chains = [_mm512_setzero_ps(); CHAINS];
+    for _ in 0..STEPS {
+        for chain in &mut chains {
+            *chain = _mm512_fmadd_ps(*chain, a, b);
+        }
+    }
+    black_box(chains);
+    16
+}
+
+/// Runs the chains and returns the lanes of each.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2() -> usize {
+    use std::arch::x86_64::*;
+    let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(1.0)));
+    let mut chains = [_mm256_setzero_ps(); CHAINS];
+    for _ in 0..STEPS {
+        for chain in &mut chains {
+            *chain = _mm256_fmadd_ps(*chain, a, b);
+        }
+    }
+    black_box(chains);
+    8
+}
+
+/// Runs the chains and returns the lanes of each.
+fn portable() -> usize {
+    const LANES: usize = 4;
+    let (a, b) = (black_box(0.5f32), black_box(1.0f32));
+    let mut chains = [[0.0f32; LANES]; CHAINS];
+    for _ in 0..STEPS {
+        for chain in &mut chains {
+            for x in chain {
+                *x = *x * a + b;
+            }
+        }
+    }
+    black_box(chains);
+    LANES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_has_a_peak() {
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            if let Ok(cpu) = Cpu::with_isa(isa, 2) {
+                let peak = f32_flops(&cpu);
+                assert!(peak.is_finite() && peak > 0.0, "{isa}: {peak}");
+            }
+        }
+    }
+}

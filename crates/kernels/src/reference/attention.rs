@@ -1,0 +1,154 @@
+//! Soft-max attention with all scores of a query at hand, and its gradient.
+
+use crate::attention::{Mask, Rows, Shape};
+
+/// `softmax(q k^T / sqrt(head_dim) + padding) v`, and the log-sum-exp of the scores.
+pub fn forward(
+    shape: Shape,
+    mask: Mask,
+    rows: Rows<'_>,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
+    let mut out = vec![0.0; q.len()];
+    let mut lse = vec![0.0; q.len() / shape.head_dim];
+    each_query(shape, mask, rows, q, k, |query| {
+        let out = &mut out[query.place * shape.head_dim..][..shape.head_dim];
+        for (p, key) in query.probabilities.iter().zip(&query.keys) {
+            for (o, x) in out.iter_mut().zip(vector(v, *key, shape)) {
+                *o += p * x;
+            }
+        }
+        lse[query.place] = query.lse;
+    });
+    (out, lse)
+}
+
+/// The gradients `(dq, dk, dv)` for the gradient `dout` of the output.
+pub fn backward(
+    shape: Shape,
+    mask: Mask,
+    rows: Rows<'_>,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    dout: &[f64],
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let scale = 1.0 / (shape.head_dim as f64).sqrt();
+    let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+    each_query(shape, mask, rows, q, k, |query| {
+        let dout = vector(dout, query.place, shape);
+        let dp: Vec<f64> = query.keys.iter().map(|&key| dot(dout, vector(v, key, shape))).collect();
+        let delta = dot(&query.probabilities, &dp);
+        for ((p, dp), &key) in query.probabilities.iter().zip(&dp).zip(&query.keys) {
+            // The score of a query that sees only padding is `f32::MIN`, whatever `q` and `k` are.
+            let absorbed = query.lse == f64::from(f32::MIN);
+            let ds = if absorbed { 0.0 } else { p * (dp - delta) * scale };
+            for d in 0..shape.head_dim {
+                dq[query.place * shape.head_dim + d] += ds * k[key * shape.head_dim + d];
+                dk[key * shape.head_dim + d] += ds * q[query.place * shape.head_dim + d];
+                dv[key * shape.head_dim + d] += p * dout[d];
+            }
+        }
+    });
+    (dq, dk, dv)
+}
+
+/// One head of one query.
+struct Query {
+    /// Its place in `[tokens, heads]`.
+    place: usize,
+    /// The places of the keys that it sees, in `[tokens, kv_heads]`.
+    keys: Vec<usize>,
+    /// Their weights.
+    probabilities: Vec<f64>,
+    lse: f64,
+}
+
+/// Calls `visit` for each row, query and head.
+fn each_query(
+    shape: Shape,
+    mask: Mask,
+    rows: Rows<'_>,
+    q: &[f64],
+    k: &[f64],
+    mut visit: impl FnMut(Query),
+) {
+    let scale = 1.0 / (shape.head_dim as f64).sqrt();
+    for row in rows.starts.windows(2) {
+        let (start, len) = (row[0], row[1] - row[0]);
+        for (i, head) in (0..len).flat_map(|i| (0..shape.heads).map(move |head| (i, head))) {
+            let place = (start + i) * shape.heads + head;
+            let key_head = head / (shape.heads / shape.kv_heads);
+            let sees = |j: &usize| match mask {
+                Mask::Bidirectional => true,
+                Mask::Causal => *j <= i,
+                Mask::BlockCausal(block) => j / block <= i / block,
+            };
+            let tokens: Vec<usize> = (0..len).filter(sees).map(|j| start + j).collect();
+            let keys: Vec<usize> = tokens.iter().map(|t| t * shape.kv_heads + key_head).collect();
+            let padding = |t: usize| match rows.keep {
+                Some(keep) if !keep[t] => f64::from(f32::MIN),
+                _ => 0.0,
+            };
+            let score = |(&t, &key): (&usize, &usize)| {
+                dot(vector(q, place, shape), vector(k, key, shape)) * scale + padding(t)
+            };
+            let scores: Vec<f64> = tokens.iter().zip(&keys).map(score).collect();
+            let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = scores.iter().map(|s| (s - peak).exp()).sum();
+            let probabilities = scores.iter().map(|s| (s - peak).exp() / total).collect();
+            visit(Query { place, keys, probabilities, lse: peak + total.ln() });
+        }
+    }
+}
+
+/// The head at `place`.
+fn vector(x: &[f64], place: usize, shape: Shape) -> &[f64] {
+    &x[place * shape.head_dim..][..shape.head_dim]
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers spread over -1..1.
+    fn noise(seed: usize, n: usize) -> Vec<f64> {
+        (0..n).map(|i| ((i * 7 + seed * 131) as f64 * 12.9898).sin() * 43.7 % 1.0).collect()
+    }
+
+    #[test]
+    fn gradient() {
+        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 3 };
+        let starts = [0, 5, 5, 6, 9];
+        let keep = [true, false, true, true, false, true, false, false, false];
+        for mask in [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(2)] {
+            for keep in [None, Some(&keep[..])] {
+                let rows = Rows { starts: &starts, keep };
+                let parts = [noise(1, 9 * 12), noise(2, 9 * 6), noise(3, 9 * 6)];
+                let dout = noise(4, 9 * 12);
+                let loss =
+                    |[q, k, v]: &[Vec<f64>; 3]| dot(&forward(shape, mask, rows, q, k, v).0, &dout);
+                let [q, k, v] = &parts;
+                let (dq, dk, dv) = backward(shape, mask, rows, q, k, v, &dout);
+                for (which, gradient) in [dq, dk, dv].iter().enumerate() {
+                    for (i, &found) in gradient.iter().enumerate() {
+                        let at = |step: f64| {
+                            let mut parts = parts.clone();
+                            parts[which][i] += step;
+                            loss(&parts)
+                        };
+                        let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+                        let error = (found - expected).abs();
+                        assert!(error < 1e-8, "{mask:?} {which}[{i}]: {found}, not {expected}");
+                    }
+                }
+            }
+        }
+    }
+}
