@@ -1,0 +1,134 @@
+use std::fs;
+
+use super::*;
+use crate::Error;
+
+fn conversation() -> Vec<Message> {
+    vec![
+        Message::new("user", "  Hi!\n"),
+        Message::new("assistant", "Hello."),
+        Message::new("user", "What is 2+2?"),
+    ]
+}
+
+const RENDERED: &str = "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nHi!<|eot_id|>\
+    <|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>\
+    <|start_header_id|>user<|end_header_id|>\n\nWhat is 2+2?<|eot_id|>";
+const REPLY: &str = "<|start_header_id|>assistant<|end_header_id|>\n\n";
+
+/// The template of LLaDA-8B-Base, word for word.
+const VERBATIM: &str = "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}";
+
+/// Renders the conversation with a template that lies in a folder.
+fn render_with(template: &str) -> Result<String> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    Template::from_dir(dir.path())?.render(&conversation(), true)
+}
+
+fn from_config(config: serde_json::Value) -> Result<Template> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    Template::from_dir(dir.path())
+}
+
+#[test]
+fn llada_s_template_renders_as_the_original() {
+    let template = Template::llada().unwrap();
+    assert_eq!(template.render(&conversation(), false).unwrap(), RENDERED);
+    let prompt = template.render(&conversation(), true).unwrap();
+    assert_eq!(prompt, format!("{RENDERED}{REPLY}"));
+    assert_eq!(prompt, render_with(VERBATIM).unwrap());
+    assert_eq!(template.render(&[], true).unwrap(), REPLY);
+}
+
+#[test]
+fn content_is_never_read_as_a_template() {
+    let text = "{{ bos_token }} {% raw %} <b>&amp;</b>";
+    let out = Template::llada().unwrap().render(&[Message::new("user", text)], false).unwrap();
+    assert!(out.contains(text), "{out}");
+}
+
+#[test]
+fn a_folder_s_settings_are_used() {
+    let config = serde_json::json!({
+        "bos_token": { "content": "<s>", "lstrip": false },
+        "chat_template": "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{% endfor %}",
+    });
+    let template = from_config(config).unwrap();
+    assert_eq!(template.render(&conversation(), true).unwrap(), "<s>[user][assistant][user]");
+    let several = serde_json::json!({ "chat_template": [
+        { "name": "tools", "template": "tools" },
+        { "name": "default", "template": "plain" },
+    ]});
+    assert_eq!(from_config(several).unwrap().render(&[], true).unwrap(), "plain");
+    let unnamed = serde_json::json!({ "chat_template": [{ "name": "x", "template": "x" }] });
+    assert_eq!(from_config(unnamed).unwrap().render(&[], true).unwrap(), "x");
+    let none = from_config(serde_json::json!({ "bos_token": "<s>" })).unwrap();
+    assert!(none.render(&conversation(), false).unwrap().starts_with("<s><|start_header_id|>"));
+    let empty = tempfile::tempdir().unwrap();
+    let default = Template::from_dir(empty.path()).unwrap();
+    assert_eq!(default.render(&conversation(), false).unwrap(), RENDERED);
+}
+
+#[test]
+fn a_template_file_goes_before_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), r#"{"chat_template": "key"}"#).unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), "file").unwrap();
+    let template = Template::from_dir(dir.path()).unwrap();
+    assert_eq!(template.render(&[], true).unwrap(), "file");
+}
+
+#[test]
+fn python_s_methods_work() {
+    for (template, expected) in [
+        ("{{ messages[0].content.strip() }}", "Hi!"),
+        ("{{ messages[0]['content'].lstrip() | trim }}", "Hi!"),
+        ("{{ 'xxaxx'.strip('x') }}{{ 'ab'.rstrip('b') }}", "aa"),
+        ("{{ 'a,b'.split(',')[1] }}{{ ' a  b '.split() | length }}", "b2"),
+        ("{{ 'abc'.startswith('ab') and 'abc'.endswith('bc') }}", "True"),
+        ("{{ 'a'.upper() + 'B'.lower() + 'x'.replace('x', 'y') }}", "Aby"),
+        ("{{ messages[0].get('role') }}{{ messages[0].get('no', 'd') }}", "userd"),
+        (
+            "{% for k, v in messages[1].items() %}{{ k }}={{ v }};{% endfor %}",
+            "content=Hello.;role=assistant;",
+        ),
+        ("{% if messages[-1].role == 'user' %}\n  yes\n{% endif %}", "  yes\n"),
+        ("{{ messages[1] | tojson }}", r#"{"content": "Hello.", "role": "assistant"}"#),
+        (
+            "{%- set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}\
+          {% endfor %}{{ ns.n }}",
+            "3",
+        ),
+        ("{{ messages[1:] | length }}{{ tools is defined }}", "2False"),
+    ] {
+        assert_eq!(render_with(template).unwrap(), expected, "{template}");
+    }
+}
+
+#[test]
+fn errors_name_the_template_and_the_line() {
+    let error = render_with("one\n{% for %}").unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Chat(ChatError::Syntax { line: 2, .. })), "{text}");
+    assert!(text.contains("chat template of `") && error.hint().is_some(), "{text}");
+    let error = render_with("\n\n{{ raise_exception('no system role') }}").unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Chat(ChatError::Render { line: 3, .. })), "{text}");
+    assert!(text.contains("no system role") && error.hint().is_some(), "{text}");
+    for template in ["{{ 'a'.unknown() }}", "{{ nothing.role }}", "{{ 'a'.split('') }}"] {
+        assert!(render_with(template).is_err(), "{template}");
+    }
+}
+
+#[test]
+fn settings_that_are_not_settings_are_errors() {
+    for content in ["", "[]", "{\"a\":", &"[".repeat(100_000)] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("tokenizer_config.json"), content).unwrap();
+        let error = Template::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer_config.json"), "{error}");
+    }
+    assert!(from_config(serde_json::json!({ "chat_template": 3, "bos_token": [] })).is_ok());
+}

@@ -1,0 +1,139 @@
+//! What can go wrong with a checkpoint: each variant names the tensor and the file.
+
+use std::path::PathBuf;
+
+/// Why a checkpoint cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The folder has neither `model.safetensors` nor `model.safetensors.index.json`.
+    #[error("`{dir}` has no `model.safetensors` and no `model.safetensors.index.json`")]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file is not a safetensors file, or is damaged as a whole.
+    #[error("`{file}` is not a valid safetensors file: {what}")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The header describes one tensor wrongly.
+    #[error("tensor `{tensor}` in `{file}` {what}")]
+    Entry {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The index of the shards is not usable.
+    #[error("index `{file}`: {what}")]
+    Index {
+        /// The index.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The index sends a tensor to a file that cannot be one of the shards.
+    #[error("index `{file}`: the shard `{shard}` of tensor `{tensor}` {what}")]
+    Shard {
+        /// The tensor.
+        tensor: String,
+        /// Its shard, as the index names it.
+        shard: String,
+        /// The index.
+        file: PathBuf,
+        /// Why not.
+        what: &'static str,
+    },
+    /// A tensor that the model needs is not there.
+    #[error("tensor `{tensor}` is missing from `{file}`")]
+    Missing {
+        /// The tensor.
+        tensor: String,
+        /// Where it should be.
+        file: PathBuf,
+    },
+    /// Two files hold the same tensor.
+    #[error("tensor `{tensor}` is in `{file}` and again in `{other}`")]
+    Duplicate {
+        /// The tensor.
+        tensor: String,
+        /// One file.
+        file: PathBuf,
+        /// The other file.
+        other: PathBuf,
+    },
+    /// A tensor that the model of `config.json` does not have.
+    #[error("tensor `{tensor}` in `{file}` is not part of the model that `config.json` describes")]
+    Unknown {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// A tensor of another shape than the model's.
+    #[error("tensor `{tensor}` in `{file}` has shape {found:?}, the model needs {expected:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: PathBuf,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// A weight of a storage type other than `F32`, `BF16` or `F16`.
+    #[error("tensor `{tensor}` in `{file}` is stored as `{dtype}`, not as F32, BF16 or F16")]
+    DType {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: PathBuf,
+        /// How it is stored.
+        dtype: String,
+    },
+    /// A weight is NaN or infinite, or would be in the storage type asked for.
+    #[error("tensor `{tensor}` in `{file}` is not finite at element {index}")]
+    NonFinite {
+        /// The tensor.
+        tensor: String,
+        /// The file read, or that was to be written.
+        file: PathBuf,
+        /// The first such element, in row-major order.
+        index: usize,
+    },
+}
+
+impl CheckpointError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoWeights { dir } if dir.join("pytorch_model.bin").exists() => {
+                "convert `pytorch_model.bin` to safetensors: pickled weights can run code and are \
+                 not read"
+            }
+            Self::NoWeights { .. } => "give the folder of a Hugging Face checkpoint",
+            Self::File { .. } | Self::Entry { .. } => {
+                "the file is damaged or its download was cut short: fetch it again"
+            }
+            Self::Index { .. } | Self::Shard { .. } | Self::Missing { .. } => {
+                "fetch the whole checkpoint again, every shard of it"
+            }
+            Self::Duplicate { .. } => "remove the shards that belong to another checkpoint",
+            Self::Unknown { .. } | Self::Shape { .. } => {
+                "check that `config.json` and the weights belong to the same checkpoint"
+            }
+            Self::DType { .. } => "convert the checkpoint to bf16; quantised weights are not read",
+            Self::NonFinite { .. } => {
+                "the run that wrote these weights diverged; when saving as f16, try bf16 or f32"
+            }
+        };
+        Some(hint.into())
+    }
+}

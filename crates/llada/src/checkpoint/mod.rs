@@ -1,0 +1,117 @@
+//! Checkpoints: folders as the Hugging Face hub has them, read and written.
+//!
+//! A folder has `config.json` and the weights in `model.safetensors`, or in several files that
+//! `model.safetensors.index.json` lists. Files are mapped: the weights are read where they lie.
+
+mod error;
+pub(crate) mod files;
+pub mod safetensors;
+mod shards;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use llada_kernels::DType;
+
+pub use error::CheckpointError;
+
+use crate::{
+    Result,
+    config::{ModelConfig, SpecialTokens},
+    model::{Layout, Model},
+    tokenizer::Tokenizer,
+};
+
+/// A real `config.json` has 2 kB.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// Reads the model in `dir`. Weights stay in the mapped files, in their storage type (`f32`, `bf16`
+/// or `f16`); every one is checked to be finite. Tensors that carry nothing of their own (rotary
+/// tables, a head stored although it is tied) are passed over.
+///
+/// # Errors
+/// When the architecture is unknown, and when a tensor is missing, misshapen, not finite, of
+/// another type, stored twice, or not part of the model: the error names tensor and file.
+pub fn load(dir: &Path) -> Result<Model> {
+    let config = load_config(dir)?;
+    let layout = Layout::new(&config);
+    let shards = shards::Shards::open(dir)?;
+    let known: BTreeSet<&str> = layout.specs().iter().map(|s| s.name.as_str()).collect();
+    for (name, file) in shards.tensors() {
+        if !known.contains(name) && !is_redundant(name, &config) {
+            let (tensor, file) = (name.to_owned(), file.to_path_buf());
+            return Err(CheckpointError::Unknown { tensor, file }.into());
+        }
+    }
+    let specs = layout.specs().iter();
+    let tensors = specs.map(|s| shards.tensor(&s.name, &s.shape)).collect::<Result<Vec<_>>>()?;
+    Ok(Model { config, tensors })
+}
+
+/// Reads `config.json` in `dir`.
+///
+/// # Errors
+/// When it cannot be read, or as [`ModelConfig::from_json`].
+pub fn load_config(dir: &Path) -> Result<ModelConfig> {
+    let text = files::read_text(&dir.join("config.json"), MAX_CONFIG)?;
+    Ok(ModelConfig::from_json(&text)?)
+}
+
+/// Writes `model` into `dir` as the reference's Python code loads it: `model.safetensors` with
+/// weights of type `dtype` (rounded to nearest even), and `config.json`. Each file is complete or
+/// not there; a model may be written over the files that it is mapped from.
+///
+/// # Errors
+/// When the disk refuses, or a weight is not finite in `dtype`; the previous file is kept then.
+pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
+    files::create_dir(dir)?;
+    let layout = Layout::new(&model.config);
+    let tensors: Vec<_> = layout
+        .specs()
+        .iter()
+        .zip(&model.tensors)
+        .map(|(spec, tensor)| safetensors::Source {
+            name: &spec.name,
+            shape: &spec.shape,
+            values: tensor.view(),
+            dtype,
+        })
+        .collect();
+    // `transformers` refuses files that do not say which framework's layout they have.
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::write(&dir.join(shards::SINGLE), &tensors, &metadata)?;
+    let mut config = model.config.to_json();
+    config["torch_dtype"] = match dtype {
+        DType::F32 => "float32",
+        DType::Bf16 => "bfloat16",
+        DType::F16 => "float16",
+    }
+    .into();
+    files::replace_with(&dir.join("config.json"), format!("{config:#}\n").as_bytes())
+}
+
+/// The ids with a meaning: those that the config states, and for the rest what the tokenizer
+/// knows. Padding is the end of sequence where neither has its own.
+pub fn special_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> SpecialTokens {
+    let stated = config.tokens;
+    let found = tokenizer.map(Tokenizer::special_tokens).unwrap_or_default();
+    let eos = stated.eos.or(found.eos);
+    SpecialTokens {
+        mask: stated.mask.or(found.mask),
+        eos,
+        eot: stated.eot.or(found.eot),
+        bos: stated.bos.or(found.bos),
+        pad: stated.pad.or(found.pad).or(eos),
+    }
+}
+
+/// Whether a tensor that the model lacks repeats what the model has in another way.
+fn is_redundant(name: &str, config: &ModelConfig) -> bool {
+    let tied_head = matches!(name, "lm_head.weight" | "model.transformer.ff_out.weight");
+    name.ends_with("rotary_emb.inv_freq") || (config.weight_tying && tied_head)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

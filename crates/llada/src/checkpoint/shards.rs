@@ -1,0 +1,118 @@
+//! The weight files of one checkpoint, seen as one collection of tensors.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Component, Path, PathBuf},
+};
+
+use super::{CheckpointError, files, safetensors::File};
+use crate::{Result, model::Tensor};
+
+/// The single weight file.
+pub(super) const SINGLE: &str = "model.safetensors";
+/// The index of a checkpoint in several files.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// An 8B model's index has 25 kB.
+const MAX_INDEX: u64 = 64 << 20;
+
+/// One or several open files and which of them holds each tensor.
+pub(super) struct Shards {
+    files: Vec<File>,
+    /// Name → index into `files`.
+    holder: BTreeMap<String, usize>,
+    /// The file to blame for a tensor that is in none.
+    listing: PathBuf,
+}
+
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Shards {
+    /// Opens `model.safetensors`, or else the shards that the index names (the same preference as
+    /// the `transformers` library).
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+        if single.exists() {
+            Self::collect(vec![File::open(&single)?], single)
+        } else if index.exists() {
+            Self::open_index(dir, index)
+        } else {
+            Err(CheckpointError::NoWeights { dir: dir.to_path_buf() }.into())
+        }
+    }
+
+    fn open_index(dir: &Path, index: PathBuf) -> Result<Self> {
+        let text = files::read_text(&index, MAX_INDEX)?;
+        let Index { weight_map } = serde_json::from_str(&text)
+            .map_err(|e| CheckpointError::Index { file: index.clone(), what: e.to_string() })?;
+        for (tensor, shard) in &weight_map {
+            let refuse = |what| CheckpointError::Shard {
+                tensor: tensor.clone(),
+                shard: shard.clone(),
+                file: index.clone(),
+                what,
+            };
+            if !is_plain_name(shard) {
+                return Err(refuse("is not the name of a file in the checkpoint's folder").into());
+            }
+            if !dir.join(shard).exists() {
+                return Err(refuse("is not there").into());
+            }
+        }
+        let names: BTreeSet<&String> = weight_map.values().collect();
+        let files = names.iter().map(|name| File::open(&dir.join(name))).collect::<Result<_>>()?;
+        let shards = Self::collect(files, index)?;
+        for (tensor, shard) in &weight_map {
+            let holder = shards.holder.get(tensor).map(|&n| shards.files[n].path());
+            let expected = dir.join(shard);
+            if holder != Some(&expected) {
+                let tensor = tensor.clone();
+                return Err(CheckpointError::Missing { tensor, file: expected }.into());
+            }
+        }
+        Ok(shards)
+    }
+
+    fn collect(files: Vec<File>, listing: PathBuf) -> Result<Self> {
+        let mut holder: BTreeMap<String, usize> = BTreeMap::new();
+        for (n, file) in files.iter().enumerate() {
+            for tensor in file.entries().keys() {
+                if let Some(first) = holder.insert(tensor.clone(), n) {
+                    return Err(CheckpointError::Duplicate {
+                        tensor: tensor.clone(),
+                        file: files[first].path().to_path_buf(),
+                        other: file.path().to_path_buf(),
+                    }
+                    .into());
+                }
+            }
+        }
+        Ok(Self { files, holder, listing })
+    }
+
+    /// The names of all tensors, each with its file.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.holder.iter().map(|(name, &n)| (name.as_str(), self.files[n].path()))
+    }
+
+    /// One tensor of a given shape; errors as [`File::tensor`].
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        match self.holder.get(name) {
+            Some(&n) => self.files[n].tensor(name, shape),
+            None => {
+                let (tensor, file) = (name.to_owned(), self.listing.clone());
+                Err(CheckpointError::Missing { tensor, file }.into())
+            }
+        }
+    }
+}
+
+/// Whether `name` is one file name and no path, so that an index cannot reach out of its folder.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let single = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
+    single && parts.next().is_none() && !name.contains(['/', '\\', '\0'])
+}

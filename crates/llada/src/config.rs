@@ -1,0 +1,492 @@
+//! What a model is, read from a Hugging Face `config.json` and from nothing else.
+
+use serde_json::{Map, Value, json};
+
+/// Whose names and conventions a checkpoint follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// LLaDA-8B, LLaDA-1.5: OLMo-style keys and names (`model.transformer.blocks.N.…`).
+    Llada,
+    /// iLLaDA: Llama's keys and names (`model.layers.N.…`), the same mathematics.
+    Illada,
+}
+
+/// What the model was trained to predict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// The masked tokens of x_t, with no causal mask (Eq. 3). Logits at i are for token i.
+    Diffusion,
+    /// The next token, with a causal mask (Eq. 2). Logits at i are for token i + 1.
+    Autoregressive,
+}
+
+/// Token ids with a meaning. They come from the checkpoint, never from the code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SpecialTokens {
+    /// `[MASK]`.
+    pub mask: Option<u32>,
+    /// End of sequence.
+    pub eos: Option<u32>,
+    /// End of a chat turn.
+    pub eot: Option<u32>,
+    /// Beginning of sequence.
+    pub bos: Option<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+}
+
+/// Sizes and options of a mask predictor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Names and conventions of the files.
+    pub family: Family,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Number of transformer blocks.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of the SwiGLU feed-forward network.
+    pub mlp_hidden_size: usize,
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Rows of the embedding, and so columns of the logits; at least `vocab_size`.
+    pub embedding_size: usize,
+    /// Longest row.
+    pub max_sequence_length: usize,
+    /// Base of the rotary angles.
+    pub rope_theta: f64,
+    /// ε of every RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Whether the LM head is the embedding.
+    pub weight_tying: bool,
+    /// Whether q, k and v have a bias.
+    pub qkv_bias: bool,
+    /// Whether q and k are normalised before the split into heads.
+    pub qk_norm: bool,
+    /// Whether logits are divided by √d_model.
+    pub scale_logits: bool,
+    /// Whether embeddings are multiplied by √d_model.
+    pub input_emb_norm: bool,
+    /// What the model predicts.
+    pub objective: Objective,
+    /// Ids found in `config.json`.
+    pub tokens: SpecialTokens,
+}
+
+/// What is wrong with a `config.json`.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not JSON, or not an object.
+    #[error("`config.json` is not a JSON object: {0}")]
+    Json(String),
+    /// The architecture is not of this family.
+    #[error("unknown architecture `{0}`")]
+    Architecture(String),
+    /// A key is missing.
+    #[error("`config.json` has no `{0}`")]
+    Missing(&'static str),
+    /// A key has a value of the wrong type or out of range.
+    #[error("`config.json`: `{key}` is `{found}`, expected {expected}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+}
+
+impl ConfigError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Architecture(_) => Some(
+                "supported: `LLaDAModelLM` (LLaDA, LLaDA-1.5) and `ILLaDAForCausalLM` (iLLaDA)"
+                    .into(),
+            ),
+            Self::Json(_) => Some("give the folder of a Hugging Face checkpoint".into()),
+            Self::Missing(_) | Self::Value { .. } => {
+                Some("compare with the `config.json` of the original checkpoint".into())
+            }
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, ConfigError>;
+
+/// No dimension of a real model comes near; larger values in a file are damage or malice.
+const MAX_DIMENSION: u64 = 1 << 24;
+
+impl ModelConfig {
+    /// Reads the text of a `config.json`. Nothing is taken from the defaults of the reference's
+    /// Python dataclass, several of which (tied weights, dropout 0.1) no released model uses.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let value: Value =
+            serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
+        let object = value.as_object().ok_or_else(|| ConfigError::Json("not an object".into()))?;
+        let keys = Keys(object);
+        let config = match keys.architecture().as_str() {
+            "LLaDAModelLM" => keys.llada()?,
+            "ILLaDAForCausalLM" => keys.illada()?,
+            other => return Err(ConfigError::Architecture(other.into())),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The `config.json` that the official Python code loads; always with LLaDA's keys, or
+    /// iLLaDA's for that family.
+    pub fn to_json(&self) -> Value {
+        let mut json = match self.family {
+            Family::Llada => self.llada_json(),
+            Family::Illada => self.illada_json(),
+        };
+        // Keys that the Python code does not know stay out of the files of models like its own.
+        if self.objective == Objective::Autoregressive {
+            json["objective"] = json!(self.objective);
+        }
+        if let Some(eot) = self.tokens.eot {
+            json["eot_token_id"] = json!(eot);
+        }
+        json
+    }
+
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.d_model / self.n_heads
+    }
+
+    /// Width of the keys and of the values.
+    pub fn kv_dim(&self) -> usize {
+        self.n_kv_heads * self.head_dim()
+    }
+
+    /// Factor on the logits.
+    pub fn logit_scale(&self) -> f32 {
+        if self.scale_logits { 1.0 / (self.d_model as f32).sqrt() } else { 1.0 }
+    }
+
+    /// Parameters of the matrices and norms, embedding and head included.
+    pub fn parameters(&self) -> usize {
+        crate::model::Layout::new(self).specs().iter().map(|s| s.len()).sum()
+    }
+
+    /// Checks that the sizes fit each other.
+    pub fn check(&self) -> Result<()> {
+        let positive = [
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("n_kv_heads", self.n_kv_heads),
+            ("mlp_hidden_size", self.mlp_hidden_size),
+            ("vocab_size", self.vocab_size),
+            ("max_sequence_length", self.max_sequence_length),
+        ];
+        for (key, n) in positive {
+            if n == 0 || n as u64 > MAX_DIMENSION {
+                return Err(wrong(key, n, format!("1 to {MAX_DIMENSION}")));
+            }
+        }
+        if self.n_layers > 4096 {
+            return Err(wrong("n_layers", self.n_layers, "at most 4096"));
+        }
+        if !self.d_model.is_multiple_of(self.n_heads) || !self.head_dim().is_multiple_of(2) {
+            let expected = format!("a multiple of {} with even heads", self.n_heads);
+            return Err(wrong("d_model", self.d_model, expected));
+        }
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
+            return Err(wrong(
+                "n_kv_heads",
+                self.n_kv_heads,
+                format!("a divisor of {} heads", self.n_heads),
+            ));
+        }
+        if self.embedding_size < self.vocab_size || self.embedding_size as u64 > MAX_DIMENSION {
+            let expected = format!("at least the vocabulary's {}", self.vocab_size);
+            return Err(wrong("embedding_size", self.embedding_size, expected));
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
+            return Err(wrong("rms_norm_eps", self.rms_norm_eps, "a small positive number"));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            return Err(wrong("rope_theta", self.rope_theta, "a positive number"));
+        }
+        let ids = [
+            ("mask_token_id", self.tokens.mask),
+            ("eos_token_id", self.tokens.eos),
+            ("eot_token_id", self.tokens.eot),
+            ("bos_token_id", self.tokens.bos),
+            ("pad_token_id", self.tokens.pad),
+        ];
+        for (key, id) in ids {
+            if let Some(id) = id
+                && id as usize >= self.embedding_size
+            {
+                return Err(wrong(key, id, format!("below {}", self.embedding_size)));
+            }
+        }
+        Ok(())
+    }
+
+    fn llada_json(&self) -> Value {
+        json!({
+            "architectures": ["LLaDAModelLM"],
+            "auto_map": {
+                "AutoConfig": "configuration_llada.LLaDAConfig",
+                "AutoModelForCausalLM": "modeling_llada.LLaDAModelLM",
+                "AutoModel": "modeling_llada.LLaDAModelLM",
+            },
+            "model_type": "llada",
+            "d_model": self.d_model,
+            "n_layers": self.n_layers,
+            "n_heads": self.n_heads,
+            "n_kv_heads": self.n_kv_heads,
+            "mlp_hidden_size": self.mlp_hidden_size,
+            "mlp_ratio": 4,
+            "vocab_size": self.vocab_size,
+            "embedding_size": self.embedding_size,
+            "max_sequence_length": self.max_sequence_length,
+            "rope": true,
+            "rope_full_precision": true,
+            "rope_theta": self.rope_theta,
+            "rms_norm_eps": widen(self.rms_norm_eps),
+            "weight_tying": self.weight_tying,
+            "include_bias": false,
+            "include_qkv_bias": self.qkv_bias,
+            "bias_for_layer_norm": false,
+            "attention_layer_norm": self.qk_norm,
+            "attention_layer_norm_with_affine": true,
+            "layer_norm_type": "rms",
+            "layer_norm_with_affine": true,
+            "activation_type": "silu",
+            "block_type": "llama",
+            "block_group_size": 1,
+            "alibi": false,
+            "alibi_bias_max": 8.0,
+            "attention_dropout": 0.0,
+            "embedding_dropout": 0.0,
+            "residual_dropout": 0.0,
+            "flash_attention": false,
+            "init_device": "meta",
+            "init_fn": "mitchell",
+            "init_std": 0.02,
+            "init_cutoff_factor": null,
+            "input_emb_norm": self.input_emb_norm,
+            "multi_query_attention": null,
+            "precision": "amp_bf16",
+            "scale_logits": self.scale_logits,
+            "use_cache": false,
+            "mask_token_id": self.tokens.mask,
+            "eos_token_id": self.tokens.eos,
+            "bos_token_id": self.tokens.bos,
+            "pad_token_id": self.tokens.pad.or(self.tokens.eos),
+        })
+    }
+
+    fn illada_json(&self) -> Value {
+        json!({
+            "architectures": ["ILLaDAForCausalLM"],
+            "model_type": "illada",
+            "hidden_size": self.d_model,
+            "intermediate_size": self.mlp_hidden_size,
+            "num_hidden_layers": self.n_layers,
+            "num_attention_heads": self.n_heads,
+            "num_key_value_heads": self.n_kv_heads,
+            "vocab_size": self.vocab_size,
+            "rms_norm_eps": widen(self.rms_norm_eps),
+            "rope_theta": self.rope_theta,
+            "rope_scaling": null,
+            "tie_word_embeddings": self.weight_tying,
+            "attention_bias": false,
+            "mlp_bias": false,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.max_sequence_length,
+            "mask_token_id": self.tokens.mask,
+            "eos_token_id": self.tokens.eos,
+            "bos_token_id": self.tokens.bos,
+            "pad_token_id": self.tokens.pad,
+        })
+    }
+}
+
+/// The shortest decimal of an `f32`, so that 1e-5 is written as 1e-5.
+fn widen(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+fn wrong(
+    key: &'static str,
+    found: impl std::fmt::Display,
+    expected: impl Into<String>,
+) -> ConfigError {
+    ConfigError::Value { key, found: found.to_string(), expected: expected.into() }
+}
+
+/// The keys of one `config.json`, with typed look-ups.
+struct Keys<'a>(&'a Map<String, Value>);
+
+impl Keys<'_> {
+    /// `architectures[0]`; LLaDA-MoE shares LLaDA's `model_type`, so that key cannot decide.
+    fn architecture(&self) -> String {
+        let listed = self.0.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+        match (listed, self.0.get("model_type").and_then(Value::as_str)) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some("llada")) => "LLaDAModelLM".into(),
+            (None, Some(other)) => other.to_owned(),
+            (None, None) => "(none given)".into(),
+        }
+    }
+
+    fn llada(&self) -> Result<ModelConfig> {
+        self.expect("activation_type", &json!("silu"))?;
+        self.expect("block_type", &json!("llama"))?;
+        self.expect("layer_norm_type", &json!("rms"))?;
+        self.expect("rope", &json!(true))?;
+        self.expect_or_absent("alibi", &json!(false))?;
+        self.expect_or_absent("include_bias", &json!(false))?;
+        self.expect_or_absent("bias_for_layer_norm", &json!(false))?;
+        self.expect_or_absent("block_group_size", &json!(1))?;
+        self.expect_or_absent("rope_scaling", &Value::Null)?;
+        let d_model = self.size("d_model")?;
+        let n_heads = self.size("n_heads")?;
+        let multi_query = self.flag("multi_query_attention")?.unwrap_or(false);
+        let n_kv_heads = match self.optional_size("n_kv_heads")? {
+            Some(n) => n,
+            None if multi_query => 1,
+            None => n_heads,
+        };
+        let mlp_hidden_size = match self.optional_size("mlp_hidden_size")? {
+            Some(n) => n,
+            None => self.size("mlp_ratio")?.saturating_mul(d_model),
+        };
+        let vocab_size = self.size("vocab_size")?;
+        Ok(ModelConfig {
+            family: Family::Llada,
+            d_model,
+            n_layers: self.size("n_layers")?,
+            n_heads,
+            n_kv_heads,
+            mlp_hidden_size,
+            vocab_size,
+            embedding_size: self.optional_size("embedding_size")?.unwrap_or(vocab_size),
+            max_sequence_length: self.size("max_sequence_length")?,
+            rope_theta: self.number("rope_theta")?,
+            rms_norm_eps: self.number("rms_norm_eps")? as f32,
+            weight_tying: self.flag("weight_tying")?.ok_or(ConfigError::Missing("weight_tying"))?,
+            qkv_bias: self.flag("include_qkv_bias")?.unwrap_or(false),
+            qk_norm: self.flag("attention_layer_norm")?.unwrap_or(false),
+            scale_logits: self.flag("scale_logits")?.unwrap_or(false),
+            input_emb_norm: self.flag("input_emb_norm")?.unwrap_or(false),
+            objective: self.objective()?,
+            tokens: self.tokens()?,
+        })
+    }
+
+    fn illada(&self) -> Result<ModelConfig> {
+        self.expect("hidden_act", &json!("silu"))?;
+        self.expect_or_absent("attention_bias", &json!(false))?;
+        self.expect_or_absent("mlp_bias", &json!(false))?;
+        self.expect_or_absent("rope_scaling", &Value::Null)?;
+        let n_heads = self.size("num_attention_heads")?;
+        let vocab_size = self.size("vocab_size")?;
+        Ok(ModelConfig {
+            family: Family::Illada,
+            d_model: self.size("hidden_size")?,
+            n_layers: self.size("num_hidden_layers")?,
+            n_heads,
+            n_kv_heads: self.optional_size("num_key_value_heads")?.unwrap_or(n_heads),
+            mlp_hidden_size: self.size("intermediate_size")?,
+            vocab_size,
+            embedding_size: vocab_size,
+            max_sequence_length: self.size("max_position_embeddings")?,
+            rope_theta: self.number("rope_theta")?,
+            rms_norm_eps: self.number("rms_norm_eps")? as f32,
+            weight_tying: self
+                .flag("tie_word_embeddings")?
+                .ok_or(ConfigError::Missing("tie_word_embeddings"))?,
+            qkv_bias: false,
+            qk_norm: false,
+            scale_logits: false,
+            input_emb_norm: false,
+            objective: self.objective()?,
+            tokens: self.tokens()?,
+        })
+    }
+
+    fn objective(&self) -> Result<Objective> {
+        match self.0.get("objective") {
+            None | Some(Value::Null) => Ok(Objective::Diffusion),
+            Some(v) => serde_json::from_value(v.clone())
+                .map_err(|_| wrong("objective", v, "`diffusion` or `autoregressive`")),
+        }
+    }
+
+    fn tokens(&self) -> Result<SpecialTokens> {
+        Ok(SpecialTokens {
+            mask: self.id("mask_token_id")?,
+            eos: self.id("eos_token_id")?,
+            eot: self.id("eot_token_id")?,
+            bos: self.id("bos_token_id")?,
+            pad: self.id("pad_token_id")?,
+        })
+    }
+
+    fn expect(&self, key: &'static str, expected: &Value) -> Result<()> {
+        let found = self.0.get(key).ok_or(ConfigError::Missing(key))?;
+        if found == expected { Ok(()) } else { Err(wrong(key, found, format!("`{expected}`"))) }
+    }
+
+    fn expect_or_absent(&self, key: &'static str, expected: &Value) -> Result<()> {
+        if self.0.contains_key(key) { self.expect(key, expected) } else { Ok(()) }
+    }
+
+    fn optional_size(&self, key: &'static str) -> Result<Option<usize>> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(v) => match v.as_u64() {
+                Some(n) if n <= MAX_DIMENSION => Ok(Some(n as usize)),
+                _ => Err(wrong(key, v, format!("a whole number up to {MAX_DIMENSION}"))),
+            },
+        }
+    }
+
+    fn size(&self, key: &'static str) -> Result<usize> {
+        self.optional_size(key)?.ok_or(ConfigError::Missing(key))
+    }
+
+    fn number(&self, key: &'static str) -> Result<f64> {
+        let v = self.0.get(key).ok_or(ConfigError::Missing(key))?;
+        v.as_f64().ok_or_else(|| wrong(key, v, "a number"))
+    }
+
+    fn flag(&self, key: &'static str) -> Result<Option<bool>> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(b)) => Ok(Some(*b)),
+            Some(v) => Err(wrong(key, v, "`true` or `false`")),
+        }
+    }
+
+    /// A token id; of a list, as some checkpoints give for EOS, the first.
+    fn id(&self, key: &'static str) -> Result<Option<u32>> {
+        let found = match self.0.get(key) {
+            Some(Value::Array(list)) => list.first(),
+            other => other,
+        };
+        match found {
+            None | Some(Value::Null) => Ok(None),
+            Some(v) => match v.as_u64().and_then(|n| u32::try_from(n).ok()) {
+                Some(id) => Ok(Some(id)),
+                None => Err(wrong(key, v, "a token id")),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

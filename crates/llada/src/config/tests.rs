@@ -1,0 +1,233 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The folder of the golden files.
+fn fixtures() -> std::path::PathBuf {
+    std::env::var_os("LLADA_GOLDEN")
+        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into())
+        .into()
+}
+
+fn read(model: &str) -> String {
+    std::fs::read_to_string(fixtures().join("models").join(model).join("config.json")).unwrap()
+}
+
+fn parse(value: &Value) -> Result<ModelConfig> {
+    ModelConfig::from_json(&value.to_string())
+}
+
+/// Model a, with one key changed (or removed, for `None`).
+fn with(key: &str, value: Option<Value>) -> Result<ModelConfig> {
+    let mut json: Value = serde_json::from_str(&read("a_mha_untied")).unwrap();
+    match value {
+        Some(value) => json[key] = value,
+        None => drop(json.as_object_mut().unwrap().shift_remove(key)),
+    }
+    parse(&json)
+}
+
+fn model_a() -> ModelConfig {
+    ModelConfig {
+        family: Family::Llada,
+        d_model: 64,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 4,
+        mlp_hidden_size: 160,
+        vocab_size: 320,
+        embedding_size: 320,
+        max_sequence_length: 256,
+        rope_theta: 500000.0,
+        rms_norm_eps: 1e-5,
+        weight_tying: false,
+        qkv_bias: false,
+        qk_norm: false,
+        scale_logits: false,
+        input_emb_norm: false,
+        objective: Objective::Diffusion,
+        tokens: SpecialTokens {
+            mask: Some(301),
+            eos: Some(305),
+            pad: Some(305),
+            ..SpecialTokens::default()
+        },
+    }
+}
+
+#[test]
+fn the_golden_configs_have_their_values() {
+    let get = |model: &str| ModelConfig::from_json(&read(model)).unwrap();
+    let tokens = |mask, eos| SpecialTokens {
+        mask: Some(mask),
+        eos: Some(eos),
+        pad: Some(eos),
+        ..SpecialTokens::default()
+    };
+    assert_eq!(get("a_mha_untied"), model_a());
+    assert_eq!(get("c_a_bf16_sharded"), model_a());
+    let b = ModelConfig {
+        d_model: 48,
+        n_layers: 3,
+        n_heads: 6,
+        n_kv_heads: 2,
+        mlp_hidden_size: 112,
+        vocab_size: 300,
+        embedding_size: 384,
+        rope_theta: 10000.0,
+        weight_tying: true,
+        tokens: tokens(299, 290),
+        ..model_a()
+    };
+    assert_eq!(get("b_gqa_tied"), b);
+    let d = ModelConfig {
+        d_model: 32,
+        n_kv_heads: 2,
+        mlp_hidden_size: 72,
+        vocab_size: 160,
+        embedding_size: 160,
+        max_sequence_length: 128,
+        rms_norm_eps: 1e-6,
+        qkv_bias: true,
+        qk_norm: true,
+        tokens: tokens(159, 150),
+        ..model_a()
+    };
+    assert_eq!(get("d_qkvbias_qknorm"), d);
+    let e = ModelConfig {
+        family: Family::Illada,
+        d_model: 48,
+        n_heads: 6,
+        n_kv_heads: 2,
+        mlp_hidden_size: 112,
+        vocab_size: 200,
+        embedding_size: 200,
+        rms_norm_eps: 1e-6,
+        weight_tying: true,
+        tokens: SpecialTokens::default(),
+        ..model_a()
+    };
+    assert_eq!(get("e_illada_llama_naming"), e);
+}
+
+#[test]
+fn other_architectures_are_refused_by_name() {
+    for (model, name) in [
+        ("f_llada_moe", "LLaDAMoEModelLM"),
+        ("g_dream", "DreamModel"),
+        ("h_llada2_moe", "LLaDA2MoeModelLM"),
+    ] {
+        let error = ModelConfig::from_json(&read(model)).unwrap_err();
+        assert_eq!(error.to_string(), format!("unknown architecture `{name}`"));
+        assert!(error.hint().unwrap().contains("LLaDAModelLM"));
+    }
+    let none = ModelConfig::from_json("{}").unwrap_err();
+    assert!(matches!(none, ConfigError::Architecture(_)), "{none}");
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let golden = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
+    let mut configs: Vec<_> =
+        golden.iter().map(|m| ModelConfig::from_json(&read(m)).unwrap()).collect();
+    let tokens =
+        SpecialTokens { mask: Some(1), eos: Some(2), eot: Some(3), bos: Some(4), pad: Some(5) };
+    configs.push(ModelConfig {
+        objective: Objective::Autoregressive,
+        scale_logits: true,
+        input_emb_norm: true,
+        tokens,
+        ..model_a()
+    });
+    for config in configs {
+        assert_eq!(parse(&config.to_json()).unwrap(), config);
+    }
+}
+
+#[test]
+fn single_precision_numbers_are_written_short() {
+    let text = model_a().to_json().to_string();
+    assert!(text.contains(r#""rms_norm_eps":0.00001,"#), "{text}");
+    assert!(text.contains(r#""rope_theta":500000.0"#), "{text}");
+}
+
+#[test]
+fn optional_keys_have_the_reference_s_meaning() {
+    assert_eq!(with("n_kv_heads", None).unwrap().n_kv_heads, 4);
+    assert_eq!(with("n_kv_heads", Some(Value::Null)).unwrap().n_kv_heads, 4);
+    assert_eq!(with("mlp_hidden_size", Some(Value::Null)).unwrap().mlp_hidden_size, 256);
+    assert_eq!(with("embedding_size", Some(Value::Null)).unwrap().embedding_size, 320);
+    assert_eq!(with("eos_token_id", Some(json!([7, 8]))).unwrap().tokens.eos, Some(7));
+    assert_eq!(with("architectures", None).unwrap(), model_a());
+    let mut multi_query: Value = serde_json::from_str(&read("a_mha_untied")).unwrap();
+    multi_query["n_kv_heads"] = Value::Null;
+    multi_query["multi_query_attention"] = json!(true);
+    assert_eq!(parse(&multi_query).unwrap().n_kv_heads, 1);
+}
+
+#[test]
+fn hostile_configs_are_errors_that_name_the_key() {
+    let hostile = [
+        ("d_model", json!(0)),
+        ("d_model", json!(-64)),
+        ("d_model", json!(63)),
+        ("d_model", json!(1u64 << 60)),
+        ("d_model", json!(64.5)),
+        ("d_model", json!("64")),
+        ("d_model", json!(4)),
+        ("n_layers", json!(0)),
+        ("n_layers", json!(1_000_000)),
+        ("n_heads", json!(0)),
+        ("n_heads", json!(128)),
+        ("n_kv_heads", json!(0)),
+        ("n_kv_heads", json!(3)),
+        ("n_kv_heads", json!(8)),
+        ("mlp_hidden_size", json!(0)),
+        ("vocab_size", json!(0)),
+        ("embedding_size", json!(319)),
+        ("embedding_size", json!(u64::MAX)),
+        ("max_sequence_length", json!(0)),
+        ("rms_norm_eps", json!(0)),
+        ("rms_norm_eps", json!(-1e-5)),
+        ("rms_norm_eps", json!(1e300)),
+        ("rms_norm_eps", json!("small")),
+        ("rope_theta", json!(0)),
+        ("rope_theta", json!([])),
+        ("weight_tying", json!(1)),
+        ("mask_token_id", json!(320)),
+        ("mask_token_id", json!(-1)),
+        ("eos_token_id", json!(1u64 << 40)),
+        ("eot_token_id", json!(320)),
+        ("activation_type", json!("gelu")),
+        ("block_type", json!("sequential")),
+        ("layer_norm_type", json!("default")),
+        ("rope", json!(false)),
+        ("alibi", json!(true)),
+        ("include_bias", json!(true)),
+        ("block_group_size", json!(2)),
+        ("rope_scaling", json!({"type": "yarn"})),
+        ("objective", json!("both")),
+    ];
+    for (key, value) in hostile {
+        let error = with(key, Some(value.clone())).expect_err(&format!("{key}: {value}"));
+        let named = error.to_string();
+        // A width of 4 for 4 heads is blamed on the width, 128 heads on it too.
+        let blamed = if key == "n_heads" && value == json!(128) { "d_model" } else { key };
+        assert!(named.contains(blamed), "{key}: {value}: {named}");
+        assert!(error.hint().is_some());
+    }
+    for key in ["d_model", "n_layers", "n_heads", "vocab_size", "rope_theta", "weight_tying"] {
+        let error = with(key, None).unwrap_err();
+        assert_eq!(error.to_string(), format!("`config.json` has no `{key}`"));
+    }
+}
+
+#[test]
+fn what_is_not_an_object_is_an_error() {
+    let deep = "[".repeat(100_000);
+    let nested = format!("{{\"a\":{deep}");
+    for text in ["", "null", "[]", "3", "{", "{\"d_model\": NaN}", deep.as_str(), nested.as_str()] {
+        let error = ModelConfig::from_json(text).unwrap_err();
+        assert!(matches!(error, ConfigError::Json(_)), "{error}");
+    }
+}

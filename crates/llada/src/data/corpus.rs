@@ -1,0 +1,264 @@
+//! Documents out of files: plain text, JSON Lines, Parquet. One document is in memory at a time.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use crate::{Result, data::DataError, io};
+
+/// How a text file is cut into documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Separator {
+    /// At every occurrence of the tokenizer's end-of-text token, such as `<|endoftext|>`.
+    #[default]
+    EndOfText,
+    /// At empty lines.
+    BlankLine,
+    /// Nowhere: a file is a document.
+    WholeFile,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Plain UTF-8 text.
+    Text,
+    /// One JSON object on each line.
+    Jsonl,
+    /// Apache Parquet.
+    Parquet,
+}
+
+impl Format {
+    /// The format that a file's name tells.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "txt" | "text" | "md" => Some(Self::Text),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+}
+
+/// How inputs are read.
+pub(super) struct Corpus<'a> {
+    pub(super) inputs: &'a [PathBuf],
+    pub(super) format: Option<Format>,
+    pub(super) separator: Separator,
+    pub(super) end_of_text: &'a str,
+    pub(super) field: &'a str,
+}
+
+/// One document, or why there is none, and where it stands.
+pub(super) struct Document {
+    pub(super) text: std::result::Result<String, String>,
+    /// `file:line` of its start (`file:row` in Parquet).
+    pub(super) place: String,
+    /// Bytes of all inputs read so far, as far as is known.
+    pub(super) read: u64,
+}
+
+type Visit<'v> = dyn FnMut(Document) -> Result<()> + 'v;
+
+impl Corpus<'_> {
+    /// The files of the inputs; a folder stands for the files in it whose format is known, in the
+    /// order of their names.
+    pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for input in self.inputs {
+            if !input.is_dir() {
+                files.push(input.clone());
+                continue;
+            }
+            let mut inside = Vec::new();
+            for entry in std::fs::read_dir(input).map_err(io("read", input))? {
+                let path = entry.map_err(io("read", input))?.path();
+                if path.is_file() && Format::of(&path).is_some() {
+                    inside.push(path);
+                }
+            }
+            inside.sort();
+            files.append(&mut inside);
+        }
+        Ok(files)
+    }
+
+    /// Visits the documents of all files in order. Documents of white space only are left out.
+    pub(super) fn visit(&self, files: &[PathBuf], visit: &mut Visit<'_>) -> Result<()> {
+        let mut before = 0;
+        for path in files {
+            let mut visit = |mut document: Document| {
+                document.read += before;
+                match &document.text {
+                    Ok(text) if text.trim().is_empty() => Ok(()),
+                    _ => visit(document),
+                }
+            };
+            match self.format.or_else(|| Format::of(path)) {
+                Some(Format::Text) => self.text(path, &mut visit)?,
+                Some(Format::Jsonl) => self.jsonl(path, &mut visit)?,
+                #[cfg(feature = "parquet")]
+                Some(Format::Parquet) => super::parquet::visit(path, self.field, &mut visit)?,
+                #[cfg(not(feature = "parquet"))]
+                Some(Format::Parquet) => {
+                    let reason = "this build has no Parquet reader (feature `parquet`)".into();
+                    return Err(DataError::Parquet { path: path.clone(), reason }.into());
+                }
+                None => return Err(DataError::Format { path: path.clone() }.into()),
+            }
+            before += std::fs::metadata(path).map_err(io("read", path))?.len();
+        }
+        Ok(())
+    }
+
+    fn text(&self, path: &Path, visit: &mut Visit<'_>) -> Result<()> {
+        let separator = self.end_of_text.as_bytes();
+        let mut document = Vec::new();
+        let mut begin = 1;
+        let mut end = |document: &mut Vec<u8>, begin: usize, read: u64| {
+            let text = String::from_utf8(std::mem::take(document))
+                .map(|text| text.trim_matches(['\n', '\r']).to_owned())
+                .map_err(|e| format!("not UTF-8 {} bytes into it", e.utf8_error().valid_up_to()));
+            visit(Document { text, place: place(path, begin), read })
+        };
+        let read = lines(path, &mut |number, line, read| {
+            let mut line = line;
+            match self.separator {
+                Separator::WholeFile => {}
+                Separator::BlankLine => {
+                    if line.iter().all(u8::is_ascii_whitespace) {
+                        end(&mut document, begin, read)?;
+                        begin = number + 1;
+                        return Ok(());
+                    }
+                }
+                Separator::EndOfText => {
+                    while let Some(at) = find(line, separator) {
+                        document.extend_from_slice(&line[..at]);
+                        end(&mut document, begin, read)?;
+                        line = &line[at + separator.len()..];
+                        begin = number;
+                    }
+                }
+            }
+            document.extend_from_slice(line);
+            Ok(())
+        })?;
+        end(&mut document, begin, read)
+    }
+
+    fn jsonl(&self, path: &Path, visit: &mut Visit<'_>) -> Result<()> {
+        lines(path, &mut |number, line, read| {
+            if line.iter().all(u8::is_ascii_whitespace) {
+                return Ok(());
+            }
+            let text = match serde_json::from_slice::<serde_json::Value>(line) {
+                Err(e) => Err(format!("not JSON ({e})")),
+                Ok(row) => match row.get(self.field) {
+                    Some(serde_json::Value::String(text)) => Ok(text.clone()),
+                    Some(_) => Err(format!("`{}` is not a string", self.field)),
+                    None => Err(format!("no field `{}`", self.field)),
+                },
+            };
+            visit(Document { text, place: place(path, number), read })
+        })?;
+        Ok(())
+    }
+}
+
+pub(super) fn place(path: &Path, line: usize) -> String {
+    format!("{}:{line}", path.display())
+}
+
+/// Takes the number of a line from 1, the line with its end, and the bytes read.
+type EachLine<'e> = dyn FnMut(usize, &[u8], u64) -> Result<()> + 'e;
+
+/// Calls `each` for every line and gives the bytes of the file.
+fn lines(path: &Path, each: &mut EachLine<'_>) -> Result<u64> {
+    let mut reader = BufReader::with_capacity(1 << 18, File::open(path).map_err(io("read", path))?);
+    let (mut line, mut number, mut read) = (Vec::new(), 0, 0);
+    loop {
+        line.clear();
+        let n = reader.read_until(b'\n', &mut line).map_err(io("read", path))?;
+        if n == 0 {
+            return Ok(read);
+        }
+        number += 1;
+        read += n as u64;
+        each(number, &line, read)?;
+    }
+}
+
+fn find(line: &[u8], separator: &[u8]) -> Option<usize> {
+    let first = *separator.first()?;
+    let mut from = 0;
+    while let Some(at) = line[from..].iter().position(|&b| b == first) {
+        if line[from + at..].starts_with(separator) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, content: &[u8], separator: Separator) -> Vec<(String, String)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let corpus = Corpus {
+            inputs: &[dir.path().to_path_buf()],
+            format: None,
+            separator,
+            end_of_text: "<|end|>",
+            field: "text",
+        };
+        let mut found = Vec::new();
+        let files = corpus.files().unwrap();
+        corpus
+            .visit(&files, &mut |d| {
+                let line = d.place.rsplit(':').next().unwrap().to_owned();
+                found.push((line, d.text.unwrap_or_else(|e| format!("! {e}"))));
+                Ok(())
+            })
+            .unwrap();
+        found
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
+    }
+
+    #[test]
+    fn text_is_cut_as_asked() {
+        let text = b"one\ntwo<|end|>x<|end|><|end|>\nthree\n\n\nfour<|en\n";
+        let cut = read("a.txt", text, Separator::EndOfText);
+        assert_eq!(cut, pairs(&[("1", "one\ntwo"), ("2", "x"), ("2", "three\n\n\nfour<|en")]));
+        let cut = read("a.txt", b"a\nb\n \nc", Separator::BlankLine);
+        assert_eq!(cut, pairs(&[("1", "a\nb"), ("4", "c")]));
+        assert_eq!(read("a.md", b"a\n\nb\n", Separator::WholeFile), pairs(&[("1", "a\n\nb")]));
+        assert_eq!(read("a.txt", b"", Separator::EndOfText), vec![]);
+    }
+
+    #[test]
+    fn bad_rows_are_named_not_dropped() {
+        let rows =
+            b"{\"text\":\"good\"}\n{\"text\":3}\n\n{\"x\":\"y\"}\n[1\n{\"text\":\"caf\\u00e9\"}";
+        let found = read("a.jsonl", rows, Separator::EndOfText);
+        assert_eq!(found[0], ("1".into(), "good".into()));
+        assert_eq!(found[1], ("2".into(), "! `text` is not a string".into()));
+        assert_eq!(found[2], ("4".into(), "! no field `text`".into()));
+        assert!(found[3].1.starts_with("! not JSON"), "{found:?}");
+        assert_eq!(found[4], ("6".into(), "café".into()));
+        let found = read("a.txt", b"ok<|end|>\xff\xfe", Separator::EndOfText);
+        assert_eq!(found[1].1, "! not UTF-8 0 bytes into it");
+    }
+}

@@ -1,0 +1,370 @@
+//! Text in, token shards out: duplicates dropped, whole documents held out for validation.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    corpus::{Corpus, Document, Format, Separator},
+    shards::{IdType, Meta, ShardWriter, TokenizerMeta},
+    windows::mix,
+};
+use crate::{Result, data::DataError, io, tokenizer::Tokenizer};
+
+/// How inputs become shards.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PrepareOptions {
+    /// Format of all inputs; `None` goes by the names.
+    pub format: Option<Format>,
+    /// How text files are cut into documents.
+    pub separator: Separator,
+    /// Field of a JSON row, or column of a Parquet file, that holds the text.
+    pub field: String,
+    /// Fraction of the documents to hold out for validation.
+    pub validation: f64,
+    /// Seed of the choice of those documents.
+    pub seed: u64,
+    /// Tokens of a shard, at most.
+    pub shard_tokens: u64,
+    /// Whether an existing output folder is replaced.
+    #[serde(skip)]
+    pub overwrite: bool,
+}
+
+impl Default for PrepareOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            separator: Separator::default(),
+            field: "text".into(),
+            validation: 0.01,
+            seed: 0,
+            shard_tokens: 100_000_000,
+            overwrite: false,
+        }
+    }
+}
+
+/// How far `prepare` is. The inputs are read twice: to find duplicates, and to tokenise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrepareProgress {
+    /// Bytes read, both times together.
+    pub read: u64,
+    /// Bytes to read, both times together.
+    pub total: u64,
+    /// Tokens written.
+    pub tokens: u64,
+}
+
+/// What happens to a document.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Train,
+    Validation,
+    Duplicate,
+    Rejected,
+}
+
+/// How many rejected rows are named in `meta.json`.
+const NAMED: usize = 10;
+
+/// Writes the documents of `inputs` (files, or folders of them) as token shards to the folder
+/// `output`, each followed by the end-of-text token, with `meta.json` and the tokenizer beside
+/// them. The folder appears whole or not at all.
+///
+/// A document equal to an earlier one up to white space is dropped. Then each is held out with
+/// the probability `options.validation`, decided by a hash of its text and the seed, and so the
+/// same whatever the order of the inputs; at least one is. Where there is only one document, that
+/// fraction of its end is held out. Rows that cannot be read are counted, and the first named.
+pub fn prepare(
+    inputs: &[PathBuf],
+    output: &Path,
+    tokenizer: &Tokenizer,
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<Meta> {
+    check(options)?;
+    let eos = tokenizer.special_tokens().eos.ok_or(DataError::NoEos)?;
+    let end_of_text = tokenizer.token(eos).ok_or(DataError::NoEos)?;
+    if is_occupied(output) && !options.overwrite {
+        return Err(DataError::Exists { path: output.to_path_buf() }.into());
+    }
+    let corpus = Corpus {
+        inputs,
+        format: options.format,
+        separator: options.separator,
+        end_of_text: &end_of_text,
+        field: &options.field,
+    };
+    let files = corpus.files()?;
+    let mut size = 0;
+    for path in &files {
+        size += std::fs::metadata(path).map_err(io("read", path))?.len();
+    }
+    let mut at = PrepareProgress { read: 0, total: 2 * size, tokens: 0 };
+
+    let mut plan = Plan::new(options);
+    corpus.visit(&files, &mut |document| {
+        at.read = document.read;
+        progress(at);
+        plan.add(&document);
+        Ok(())
+    })?;
+    let tail_held_out = plan.hold_out_one();
+    if plan.kept() == 0 {
+        let first = plan.named.first().map(|n| format!(", first {n}")).unwrap_or_default();
+        let rejected = plan.rejected as usize;
+        return Err(DataError::NoDocuments { inputs: files.len(), rejected, first }.into());
+    }
+
+    let staging = Staging::new(output)?;
+    let vocab_size = tokenizer.vocab_size();
+    let dtype = IdType::for_vocab(vocab_size);
+    let mut train = ShardWriter::new(&staging.dir, "train", dtype, options.shard_tokens);
+    let mut validation = ShardWriter::new(&staging.dir, "val", dtype, options.shard_tokens);
+    let mut fates = plan.fates.clone().into_iter();
+    corpus.visit(&files, &mut |document| {
+        at.read = size + document.read;
+        let fate = fates.next().ok_or(DataError::Changed)?;
+        let Ok(text) = &document.text else { return Ok(()) };
+        if !matches!(fate, Fate::Train | Fate::Validation) {
+            return Ok(());
+        }
+        let mut ids = Vec::new();
+        for piece in pieces(text) {
+            match tokenizer.encode_plain(piece) {
+                Ok(more) => ids.extend(more),
+                Err(error) => {
+                    plan.reject(&document.place, &error.to_string());
+                    return Ok(());
+                }
+            }
+        }
+        ids.push(eos);
+        at.tokens += ids.len() as u64;
+        progress(at);
+        if tail_held_out {
+            let held = ((ids.len() as f64 * options.validation).ceil() as usize).min(ids.len());
+            let (head, tail) = ids.split_at(ids.len() - held);
+            let bytes = (text.len() as f64 * head.len() as f64 / ids.len() as f64) as usize;
+            train.push(head, bytes)?;
+            return validation.push(tail, text.len() - bytes);
+        }
+        let split = if fate == Fate::Train { &mut train } else { &mut validation };
+        split.push(&ids, text.len())
+    })?;
+    if fates.next().is_some() {
+        return Err(DataError::Changed.into());
+    }
+
+    let file = "tokenizer.json".to_owned();
+    let path = staging.dir.join(&file);
+    tokenizer.save_dir(&staging.dir)?;
+    let crc32c = crc32c::crc32c(&std::fs::read(&path).map_err(io("read", &path))?);
+    let meta = Meta {
+        version: Meta::VERSION,
+        dtype,
+        vocab_size,
+        tokenizer: TokenizerMeta { file, crc32c },
+        options: options.clone(),
+        inputs: files,
+        duplicates: plan.duplicates,
+        rejected: plan.rejected,
+        first_rejected: plan.named,
+        tail_held_out,
+        train: train.finish()?,
+        validation: validation.finish()?,
+    };
+    staging.commit(&meta, output)?;
+    Ok(meta)
+}
+
+fn check(options: &PrepareOptions) -> Result<()> {
+    if !(0.0..1.0).contains(&options.validation) {
+        let found = options.validation.to_string();
+        let expected = "a fraction from 0 to below 1";
+        return Err(DataError::Option { key: "validation", found, expected }.into());
+    }
+    if options.shard_tokens == 0 {
+        let expected = "at least 1";
+        return Err(DataError::Option { key: "shard_tokens", found: "0".into(), expected }.into());
+    }
+    Ok(())
+}
+
+/// A long text in pieces of about a megabyte, because tokenizers need many times the memory of what
+/// they are given. It is cut after a line end and before something visible, where the patterns of
+/// byte-pair tokenizers cut too, so that the ids stay the same.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    const PIECE: usize = 1 << 20;
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let mut cuts = rest.match_indices('\n').map(|(at, _)| at + 1);
+        let is_cut = |at: &usize| {
+            *at >= PIECE && rest[*at..].chars().next().is_some_and(|c| !c.is_whitespace())
+        };
+        let (piece, later) = rest.split_at(cuts.find(is_cut).unwrap_or(rest.len()));
+        rest = later;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// The first reading: which document goes where.
+struct Plan {
+    seen: HashSet<u128>,
+    fates: Vec<Fate>,
+    /// Documents with a hash below this are held out.
+    threshold: u64,
+    seed: u64,
+    lowest: Option<(u64, usize)>,
+    held_out: u64,
+    duplicates: u64,
+    rejected: u64,
+    named: Vec<String>,
+    fraction: f64,
+}
+
+impl Plan {
+    fn new(options: &PrepareOptions) -> Self {
+        Self {
+            seen: HashSet::new(),
+            fates: Vec::new(),
+            threshold: (options.validation * u64::MAX as f64) as u64,
+            seed: mix(options.seed.wrapping_add(0x9e37_79b9_7f4a_7c15)),
+            lowest: None,
+            held_out: 0,
+            duplicates: 0,
+            rejected: 0,
+            named: Vec::new(),
+            fraction: options.validation,
+        }
+    }
+
+    fn add(&mut self, document: &Document) {
+        let fate = match &document.text {
+            Err(reason) => {
+                self.reject(&document.place, reason);
+                Fate::Rejected
+            }
+            Ok(text) => self.place(identity(text)),
+        };
+        self.fates.push(fate);
+    }
+
+    fn place(&mut self, identity: u128) -> Fate {
+        if !self.seen.insert(identity) {
+            self.duplicates += 1;
+            return Fate::Duplicate;
+        }
+        let draw = mix((identity as u64) ^ mix((identity >> 64) as u64 ^ self.seed));
+        if self.lowest.is_none_or(|(lowest, _)| draw < lowest) {
+            self.lowest = Some((draw, self.fates.len()));
+        }
+        if draw < self.threshold {
+            self.held_out += 1;
+            return Fate::Validation;
+        }
+        Fate::Train
+    }
+
+    fn kept(&self) -> u64 {
+        self.seen.len() as u64
+    }
+
+    /// Holds out the document of the lowest draw when none was, and gives one back when all were.
+    /// Returns whether there is only one document, whose tail must serve.
+    fn hold_out_one(&mut self) -> bool {
+        let Some((_, lowest)) = self.lowest.filter(|_| self.fraction > 0.0) else { return false };
+        if self.kept() == 1 {
+            self.fates[lowest] = Fate::Train;
+            return true;
+        }
+        if self.held_out == 0 {
+            self.fates[lowest] = Fate::Validation;
+        } else if self.held_out == self.kept() {
+            self.fates[lowest] = Fate::Train;
+        }
+        false
+    }
+
+    fn reject(&mut self, place: &str, reason: &str) {
+        self.rejected += 1;
+        if self.named.len() < NAMED {
+            self.named.push(format!("{place}: {reason}"));
+        }
+    }
+}
+
+/// FNV-1a of the words of a text, so that white space does not tell documents apart.
+fn identity(text: &str) -> u128 {
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    for word in text.split_whitespace() {
+        for byte in word.bytes().chain([b' ']) {
+            hash = (hash ^ u128::from(byte)).wrapping_mul(PRIME);
+        }
+    }
+    hash
+}
+
+fn is_occupied(dir: &Path) -> bool {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => dir.exists(),
+    }
+}
+
+/// The folder under a temporary name until it is whole; removed when it never is.
+struct Staging {
+    dir: PathBuf,
+}
+
+impl Staging {
+    fn new(output: &Path) -> Result<Self> {
+        let dir = sibling(output, ".tmp");
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).map_err(io("remove", &dir))?;
+        }
+        std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
+        Ok(Self { dir })
+    }
+
+    /// Writes `meta.json` and puts the folder in its place; an old one goes last.
+    fn commit(&self, meta: &Meta, output: &Path) -> Result<()> {
+        let path = self.dir.join("meta.json");
+        let text = serde_json::to_string_pretty(meta).unwrap_or_default();
+        let mut file = File::create(&path).map_err(io("create", &path))?;
+        file.write_all(text.as_bytes()).map_err(io("write", &path))?;
+        file.sync_all().map_err(io("write", &path))?;
+        let old = sibling(output, ".old");
+        if output.exists() {
+            if old.exists() {
+                std::fs::remove_dir_all(&old).map_err(io("remove", &old))?;
+            }
+            std::fs::rename(output, &old).map_err(io("replace", output))?;
+        }
+        std::fs::rename(&self.dir, output).map_err(io("create", output))?;
+        if old.exists() {
+            std::fs::remove_dir_all(&old).map_err(io("remove", &old))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests;

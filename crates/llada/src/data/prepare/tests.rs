@@ -1,0 +1,256 @@
+use super::*;
+use crate::{
+    Error,
+    data::{Shards, Windows},
+    tokenizer::{Kind, train as train_tokenizer},
+};
+
+const TEXT: &str = "the quick brown fox\njumps over the lazy dog 0123456789\n";
+
+struct Place {
+    dir: tempfile::TempDir,
+    tokenizer: Tokenizer,
+}
+
+impl Place {
+    fn new() -> Self {
+        let tokenizer =
+            train_tokenizer(Kind::Character { min_count: 0 }, [Ok(TEXT.to_owned())]).unwrap();
+        Self { dir: tempfile::tempdir().unwrap(), tokenizer }
+    }
+
+    fn input(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn output(&self) -> PathBuf {
+        self.dir.path().join("shards")
+    }
+
+    fn prepare(&self, inputs: &[PathBuf], options: &PrepareOptions) -> Result<Meta> {
+        prepare(inputs, &self.output(), &self.tokenizer, options, &mut |_| {})
+    }
+
+    /// The documents of a split, as text, with what ends each written out.
+    fn text(&self, split: &crate::data::Split) -> String {
+        let mut ids = Vec::new();
+        split.read(0, split.tokens() as usize, &mut ids).unwrap();
+        self.tokenizer.decode(&ids, false).unwrap()
+    }
+}
+
+fn numbered(n: usize) -> String {
+    (0..n).map(|i| format!("fox {i}<|endoftext|>\n")).collect()
+}
+
+#[test]
+fn documents_come_back_and_duplicates_do_not() {
+    let place = Place::new();
+    let text = place.input("a.txt", &numbered(40));
+    let rows = "{\"text\":\"fox  3\\n\"}\n{\"text\":\"lazy\"}\n{\"txt\":1}\n";
+    let rows = place.input("b.jsonl", rows);
+    let options = PrepareOptions { shard_tokens: 37, ..PrepareOptions::default() };
+    let meta = place.prepare(&[text, rows], &options).unwrap();
+    assert_eq!((meta.duplicates, meta.rejected), (1, 1));
+    assert!(meta.first_rejected[0].ends_with("b.jsonl:3: no field `text`"), "{meta:?}");
+    assert_eq!(meta.train.documents + meta.validation.documents, 41);
+    assert!(meta.validation.documents >= 1 && meta.train.shards.len() > 1);
+
+    let shards = Shards::open(&place.output()).unwrap();
+    shards.verify().unwrap();
+    assert_eq!(*shards.meta(), Meta { options: shards.meta().options.clone(), ..meta });
+    let (train, held_out) = (place.text(shards.train()), place.text(shards.validation()));
+    let mut documents: Vec<&str> = train
+        .split_terminator("<|endoftext|>")
+        .chain(held_out.split_terminator("<|endoftext|>"))
+        .collect();
+    documents.sort_unstable();
+    let mut expected: Vec<String> = (0..40).map(|i| format!("fox {i}")).collect();
+    expected.push("lazy".into());
+    expected.sort_unstable();
+    assert_eq!(documents, expected);
+    assert!(place.output().join("tokenizer.json").exists());
+    assert_eq!(std::fs::read_dir(place.dir.path()).unwrap().count(), 3, "nothing is left over");
+}
+
+#[test]
+fn the_split_does_not_depend_on_the_order_of_the_inputs() {
+    let place = Place::new();
+    let (a, b) = (place.input("a.txt", &numbered(60)), place.input("b.txt", "dog<|endoftext|>cat"));
+    let mut options =
+        PrepareOptions { validation: 0.2, overwrite: true, ..PrepareOptions::default() };
+    let held_out = |inputs: &[PathBuf], options: &PrepareOptions| {
+        place.prepare(inputs, options).unwrap();
+        let text = place.text(Shards::open(&place.output()).unwrap().validation());
+        let mut documents: Vec<String> = text.split("<|endoftext|>").map(str::to_owned).collect();
+        documents.sort_unstable();
+        documents
+    };
+    let forward = held_out(&[a.clone(), b.clone()], &options);
+    assert!((5..25).contains(&forward.len()), "{}", forward.len());
+    assert_eq!(forward, held_out(&[b.clone(), a.clone()], &options));
+    options.seed = 1;
+    assert_ne!(forward, held_out(&[a, b], &options));
+}
+
+#[test]
+fn of_one_document_the_tail_is_held_out() {
+    let place = Place::new();
+    let input = place.input("a.txt", TEXT);
+    let options = PrepareOptions { validation: 0.25, ..PrepareOptions::default() };
+    let meta = place.prepare(&[input], &options).unwrap();
+    assert!(meta.tail_held_out);
+    let shards = Shards::open(&place.output()).unwrap();
+    let whole = place.text(shards.train()) + &place.text(shards.validation());
+    assert_eq!(whole, format!("{}<|endoftext|>", TEXT.trim_end()));
+    assert_eq!(meta.train.bytes + meta.validation.bytes, TEXT.trim_end().len() as u64);
+    assert_eq!(meta.validation.tokens, (meta.train.tokens + meta.validation.tokens).div_ceil(4));
+}
+
+#[test]
+fn a_text_that_spells_a_special_token_does_not_give_one() {
+    let place = Place::new();
+    let input = place.input("a.jsonl", "{\"text\":\"the <|mdm_mask|> fox\"}\n{\"text\":\"dog\"}\n");
+    place.prepare(&[input], &PrepareOptions::default()).unwrap();
+    let shards = Shards::open(&place.output()).unwrap();
+    let mask = place.tokenizer.special_tokens().mask.unwrap();
+    for split in [shards.train(), shards.validation()] {
+        let mut ids = Vec::new();
+        split.read(0, split.tokens() as usize, &mut ids).unwrap();
+        assert!(!ids.contains(&mask));
+    }
+}
+
+#[test]
+fn what_cannot_be_prepared_is_refused() {
+    let place = Place::new();
+    let options = PrepareOptions::default();
+    let empty = place.input("empty.txt", " \n");
+    let error = place.prepare(&[empty], &options).unwrap_err();
+    assert!(error.to_string().starts_with("no document"), "{error}");
+    let xz = place.input("a.txt.xz", "x");
+    let error = place.prepare(&[xz], &options).unwrap_err();
+    assert!(error.hint().unwrap().contains("decompress"));
+    assert!(place.prepare(&[place.dir.path().join("none.txt")], &options).is_err());
+    let input = place.input("a.txt", TEXT);
+    let bad = PrepareOptions { validation: 1.0, ..options.clone() };
+    assert!(place.prepare(std::slice::from_ref(&input), &bad).is_err());
+    place.prepare(std::slice::from_ref(&input), &options).unwrap();
+    let error = place.prepare(std::slice::from_ref(&input), &options).unwrap_err();
+    assert!(matches!(error, Error::Data(DataError::Exists { .. })));
+    assert!(!sibling(&place.output(), ".tmp").exists());
+}
+
+#[test]
+fn damaged_shards_are_named() {
+    let place = Place::new();
+    let input = place.input("a.txt", &numbered(50));
+    let meta = place.prepare(&[input], &PrepareOptions::default()).unwrap();
+    let (shard, description) =
+        (place.output().join("train-00000.bin"), place.output().join("meta.json"));
+    let (good, text) =
+        (std::fs::read(&shard).unwrap(), std::fs::read_to_string(&description).unwrap());
+    let open = || Shards::open(&place.output());
+
+    std::fs::write(&shard, &good[..good.len() - 1]).unwrap();
+    let error = open().unwrap_err().to_string();
+    assert!(error.contains("train-00000.bin") && error.contains("bytes"), "{error}");
+
+    let mut bad = good.clone();
+    bad[20..22].copy_from_slice(&[0xff, 0xff]);
+    std::fs::write(&shard, &bad).unwrap();
+    let shards = open().unwrap();
+    assert!(shards.verify().is_err());
+    let mut ids = Vec::new();
+    let error = shards.train().read(0, 20, &mut ids).unwrap_err().to_string();
+    assert!(error.contains("id 65535 at token 10"), "{error}");
+
+    std::fs::write(&shard, &good).unwrap();
+    let total = format!("\"tokens\": {}", meta.train.tokens);
+    for (from, to) in [
+        ("\"version\": 1", "\"version\": 9"),
+        ("\"u16\"", "\"u32\""),
+        ("train-00000.bin", "../train.bin"),
+        ("{", "["),
+        (total.as_str(), "\"tokens\": 18446744073709551615"),
+    ] {
+        std::fs::write(&description, text.replacen(from, to, 1)).unwrap();
+        assert!(open().is_err(), "{from} -> {to}");
+    }
+    std::fs::write(&description, text).unwrap();
+    assert!(open().unwrap().verify().is_ok());
+}
+
+#[test]
+fn windows_reach_over_shards_and_not_past_the_end() {
+    let place = Place::new();
+    let input = place.input("a.txt", &numbered(50));
+    let options = PrepareOptions { shard_tokens: 11, ..PrepareOptions::default() };
+    place.prepare(&[input], &options).unwrap();
+    let shards = Shards::open(&place.output()).unwrap();
+    let windows = Windows::new(shards.train(), 8, 3).unwrap();
+    let mut all = Vec::new();
+    shards.train().read(0, shards.train().tokens() as usize, &mut all).unwrap();
+    let mut rows = Vec::new();
+    windows.rows(0..windows.count(), 8, &mut rows).unwrap();
+    let mut cuts: Vec<&[u32]> = rows.chunks(8).collect();
+    let mut expected: Vec<&[u32]> = all.chunks_exact(8).collect();
+    assert_ne!(cuts, expected, "the order is drawn");
+    cuts.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(cuts, expected);
+    let end = shards.train().tokens();
+    assert!(shards.train().read(end - 3, 4, &mut Vec::new()).is_err());
+    assert!(shards.train().read(u64::MAX, 1, &mut Vec::new()).is_err());
+    assert!(Windows::new(shards.validation(), 1000, 0).is_err());
+    assert!(Windows::new(shards.train(), 0, 0).is_err());
+}
+
+#[test]
+fn long_texts_are_cut_where_tokenizers_cut() {
+    let text: String =
+        (0..90_000).map(|i| format!("line {i}\n{}", ["", "\n", "  "][i % 3])).collect();
+    let parts: Vec<&str> = pieces(&text).collect();
+    assert!(parts.len() > 1);
+    assert_eq!(parts.concat(), text);
+    assert!(parts[1..].iter().all(|p| p.starts_with("line")));
+    assert_eq!(pieces("").count(), 0);
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn a_parquet_column_is_read() {
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType},
+        file::writer::SerializedFileWriter,
+        schema::parser::parse_message_type,
+    };
+    let place = Place::new();
+    let path = place.dir.path().join("a.parquet");
+    let message = "message rows { required int32 id; optional binary text (UTF8); }";
+    let schema = std::sync::Arc::new(parse_message_type(message).unwrap());
+    let file = File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut ids = group.next_column().unwrap().unwrap();
+    ids.typed::<parquet::data_type::Int32Type>().write_batch(&[1, 2, 3], None, None).unwrap();
+    ids.close().unwrap();
+    let mut texts = group.next_column().unwrap().unwrap();
+    let values = ["fox", "dog"].map(ByteArray::from);
+    texts.typed::<ByteArrayType>().write_batch(&values, Some(&[1, 0, 1]), None).unwrap();
+    texts.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+
+    let meta = place.prepare(std::slice::from_ref(&path), &PrepareOptions::default()).unwrap();
+    assert_eq!((meta.train.documents, meta.validation.documents, meta.rejected), (1, 1, 1));
+    assert!(meta.first_rejected[0].contains("a.parquet:2"), "{meta:?}");
+    let options =
+        PrepareOptions { field: "body".into(), overwrite: true, ..PrepareOptions::default() };
+    let error = place.prepare(std::slice::from_ref(&path), &options).unwrap_err().to_string();
+    assert!(error.contains("no column `body`") && error.contains("text"), "{error}");
+    std::fs::write(&path, b"PAR1 not really PAR1").unwrap();
+    assert!(place.prepare(&[path], &options).unwrap_err().to_string().contains("a.parquet"));
+}

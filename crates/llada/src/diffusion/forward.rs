@@ -1,0 +1,143 @@
+//! The forward process q(x_t | x_0) of Eq. 7–8: each token is masked on its own with probability p.
+
+use crate::rng::Stream;
+
+/// A batch after the forward process, and what is to be predicted from it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Noised {
+    /// x_t: the tokens of all rows.
+    pub tokens: Vec<u32>,
+    /// Indices into `tokens` whose logits predict: the masked ones, in ascending order.
+    pub positions: Vec<usize>,
+    /// The token that each should predict.
+    pub targets: Vec<u32>,
+    /// 1/p of each, where p is the masking probability of its row.
+    pub weights: Vec<f32>,
+    /// The row of each.
+    pub rows: Vec<usize>,
+}
+
+/// Masks a batch of ragged rows for pre-training. `tokens` holds all rows and `starts` their
+/// offsets, rows + 1 of them; `t` is the noise level of each row, which makes its masking
+/// probability p = (1 − eps)·t + eps. A token is masked iff the uniform that `draw(row)` gives for
+/// it is below p; there is one draw for each token, in order.
+pub fn noise(
+    tokens: &[u32],
+    starts: &[usize],
+    t: &[f64],
+    eps: f64,
+    mask: u32,
+    draw: &mut dyn FnMut(usize) -> f64,
+) -> Noised {
+    noise_response(tokens, starts, &[], t, eps, mask, draw)
+}
+
+/// As [`noise`] for supervised fine-tuning: the first `prompt_lengths[row]` tokens of each row are
+/// restored after masking, so that only the response is noisy. A row without an entry has no
+/// prompt.
+pub fn noise_response(
+    tokens: &[u32],
+    starts: &[usize],
+    prompt_lengths: &[usize],
+    t: &[f64],
+    eps: f64,
+    mask: u32,
+    draw: &mut dyn FnMut(usize) -> f64,
+) -> Noised {
+    let mut noised = Noised { tokens: tokens.to_vec(), ..Noised::default() };
+    for (row, (bounds, &t)) in starts.windows(2).zip(t).enumerate() {
+        let p = masking_probability(t, eps);
+        let response = bounds[0] + prompt_lengths.get(row).copied().unwrap_or(0);
+        for i in bounds[0]..bounds[1] {
+            if draw(row) < p && i >= response {
+                noised.tokens[i] = mask;
+                noised.positions.push(i);
+                noised.targets.push(tokens[i]);
+                noised.weights.push((1.0 / p) as f32);
+                noised.rows.push(row);
+            }
+        }
+    }
+    noised
+}
+
+/// p = (1 − eps)·t + eps: never so small that 1/p explodes.
+pub fn masking_probability(t: f64, eps: f64) -> f64 {
+    (1.0 - eps) * t + eps
+}
+
+/// A noise level t ~ U[0, 1) for each of `rows` rows. With `low_discrepancy` they are spread
+/// evenly from one random offset, which lowers the variance of the loss and not its mean: each
+/// level alone is still uniform.
+pub fn noise_levels(stream: &mut Stream, rows: usize, low_discrepancy: bool) -> Vec<f64> {
+    if !low_discrepancy {
+        return (0..rows).map(|_| stream.uniform()).collect();
+    }
+    let offset = stream.uniform();
+    (0..rows).map(|row| (offset + row as f64 / rows as f64).fract()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Purpose;
+
+    const MASK: u32 = 99;
+
+    #[test]
+    fn what_is_masked_is_predicted_and_nothing_else() {
+        let tokens: Vec<u32> = (0..50).collect();
+        let starts = [0, 7, 7, 50];
+        let mut stream = Stream::new(1, Purpose::Masking, 0);
+        let noised =
+            noise(&tokens, &starts, &[0.9, 0.5, 0.2], 1e-3, MASK, &mut |_| stream.uniform());
+        assert!(!noised.positions.is_empty());
+        let masked: Vec<usize> = (0..50).filter(|&i| noised.tokens[i] == MASK).collect();
+        assert_eq!(masked, noised.positions);
+        for (k, &i) in noised.positions.iter().enumerate() {
+            assert_eq!(noised.targets[k], tokens[i]);
+            assert_eq!(noised.rows[k], if i < 7 { 0 } else { 2 });
+            let p = masking_probability([0.9, 0.5, 0.2][noised.rows[k]], 1e-3);
+            assert_eq!(noised.weights[k], (1.0 / p) as f32);
+        }
+        assert!((0..50).all(|i| noised.tokens[i] == MASK || noised.tokens[i] == tokens[i]));
+    }
+
+    #[test]
+    fn the_prompt_is_restored_but_its_draws_are_spent() {
+        let draws = [0.0, 0.9, 0.0, 0.9, 0.0];
+        let mut next = draws.iter();
+        let noised =
+            noise_response(&[1, 2, 3, 4, 5], &[0, 5], &[2], &[0.5], 1e-3, MASK, &mut |_| {
+                *next.next().unwrap()
+            });
+        assert_eq!(noised.tokens, [1, 2, MASK, 4, MASK]);
+        assert_eq!((noised.positions, noised.targets), (vec![2, 4], vec![3, 5]));
+    }
+
+    #[test]
+    fn the_masked_share_is_p() {
+        let tokens = vec![1; 20_000];
+        let mut stream = Stream::new(1, Purpose::Masking, 0);
+        let noised = noise(&tokens, &[0, 20_000], &[0.3], 1e-3, MASK, &mut |_| stream.uniform());
+        let share = noised.positions.len() as f64 / 20_000.0;
+        assert!((share - masking_probability(0.3, 1e-3)).abs() < 0.01, "{share}");
+        assert_eq!(masking_probability(0.0, 1e-3), 1e-3);
+        assert_eq!(masking_probability(1.0, 1e-3), 1.0);
+    }
+
+    #[test]
+    fn low_discrepancy_levels_fill_each_interval_once() {
+        let mut stream = Stream::new(5, Purpose::NoiseLevel, 0);
+        for rows in [1, 3, 16] {
+            let mut bins: Vec<usize> = noise_levels(&mut stream, rows, true)
+                .iter()
+                .map(|t| (t * rows as f64) as usize)
+                .collect();
+            bins.sort_unstable();
+            assert_eq!(bins, (0..rows).collect::<Vec<_>>());
+        }
+        assert_eq!(noise_levels(&mut stream, 4, false).len(), 4);
+        assert!(noise_levels(&mut stream, 0, true).is_empty());
+    }
+}

@@ -1,0 +1,72 @@
+//! The losses: each is Σ weight · nll over predicted positions, and differs only in the weights.
+
+use super::forward::Noised;
+
+/// Weights of the pre-training loss (Eq. 3): 1/p of each masked token, over all `total_tokens` of
+/// the batch, masked or not.
+pub fn pretrain_weights(noised: &Noised, total_tokens: usize) -> Vec<f32> {
+    let scale = 1.0 / total_tokens.max(1) as f32;
+    noised.weights.iter().map(|weight| weight * scale).collect()
+}
+
+/// Weights of the fine-tuning loss (Eq. 5): 1/p of each masked token, over the length of its row's
+/// answer, averaged over the rows. `answer_lengths` has one entry for each row, EOS padding that
+/// is trained on included.
+pub fn sft_weights(noised: &Noised, answer_lengths: &[usize]) -> Vec<f32> {
+    let rows = answer_lengths.len().max(1) as f32;
+    let length = |row: usize| answer_lengths.get(row).copied().unwrap_or(0).max(1) as f32;
+    noised.weights.iter().zip(&noised.rows).map(|(w, &row)| w / length(row) / rows).collect()
+}
+
+/// The autoregressive baseline (Eq. 2): nothing is masked, each token predicts the next one of its
+/// row, and all predictions weigh the same. `starts` has rows + 1 offsets into `tokens`.
+pub fn autoregressive(tokens: &[u32], starts: &[usize]) -> Noised {
+    let mut next = Noised { tokens: tokens.to_vec(), ..Noised::default() };
+    for (row, bounds) in starts.windows(2).enumerate() {
+        for i in bounds[0] + 1..bounds[1] {
+            next.positions.push(i - 1);
+            next.targets.push(tokens[i]);
+            next.rows.push(row);
+        }
+    }
+    next.weights = vec![1.0 / next.positions.len().max(1) as f32; next.positions.len()];
+    next
+}
+
+/// The loss Σ weight · nll.
+pub fn value(weights: &[f32], nll: &[f32]) -> f64 {
+    weights.iter().zip(nll).map(|(&w, &n)| f64::from(w) * f64::from(n)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noised() -> Noised {
+        Noised { weights: vec![2.0, 4.0, 5.0], rows: vec![0, 0, 2], ..Noised::default() }
+    }
+
+    #[test]
+    fn weights_normalise_as_the_equations_say() {
+        assert_eq!(pretrain_weights(&noised(), 10), [0.2, 0.4, 0.5]);
+        assert_eq!(sft_weights(&noised(), &[4, 7, 5]), [0.5 / 3.0, 1.0 / 3.0, 1.0 / 3.0]);
+        assert_eq!(value(&[0.5, 2.0], &[4.0, 1.0]), 4.0);
+    }
+
+    #[test]
+    fn empty_rows_and_batches_divide_by_nothing() {
+        assert!(pretrain_weights(&Noised::default(), 0).is_empty());
+        assert!(sft_weights(&noised(), &[0, 0, 0]).iter().all(|w| w.is_finite()));
+        assert!(autoregressive(&[], &[0]).positions.is_empty());
+    }
+
+    #[test]
+    fn each_token_predicts_the_next_of_its_row() {
+        let next = autoregressive(&[1, 2, 3, 4, 5, 6], &[0, 3, 4, 6]);
+        assert_eq!(next.tokens, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(next.positions, [0, 1, 4]);
+        assert_eq!(next.targets, [2, 3, 6]);
+        assert_eq!(next.rows, [0, 0, 2]);
+        assert_eq!(next.weights, [1.0 / 3.0; 3]);
+    }
+}

@@ -1,0 +1,34 @@
+//! The diffusion process over tokens: the forward process that masks, the losses, and the reverse
+//! process that generates.
+//!
+//! | paper | here |
+//! |---|---|
+//! | q(x_t given x_0), Eq. 7–8 | [`forward`] |
+//! | Eq. 2, Eq. 3, Eq. 5 | [`loss`] |
+//! | Eq. 6, Alg. 3: how many tokens to mask | [`likelihood`] |
+//! | reverse process, Eq. 9–10 | [`reverse::Canvas`], looped by [`generate::run`] |
+//! | *who* is kept, Alg. 4 and 5 | [`remasking`] |
+//! | *how many* are kept | [`transfer`] |
+//! | *where*, Fig. 4 | [`blocks`] |
+//! | guidance, Eq. 16 | [`guidance`] |
+
+pub mod blocks;
+mod error;
+pub mod forward;
+pub mod generate;
+pub mod guidance;
+pub mod likelihood;
+pub mod loss;
+pub mod remasking;
+pub mod reverse;
+pub mod sample;
+mod sampler;
+pub mod trace;
+pub mod transfer;
+
+pub use blocks::Blocks;
+pub use error::SamplerError;
+pub use remasking::Remasking;
+pub use reverse::{Canvas, Logits, Outcome, Prompt, Query};
+pub use sampler::{Precision, Sampler};
+pub use trace::{Commit, Step};

@@ -1,0 +1,174 @@
+//! Which token a position would take: the most probable, or a draw by Gumbel-max in `f64`.
+
+use super::Precision;
+use crate::rng::{Purpose, Stream};
+
+/// The random numbers of one canvas, each addressed by the step and the position that needs it.
+pub trait Draws {
+    /// A uniform in [0, 1) for each token of the vocabulary: the noise of `position` in `step`.
+    fn token_uniforms(&mut self, step: usize, position: usize, out: &mut [f64]);
+
+    /// A uniform in [0, 1): the random confidence of `position` in `step`.
+    fn confidence(&mut self, step: usize, position: usize) -> f32;
+}
+
+/// Draws that depend on nothing but the seed, the row, the step and the position, so that a row
+/// gets the same tokens alone and in any batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Seeded {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Number of the row in the run, below 2³².
+    pub row: u64,
+}
+
+impl Seeded {
+    fn stream(self, purpose: Purpose, step: usize) -> Stream {
+        Stream::new(self.seed, purpose, (self.row << 24) | (step as u64 & 0xff_ffff))
+    }
+}
+
+impl Draws for Seeded {
+    fn token_uniforms(&mut self, step: usize, position: usize, out: &mut [f64]) {
+        let mut stream = self.stream(Purpose::Token, step);
+        stream.seek(position as u64 * out.len() as u64);
+        out.iter_mut().for_each(|u| *u = stream.uniform());
+    }
+
+    fn confidence(&mut self, step: usize, position: usize) -> f32 {
+        let mut stream = self.stream(Purpose::Remasking, step);
+        stream.seek(position as u64);
+        (stream.bits() >> 40) as f32 / (1u32 << 24) as f32
+    }
+}
+
+/// The first of the highest logits; `None` if one is NaN or the highest is infinite.
+pub fn argmax(logits: &[f32]) -> Option<usize> {
+    let mut best = 0;
+    let mut finite = !logits.is_empty();
+    for (i, &l) in logits.iter().enumerate() {
+        finite &= !l.is_nan();
+        if l > logits[best] {
+            best = i;
+        }
+    }
+    (finite && logits[best].is_finite()).then_some(best)
+}
+
+/// argmax of `logits + temperature · g` with Gumbel noise g = −ln(−ln u): a draw from
+/// softmax(logits / temperature). The logarithm of the reference's exp(logits) / (−ln u)^T; there
+/// u = 0 gives 0, here −∞.
+pub fn gumbel_max(logits: &[f32], temperature: f64, uniforms: &[f64]) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (i, (&l, &u)) in logits.iter().zip(uniforms).enumerate() {
+        let l = f64::from(l);
+        // Most tokens cannot win; this bound on the noise spares them the two logarithms.
+        if l + temperature * gumbel_bound(u) > best.1 {
+            let noisy = l - temperature * (-u.ln()).ln();
+            if noisy > best.1 {
+                best = (i, noisy);
+            }
+        }
+    }
+    best.0
+}
+
+/// An upper bound of −ln(−ln u): −ln u ≥ 1 − u ≥ 2^e with e the binary exponent of 1 − u.
+fn gumbel_bound(u: f64) -> f64 {
+    let exponent = ((1.0 - u).to_bits() >> 52) as i64 - 1023;
+    // The margin is for the rounding of 1 − u and of the logarithms.
+    -exponent as f64 * std::f64::consts::LN_2 + 1e-9
+}
+
+/// The soft-max probability of `token`; 0 where its logit is −∞.
+pub fn probability(logits: &[f32], token: usize, precision: Precision) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let Some(&logit) = logits.get(token).filter(|l| **l > f32::NEG_INFINITY) else { return 0.0 };
+    match precision {
+        Precision::F32 => {
+            let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
+            f64::from((logit - max).exp() / sum as f32)
+        }
+        Precision::F64 => {
+            let weight = |l: f32| (f64::from(l) - f64::from(max)).exp();
+            weight(logit) / logits.iter().map(|&l| weight(l)).sum::<f64>()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn argmax_takes_the_first_and_refuses_nonsense() {
+        let inf = f32::INFINITY;
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(argmax(&[-inf, -5.0]), Some(1));
+        for bad in [&[][..], &[f32::NAN, 1.0], &[1.0, f32::NAN], &[1.0, inf], &[-inf, -inf]] {
+            assert_eq!(argmax(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_shortcut_of_gumbel_max_changes_no_choice() {
+        let mut stream = Stream::new(3, Purpose::Token, 0);
+        for trial in 0..300 {
+            let n = 1 + stream.below(200) as usize;
+            let logits: Vec<f32> = (0..n).map(|_| (stream.normal() * 3.0) as f32).collect();
+            let mut uniforms: Vec<f64> = (0..n).map(|_| stream.uniform()).collect();
+            uniforms[trial % n] = [0.0, 1.0 - f64::EPSILON / 2.0, f64::MIN_POSITIVE][trial % 3];
+            for temperature in [0.1, 1.0, 3.0] {
+                let noisy =
+                    |i: usize| f64::from(logits[i]) - temperature * (-uniforms[i].ln()).ln();
+                let best = (0..n).fold(0, |b, i| if noisy(i) > noisy(b) { i } else { b });
+                assert_eq!(gumbel_max(&logits, temperature, &uniforms), best);
+            }
+        }
+    }
+
+    #[test]
+    fn gumbel_max_draws_from_the_tempered_soft_max() {
+        let logits = [0.0f32, 1.0, -1.0];
+        let (temperature, n) = (2.0, 20_000);
+        let mut counts = [0usize; 3];
+        let mut uniforms = [0.0; 3];
+        for step in 0..n {
+            Seeded { seed: 1, row: 0 }.token_uniforms(step, 4, &mut uniforms);
+            counts[gumbel_max(&logits, temperature, &uniforms)] += 1;
+        }
+        let total: f64 = logits.iter().map(|&l| (f64::from(l) / temperature).exp()).sum();
+        for (&l, &count) in logits.iter().zip(&counts) {
+            let p = (f64::from(l) / temperature).exp() / total;
+            assert!((count as f64 / n as f64 - p).abs() < 0.02, "{l} {count} {p}");
+        }
+    }
+
+    #[test]
+    fn probabilities_sum_to_one_without_the_excluded() {
+        let logits = [100.0f32, 99.0, f32::NEG_INFINITY, 98.0];
+        for precision in [Precision::F32, Precision::F64] {
+            let p: Vec<f64> = (0..4).map(|t| probability(&logits, t, precision)).collect();
+            assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-6);
+            assert_eq!(p[2], 0.0);
+            assert_eq!(probability(&[f32::NEG_INFINITY], 0, precision), 0.0);
+        }
+    }
+
+    #[test]
+    fn seeded_draws_depend_on_every_part_of_their_address() {
+        let draw = |seed, row, step, position| {
+            let mut u = [0.0; 2];
+            Seeded { seed, row }.token_uniforms(step, position, &mut u);
+            u
+        };
+        let a = draw(1, 2, 3, 4);
+        assert_eq!(a, draw(1, 2, 3, 4));
+        for b in [draw(0, 2, 3, 4), draw(1, 1, 3, 4), draw(1, 2, 2, 4), draw(1, 2, 3, 5)] {
+            assert_ne!(a, b);
+        }
+        let mut s = Seeded { seed: 1, row: 2 };
+        assert!((0..1000).all(|p| (0.0..1.0).contains(&s.confidence(0, p))));
+        assert_ne!(s.confidence(0, 0), s.confidence(1, 0));
+    }
+}

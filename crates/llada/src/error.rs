@@ -1,0 +1,101 @@
+//! Everything that can go wrong in the library, one enum: each variant says what, where, and
+//! [`Error::hint`] how to mend it.
+
+use std::path::PathBuf;
+
+use crate::{
+    chat::ChatError,
+    checkpoint::CheckpointError,
+    config::ConfigError,
+    data::DataError,
+    diffusion::{SamplerError, trace::TraceError},
+    model::ModelError,
+    tokenizer::TokenizerError,
+    train::TrainError,
+};
+
+/// The result of a library call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of the library. Displayed as one line; [`Error::hint`] gives the remedy when there is
+/// one, and `source` the cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `config.json` asks for something that is wrong or not supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A batch or a set of weights does not fit the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A tokenizer cannot be read, trained or applied.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A chat template cannot be read or applied.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// A sampler's settings contradict each other or the model.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// A trace cannot be read.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// Text or token shards cannot be read or written.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Training cannot start or go on.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// An operation of the numeric core refused its arguments.
+    #[error(transparent)]
+    Kernel(#[from] llada_kernels::KernelError),
+    /// A file could not be read or written.
+    #[error("cannot {action} `{path}`: {source}")]
+    Io {
+        /// What was tried: `read`, `write`, …
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, as one sentence, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(e) => e.hint(),
+            Self::Checkpoint(e) => e.hint(),
+            Self::Model(e) => e.hint(),
+            Self::Tokenizer(e) => e.hint(),
+            Self::Chat(e) => e.hint(),
+            Self::Sampler(e) => e.hint(),
+            Self::Trace(e) => e.hint(),
+            Self::Data(e) => e.hint(),
+            Self::Train(e) => e.hint(),
+            Self::Kernel(_) => None,
+            Self::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull => {
+                    Some("free some space on that disk, or write elsewhere".into())
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    Some("check the permissions of that path".into())
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Turns an I/O error into [`Error::Io`] with the path and what was tried.
+pub(crate) fn io(
+    action: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { action, path, source }
+}

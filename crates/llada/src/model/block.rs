@@ -1,0 +1,307 @@
+//! One transformer block, forward and backward:
+//! `x += W_o · attention(rope(W_qkv · rms(x)))`, then `x += W_down · swiglu(W_gate,up · rms(x))`.
+
+use llada_kernels::{
+    Cpu, WeightView,
+    attention::{self, Mask, Rows, Shape},
+    linear::{self, Out},
+    rms_norm,
+    rope::{self, Table},
+    swiglu,
+};
+
+use super::{BlockIds, Gradients, Model, Tensor};
+use crate::{
+    Result,
+    config::{ModelConfig, Objective},
+};
+
+/// What every block of one forward pass shares.
+pub(super) struct Pass<'a> {
+    pub(super) cpu: &'a Cpu,
+    pub(super) model: &'a Model,
+    pub(super) table: &'a Table,
+    pub(super) rows: Rows<'a>,
+    /// Index of each token in its row.
+    pub(super) positions: &'a [u32],
+}
+
+/// What the forward pass of one block leaves for its backward pass. T tokens.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    /// Input of the block [T, d].
+    pub(super) x: Vec<f32>,
+    /// 1/rms of the input [T].
+    rstd_attn: Vec<f32>,
+    /// Queries, keys and values as the projections gave them, kept when q and k are normalised.
+    raw: [Vec<f32>; 2],
+    /// 1/rms of q and k [T].
+    rstd_qk: [Vec<f32>; 2],
+    /// Queries, keys and values as attention takes them [T, d], [T, kv], [T, kv].
+    qkv: [Vec<f32>; 3],
+    /// Output of attention [T, d].
+    attended: Vec<f32>,
+    /// log Σ exp of each query's scores [T, heads].
+    lse: Vec<f32>,
+    /// Input of the feed-forward half [T, d].
+    x_mid: Vec<f32>,
+    /// 1/rms of it [T].
+    rstd_ff: Vec<f32>,
+    /// W_gate h and W_up h [T, f].
+    gate: Vec<f32>,
+    up: Vec<f32>,
+}
+
+/// Buffers that no pass needs to keep.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// A normalised input [T, d].
+    normed: Vec<f32>,
+    /// Output of SwiGLU [T, f].
+    activated: Vec<f32>,
+    /// Gradients: of `normed` and of attention's output [T, d], of q, k, v, of the SwiGLU [T, f].
+    d_normed: Vec<f32>,
+    d_attended: Vec<f32>,
+    d_qkv: [Vec<f32>; 3],
+    d_raw: Vec<f32>,
+    d_activated: Vec<f32>,
+    d_gate: Vec<f32>,
+    d_up: Vec<f32>,
+}
+
+impl Saved {
+    /// Makes room for `t` tokens.
+    pub(super) fn resize(&mut self, config: &ModelConfig, t: usize) {
+        let (d, kv, f) = (config.d_model, config.kv_dim(), config.mlp_hidden_size);
+        let sizes = [d, kv, kv];
+        self.rstd_attn.resize(t, 0.0);
+        if config.qk_norm {
+            self.raw.iter_mut().zip(sizes).for_each(|(b, n)| b.resize(t * n, 0.0));
+            self.rstd_qk.iter_mut().for_each(|b| b.resize(t, 0.0));
+        }
+        self.qkv.iter_mut().zip(sizes).for_each(|(b, n)| b.resize(t * n, 0.0));
+        self.attended.resize(t * d, 0.0);
+        self.lse.resize(t * config.n_heads, 0.0);
+        self.rstd_ff.resize(t, 0.0);
+        self.gate.resize(t * f, 0.0);
+        self.up.resize(t * f, 0.0);
+    }
+}
+
+impl Pass<'_> {
+    /// Runs the block on the residual stream `x` [T, d], in place. With `keep`, the inputs of both
+    /// halves are kept in `saved` for [`Pass::backward`].
+    pub(super) fn forward(
+        &self,
+        ids: &BlockIds,
+        x: &mut [f32],
+        saved: &mut Saved,
+        scratch: &mut Scratch,
+        keep: bool,
+    ) -> Result<()> {
+        let config = &self.model.config;
+        let (d, kv, f) = (config.d_model, config.kv_dim(), config.mlp_hidden_size);
+        let (cpu, t) = (self.cpu, self.positions.len());
+        saved.resize(config, t);
+        scratch.normed.resize(t * d, 0.0);
+        scratch.activated.resize(t * f, 0.0);
+        if keep {
+            copy(&mut saved.x, x);
+        }
+        let eps = config.rms_norm_eps;
+        let h = &mut scratch.normed;
+        rms_norm::forward(cpu, x, self.vector(ids.attn_norm), eps, h, &mut saved.rstd_attn)?;
+        for (part, width) in [d, kv, kv].into_iter().enumerate() {
+            let bias = ids.qkv_bias.map(|b| self.vector(b[part]));
+            let normalised = config.qk_norm && part < 2;
+            let out = if normalised { &mut saved.raw[part] } else { &mut saved.qkv[part] };
+            let w = self.matrix(ids.qkv[part]);
+            linear::forward(cpu, h, w, bias, t, width, d, out, Out::Write)?;
+        }
+        if let Some(norms) = ids.qk_norm {
+            for (part, norm) in norms.into_iter().enumerate() {
+                let (raw, out) = (&saved.raw[part], &mut saved.qkv[part]);
+                let rstd = &mut saved.rstd_qk[part];
+                rms_norm::forward(cpu, raw, self.vector(norm), eps, out, rstd)?;
+            }
+        }
+        rope::forward(cpu, &mut saved.qkv[0], config.n_heads, self.table, self.positions)?;
+        rope::forward(cpu, &mut saved.qkv[1], config.n_kv_heads, self.table, self.positions)?;
+        let [q, k, v] = &saved.qkv;
+        let (shape, mask) = (self.shape(), self.mask());
+        let (out, lse) = (&mut saved.attended, &mut saved.lse);
+        attention::forward(cpu, shape, mask, self.rows, q, k, v, out, lse)?;
+        let w = self.matrix(ids.attn_out);
+        linear::forward(cpu, &saved.attended, w, None, t, d, d, x, Out::Add)?;
+
+        if keep {
+            copy(&mut saved.x_mid, x);
+        }
+        rms_norm::forward(cpu, x, self.vector(ids.ff_norm), eps, h, &mut saved.rstd_ff)?;
+        linear::forward(cpu, h, self.matrix(ids.gate), None, t, f, d, &mut saved.gate, Out::Write)?;
+        linear::forward(cpu, h, self.matrix(ids.up), None, t, f, d, &mut saved.up, Out::Write)?;
+        swiglu::forward(cpu, &saved.gate, &saved.up, &mut scratch.activated)?;
+        let w = self.matrix(ids.down);
+        linear::forward(cpu, &scratch.activated, w, None, t, d, f, x, Out::Add)?;
+        Ok(())
+    }
+
+    /// Turns the gradient `dx` [T, d] of the block's output into that of its input, and adds the
+    /// gradients of its parameters. `saved` is what a keeping forward pass left.
+    pub(super) fn backward(
+        &self,
+        ids: &BlockIds,
+        dx: &mut [f32],
+        saved: &Saved,
+        scratch: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        self.backward_feed_forward(ids, dx, saved, scratch, gradients)?;
+        self.backward_attention(ids, dx, saved, scratch, gradients)
+    }
+
+    fn backward_feed_forward(
+        &self,
+        ids: &BlockIds,
+        dx: &mut [f32],
+        saved: &Saved,
+        s: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let config = &self.model.config;
+        let (d, f) = (config.d_model, config.mlp_hidden_size);
+        let (cpu, t) = (self.cpu, self.positions.len());
+        for buffer in [&mut s.d_activated, &mut s.d_gate, &mut s.d_up] {
+            buffer.resize(t * f, 0.0);
+        }
+        s.d_normed.resize(t * d, 0.0);
+        let g = &mut gradients.0;
+
+        swiglu::forward(cpu, &saved.gate, &saved.up, &mut s.activated)?;
+        linear::backward_weight(cpu, dx, &s.activated, t, d, f, &mut g[ids.down], Out::Add)?;
+        let w = self.matrix(ids.down);
+        linear::backward_input(cpu, dx, w, t, d, f, &mut s.d_activated, Out::Write)?;
+        let (d_gate, d_up) = (&mut s.d_gate, &mut s.d_up);
+        swiglu::backward(cpu, &saved.gate, &saved.up, &s.d_activated, d_gate, d_up)?;
+
+        self.normalise(ids.ff_norm, &saved.x_mid, &saved.rstd_ff, &mut s.normed);
+        linear::backward_weight(cpu, d_gate, &s.normed, t, f, d, &mut g[ids.gate], Out::Add)?;
+        linear::backward_weight(cpu, d_up, &s.normed, t, f, d, &mut g[ids.up], Out::Add)?;
+        let (gate, up) = (self.matrix(ids.gate), self.matrix(ids.up));
+        linear::backward_input(cpu, d_gate, gate, t, f, d, &mut s.d_normed, Out::Write)?;
+        linear::backward_input(cpu, d_up, up, t, f, d, &mut s.d_normed, Out::Add)?;
+        let (w, dw) = (self.vector(ids.ff_norm), &mut g[ids.ff_norm]);
+        rms_norm::backward(cpu, &saved.x_mid, w, &saved.rstd_ff, &s.d_normed, dx, dw)?;
+        Ok(())
+    }
+
+    fn backward_attention(
+        &self,
+        ids: &BlockIds,
+        dx: &mut [f32],
+        saved: &Saved,
+        s: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let config = &self.model.config;
+        let (d, kv) = (config.d_model, config.kv_dim());
+        let widths = [d, kv, kv];
+        let (cpu, t) = (self.cpu, self.positions.len());
+        s.d_attended.resize(t * d, 0.0);
+        s.d_qkv.iter_mut().zip(widths).for_each(|(b, n)| b.resize(t * n, 0.0));
+        let g = &mut gradients.0;
+
+        linear::backward_weight(cpu, dx, &saved.attended, t, d, d, &mut g[ids.attn_out], Out::Add)?;
+        let w = self.matrix(ids.attn_out);
+        linear::backward_input(cpu, dx, w, t, d, d, &mut s.d_attended, Out::Write)?;
+        let [q, k, v] = &saved.qkv;
+        let [dq, dk, dv] = &mut s.d_qkv;
+        attention::backward(
+            cpu,
+            self.shape(),
+            self.mask(),
+            self.rows,
+            q,
+            k,
+            v,
+            &saved.attended,
+            &saved.lse,
+            &s.d_attended,
+            dq,
+            dk,
+            dv,
+        )?;
+        rope::backward(cpu, dq, config.n_heads, self.table, self.positions)?;
+        rope::backward(cpu, dk, config.n_kv_heads, self.table, self.positions)?;
+        if let Some(norms) = ids.qk_norm {
+            for (part, norm) in norms.into_iter().enumerate() {
+                s.d_raw.clear();
+                s.d_raw.resize(t * widths[part], 0.0);
+                let (raw, rstd) = (&saved.raw[part], &saved.rstd_qk[part]);
+                let (w, d_out) = (self.vector(norm), &s.d_qkv[part]);
+                rms_norm::backward(cpu, raw, w, rstd, d_out, &mut s.d_raw, &mut g[norm])?;
+                std::mem::swap(&mut s.d_raw, &mut s.d_qkv[part]);
+            }
+        }
+
+        self.normalise(ids.attn_norm, &saved.x, &saved.rstd_attn, &mut s.normed);
+        for (part, n) in widths.into_iter().enumerate() {
+            let (dy, id) = (&s.d_qkv[part], ids.qkv[part]);
+            linear::backward_weight(cpu, dy, &s.normed, t, n, d, &mut g[id], Out::Add)?;
+            if let Some(biases) = ids.qkv_bias {
+                linear::backward_bias(cpu, dy, t, n, &mut g[biases[part]])?;
+            }
+            let out = if part == 0 { Out::Write } else { Out::Add };
+            linear::backward_input(cpu, dy, self.matrix(id), t, n, d, &mut s.d_normed, out)?;
+        }
+        let (w, dw) = (self.vector(ids.attn_norm), &mut g[ids.attn_norm]);
+        rms_norm::backward(cpu, &saved.x, w, &saved.rstd_attn, &s.d_normed, dx, dw)?;
+        Ok(())
+    }
+
+    /// rms(x) again from the kept 1/rms: cheaper to compute than to keep.
+    fn normalise(&self, norm: usize, x: &[f32], rstd: &[f32], out: &mut [f32]) {
+        let w = self.vector(norm);
+        let d = w.len();
+        const ROWS: usize = 64;
+        self.cpu.chunks(out, ROWS * d, |chunk, out| {
+            let first = chunk * ROWS;
+            for (i, out) in out.chunks_exact_mut(d).enumerate() {
+                let r = rstd[first + i];
+                let x = &x[(first + i) * d..][..d];
+                for ((o, x), w) in out.iter_mut().zip(x).zip(w) {
+                    *o = x * r * w;
+                }
+            }
+        });
+    }
+
+    fn shape(&self) -> Shape {
+        let config = &self.model.config;
+        Shape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim() }
+    }
+
+    fn mask(&self) -> Mask {
+        match self.model.config.objective {
+            Objective::Diffusion => Mask::Bidirectional,
+            Objective::Autoregressive => Mask::Causal,
+        }
+    }
+
+    pub(super) fn matrix(&self, id: usize) -> WeightView<'_> {
+        self.model.tensors[id].view()
+    }
+
+    /// A norm or a bias; [`super::MaskPredictor::new`] made all of these owned `f32`.
+    pub(super) fn vector(&self, id: usize) -> &[f32] {
+        match &self.model.tensors[id] {
+            Tensor::Owned(values) => values,
+            Tensor::Mapped { .. } => &[],
+        }
+    }
+}
+
+fn copy(to: &mut Vec<f32>, from: &[f32]) {
+    to.clear();
+    to.extend_from_slice(from);
+}

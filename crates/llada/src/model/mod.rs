@@ -1,0 +1,160 @@
+//! The mask predictor p_θ(·|x_t): a transformer without a causal mask that, as Eq. 11 allows, is
+//! not told the time t. The causal baseline of Eq. 2 is the same code under another mask.
+
+mod block;
+mod predictor;
+mod weights;
+
+pub use predictor::MaskPredictor;
+pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
+
+use crate::{
+    Result,
+    config::{ModelConfig, Objective},
+    rng::{Purpose, Stream},
+};
+
+/// Rows of tokens, one after the other and without padding between them ("ragged"). A token
+/// attends within its row only, and its position is its index in the row.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// The tokens of all rows.
+    pub tokens: &'a [u32],
+    /// Where each row starts, and at the end the number of tokens: rows + 1 offsets.
+    pub starts: &'a [usize],
+    /// `false` where a token is padding that no query may see; `None` keeps all.
+    pub keep: Option<&'a [bool]>,
+}
+
+/// Which positions are scored, against what, and how much each counts in the loss.
+#[derive(Debug, Clone, Copy)]
+pub struct Targets<'a> {
+    /// Indices into the batch's tokens: the positions whose logits predict.
+    pub positions: &'a [usize],
+    /// The token that each should predict.
+    pub tokens: &'a [u32],
+    /// ∂loss/∂nll of each; the loss is Σ weight · nll.
+    pub weights: &'a [f32],
+}
+
+/// What a model refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The tensors are not those of the configuration.
+    #[error("the model has {found} tensors, its configuration needs {expected}")]
+    Tensors {
+        /// Tensors that the configuration needs.
+        expected: usize,
+        /// Tensors found.
+        found: usize,
+    },
+    /// One tensor has another size than its configuration says.
+    #[error("tensor `{name}` has {found} elements, its configuration needs {expected}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Elements that the configuration needs.
+        expected: usize,
+        /// Elements found.
+        found: usize,
+    },
+    /// A batch contradicts itself.
+    #[error("malformed batch: {0}")]
+    Batch(String),
+    /// A row is longer than the model was made for.
+    #[error("a row of {found} tokens is longer than the model's {limit}")]
+    TooLong {
+        /// Tokens of the row.
+        found: usize,
+        /// `max_sequence_length`.
+        limit: usize,
+    },
+    /// The weights are mapped from a file and cannot be trained in place.
+    #[error("tensor `{0}` is mapped from a file and cannot be changed")]
+    NotTrainable(String),
+}
+
+impl ModelError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::TooLong { .. } => Some("shorten the prompt or lower --gen-length".into()),
+            _ => None,
+        }
+    }
+}
+
+/// A configuration with its numbers.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Sizes and options.
+    pub config: ModelConfig,
+    /// One tensor for each spec of `Layout::new(&config)`, in that order.
+    pub tensors: Vec<Tensor>,
+}
+
+impl Model {
+    /// Fresh weights, the same for the same seed: the reference's `mitchell` initialisation, a
+    /// normal of σ = 1/√fan-in cut at 3σ, the maps into the residual stream of block n smaller by
+    /// √(2(n + 1)).
+    pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
+        config.check()?;
+        let layout = Layout::new(&config);
+        let tensors = layout
+            .specs()
+            .iter()
+            .enumerate()
+            .map(|(i, spec)| Tensor::Owned(initial(spec, seed, i as u64)))
+            .collect();
+        Ok(Self { config, tensors })
+    }
+
+    /// Copies every mapped tensor into memory as `f32`, so that the model can be trained.
+    pub fn into_trainable(mut self) -> Self {
+        for tensor in &mut self.tensors {
+            if let Tensor::Mapped { .. } = tensor {
+                *tensor = Tensor::Owned(tensor.to_f32());
+            }
+        }
+        self
+    }
+
+    /// Whether the model is causal and predicts the next token (the baseline of Eq. 2).
+    pub fn is_autoregressive(&self) -> bool {
+        self.config.objective == Objective::Autoregressive
+    }
+}
+
+fn initial(spec: &TensorSpec, seed: u64, index: u64) -> Vec<f32> {
+    let sigma = match spec.init {
+        Init::Ones => return vec![1.0; spec.len()],
+        Init::Zeros => return vec![0.0; spec.len()],
+        Init::Normal(sigma) => f64::from(sigma),
+    };
+    let mut stream = Stream::new(seed, Purpose::Init, index);
+    let mut truncated = || {
+        loop {
+            let x = stream.normal();
+            if x.abs() <= 3.0 {
+                return (x * sigma) as f32;
+            }
+        }
+    };
+    (0..spec.len()).map(|_| truncated()).collect()
+}
+
+/// One gradient for each parameter, in the order of the [`Layout`].
+#[derive(Debug, Clone)]
+pub struct Gradients(pub Vec<Vec<f32>>);
+
+impl Gradients {
+    /// Zeros of the model's shapes.
+    pub fn zeros(model: &Model) -> Self {
+        Self(Layout::new(&model.config).specs().iter().map(|s| vec![0.0; s.len()]).collect())
+    }
+
+    /// Sets all to zero.
+    pub fn clear(&mut self) {
+        self.0.iter_mut().for_each(|g| g.fill(0.0));
+    }
+}

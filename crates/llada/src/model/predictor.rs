@@ -1,0 +1,286 @@
+//! A model on a processor: logits for sampling, losses and gradients for training.
+
+use llada_kernels::{
+    Cpu,
+    attention::Rows,
+    cross_entropy::{self, Head},
+    embedding,
+    linear::{self, Out},
+    rms_norm,
+    rope::Table,
+};
+
+use super::{
+    Batch, Gradients, Layout, Model, ModelError, Targets, Tensor,
+    block::{Pass, Saved, Scratch},
+};
+use crate::Result;
+
+/// A model on a processor, with the memory that its passes reuse.
+#[derive(Debug)]
+pub struct MaskPredictor {
+    model: Model,
+    layout: Layout,
+    cpu: Cpu,
+    table: Table,
+    memory: Memory,
+}
+
+/// Buffers of the passes; they grow to the largest batch seen and stay.
+#[derive(Debug, Default)]
+struct Memory {
+    positions: Vec<u32>,
+    /// The residual stream and its gradient [T, d].
+    x: Vec<f32>,
+    dx: Vec<f32>,
+    /// What each block keeps; one that all share when nothing is kept.
+    saved: Vec<Saved>,
+    scratch: Scratch,
+    /// The positions that are scored, n of them: x, its 1/rms, rms(x), and their gradients.
+    x_wanted: Vec<f32>,
+    rstd: Vec<f32>,
+    hidden: Vec<f32>,
+    d_hidden: Vec<f32>,
+    d_wanted: Vec<f32>,
+}
+
+impl MaskPredictor {
+    /// Prepares `model` to run on `cpu`. Norms and biases are widened to `f32`; matrices stay in
+    /// their storage type.
+    pub fn new(mut model: Model, cpu: Cpu) -> Result<Self> {
+        let layout = Layout::new(&model.config);
+        let (expected, found) = (layout.specs().len(), model.tensors.len());
+        if expected != found {
+            return Err(ModelError::Tensors { expected, found }.into());
+        }
+        for (spec, tensor) in layout.specs().iter().zip(&mut model.tensors) {
+            let (expected, found) = (spec.len(), tensor.view().len());
+            if expected != found {
+                return Err(ModelError::Shape { name: spec.name.clone(), expected, found }.into());
+            }
+            if spec.shape.len() == 1
+                && let Tensor::Mapped { .. } = tensor
+            {
+                *tensor = Tensor::Owned(tensor.to_f32());
+            }
+        }
+        let config = &model.config;
+        let table = Table::new(config.rope_theta, config.head_dim(), config.max_sequence_length)?;
+        Ok(Self { model, layout, cpu, table, memory: Memory::default() })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The model, to be changed by an optimiser.
+    pub fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// The processor.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// Logits [wanted, embedding_size] at the positions `wanted` (indices into the batch's
+    /// tokens); `logits` is resized to hold them.
+    pub fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        self.hidden(batch, wanted, Keep::Nothing)?;
+        let config = &self.model.config;
+        let (vocab, d) = (config.embedding_size, config.d_model);
+        logits.resize(wanted.len() * vocab, 0.0);
+        let head = self.model.tensors[self.layout.head_or_tied()].view();
+        let hidden = &self.memory.hidden;
+        linear::forward(&self.cpu, hidden, head, None, wanted.len(), vocab, d, logits, Out::Write)?;
+        if config.scale_logits {
+            logits.iter_mut().for_each(|l| *l *= config.logit_scale());
+        }
+        Ok(())
+    }
+
+    /// The residual stream before each block and after the final norm, each [T, d], as the
+    /// reference's `output_hidden_states` gives them. For tests and study.
+    pub fn hidden_states(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>> {
+        let all: Vec<usize> = (0..batch.tokens.len()).collect();
+        self.hidden(batch, &all, Keep::Inputs)?;
+        let inputs = self.memory.saved[..self.layout.blocks.len()].iter().map(|s| s.x.clone());
+        Ok(inputs.chain([self.memory.hidden.clone()]).collect())
+    }
+
+    /// −log p of each target, without gradients.
+    pub fn nll(
+        &mut self,
+        batch: &Batch<'_>,
+        targets: &Targets<'_>,
+        nll: &mut Vec<f32>,
+    ) -> Result<()> {
+        self.hidden(batch, targets.positions, Keep::Nothing)?;
+        nll.resize(targets.positions.len(), 0.0);
+        let head = head(&self.model, &self.layout);
+        cross_entropy::forward(&self.cpu, &self.memory.hidden, &head, targets.tokens, nll)?;
+        Ok(())
+    }
+
+    /// −log p of each target, and the gradient of Σ weight · nll added to `gradients`. With
+    /// `recompute`, only the inputs of the blocks are kept and the rest is computed again, which
+    /// saves memory for a third more arithmetic.
+    pub fn nll_and_gradient(
+        &mut self,
+        batch: &Batch<'_>,
+        targets: &Targets<'_>,
+        recompute: bool,
+        nll: &mut Vec<f32>,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let keep = if recompute { Keep::Inputs } else { Keep::All };
+        self.hidden(batch, targets.positions, keep)?;
+        let Self { model, layout, cpu, table, memory: m } = self;
+        let (d, n) = (model.config.d_model, targets.positions.len());
+
+        nll.resize(n, 0.0);
+        m.d_hidden.resize(n * d, 0.0);
+        let head = head(model, layout);
+        let d_head = &mut gradients.0[layout.head_or_tied()];
+        let (tokens, weights) = (targets.tokens, targets.weights);
+        let (hidden, d_hidden) = (&m.hidden, &mut m.d_hidden);
+        cross_entropy::forward_backward(
+            cpu, hidden, &head, tokens, weights, nll, d_hidden, d_head,
+        )?;
+
+        zero(&mut m.d_wanted, n * d);
+        let pass = Pass {
+            cpu,
+            model,
+            table,
+            rows: Rows { starts: batch.starts, keep: batch.keep },
+            positions: &m.positions,
+        };
+        let (norm, d_norm) = (pass.vector(layout.ln_f), &mut gradients.0[layout.ln_f]);
+        let d_wanted = &mut m.d_wanted;
+        rms_norm::backward(cpu, &m.x_wanted, norm, &m.rstd, &m.d_hidden, d_wanted, d_norm)?;
+        zero(&mut m.dx, batch.tokens.len() * d);
+        for (&position, row) in targets.positions.iter().zip(m.d_wanted.chunks_exact(d)) {
+            m.dx[position * d..][..d].iter_mut().zip(row).for_each(|(a, b)| *a += b);
+        }
+
+        for (i, ids) in layout.blocks.iter().enumerate().rev() {
+            if recompute {
+                let shared = layout.blocks.len();
+                let input = std::mem::take(&mut m.saved[i].x);
+                m.x.copy_from_slice(&input);
+                m.saved[i].x = input;
+                pass.forward(ids, &mut m.x, &mut m.saved[shared], &mut m.scratch, true)?;
+                pass.backward(ids, &mut m.dx, &m.saved[shared], &mut m.scratch, gradients)?;
+            } else {
+                pass.backward(ids, &mut m.dx, &m.saved[i], &mut m.scratch, gradients)?;
+            }
+        }
+        scale_embedding(model, &mut m.dx);
+        let (vocab, d_table) = (model.config.embedding_size, &mut gradients.0[layout.wte]);
+        embedding::backward(cpu, batch.tokens, &m.dx, vocab, d, d_table)?;
+        Ok(())
+    }
+
+    /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`.
+    fn hidden(&mut self, batch: &Batch<'_>, wanted: &[usize], keep: Keep) -> Result<()> {
+        check(batch, wanted, self.model.config.max_sequence_length)?;
+        let Self { model, layout, cpu, table, memory: m } = self;
+        let (d, t, blocks) = (model.config.d_model, batch.tokens.len(), layout.blocks.len());
+        m.positions.clear();
+        for row in batch.starts.windows(2) {
+            m.positions.extend(0..(row[1] - row[0]) as u32);
+        }
+        m.x.resize(t * d, 0.0);
+        let wte = model.tensors[layout.wte].view();
+        embedding::forward(cpu, batch.tokens, wte, model.config.embedding_size, d, &mut m.x)?;
+        scale_embedding(model, &mut m.x);
+
+        let rows = Rows { starts: batch.starts, keep: batch.keep };
+        let pass = Pass { cpu, model, table, rows, positions: &m.positions };
+        // One more than the blocks: the one that all share when little is kept.
+        m.saved.resize_with(blocks + 1, Saved::default);
+        for (i, ids) in layout.blocks.iter().enumerate() {
+            let saved = if keep == Keep::All { i } else { blocks };
+            if keep == Keep::Inputs {
+                let input = &mut m.saved[i].x;
+                input.clear();
+                input.extend_from_slice(&m.x);
+            }
+            let (saved, scratch) = (&mut m.saved[saved], &mut m.scratch);
+            pass.forward(ids, &mut m.x, saved, scratch, keep == Keep::All)?;
+        }
+
+        m.x_wanted.clear();
+        for &position in wanted {
+            m.x_wanted.extend_from_slice(&m.x[position * d..][..d]);
+        }
+        m.rstd.resize(wanted.len(), 0.0);
+        m.hidden.resize(wanted.len() * d, 0.0);
+        let (norm, eps) = (pass.vector(layout.ln_f), model.config.rms_norm_eps);
+        rms_norm::forward(cpu, &m.x_wanted, norm, eps, &mut m.hidden, &mut m.rstd)?;
+        Ok(())
+    }
+}
+
+/// How much a forward pass leaves for the backward pass.
+#[derive(Clone, Copy, PartialEq)]
+enum Keep {
+    Nothing,
+    /// The input of each block.
+    Inputs,
+    /// All that the backward pass reads.
+    All,
+}
+
+fn head<'a>(model: &'a Model, layout: &Layout) -> Head<'a> {
+    Head {
+        weight: model.tensors[layout.head_or_tied()].view(),
+        vocab: model.config.embedding_size,
+        d: model.config.d_model,
+        scale: model.config.logit_scale(),
+    }
+}
+
+/// The factor √d_model of `input_emb_norm`, the same forward and backward.
+fn scale_embedding(model: &Model, x: &mut [f32]) {
+    if model.config.input_emb_norm {
+        let factor = (model.config.d_model as f32).sqrt();
+        x.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+fn zero(buffer: &mut Vec<f32>, len: usize) {
+    buffer.clear();
+    buffer.resize(len, 0.0);
+}
+
+fn check(batch: &Batch<'_>, wanted: &[usize], limit: usize) -> Result<()> {
+    let t = batch.tokens.len();
+    let malformed = |what: &str| Err(ModelError::Batch(what.into()).into());
+    if batch.starts.first() != Some(&0) || batch.starts.last() != Some(&t) {
+        return malformed("`starts` must begin at 0 and end at the number of tokens");
+    }
+    for row in batch.starts.windows(2) {
+        match row[1].checked_sub(row[0]) {
+            None => return malformed("`starts` must not decrease"),
+            Some(found) if found > limit => {
+                return Err(ModelError::TooLong { found, limit }.into());
+            }
+            Some(_) => {}
+        }
+    }
+    if batch.keep.is_some_and(|keep| keep.len() != t) {
+        return malformed("`keep` must have one flag for each token");
+    }
+    if wanted.iter().any(|&p| p >= t) {
+        return malformed("a wanted position lies beyond the tokens");
+    }
+    Ok(())
+}

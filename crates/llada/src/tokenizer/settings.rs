@@ -1,0 +1,104 @@
+//! `tokenizer_config.json` and `chat_template.jinja`: what lies beside a `tokenizer.json`.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::TokenizerError;
+use crate::{Result, chat, checkpoint::files, config::SpecialTokens};
+
+const FILE: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+
+/// A real one has 50 kB.
+const MAX_SETTINGS: u64 = 64 << 20;
+
+/// Names by which models of this family call their special tokens; the first that is known counts.
+const MASK: &[&str] = &["<|mdm_mask|>", "<|mask|>", "[MASK]", "<mask>"];
+const EOS: &[&str] = &["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"];
+const EOT: &[&str] = &["<|eot_id|>", "<|role_end|>", "<|im_end|>"];
+const BOS: &[&str] = &["<|startoftext|>", "<|begin_of_text|>", "<s>", "<bos>"];
+const PAD: &[&str] = &["<|pad|>", "[PAD]", "<pad>"];
+
+/// The keys of a `tokenizer_config.json`; none of them is needed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Settings(Map<String, Value>);
+
+impl Settings {
+    /// Reads the files in `dir`, those that exist; a template file goes before the key.
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
+        let (file, template) = (dir.join(FILE), dir.join(TEMPLATE));
+        let mut settings = Self::default();
+        if file.exists() {
+            let text = files::read_text(&file, MAX_SETTINGS)?;
+            settings.0 = serde_json::from_str(&text)
+                .map_err(|e| TokenizerError::File { file, what: e.to_string() })?;
+        }
+        if template.exists() {
+            let text = files::read_text(&template, MAX_SETTINGS)?;
+            settings.0.insert("chat_template".into(), text.into());
+        }
+        Ok(settings)
+    }
+
+    /// Those of a tokenizer with LLaDA's special tokens.
+    pub(super) fn llada(unknown: Option<&str>) -> Self {
+        let mut settings = Map::new();
+        for (key, value) in [
+            ("add_bos_token", json!(false)),
+            ("add_eos_token", json!(false)),
+            ("bos_token", json!("<|startoftext|>")),
+            ("eos_token", json!("<|endoftext|>")),
+            ("pad_token", json!("<|endoftext|>")),
+            ("mask_token", json!("<|mdm_mask|>")),
+            ("clean_up_tokenization_spaces", json!(false)),
+            ("tokenizer_class", json!("PreTrainedTokenizerFast")),
+            ("chat_template", json!(chat::LLADA)),
+        ] {
+            settings.insert(key.into(), value);
+        }
+        if let Some(token) = unknown {
+            settings.insert("unk_token".into(), token.into());
+        }
+        Self(settings)
+    }
+
+    /// Writes `tokenizer_config.json`, the template with it.
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        let text = format!("{:#}\n", Value::Object(self.0.clone()));
+        files::replace_with(&dir.join(FILE), text.as_bytes())
+    }
+
+    /// The text of a special token: a string, or an object with its `content`.
+    pub(crate) fn token(&self, key: &str) -> Option<&str> {
+        let value = self.0.get(key)?;
+        value.as_str().or_else(|| value.get("content")?.as_str())
+    }
+
+    /// The chat template; of several, the one called `default`, or else the first.
+    pub(crate) fn chat_template(&self) -> Option<&str> {
+        match self.0.get("chat_template")? {
+            Value::Array(list) => {
+                let named = list.iter().find(|t| t.get("name").is_some_and(|n| n == "default"));
+                named.or(list.first())?.get("template")?.as_str()
+            }
+            template => template.as_str(),
+        }
+    }
+
+    /// The ids that a tokenizer gives to the tokens with a meaning.
+    pub(super) fn special_tokens(&self, tokenizer: &tokenizers::Tokenizer) -> SpecialTokens {
+        let find = |key: &str, names: &[&str]| {
+            let stated = self.token(key).and_then(|token| tokenizer.token_to_id(token));
+            stated.or_else(|| names.iter().find_map(|name| tokenizer.token_to_id(name)))
+        };
+        let eos = find("eos_token", EOS);
+        SpecialTokens {
+            mask: find("mask_token", MASK),
+            eos,
+            eot: find("eot_token", EOT),
+            bos: find("bos_token", BOS),
+            pad: find("pad_token", PAD).or(eos),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What can go wrong with a run.
+
+use std::path::PathBuf;
+
+/// Why training cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The recipe is not TOML, or a choice in it is not known.
+    #[error("recipe: {0}")]
+    Recipe(String),
+    /// A key that recipes do not have.
+    #[error("unknown key `{key}`")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The known key that looks most like it.
+        suggestion: Option<String>,
+        /// The keys that could stand there.
+        known: String,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("`{key}` is `{found}`, expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// An override without `=`.
+    #[error("`{0}` is not of the form `section.key=value`")]
+    Override(String),
+    /// A token that the objective needs.
+    #[error("the tokenizer has no mask token")]
+    NoMask,
+    /// The model to start from does not fit the data or the recipe.
+    #[error("`{path}` does not fit: {reason}")]
+    InitFrom {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The run folder has checkpoints already.
+    #[error("`{path}` holds a run with checkpoints")]
+    Exists {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// Another process trains in this folder.
+    #[error("another process is training in `{path}`")]
+    Locked {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// There is nothing to resume from.
+    #[error("`{path}` has no checkpoint{}", step.map(|s| format!(" of step {s}")).unwrap_or_default())]
+    NoCheckpoint {
+        /// The run folder.
+        path: PathBuf,
+        /// The step that was asked for.
+        step: Option<u64>,
+    },
+    /// A file of a checkpoint is not as it was written.
+    #[error("checkpoint file `{path}` is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// The checkpoint before this one.
+        previous: Option<u64>,
+    },
+    /// The data is not that of the checkpoint.
+    #[error("the data in `{path}` is not what this run was trained on: {reason}")]
+    OtherData {
+        /// The folder of the data.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// Too many steps in a row were not finite.
+    #[error(
+        "stopped at step {step}: the loss or its gradient was not finite {times} times in a row"
+    )]
+    Diverged {
+        /// The step, counted from 1.
+        step: u64,
+        /// How often in a row.
+        times: u32,
+        /// The last checkpoint written before.
+        last: Option<PathBuf>,
+    },
+}
+
+impl TrainError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownKey { suggestion: Some(near), .. } => format!("did you mean `{near}`?"),
+            Self::UnknownKey { known, .. } => format!("the keys there are {known}"),
+            Self::Override(_) => "write for example `optim.lr=3e-4`".into(),
+            Self::NoMask => "train a tokenizer with `<|mdm_mask|>`, or use \
+                             `train.objective=autoregressive`"
+                .into(),
+            Self::InitFrom { .. } => {
+                "prepare the data with the tokenizer of that checkpoint, and keep to its length"
+                    .into()
+            }
+            Self::Exists { .. } => "go on with `--resume`, or choose another run folder".into(),
+            Self::Locked { .. } => "wait for it, stop it, or choose another run folder".into(),
+            Self::NoCheckpoint { .. } => {
+                "look into its `checkpoints` folder, or start without `--resume`".into()
+            }
+            Self::Damaged { previous: Some(step), .. } => {
+                format!("resume from the checkpoint before it: `--resume step-{step}`")
+            }
+            Self::Damaged { previous: None, .. } => {
+                "there is no checkpoint before it; start the run again".into()
+            }
+            Self::OtherData { .. } => {
+                "give the same `data.path`, or start a new run with `model.init_from`".into()
+            }
+            Self::Diverged { last: Some(path), .. } => format!(
+                "lower `optim.lr` and resume; the last good checkpoint is `{}`",
+                path.display()
+            ),
+            Self::Diverged { last: None, .. } => "lower `optim.lr` and start again".into(),
+            Self::Recipe(_) | Self::Value { .. } => return None,
+        })
+    }
+}

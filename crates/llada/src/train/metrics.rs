@@ -1,0 +1,74 @@
+//! What one step tells.
+
+use crate::config::{ModelConfig, Objective};
+
+/// Why a step left the weights as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Skip {
+    /// The loss or its gradient was not finite.
+    NotFinite,
+    /// The gradient norm was above `train.spike_factor` times the running median.
+    Spike,
+}
+
+/// One training step.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct StepMetrics {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Steps of the run.
+    pub steps: u64,
+    /// Loss of the batch in nats per token: Eq. 3, a bound, or Eq. 2.
+    pub loss: f64,
+    /// The loss, smoothed over about the last 50 steps.
+    pub loss_ema: f64,
+    /// Learning rate of the update.
+    pub learning_rate: f64,
+    /// Norm of the whole gradient before clipping.
+    pub grad_norm: f64,
+    /// Why there was no update, if so.
+    pub skipped: Option<Skip>,
+    /// Tokens of each row.
+    pub length: usize,
+    /// Tokens of the batch.
+    pub tokens: u64,
+    /// Tokens of the run so far.
+    pub total_tokens: u64,
+    /// Seconds that the step took.
+    pub seconds: f64,
+    /// Tokens of the batch for each of them.
+    pub tokens_per_second: f64,
+    /// Floating-point operations of the step that the model asks for ([`step_flops`]).
+    pub flops: f64,
+    /// Seconds to the end of the run, at the mean speed since it was started or resumed.
+    pub seconds_left: f64,
+}
+
+/// Weight of a new loss in the smoothed one.
+const FRESH: f64 = 0.02;
+
+/// The smoothed loss after `loss`.
+pub(super) fn smooth(before: Option<f64>, loss: f64) -> f64 {
+    match before {
+        Some(mean) if loss.is_finite() => mean + FRESH * (loss - mean),
+        Some(mean) => mean,
+        None => loss,
+    }
+}
+
+/// Floating-point operations of a forward and a backward pass over `rows` rows of `length` tokens
+/// with the logits of `predicted` positions: 6 for each weight of a matrix and token, and 12 · d ·
+/// length in attention for each token and block (half with a causal mask). What recomputation
+/// adds is not counted, so that the share of the machine's peak is of useful work.
+pub fn step_flops(config: &ModelConfig, rows: usize, length: usize, predicted: usize) -> f64 {
+    let (d, kv) = (config.d_model as f64, config.kv_dim() as f64);
+    let block = 2.0 * d * d + 2.0 * d * kv + 3.0 * d * config.mlp_hidden_size as f64;
+    let visible = match config.objective {
+        Objective::Diffusion => length as f64,
+        Objective::Autoregressive => (length as f64 + 1.0) / 2.0,
+    };
+    let token = config.n_layers as f64 * (6.0 * block + 12.0 * d * visible);
+    let head = 6.0 * d * config.embedding_size as f64;
+    (rows * length) as f64 * token + predicted as f64 * head
+}

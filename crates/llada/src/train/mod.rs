@@ -1,0 +1,33 @@
+//! Training: Algorithm 1 of the paper as one loop, from a recipe to checkpoints.
+//!
+//! `recipe` says what to do, `trainer` does it, `batch` makes the noisy rows, `optimizer` and
+//! `schedule` move the weights, `validation` measures, `store` keeps the run folder with its
+//! checkpoints, and `metrics`, `run_log`, `events` and `report` tell how it goes.
+//!
+//! A run is a pure function of its recipe and data: every draw is addressed by seed and step, so a
+//! run that was killed and resumed ends with the weights of one that was not, bit for bit, for any
+//! number of threads.
+
+mod batch;
+mod error;
+mod events;
+mod keys;
+mod metrics;
+mod optimizer;
+mod recipe;
+mod report;
+mod run_log;
+mod schedule;
+mod state;
+mod store;
+mod trainer;
+mod validation;
+
+pub use error::TrainError;
+pub use metrics::{Skip, StepMetrics, step_flops};
+pub use recipe::{Data, Diffusion, Eval, Log, Loop, ModelSizes, Optim, Recipe};
+pub use report::render as render_report;
+pub use schedule::{Schedule, learning_rate};
+pub use store::Start;
+pub use trainer::{Event, Hooks, Outcome, Sampling, Trainer};
+pub use validation::{Bucket, Validation};

@@ -1,0 +1,233 @@
+//! Where a run stands: all that a checkpoint holds besides weights and optimiser.
+
+use std::path::Path;
+
+use super::{TrainError, metrics::smooth};
+use crate::{Result, checkpoint::files, data::Meta};
+
+/// Gradient norms that the running median looks at.
+const MEMORY: usize = 64;
+/// Norms that it needs before it judges.
+const ENOUGH: usize = 16;
+
+/// `state.json` of a checkpoint.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct State {
+    /// Steps done.
+    pub(super) step: u64,
+    /// Updates made: the steps that were not skipped.
+    pub(super) updates: u64,
+    /// Steps skipped.
+    pub(super) skipped: u64,
+    /// Steps skipped in a row because they were not finite.
+    pub(super) not_finite: u32,
+    /// Tokens trained on.
+    pub(super) tokens: u64,
+    /// Smoothed loss.
+    loss_ema: Option<Exact>,
+    /// The last norms, oldest first.
+    grad_norms: Vec<Exact>,
+    /// The data that the run is trained on.
+    data: Fingerprint,
+    /// The other files of the checkpoint.
+    pub(super) files: Vec<FileMark>,
+}
+
+/// What tells one prepared folder from another.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Fingerprint {
+    tokenizer_crc32c: u32,
+    tokens: u64,
+    shards_crc32c: Vec<u32>,
+}
+
+/// Name, length and checksum of a file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct FileMark {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) crc32c: u32,
+}
+
+/// A number written as text, because JSON readers need not give back every bit of a number.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
+struct Exact(f64);
+
+impl From<Exact> for String {
+    fn from(x: Exact) -> Self {
+        x.0.to_string()
+    }
+}
+
+impl TryFrom<String> for Exact {
+    type Error = std::num::ParseFloatError;
+
+    fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl State {
+    /// The start of a run on this data.
+    pub(super) fn new(data: &Meta) -> Self {
+        Self {
+            step: 0,
+            updates: 0,
+            skipped: 0,
+            not_finite: 0,
+            tokens: 0,
+            loss_ema: None,
+            grad_norms: Vec::new(),
+            data: Fingerprint::of(data),
+            files: Vec::new(),
+        }
+    }
+
+    /// The loss, smoothed; NaN before the first.
+    pub(super) fn loss_ema(&self) -> f64 {
+        self.loss_ema.map_or(f64::NAN, |x| x.0)
+    }
+
+    /// Adds a loss to the smoothed one.
+    pub(super) fn add_loss(&mut self, loss: f64) {
+        if loss.is_finite() {
+            self.loss_ema = Some(Exact(smooth(self.loss_ema.map(|x| x.0), loss)));
+        }
+    }
+
+    /// Whether `norm` is above `factor` times the running median, to which it is then added.
+    pub(super) fn is_spike(&mut self, norm: f64, factor: f64) -> bool {
+        let mut sorted: Vec<f64> = self.grad_norms.iter().map(|x| x.0).collect();
+        sorted.sort_by(f64::total_cmp);
+        let spike =
+            factor > 0.0 && sorted.len() >= ENOUGH && norm > factor * sorted[sorted.len() / 2];
+        if self.grad_norms.len() == MEMORY {
+            self.grad_norms.remove(0);
+        }
+        self.grad_norms.push(Exact(norm));
+        spike
+    }
+
+    /// Fails when the run is not of this data.
+    pub(super) fn check_data(&self, dir: &Path, meta: &Meta) -> Result<()> {
+        let now = Fingerprint::of(meta);
+        let reason = if self.data.tokenizer_crc32c != now.tokenizer_crc32c {
+            "another tokenizer".to_owned()
+        } else if self.data != now {
+            format!("{} training tokens, it was {}", now.tokens, self.data.tokens)
+        } else {
+            return Ok(());
+        };
+        Err(TrainError::OtherData { path: dir.to_path_buf(), reason }.into())
+    }
+
+    /// Reads `state.json`.
+    pub(super) fn read(path: &Path, previous: Option<u64>) -> Result<Self> {
+        let damaged = |reason: String| {
+            let path = path.to_path_buf();
+            TrainError::Damaged { path, reason, previous }
+        };
+        let bytes = std::fs::read(path).map_err(|e| damaged(e.to_string()))?;
+        let sealed: Sealed = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if sealed.state.crc32c() != sealed.crc32c {
+            return Err(damaged("its checksum differs".into()).into());
+        }
+        Ok(sealed.state)
+    }
+
+    /// Writes `state.json`.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let sealed = Sealed { crc32c: self.crc32c(), state: self.clone() };
+        let text = serde_json::to_string_pretty(&sealed).unwrap_or_default();
+        files::replace_with(path, text.as_bytes())
+    }
+
+    fn crc32c(&self) -> u32 {
+        crc32c::crc32c(&serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// A state with the checksum of its compact JSON.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Sealed {
+    crc32c: u32,
+    state: State,
+}
+
+impl Fingerprint {
+    fn of(meta: &Meta) -> Self {
+        Self {
+            tokenizer_crc32c: meta.tokenizer.crc32c,
+            tokens: meta.train.tokens,
+            shards_crc32c: meta.train.shards.iter().map(|s| s.crc32c).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::data::{IdType, PrepareOptions, SplitMeta, TokenizerMeta};
+
+    pub(in crate::train) fn meta() -> Meta {
+        Meta {
+            version: 1,
+            dtype: IdType::U16,
+            vocab_size: 10,
+            tokenizer: TokenizerMeta { file: "tokenizer.json".into(), crc32c: 1 },
+            options: PrepareOptions::default(),
+            inputs: Vec::new(),
+            duplicates: 0,
+            rejected: 0,
+            first_rejected: Vec::new(),
+            tail_held_out: false,
+            train: SplitMeta::default(),
+            validation: SplitMeta::default(),
+        }
+    }
+
+    #[test]
+    fn a_state_comes_back_bit_for_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let mut state = State::new(&meta());
+        for i in 1..100 {
+            state.add_loss(1.0 / f64::from(i) + 1e-17);
+            state.is_spike(f64::from(i).sqrt() * 0.1, 0.0);
+        }
+        state.write(&path).unwrap();
+        assert_eq!(State::read(&path, None).unwrap(), state);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for bad in ["{", &text.replace("\"step\": 0", "\"step\": 1")] {
+            std::fs::write(&path, bad).unwrap();
+            let error = State::read(&path, Some(5)).unwrap_err();
+            assert!(error.hint().unwrap().contains("step-5"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_spike_is_skipped_and_a_lasting_change_accepted() {
+        let mut state = State::new(&meta());
+        for _ in 0..20 {
+            assert!(!state.is_spike(1.0, 4.0));
+        }
+        assert!(state.is_spike(5.0, 4.0));
+        let skipped = (0..64).filter(|_| state.is_spike(5.0, 4.0)).count();
+        assert!((15..40).contains(&skipped), "{skipped}");
+        assert!(!state.is_spike(5.0, 4.0));
+        assert!(!State::new(&meta()).is_spike(1e9, 4.0));
+    }
+
+    #[test]
+    fn other_data_is_refused() {
+        let state = State::new(&meta());
+        let dir = Path::new("d");
+        assert!(state.check_data(dir, &meta()).is_ok());
+        let mut other = meta();
+        other.train.tokens = 7;
+        assert!(state.check_data(dir, &other).unwrap_err().to_string().contains("7 training"));
+        other.tokenizer.crc32c = 9;
+        assert!(state.check_data(dir, &other).unwrap_err().to_string().contains("tokenizer"));
+    }
+}

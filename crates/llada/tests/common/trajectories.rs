@@ -1,0 +1,151 @@
+//! Replays the official trajectories: every state of every row, decision by decision.
+#![allow(unreachable_pub)]
+
+use std::ops::ControlFlow;
+
+use llada::{
+    config::{Objective, SpecialTokens},
+    diffusion::{
+        Blocks, Canvas, Prompt, Sampler,
+        generate::{self, Predictor},
+        sample::Draws,
+    },
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::common::{bytes, ids, json, rows, size, tensor};
+
+/// The reference's random numbers for one row.
+struct Recorded {
+    row: usize,
+    /// [steps, rows, positions]
+    confidence: Option<(Vec<usize>, Vec<f64>)>,
+    /// [steps, rows, positions, vocabulary]
+    uniforms: Option<(Vec<usize>, Vec<f64>)>,
+}
+
+impl Draws for Recorded {
+    fn token_uniforms(&mut self, step: usize, position: usize, out: &mut [f64]) {
+        let (shape, values) = self.uniforms.as_ref().expect("recorded noise");
+        assert_eq!(shape[3], out.len());
+        let start = ((step * shape[1] + self.row) * shape[2] + position) * shape[3];
+        out.copy_from_slice(&values[start..start + out.len()]);
+    }
+
+    fn confidence(&mut self, step: usize, position: usize) -> f32 {
+        let (shape, values) = self.confidence.as_ref().expect("recorded confidences");
+        values[(step * shape[1] + self.row) * shape[2] + position] as f32
+    }
+}
+
+/// Replays all cases, with the predictor that `load` gives for the name of a model.
+pub fn replay_all<P: Predictor>(load: impl Fn(&str) -> P) {
+    let cases = json("generate/official.json");
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() >= 29, "{} cases", cases.len());
+    let draws = bytes("generate/random_draws.safetensors");
+    let draws = SafeTensors::deserialize(&draws).unwrap();
+    for case in cases {
+        replay(case, &draws, &mut load(case["model"].as_str().unwrap()));
+    }
+}
+
+/// Replays the greedy continuation of the autoregressive baseline: 12 tokens after 6.
+pub fn replay_greedy(predictor: &mut impl Predictor, case: &str) {
+    let file = bytes(&format!("train/{case}.safetensors"));
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let expected = tensor(&file, "greedy_from_first6_of_row0").unwrap().1;
+    let expected: Vec<u32> = expected.into_iter().map(|id| id as u32).collect();
+    let sampler = Sampler {
+        gen_length: expected.len() - 6,
+        blocks: Blocks::Autoregressive,
+        ..Sampler::exact()
+    };
+    let prompt = Prompt::from(expected[..6].to_vec());
+    let special = SpecialTokens::default();
+    let canvas = Canvas::new(prompt, &sampler, &special, Objective::Autoregressive, 0).unwrap();
+    let mut canvases = [canvas];
+    generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(canvases[0].tokens(), expected, "{case}");
+}
+
+fn sampler(params: &Value) -> Sampler {
+    let flag = |name: &str| params[name].as_bool().unwrap_or(false);
+    let (gen_length, block_length) = (size(&params["gen_length"]), size(&params["block_length"]));
+    Sampler {
+        steps: size(&params["steps"]),
+        gen_length,
+        block_length,
+        temperature: params["temperature"].as_f64().unwrap(),
+        cfg_scale: params["cfg_scale"].as_f64().unwrap() as f32,
+        remasking: params["remasking"].as_str().unwrap().parse().unwrap(),
+        blocks: match gen_length == block_length {
+            true => Blocks::Pure,
+            false => Blocks::SemiAutoregressive,
+        },
+        logits_eos_inf: flag("logits_eos_inf"),
+        confidence_eos_eot_inf: flag("confidence_eos_eot_inf"),
+        ..Sampler::exact()
+    }
+}
+
+fn replay(case: &Value, draws: &SafeTensors<'_>, predictor: &mut impl Predictor) {
+    let id = case["id"].as_str().unwrap();
+    let sampler = sampler(&case["params"]);
+    let token = |name: &str| case[name].as_u64().map(|id| id as u32);
+    let special = SpecialTokens {
+        mask: token("mask_id"),
+        eos: token("eos_id"),
+        eot: token("eot_id"),
+        ..SpecialTokens::default()
+    };
+    let mut canvases: Vec<Canvas> = rows(&case["prompt"])
+        .into_iter()
+        .enumerate()
+        .map(|(row, tokens)| {
+            let padding = match &case["attention_mask"] {
+                Value::Null => 0,
+                masks => ids(&masks[row]).iter().take_while(|keep| **keep == 0).count(),
+            };
+            let recorded = Recorded {
+                row,
+                confidence: tensor(draws, &format!("{id}.rand")),
+                uniforms: tensor(draws, &format!("{id}.uniform_noise_f64")),
+            };
+            let prompt = Prompt { tokens, padding };
+            let objective = Objective::Diffusion;
+            Canvas::with_draws(prompt, &sampler, &special, objective, Box::new(recorded)).unwrap()
+        })
+        .collect();
+
+    let states: Vec<Vec<Vec<u32>>> = case["states"].as_array().unwrap().iter().map(rows).collect();
+    let mut current: Vec<Vec<u32>> = canvases.iter().map(|c| c.tokens().to_vec()).collect();
+    assert_eq!(current, states[0], "{id}: start");
+    // Steps that commit nothing are passed over: the state stays until a later step changes it.
+    let mut replayed = vec![0; canvases.len()];
+    let summary = generate::run(predictor, &mut canvases, &mut |row, step| {
+        for (passed, state) in states.iter().enumerate().take(step.step + 1).skip(replayed[row]) {
+            assert_eq!(current[row], state[row], "{id}: row {row} before step {passed}");
+        }
+        for commit in &step.committed {
+            current[row][commit.position] = commit.token;
+        }
+        replayed[row] = step.step + 1;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+
+    for (row, canvas) in canvases.iter().enumerate() {
+        for state in &states[replayed[row]..] {
+            assert_eq!(canvas.tokens(), state[row], "{id}: row {row} at the end");
+        }
+        assert_eq!(canvas.tokens(), current[row], "{id}: row {row} as told by its steps");
+    }
+    let output: Vec<&[u32]> = canvases.iter().map(Canvas::tokens).collect();
+    assert_eq!(output, rows(&case["output"]), "{id}: output");
+    assert_eq!(summary.masks_left, size(&case["masks_left"]), "{id}: masks left");
+    // Of the reference's forward passes only those are spared that commit nothing by schedule.
+    assert_eq!(size(&case["num_forwards"]), sampler.steps, "{id}: forward passes");
+    assert_eq!(summary.nfe, sampler.forwards(), "{id}: forward passes");
+}

@@ -1,0 +1,225 @@
+//! Losses, gradients and optimiser steps against those of the official code.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{bytes, fixture, golden_f32, golden_u32, json};
+use llada::{
+    checkpoint,
+    config::Objective,
+    diffusion::{forward, forward::Noised, loss},
+    model::{Batch, Gradients, Layout, MaskPredictor, Model, Targets, Tensor},
+};
+use llada_kernels::{Cpu, adamw::AdamW, grad_norm};
+use safetensors::SafeTensors;
+
+fn load(name: &str) -> Model {
+    checkpoint::load(&fixture(&format!("models/{name}"))).unwrap().into_trainable()
+}
+
+fn starts(shape: &[usize]) -> Vec<usize> {
+    (0..=shape[0]).map(|row| row * shape[1]).collect()
+}
+
+/// Loss and gradients of `noised` under `weights`.
+fn step(
+    predictor: &mut MaskPredictor,
+    noised: &Noised,
+    weights: &[f32],
+    starts: &[usize],
+    recompute: bool,
+) -> (f64, Gradients) {
+    let mut gradients = Gradients::zeros(predictor.model());
+    let mut nll = Vec::new();
+    let batch = Batch { tokens: &noised.tokens, starts, keep: None };
+    let targets = Targets { positions: &noised.positions, tokens: &noised.targets, weights };
+    predictor.nll_and_gradient(&batch, &targets, recompute, &mut nll, &mut gradients).unwrap();
+    let mut again = Vec::new();
+    predictor.nll(&batch, &targets, &mut again).unwrap();
+    assert_eq!(nll, again, "the loss without gradients is the same");
+    (loss::value(weights, &nll), gradients)
+}
+
+fn assert_close(what: &str, found: f64, expected: f64, relative: f64) {
+    let off = (found - expected).abs() / expected.abs();
+    assert!(off <= relative, "{what}: {found}, golden {expected}, off by {off:e}");
+}
+
+/// Every gradient that the file records, within 1e-4 of the tensor's largest.
+fn assert_gradients(id: &str, file: &SafeTensors<'_>, model: &Model, gradients: &Gradients) {
+    let mut compared = 0;
+    for (spec, gradient) in Layout::new(&model.config).specs().iter().zip(&gradients.0) {
+        let Some((_, expected)) = golden_f32(file, &format!("grad.{}", spec.name)) else {
+            continue;
+        };
+        let largest = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+        assert_eq!(gradient.len(), expected.len());
+        for (i, (found, expected)) in gradient.iter().zip(&expected).enumerate() {
+            let off = (found - expected).abs();
+            assert!(off <= 1e-4 * largest, "{id} {} [{i}]: {found} {expected}", spec.name);
+        }
+        compared += 1;
+    }
+    let recorded = file.names().iter().filter(|name| name.starts_with("grad.")).count();
+    assert_eq!(compared, recorded, "{id}: every recorded gradient is compared");
+}
+
+/// The noisy batch of a recorded case, made by the library from the recorded draws.
+fn noised(file: &SafeTensors<'_>, mask: u32) -> (Noised, Vec<usize>) {
+    let (shape, tokens) = golden_u32(file, "input_ids").unwrap();
+    let (_, t) = golden_f32(file, "t").unwrap();
+    let (_, u) = golden_f32(file, "u").unwrap();
+    let t: Vec<f64> = t.iter().map(|&t| f64::from(t)).collect();
+    let prompts: Vec<usize> = golden_u32(file, "prompt_lengths")
+        .map_or(Vec::new(), |(_, lengths)| lengths.iter().map(|&n| n as usize).collect());
+    let mut draws = u.iter().map(|&u| f64::from(u));
+    let mut draw = |_| draws.next().unwrap();
+    let starts = starts(&shape);
+    let noised = forward::noise_response(&tokens, &starts, &prompts, &t, 1e-3, mask, &mut draw);
+    assert_eq!(noised.tokens, golden_u32(file, "noisy").unwrap().1);
+    (noised, starts)
+}
+
+#[test]
+fn losses_and_gradients() {
+    let cases = json("train/cases.json");
+    for case in cases.as_array().unwrap() {
+        let (id, kind) = (case["id"].as_str().unwrap(), case["kind"].as_str().unwrap());
+        if kind == "adamw" {
+            continue; // `six_adamw_steps` is that case.
+        }
+        let bytes = bytes(&format!("train/{id}.safetensors"));
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let mut model = load(case["model"].as_str().unwrap());
+        let mask = model.config.tokens.mask.unwrap();
+        let (noised, starts, weights) = if kind == "ar_next_token" {
+            model.config.objective = Objective::Autoregressive;
+            let (shape, tokens) = golden_u32(&file, "input_ids").unwrap();
+            let starts = starts(&shape);
+            let next = loss::autoregressive(&tokens, &starts);
+            let weights = next.weights.clone();
+            (next, starts, weights)
+        } else {
+            let (noised, starts) = noised(&file, mask);
+            let weights = match golden_u32(&file, "answer_lengths") {
+                Some((_, lengths)) => {
+                    let lengths: Vec<usize> = lengths.iter().map(|&n| n as usize).collect();
+                    loss::sft_weights(&noised, &lengths)
+                }
+                None => loss::pretrain_weights(&noised, noised.tokens.len()),
+            };
+            (noised, starts, weights)
+        };
+        let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
+        let (value, gradients) = step(&mut predictor, &noised, &weights, &starts, false);
+        assert_close(id, value, case["loss"].as_f64().unwrap(), 1e-5);
+        assert_gradients(id, &file, predictor.model(), &gradients);
+        let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+        if kind == "pretrain" || kind == "sft" {
+            let norm = grad_norm::forward(predictor.cpu(), &all).unwrap();
+            assert_close(id, norm, case["grad_norm"].as_f64().unwrap(), 1e-4);
+        }
+        let (again, recomputed) = step(&mut predictor, &noised, &weights, &starts, true);
+        assert_eq!(value, again);
+        assert_eq!(gradients.0, recomputed.0, "{id}: recomputing activations changes no bit");
+    }
+}
+
+#[test]
+fn six_adamw_steps() {
+    let cases = json("train/cases.json");
+    let case = cases.as_array().unwrap().iter().find(|c| c["kind"] == "adamw").unwrap();
+    let bytes = bytes("train/b_adamw_run.safetensors");
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let model = load(case["model"].as_str().unwrap());
+    let mask = model.config.tokens.mask.unwrap();
+    let layout = Layout::new(&model.config);
+    let mut moments = [Gradients::zeros(&model), Gradients::zeros(&model)];
+    let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
+    let adamw = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    for (n, recorded) in case["curve"].as_array().unwrap().iter().enumerate() {
+        let (shape, tokens) = golden_u32(&file, &format!("s{n}.input_ids")).unwrap();
+        let (_, noisy) = golden_u32(&file, &format!("s{n}.noisy")).unwrap();
+        let (_, p) = golden_f32(&file, &format!("s{n}.p_mask")).unwrap();
+        let positions: Vec<usize> = (0..noisy.len()).filter(|&i| noisy[i] == mask).collect();
+        let noised = Noised {
+            targets: positions.iter().map(|&i| tokens[i]).collect(),
+            weights: positions.iter().map(|&i| 1.0 / p[i]).collect(),
+            rows: positions.iter().map(|&i| i / shape[1]).collect(),
+            positions,
+            tokens: noisy,
+        };
+        let weights = loss::pretrain_weights(&noised, tokens.len());
+        let (value, gradients) = step(&mut predictor, &noised, &weights, &starts(&shape), false);
+        let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+        let norm = grad_norm::forward(predictor.cpu(), &all).unwrap();
+        assert_close("loss", value, recorded["loss"].as_f64().unwrap(), 1e-4);
+        let golden = recorded["grad_norm_before_clip"].as_f64().unwrap();
+        assert_close("gradient norm", norm, golden, 1e-3);
+        let clip = (1.0 / (norm + 1e-6)).min(1.0) as f32;
+        let lr = recorded["lr"].as_f64().unwrap();
+        let cpu = predictor.cpu().clone();
+        let [m, v] = &mut moments;
+        for (i, tensor) in predictor.model_mut().tensors.iter_mut().enumerate() {
+            let Tensor::Owned(values) = tensor else { panic!("trainable") };
+            let (g, m, v) = (&gradients.0[i], &mut m.0[i], &mut v.0[i]);
+            adamw.step(&cpu, n as u64 + 1, lr, clip, values, g, m, v).unwrap();
+        }
+    }
+    let mut compared = 0;
+    for (spec, tensor) in layout.specs().iter().zip(&predictor.model().tensors) {
+        let Some((_, expected)) = golden_f32(&file, &format!("final.{}", spec.name)) else {
+            continue;
+        };
+        compared += 1;
+        let found = tensor.to_f32();
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() <= 1e-5, "{}: {a} {b}", spec.name);
+        }
+    }
+    let recorded = file.names().iter().filter(|name| name.starts_with("final.")).count();
+    assert_eq!(compared, recorded, "every recorded weight is compared");
+}
+
+#[test]
+fn the_gradient_is_the_slope_of_the_loss() {
+    for (name, objective) in [
+        ("b_gqa_tied", Objective::Diffusion),
+        ("d_qkvbias_qknorm", Objective::Diffusion),
+        ("d_qkvbias_qknorm", Objective::Autoregressive),
+        ("e_illada_llama_naming", Objective::Diffusion),
+    ] {
+        let mut model = load(name);
+        model.config.objective = objective;
+        model.config.scale_logits = true;
+        model.config.input_emb_norm = name == "b_gqa_tied";
+        let tokens: Vec<u32> = (0..11).map(|i| (i * 37 + 3) % 150).collect();
+        let starts = [0, 4, 11];
+        let next = loss::autoregressive(&tokens, &starts);
+        let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
+        let (_, gradients) = step(&mut predictor, &next, &next.weights, &starts, false);
+        for (id, gradient) in gradients.0.iter().enumerate() {
+            // Along the gradient itself the slope is its squared norm.
+            let norm2: f64 = gradient.iter().map(|&g| f64::from(g).powi(2)).sum();
+            if norm2 < 1e-8 {
+                continue;
+            }
+            let h = 1e-3 / norm2.sqrt();
+            let mut at = |sign: f64| {
+                let Tensor::Owned(values) = &mut predictor.model_mut().tensors[id] else {
+                    panic!("trainable")
+                };
+                let before = values.clone();
+                for (v, &g) in values.iter_mut().zip(gradient) {
+                    *v += (sign * h * f64::from(g)) as f32;
+                }
+                let (value, _) = step(&mut predictor, &next, &next.weights, &starts, false);
+                predictor.model_mut().tensors[id] = Tensor::Owned(before);
+                value
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
+            let off = (slope - norm2).abs() / norm2;
+            assert!(off < 0.03, "{name} tensor {id}: slope {slope}, gradient {norm2}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! All trajectories of the official sampler, replayed with the real model.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "common/trajectories.rs"]
+mod trajectories;
+
+use llada::{checkpoint, config::Objective, model::MaskPredictor};
+use llada_kernels::Cpu;
+
+fn load(name: &str, objective: Objective) -> MaskPredictor {
+    let mut model = checkpoint::load(&common::fixture(&format!("models/{name}"))).unwrap();
+    model.config.objective = objective;
+    MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap()
+}
+
+#[test]
+fn official_trajectories() {
+    trajectories::replay_all(|name| load(name, Objective::Diffusion));
+}
+
+#[test]
+fn greedy_continuations_of_the_autoregressive_baseline() {
+    for (name, case) in [("a_mha_untied", "a_ar"), ("b_gqa_tied", "b_ar")] {
+        trajectories::replay_greedy(&mut load(name, Objective::Autoregressive), case);
+    }
+}

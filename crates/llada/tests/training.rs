@@ -1,0 +1,272 @@
+//! Whole runs of a tiny model: what they promise about resuming, threads and damage.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    cell::Cell,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use llada::{
+    Error, Result, checkpoint,
+    data::{PrepareOptions, prepare},
+    model::Model,
+    rng::{Purpose, Stream},
+    tokenizer::{self, Kind},
+    train::{Event, Hooks, Outcome, Recipe, Skip, Start, StepMetrics, TrainError, Trainer},
+};
+use llada_kernels::Cpu;
+
+const WORDS: [&str; 8] = ["fox", "dog", "sees", "the", "a", "red", "runs", "to"];
+
+/// Text of a small grammar, the same every time.
+fn corpus() -> String {
+    let mut stream = Stream::new(1, Purpose::Init, 0);
+    let mut text = String::new();
+    for _ in 0..60 {
+        for _ in 0..30 {
+            text.push_str(WORDS[stream.below(8) as usize]);
+            text.push(' ');
+        }
+        text.push_str("<|endoftext|>\n");
+    }
+    text
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("text.txt");
+        fs::write(&input, corpus()).unwrap();
+        let texts = [Ok(corpus())];
+        let tokenizer = tokenizer::train(Kind::Character { min_count: 0 }, texts).unwrap();
+        let options = PrepareOptions { validation: 0.1, ..PrepareOptions::default() };
+        prepare(&[input], &dir.path().join("data"), &tokenizer, &options, &mut |_| {}).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn recipe(&self, overrides: &[&str]) -> Recipe {
+        let text = format!(
+            "[model]\nd_model = 16\nn_layers = 2\nn_heads = 2\nmlp_hidden_size = 32\n\
+             [data]\npath = '{}'\nsequence_length = 24\nrandom_length = 0.2\n\
+             [optim]\nlr = 1e-2\nwarmup_steps = 3\n\
+             [train]\nsteps = 12\nbatch_size = 5\nmicro_batch_size = 2\ncheckpoint_every = 4\n\
+             spike_factor = 100.0\n[eval]\nevery = 6\nrows = 4\ndraws = 3\n[log]\nevery = 1\n",
+            self.path("data").display()
+        );
+        Recipe::parse(&text, overrides).unwrap()
+    }
+
+    fn trainer(&self, run: &str, recipe: Recipe, start: Start, threads: usize) -> Result<Trainer> {
+        Trainer::new(recipe, &self.path(run), start, Cpu::new(threads).unwrap())
+    }
+
+    fn weights(&self, run: &str, step: u64) -> (Vec<u8>, Vec<u8>) {
+        let dir = self.path(run).join(format!("checkpoints/step-{step}"));
+        let read = |name| fs::read(dir.join(name)).unwrap();
+        (read("model.safetensors"), read("optimizer.safetensors"))
+    }
+}
+
+/// Runs to the end, or until a step has been done `stop_after` times.
+fn run(trainer: &mut Trainer, stop_after: u64) -> (Result<Outcome>, Vec<StepMetrics>) {
+    let stop = AtomicBool::new(false);
+    let time = Cell::new(1e9);
+    let clock = || {
+        time.set(time.get() + 0.5);
+        time.get()
+    };
+    let mut steps = Vec::new();
+    let mut event = |event: &Event<'_>| {
+        if let Event::Step(metrics) = event {
+            steps.push((*metrics).clone());
+            stop.store(steps.len() as u64 >= stop_after, Ordering::Relaxed);
+        }
+    };
+    let mut hooks = Hooks { clock: &clock, stop: &stop, event: &mut event, sample: None };
+    let outcome = trainer.run(&mut hooks);
+    (outcome, steps)
+}
+
+fn lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for line in &mut lines {
+        for timed in ["seconds", "tokens_per_second", "seconds_left"] {
+            line.as_object_mut().unwrap().remove(timed);
+        }
+    }
+    lines
+}
+
+#[test]
+fn a_killed_and_resumed_run_ends_with_the_same_bits_for_any_threads() {
+    let bench = Bench::new();
+    let mut whole = bench.trainer("whole", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+    let (outcome, steps) = run(&mut whole, u64::MAX);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert_eq!(steps.len(), 12);
+    assert!(steps.iter().any(|s| s.length < 24), "a batch is cut short now and then");
+    assert!(steps[11].loss_ema.is_finite() && steps.iter().all(|s| s.skipped.is_none()));
+
+    // Killed during step 7: what counts is the checkpoint of step 4, and half a line of metrics.
+    let mut killed = bench.trainer("killed", bench.recipe(&[]), Start::Fresh, 3).unwrap();
+    run(&mut killed, 6).0.unwrap();
+    drop(killed);
+    fs::remove_dir_all(bench.path("killed/checkpoints/step-6")).unwrap();
+    let metrics = bench.path("killed/metrics.jsonl");
+    let half = fs::read_to_string(&metrics).unwrap() + "{\"kind\":\"tra";
+    fs::write(&metrics, half).unwrap();
+    fs::create_dir(bench.path("killed/checkpoints/step-7.tmp")).unwrap();
+
+    let mut resumed = bench.trainer("killed", bench.recipe(&[]), Start::Resume, 2).unwrap();
+    assert_eq!(resumed.step(), 4);
+    assert_eq!(run(&mut resumed, u64::MAX).0.unwrap(), Outcome::Finished);
+    assert!(bench.weights("whole", 12) == bench.weights("killed", 12), "weights differ");
+    assert_eq!(lines(&metrics), lines(&bench.path("whole/metrics.jsonl")));
+    assert!(!bench.path("killed/checkpoints/step-7.tmp").exists());
+
+    let report = fs::read_to_string(bench.path("whole/report.html")).unwrap();
+    assert!(report.contains("<svg") && report.contains("n_layers = 2"));
+    let resolved = fs::read_to_string(bench.path("whole/config.toml")).unwrap();
+    let none: [&str; 0] = [];
+    assert_eq!(Recipe::parse(&resolved, &none).unwrap(), bench.recipe(&[]));
+    let saved = checkpoint::load(&bench.path("whole/checkpoints/step-12")).unwrap();
+    assert_eq!(saved.config, whole.predictor().model().config);
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_saves_and_goes_on() {
+    let bench = Bench::new();
+    let mut first = bench.trainer("run", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+    assert_eq!(run(&mut first, 3).0.unwrap(), Outcome::Stopped);
+    assert_eq!(first.step(), 3);
+    let recipe = bench.recipe(&["train.steps=14"]);
+    let error = bench.trainer("run", recipe.clone(), Start::Resume, 1).unwrap_err();
+    assert!(matches!(error, Error::Train(TrainError::Locked { .. })), "{error}");
+    drop(first);
+    let error = bench.trainer("run", recipe.clone(), Start::Fresh, 1).unwrap_err();
+    assert!(matches!(error, Error::Train(TrainError::Exists { .. })), "{error}");
+    let mut again = bench.trainer("run", recipe, Start::Resume, 1).unwrap();
+    assert_eq!(run(&mut again, u64::MAX).0.unwrap(), Outcome::Finished);
+    assert_eq!(again.step(), 14);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_one_before_it_loads() {
+    let bench = Bench::new();
+    run(&mut bench.trainer("run", bench.recipe(&[]), Start::Fresh, 1).unwrap(), 100).0.unwrap();
+    for name in ["model.safetensors", "optimizer.safetensors", "config.json", "state.json"] {
+        let path = bench.path("run/checkpoints/step-12").join(name);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        let middle = bad.len() / 2;
+        bad[middle] ^= 0x55;
+        for bad in [&bad[..], &good[..middle]] {
+            fs::write(&path, bad).unwrap();
+            let error = bench.trainer("run", bench.recipe(&[]), Start::Resume, 1).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(name), "{text}");
+            assert!(error.hint().unwrap().contains("step-8"), "{text}");
+        }
+        fs::write(&path, good).unwrap();
+    }
+    let before = bench.trainer("run", bench.recipe(&[]), Start::ResumeAt(8), 1).unwrap();
+    assert_eq!(before.step(), 8);
+}
+
+#[test]
+fn both_objectives_learn() {
+    let bench = Bench::new();
+    for objective in ["diffusion", "autoregressive"] {
+        let recipe = bench.recipe(&[
+            &format!("train.objective={objective}"),
+            "train.steps=60",
+            "train.batch_size=8",
+            "train.micro_batch_size=0",
+            "diffusion.low_discrepancy=true",
+            "train.recompute=true",
+            "data.random_length=0",
+        ]);
+        let mut trainer = bench.trainer(objective, recipe, Start::Fresh, 2).unwrap();
+        let before = trainer.measure().unwrap();
+        assert_eq!(trainer.measure().unwrap(), before, "the noise is fixed");
+        run(&mut trainer, u64::MAX).0.unwrap();
+        let after = trainer.measure().unwrap();
+        assert!(after.nll < 0.8 * before.nll, "{objective}: {} -> {}", before.nll, after.nll);
+        // One byte is one token here, but for the token that ends a document.
+        let bits = after.nll / std::f64::consts::LN_2;
+        assert!((after.bits_per_byte / bits - 1.0).abs() < 0.03);
+        assert_eq!(after.buckets.len(), if objective == "diffusion" { 10 } else { 0 });
+    }
+}
+
+#[test]
+fn a_run_that_only_skips_stops_and_names_the_last_good_checkpoint() {
+    let bench = Bench::new();
+    let mut good = bench.trainer("run", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+    run(&mut good, 4).0.unwrap();
+    drop(good);
+    // A rate that throws the weights out of the range of f32 at the first update.
+    let wild = bench.recipe(&["optim.lr=1e38", "optim.min_lr=1e38", "optim.warmup_steps=0"]);
+    let mut trainer = bench.trainer("run", wild, Start::Resume, 1).unwrap();
+    let (outcome, steps) = run(&mut trainer, u64::MAX);
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Train(TrainError::Diverged { times: 3, .. })), "{error}");
+    assert!(error.hint().unwrap().contains("step-4"), "{:?}", error.hint());
+    assert_eq!(steps.iter().filter(|s| s.skipped == Some(Skip::NotFinite)).count(), 3);
+}
+
+#[test]
+fn a_model_that_does_not_fit_the_data_is_refused() {
+    let bench = Bench::new();
+    let config = {
+        let trainer = bench.trainer("a", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+        let mut config = trainer.predictor().model().config.clone();
+        (config.vocab_size, config.embedding_size) = (4, 4);
+        config.tokens = Default::default();
+        config
+    };
+    let other = bench.path("other");
+    let model = Model::init(config, 0).unwrap();
+    checkpoint::save(&model, &other, llada_kernels::DType::F32).unwrap();
+    let from = format!("model.init_from={}", other.display());
+    let error = bench.trainer("b", bench.recipe(&[&from]), Start::Fresh, 1).unwrap_err();
+    assert!(error.to_string().contains("4 embeddings"), "{error}");
+    let error = bench.trainer("c", bench.recipe(&["data.path=none"]), Start::Fresh, 1).unwrap_err();
+    assert!(error.to_string().contains("meta.json"), "{error}");
+    let long = bench.recipe(&["data.sequence_length=100000"]);
+    assert!(bench.trainer("d", long, Start::Fresh, 1).unwrap_err().hint().is_some());
+    run(&mut bench.trainer("e", bench.recipe(&[]), Start::Fresh, 1).unwrap(), 1).0.unwrap();
+    for (other, key) in [
+        ("train.objective=autoregressive", "train.objective"),
+        ("data.sequence_length=30", "data.sequence_length"),
+    ] {
+        let error = bench.trainer("e", bench.recipe(&[other]), Start::Resume, 1).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("`{key}`")), "{error}");
+    }
+}
+
+#[test]
+fn training_goes_on_from_a_checkpoint() {
+    let bench = Bench::new();
+    run(&mut bench.trainer("a", bench.recipe(&[]), Start::Fresh, 1).unwrap(), 100).0.unwrap();
+    let from = format!("model.init_from={}", bench.path("a/checkpoints/step-12").display());
+    let mut next = bench.trainer("b", bench.recipe(&[&from]), Start::Fresh, 1).unwrap();
+    let a = checkpoint::load(&bench.path("a/checkpoints/step-12")).unwrap();
+    let same =
+        |model: &Model| model.tensors.iter().zip(&a.tensors).all(|(x, y)| x.to_f32() == y.to_f32());
+    assert!(same(next.predictor().model()) && next.step() == 0);
+    run(&mut next, 2).0.unwrap();
+    assert!(!same(next.predictor().model()));
+}
