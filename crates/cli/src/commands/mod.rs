@@ -1,0 +1,56 @@
+//! One file for each verb.
+
+mod completions;
+mod data;
+mod doctor;
+mod replay;
+mod run;
+mod show;
+mod tokenizer;
+mod train;
+
+use std::io::{IsTerminal, Read};
+
+use anyhow::{Context, Result};
+
+use crate::{args::Command, error::Failure, term::Term};
+
+/// Does what the command line asks for.
+pub fn run(command: Command, term: &Term) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(args, term),
+        Command::Train(args) => train::run(args, term),
+        Command::Data(args) => data::run(args, term),
+        Command::Tokenizer(args) => tokenizer::run(args, term),
+        Command::Replay(args) => replay::run(args, term),
+        Command::Show(args) => show::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+/// The argument, or stdin where it is `-` or missing. The last newline of stdin is the shell's.
+fn argument_or_stdin(argument: Option<String>, what: &str) -> Result<String> {
+    match argument {
+        Some(text) if text != "-" => return Ok(text),
+        None if std::io::stdin().is_terminal() => {
+            return Err(Failure::usage(
+                format!("no {what} was given"),
+                format!("give the {what} as an argument, or pipe it in"),
+            )
+            .into());
+        }
+        _ => {}
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read the {what} from stdin"))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,151 @@
+//! `llada replay`: a recorded canvas, played or exported.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::BufReader,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use llada::{
+    diffusion::{
+        Step,
+        trace::{Header, Reader, TraceError},
+    },
+    tokenizer::Tokenizer,
+};
+
+use crate::{
+    args::{Export, Replay},
+    error::{Failure, Interrupted},
+    interrupt::Flag,
+    term::{self, Term},
+    view::{
+        canvas::Painter,
+        export::{self, Film},
+        scene::{Cell, Scene},
+    },
+};
+
+/// Plays the recording on the terminal, or writes it as a file.
+pub fn run(args: Replay, term: &Term) -> Result<()> {
+    let mut recording = Recording::read(&args.file)?;
+    recording.tokenizer = args.tokenizer.as_deref().map(super::tokenizer::open).transpose()?;
+    let Some(format) = args.export else { return recording.play(args.delay, term) };
+    let film = recording.film();
+    let exported = match format {
+        Export::Html => export::html(&film, args.delay),
+        Export::Svg => export::svg(&film, args.delay, args.width.into()),
+    };
+    let Some(out) = args.out else { return term::answer(exported.trim_end()) };
+    std::fs::write(&out, exported).with_context(|| format!("cannot write `{}`", out.display()))?;
+    term.note(&format!("wrote {}", out.display()));
+    Ok(())
+}
+
+/// A trace, all of it.
+struct Recording {
+    header: Header,
+    steps: Vec<Step>,
+    /// Texts of single tokens, from the recording.
+    texts: HashMap<u32, String>,
+    /// Reads tokens together, where there is one.
+    tokenizer: Option<Tokenizer>,
+}
+
+impl Recording {
+    fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let refuse = |e: TraceError| {
+            let message = format!("cannot replay `{}`: {e}", path.display());
+            let hint =
+                e.hint().unwrap_or_else(|| "record it again with `llada run --trace`".into());
+            Failure::new(message, hint)
+        };
+        let reader = Reader::new(BufReader::new(file)).map_err(refuse)?;
+        let header = reader.header().clone();
+        let steps = reader.collect::<Result<Vec<Step>, _>>().map_err(refuse)?;
+        let mut texts = HashMap::new();
+        let prompt_texts = header.prompt_text.iter().flatten().cloned();
+        texts.extend(header.prompt.iter().copied().zip(prompt_texts));
+        for commit in steps.iter().flat_map(|s| &s.committed) {
+            if let Some(text) = &commit.text {
+                texts.insert(commit.token, text.clone());
+            }
+        }
+        Ok(Self { header, steps, texts, tokenizer: None })
+    }
+
+    /// The canvas before the first step. Of a layout that stopped early, the part that was opened.
+    fn scene(&self) -> Scene {
+        let prompt = &self.header.prompt;
+        let mut scene = Scene::new(prompt, self.header.length, self.header.mask);
+        if self.header.sampler.blocks.grows() {
+            let positions = self.steps.iter().flat_map(|s| &s.committed).map(|c| c.position + 1);
+            scene.truncate(positions.max().unwrap_or(0).max(prompt.len()));
+        }
+        scene
+    }
+
+    fn decode(&self, tokens: &[u32]) -> String {
+        if let Some(text) = self.tokenizer.as_ref().and_then(|t| t.decode(tokens, false).ok()) {
+            return text;
+        }
+        let text = |id: &u32| self.texts.get(id).cloned().unwrap_or_else(|| format!("⟨{id}⟩"));
+        tokens.iter().map(text).collect()
+    }
+
+    fn film(&self) -> Film {
+        let prompt: String = self.decode(&self.header.prompt).chars().take(60).collect();
+        let title = format!("{}: {}", self.header.model, prompt.trim());
+        Film::record(title, self.scene(), &self.steps, &|tokens| self.decode(tokens))
+    }
+
+    /// Draws on a terminal; elsewhere gives the text at the end of the recording.
+    fn play(&self, delay_ms: u64, term: &Term) -> Result<()> {
+        let mut scene = self.scene();
+        if !term.interactive {
+            self.steps.iter().for_each(|step| scene.apply(step));
+            return term::answer(&self.response(&scene));
+        }
+        let stop = Flag::listen(term, None)?;
+        let mut painter = Painter::new(*term);
+        let count = self.steps.len();
+        let decode = |tokens: &[u32]| self.decode(tokens);
+        painter.paint(&scene, &scene.texts(&decode), &format!("step 0/{count}"));
+        for step in &self.steps {
+            if wait(Duration::from_millis(delay_ms), &stop) {
+                return Err(Interrupted.into());
+            }
+            scene.apply(step);
+            let status = format!("step {}/{count} · {} NFE", scene.step, step.nfe);
+            painter.paint(&scene, &scene.texts(&decode), &status);
+        }
+        Ok(())
+    }
+
+    /// The tokens of the response, without masks.
+    fn response(&self, scene: &Scene) -> String {
+        let tokens = scene.cells.iter().filter_map(|cell| match cell {
+            Cell::Token { token, .. } => Some(*token),
+            _ => None,
+        });
+        self.decode(&tokens.collect::<Vec<u32>>())
+    }
+}
+
+/// Sleeps; `true` as soon as `stop` is set.
+fn wait(time: Duration, stop: &Flag) -> bool {
+    let end = Instant::now() + time;
+    while !stop.is_set() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        thread::sleep(left.min(Duration::from_millis(50)));
+    }
+    true
+}

@@ -1,0 +1,177 @@
+//! Follows a generation step by step: the drawn canvas or the status line, and the trace.
+
+use std::{
+    cell::RefCell, collections::HashMap, fs::File, io::BufWriter, path::Path, time::Instant,
+};
+
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use llada::{
+    diffusion::{
+        Canvas, Step,
+        trace::{Header, Writer},
+    },
+    tokenizer::Tokenizer,
+};
+
+use crate::{
+    args::Run,
+    term::{Level, Term},
+    view::{
+        canvas::Painter,
+        progress::{self, Generation},
+        scene::Scene,
+    },
+};
+
+/// Everything that looks on.
+pub struct Observer<'a> {
+    texts: Texts<'a>,
+    /// The canvas and its painter, when it is watched.
+    picture: Option<(Scene, Painter)>,
+    status: ProgressBar,
+    trace: Option<Trace<'a>>,
+    progress: Vec<Progress>,
+    begun: Instant,
+}
+
+/// How far one row is.
+#[derive(Clone)]
+struct Progress {
+    steps_per_block: usize,
+    blocks: usize,
+    last: Generation,
+}
+
+type Text<'a> = Box<dyn FnMut(u32) -> Option<String> + 'a>;
+
+struct Trace<'a> {
+    path: &'a Path,
+    writer: Writer<BufWriter<File>, Text<'a>>,
+}
+
+impl<'a> Observer<'a> {
+    /// Looks at `canvases` before the first step.
+    pub fn new(
+        args: &'a Run,
+        canvases: &[Canvas],
+        tokenizer: &'a Tokenizer,
+        model: &str,
+        term: &Term,
+    ) -> Result<Self> {
+        let first = &canvases[0];
+        let trace = match &args.trace {
+            Some(path) => Some(Trace::create(path, first, tokenizer, model)?),
+            None => None,
+        };
+        let is_drawn = args.watch && term.interactive && term.level > Level::Quiet;
+        if args.watch && !term.interactive {
+            term.warn("stderr is not a terminal, so `--watch` draws nothing");
+        }
+        let scene = Scene::new(&first.prompt().tokens, first.length(), first.mask_token());
+        let begun = Instant::now();
+        let mut observer = Self {
+            texts: Texts { tokenizer, memo: RefCell::default() },
+            picture: is_drawn.then(|| (scene, Painter::new(*term))),
+            status: if is_drawn { ProgressBar::hidden() } else { progress::status_line(term) },
+            trace,
+            progress: canvases.iter().map(|canvas| Progress::new(canvas, begun)).collect(),
+            begun,
+        };
+        observer.show();
+        Ok(observer)
+    }
+
+    /// Takes in one step of one row.
+    pub fn step(&mut self, row: usize, step: &Step) -> Result<()> {
+        self.progress[row].advance(step, self.begun);
+        if row > 0 {
+            return Ok(());
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.step(step)?;
+        }
+        if let Some((scene, _)) = &mut self.picture {
+            scene.apply(step);
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Leaves the last drawing on the terminal, and takes the status line away.
+    pub fn finish(self) {
+        self.status.finish_and_clear();
+    }
+
+    fn show(&mut self) {
+        let status = progress::generation_line(&self.progress[0].last);
+        match &mut self.picture {
+            Some((scene, painter)) => {
+                let texts = scene.texts(&|tokens| self.texts.decode(tokens));
+                painter.paint(scene, &texts, &status);
+            }
+            None => self.status.set_message(status),
+        }
+    }
+}
+
+impl Progress {
+    fn new(canvas: &Canvas, begun: Instant) -> Self {
+        let sampler = canvas.sampler();
+        let (steps_per_block, blocks) = (sampler.steps_per_block(), sampler.block_count());
+        let last = Generation {
+            step: (0, steps_per_block * blocks),
+            block: (1, blocks),
+            nfe: 0,
+            committed: 0,
+            elapsed: begun.elapsed(),
+        };
+        Self { steps_per_block, blocks, last }
+    }
+
+    fn advance(&mut self, step: &Step, begun: Instant) {
+        self.last = Generation {
+            step: (step.step + 1, self.steps_per_block * self.blocks),
+            block: (step.block + 1, self.blocks),
+            nfe: step.nfe,
+            committed: self.last.committed + step.committed.len(),
+            elapsed: begun.elapsed(),
+        };
+    }
+}
+
+impl<'a> Trace<'a> {
+    fn create(
+        path: &'a Path,
+        canvas: &Canvas,
+        tokenizer: &'a Tokenizer,
+        model: &str,
+    ) -> Result<Self> {
+        let failed = || format!("cannot write `{}`", path.display());
+        let out = BufWriter::new(File::create(path).with_context(failed)?);
+        let text: Text<'a> = Box::new(|token| tokenizer.token(token));
+        let writer = Writer::new(out, &Header::new(canvas, model), text).with_context(failed)?;
+        Ok(Self { path, writer })
+    }
+
+    fn step(&mut self, step: &Step) -> Result<()> {
+        let failed = || format!("cannot write `{}`", self.path.display());
+        self.writer.step(step).with_context(failed)
+    }
+}
+
+/// Texts of tokens; single ones are decoded once.
+struct Texts<'a> {
+    tokenizer: &'a Tokenizer,
+    memo: RefCell<HashMap<u32, String>>,
+}
+
+impl Texts<'_> {
+    fn decode(&self, tokens: &[u32]) -> String {
+        let decoded = || self.tokenizer.decode(tokens, false).unwrap_or_default();
+        match tokens {
+            [token] => self.memo.borrow_mut().entry(*token).or_insert_with(decoded).clone(),
+            _ => decoded(),
+        }
+    }
+}

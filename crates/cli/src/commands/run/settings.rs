@@ -1,0 +1,138 @@
+//! From flags to a sampler: what was not said is chosen to fit the model and the prompts.
+
+use std::hash::{BuildHasher, RandomState};
+
+use anyhow::Result;
+use llada::{
+    config::{ModelConfig, Objective},
+    diffusion::{Blocks, Sampler},
+};
+
+use crate::{
+    args::{Preset, SamplerArgs},
+    error::Failure,
+};
+
+/// The sampler for these prompts, checked. The response has 128 tokens unless asked otherwise, fewer
+/// where the model's longest row leaves less room, and a step for each of them.
+pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
+    let base = match args.preset {
+        Preset::Default => Sampler::default(),
+        Preset::Exact => Sampler::exact(),
+    };
+    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let limit = config.max_sequence_length;
+    let room = limit.saturating_sub(longest);
+    let asked = args.gen_length.unwrap_or(1);
+    if asked > room {
+        let message = format!(
+            "a prompt of {longest} tokens and a response of {asked} do not fit a row of {limit}"
+        );
+        let hint = match room {
+            0 => "shorten the prompt".to_owned(),
+            _ => format!("use --gen-length {room} or less"),
+        };
+        return Err(Failure::new(message, hint).into());
+    }
+    let blocks = args.blocks.unwrap_or(match (config.objective, args.block_length) {
+        (Objective::Autoregressive, _) => Blocks::Autoregressive,
+        (Objective::Diffusion, Some(_)) => Blocks::SemiAutoregressive,
+        (Objective::Diffusion, None) => base.blocks,
+    });
+    let block_length = args.block_length.unwrap_or(base.block_length);
+    let gen_length = args.gen_length.unwrap_or_else(|| fitting(&base, blocks, block_length, room));
+    let sampler = Sampler {
+        steps: args.steps.unwrap_or(gen_length),
+        gen_length,
+        block_length,
+        temperature: args.temperature.unwrap_or(base.temperature),
+        cfg_scale: args.cfg_scale.unwrap_or(base.cfg_scale),
+        remasking: args.remasking.unwrap_or(base.remasking),
+        blocks,
+        logits_eos_inf: args.logits_eos_inf,
+        confidence_eos_eot_inf: args.confidence_eos_eot_inf,
+        seed: args.seed.unwrap_or_else(drawn_seed),
+        ..base
+    };
+    sampler.check().map_err(llada::Error::from)?;
+    Ok(sampler)
+}
+
+/// The default length, or the largest that fits into `room` and is a whole number of blocks.
+fn fitting(base: &Sampler, blocks: Blocks, block_length: usize, room: usize) -> usize {
+    let length = base.gen_length.min(room);
+    match blocks {
+        Blocks::SemiAutoregressive | Blocks::BlockDiffusion if block_length > 0 => {
+            (length / block_length * block_length).max(block_length)
+        }
+        _ => length,
+    }
+}
+
+/// A seed from the randomness that the standard library gives its hash maps; short, to be retyped.
+fn drawn_seed() -> u64 {
+    RandomState::new().hash_one(0) & 0xffff_ffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llada::config::SpecialTokens;
+
+    fn config() -> ModelConfig {
+        llada::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
+    }
+
+    fn args() -> SamplerArgs {
+        SamplerArgs::default()
+    }
+
+    #[test]
+    fn unsaid_settings_fit_the_model() {
+        let config = config();
+        let limit = config.max_sequence_length;
+        let s = sampler(&args(), &config, &[vec![1; limit - 10]]).unwrap();
+        assert_eq!((s.gen_length, s.steps, s.blocks), (10, 10, Blocks::Pure));
+        let block = SamplerArgs { block_length: Some(4), ..args() };
+        let s = sampler(&block, &config, &[vec![1; limit - 10]]).unwrap();
+        assert_eq!((s.gen_length, s.steps, s.blocks), (8, 8, Blocks::SemiAutoregressive));
+        let causal = ModelConfig { objective: Objective::Autoregressive, ..config };
+        let s = sampler(&args(), &causal, &[vec![1]]).unwrap();
+        assert_eq!(s.blocks, Blocks::Autoregressive);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let config = config();
+        let limit = config.max_sequence_length;
+        let full = sampler(&args(), &config, &[vec![1; limit]]).unwrap_err();
+        assert!(full.to_string().contains("do not fit"), "{full}");
+        let long = SamplerArgs { gen_length: Some(limit), ..args() };
+        assert!(sampler(&long, &config, &[vec![1]]).is_err());
+        let odd = SamplerArgs { gen_length: Some(9), block_length: Some(4), ..args() };
+        assert!(sampler(&odd, &config, &[vec![1]]).is_err());
+    }
+
+    #[test]
+    fn flags_and_presets_are_taken_over() {
+        let given = SamplerArgs {
+            preset: Preset::Exact,
+            temperature: Some(0.5),
+            seed: Some(7),
+            gen_length: Some(8),
+            steps: Some(4),
+            logits_eos_inf: true,
+            ..args()
+        };
+        let s = sampler(&given, &config(), &[vec![1]]).unwrap();
+        let expected = Sampler {
+            temperature: 0.5,
+            seed: 7,
+            gen_length: 8,
+            steps: 4,
+            logits_eos_inf: true,
+            ..Sampler::exact()
+        };
+        assert_eq!(s, expected);
+    }
+}

@@ -1,0 +1,182 @@
+//! `llada show`: what a model is, without running it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use llada::{
+    checkpoint,
+    config::{Family, Objective, SpecialTokens},
+    model::{Layout, Model},
+    tokenizer::Tokenizer,
+};
+use llada_kernels::DType;
+use serde_json::{Value, json};
+
+use crate::{args::Show, locate, term, view::units};
+
+/// Prints the description as text, or as JSON.
+pub fn run(args: Show) -> Result<()> {
+    let dir = locate::model(args.model.as_deref())?;
+    let model = checkpoint::load(&dir)?;
+    let tokenizer = match dir.join("tokenizer.json").is_file() {
+        true => Some(Tokenizer::from_dir(&dir)?),
+        false => None,
+    };
+    let facts = facts(&dir, &model, tokenizer.as_ref())?;
+    if args.json {
+        return term::answer(&serde_json::to_string_pretty(&facts)?);
+    }
+    term::answer(&text(&facts))
+}
+
+fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Value> {
+    let config = &model.config;
+    let layout = Layout::new(config);
+    let embedding =
+        layout.specs()[layout.wte].len() + layout.head.map_or(0, |h| layout.specs()[h].len());
+    let special = checkpoint::special_tokens(config, tokenizer);
+    let weights: usize = model.tensors.iter().map(|t| t.view().len() * t.dtype().size()).sum();
+    let row = activations(model);
+    Ok(json!({
+        "folder": dir,
+        "family": match config.family { Family::Llada => "llada", Family::Illada => "illada" },
+        "objective": config.objective,
+        "d_model": config.d_model,
+        "n_layers": config.n_layers,
+        "n_heads": config.n_heads,
+        "n_kv_heads": config.n_kv_heads,
+        "head_dim": config.head_dim(),
+        "mlp_hidden_size": config.mlp_hidden_size,
+        "vocab_size": config.vocab_size,
+        "embedding_size": config.embedding_size,
+        "max_sequence_length": config.max_sequence_length,
+        "rope_theta": config.rope_theta,
+        "weight_tying": config.weight_tying,
+        "qkv_bias": config.qkv_bias,
+        "qk_norm": config.qk_norm,
+        "parameters": config.parameters(),
+        "non_embedding_parameters": config.parameters() - embedding,
+        "tokens": tokens(&special, tokenizer),
+        "tokenizer_size": tokenizer.map(Tokenizer::vocab_size),
+        "files": files(dir)?,
+        "storage": storage(model),
+        "weight_bytes": weights,
+        "activation_bytes_of_a_full_row": row,
+        "memory_available_bytes": super::doctor::memory("MemAvailable"),
+    }))
+}
+
+/// Each token with a meaning: id and text.
+fn tokens(special: &SpecialTokens, tokenizer: Option<&Tokenizer>) -> Value {
+    let ids = [
+        ("mask", special.mask),
+        ("eos", special.eos),
+        ("eot", special.eot),
+        ("bos", special.bos),
+        ("pad", special.pad),
+    ];
+    let describe = |id: u32| json!({"id": id, "text": tokenizer.and_then(|t| t.token(id))});
+    ids.iter().map(|(name, id)| ((*name).to_owned(), id.map_or(Value::Null, describe))).collect()
+}
+
+/// Files of the folder and their sizes.
+fn files(dir: &Path) -> Result<Vec<Value>> {
+    let unreadable = || format!("cannot list `{}`", dir.display());
+    let entries = std::fs::read_dir(dir).with_context(unreadable)?;
+    let mut files: Vec<(PathBuf, u64)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let data = std::fs::metadata(&path).ok()?;
+            data.is_file().then_some((path, data.len()))
+        })
+        .collect();
+    files.sort();
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    Ok(files.iter().map(|(path, bytes)| json!({"name": name(path), "bytes": bytes})).collect())
+}
+
+/// Number of tensors in each storage type.
+fn storage(model: &Model) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for tensor in &model.tensors {
+        let name = match tensor.dtype() {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+            DType::F16 => "f16",
+        };
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+/// Bytes that one forward pass over the longest row needs besides the weights: the buffers of a
+/// block, which all blocks share, and the logits of every position.
+fn activations(model: &Model) -> usize {
+    let c = &model.config;
+    let block = 8 * c.d_model + 2 * c.kv_dim() + 3 * c.mlp_hidden_size + c.n_heads;
+    c.max_sequence_length * (block + c.embedding_size) * size_of::<f32>()
+}
+
+fn text(facts: &Value) -> String {
+    let plain = |key: &str| match &facts[key] {
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    };
+    let number = |key: &str| facts[key].as_u64().unwrap_or(0);
+    let autoregressive = facts["objective"] == json!(Objective::Autoregressive);
+    let objective = if autoregressive { "autoregressive" } else { "masked diffusion" };
+    let heads = match number("n_heads") == number("n_kv_heads") {
+        true => format!("{} heads", plain("n_heads")),
+        false => format!("{} heads, {} for keys and values", plain("n_heads"), plain("n_kv_heads")),
+    };
+    let listed = |key: &str, show: &dyn Fn(&String, &Value) -> Option<String>| {
+        let entries = facts[key].as_object().into_iter().flatten();
+        entries.filter_map(|(k, v)| show(k, v)).collect::<Vec<_>>().join(", ")
+    };
+    let token = |name: &String, token: &Value| {
+        let text = token["text"].as_str().map(|t| format!(" {t}")).unwrap_or_default();
+        token["id"].as_u64().map(|id| format!("{name} {id}{text}"))
+    };
+    let bytes = number("weight_bytes") + number("activation_bytes_of_a_full_row");
+    let available = facts["memory_available_bytes"].as_u64();
+    let available = available.map_or(String::new(), |b| format!("; {} available", units::bytes(b)));
+    let mut rows = vec![
+        ("folder", plain("folder")),
+        ("model", format!("{} ({objective})", plain("family"))),
+        (
+            "parameters",
+            format!(
+                "{} ({} without embedding and head)",
+                units::count(number("parameters")),
+                units::count(number("non_embedding_parameters"))
+            ),
+        ),
+        ("blocks", format!("{} of width {}, {heads}", plain("n_layers"), plain("d_model"))),
+        ("feed-forward", format!("{} (SwiGLU)", plain("mlp_hidden_size"))),
+        (
+            "vocabulary",
+            format!("{}, {} rows of embedding", plain("vocab_size"), plain("embedding_size")),
+        ),
+        ("longest row", format!("{} tokens", plain("max_sequence_length"))),
+        ("tokens", listed("tokens", &token)),
+        ("storage", listed("storage", &|dtype, n| Some(format!("{n} tensors in {dtype}")))),
+        (
+            "memory",
+            format!(
+                "about {} to generate at full length: weights {}, activations {}{available}",
+                units::bytes(bytes),
+                units::bytes(number("weight_bytes")),
+                units::bytes(number("activation_bytes_of_a_full_row"))
+            ),
+        ),
+    ];
+    for (i, file) in facts["files"].as_array().into_iter().flatten().enumerate() {
+        let name = file["name"].as_str().unwrap_or("?");
+        let size = units::bytes(file["bytes"].as_u64().unwrap_or(0));
+        rows.push((if i == 0 { "files" } else { "" }, format!("{name}  {size}")));
+    }
+    units::table(&rows)
+}

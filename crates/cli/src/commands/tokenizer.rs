@@ -1,0 +1,142 @@
+//! `llada tokenizer`.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, ErrorKind, Read},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use llada::tokenizer::{Kind, Tokenizer, train};
+
+use super::argument_or_stdin;
+use crate::{
+    args::{self, Apply, TokenizerKind, TokenizerTrain},
+    error::Failure,
+    locate,
+    term::{self, Term},
+};
+
+/// Bytes of text given to the trainer at once; a piece ends at the end of a line.
+const PIECE: u64 = 1 << 20;
+
+/// Runs the verb below `tokenizer`.
+pub fn run(args: args::Tokenizer, term: &Term) -> Result<()> {
+    match args {
+        args::Tokenizer::Train(args) => train_from_files(args, term),
+        args::Tokenizer::Encode(args) => encode(args),
+        args::Tokenizer::Decode(args) => decode(args),
+    }
+}
+
+/// Opens a `tokenizer.json`, or the one of a folder.
+pub fn open(path: &Path) -> Result<Tokenizer> {
+    Ok(if path.is_dir() { Tokenizer::from_dir(path)? } else { Tokenizer::from_file(path)? })
+}
+
+fn train_from_files(args: TokenizerTrain, term: &Term) -> Result<()> {
+    let kind = match args.kind {
+        TokenizerKind::Bpe => Kind::Bpe { vocab_size: args.vocab_size },
+        TokenizerKind::Char => Kind::Character { min_count: args.min_count },
+    };
+    let pieces = args.inputs.iter().flat_map(|path| Pieces::open(path));
+    let tokenizer = train(kind, pieces)?;
+    tokenizer.save_dir(&args.out)?;
+    term.note(&format!("wrote {}: {} tokens", args.out.display(), tokenizer.vocab_size()));
+    Ok(())
+}
+
+fn encode(args: Apply) -> Result<()> {
+    let tokenizer = chosen(args.tokenizer)?;
+    let ids = tokenizer.encode(&argument_or_stdin(args.input, "text")?)?;
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    term::answer(&ids.join(" "))
+}
+
+fn decode(args: Apply) -> Result<()> {
+    let tokenizer = chosen(args.tokenizer)?;
+    let text = argument_or_stdin(args.input, "token ids")?;
+    let words = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']'));
+    let ids = words.filter(|w| !w.is_empty()).map(|word| {
+        word.parse::<u32>().map_err(|_| {
+            Failure::usage(format!("`{word}` is not a token id"), "give ids such as `12 7 301`")
+        })
+    });
+    let ids = ids.collect::<Result<Vec<u32>, _>>()?;
+    term::answer(&tokenizer.decode(&ids, false)?)
+}
+
+fn chosen(path: Option<PathBuf>) -> Result<Tokenizer> {
+    match path {
+        Some(path) => open(&path),
+        None => open(&locate::model(None)?),
+    }
+}
+
+/// The text of a file in pieces of whole lines, so that a large file never is in memory at once.
+struct Pieces {
+    path: PathBuf,
+    reader: Option<BufReader<File>>,
+    failure: Option<std::io::Error>,
+}
+
+impl Pieces {
+    fn open(path: &Path) -> Self {
+        let (reader, failure) = match File::open(path) {
+            Ok(file) => (Some(BufReader::new(file)), None),
+            Err(e) => (None, Some(e)),
+        };
+        Self { path: path.to_owned(), reader, failure }
+    }
+
+    fn read(&mut self) -> std::io::Result<Option<String>> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        let mut bytes = Vec::new();
+        reader.take(PIECE).read_to_end(&mut bytes)?;
+        reader.read_until(b'\n', &mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let text = String::from_utf8(bytes);
+        text.map(Some).map_err(|_| std::io::Error::new(ErrorKind::InvalidData, "not UTF-8 text"))
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = llada::Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.read();
+        if piece.is_err() {
+            self.reader = None;
+        }
+        let error = |source| llada::Error::Io { action: "read", path: self.path.clone(), source };
+        piece.map_err(error).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_give_the_whole_file_and_end_after_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        let text = "one line\n".repeat(300_000);
+        std::fs::write(&path, &text).unwrap();
+        let pieces: Vec<String> = Pieces::open(&path).map(Result::unwrap).collect();
+        assert!(pieces.len() > 1);
+        assert!(pieces.iter().all(|p| p.ends_with('\n')));
+        assert_eq!(pieces.concat(), text);
+
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        let found: Vec<bool> = Pieces::open(&path).map(|p| p.is_err()).collect();
+        assert_eq!(found, [true]);
+        let missing = dir.path().join("none");
+        assert!(Pieces::open(&missing).map(|p| p.is_err()).eq([true]));
+    }
+}

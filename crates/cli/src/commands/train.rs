@@ -1,0 +1,184 @@
+//! `llada train`.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use llada::{
+    checkpoint,
+    config::Objective,
+    data::Shards,
+    diffusion::{Blocks, Canvas, Prompt, Sampler, generate},
+    model::MaskPredictor,
+    tokenizer::Tokenizer,
+    train::{Event, Hooks, Outcome, Recipe, Start, StepMetrics, Trainer},
+};
+use llada_kernels::{Cpu, peak};
+
+use crate::{
+    args::{Resume, Train},
+    error::{Failure, Interrupted},
+    interrupt::Flag,
+    term::{self, Term},
+    view::progress,
+};
+
+/// Longest sample, in tokens.
+const SAMPLE: usize = 64;
+
+/// Trains until the recipe's last step, or Ctrl-C.
+pub fn run(args: Train, term: &Term) -> Result<()> {
+    let args = args.normalized();
+    let recipe = read_recipe(&args)?;
+    if args.print_config {
+        return term::answer(recipe.to_toml().trim_end());
+    }
+    let dir = args.out.clone().unwrap_or_else(|| run_dir(&args.recipe));
+    let start = match args.resume {
+        None => Start::Fresh,
+        Some(Resume::At(step)) => Start::ResumeAt(step),
+        Some(_) => Start::Resume,
+    };
+    let cpu = Cpu::new(args.threads.threads)?;
+    let peak = peak::f32_flops(&cpu);
+    let mut trainer = Trainer::new(recipe, &dir, start, cpu)?;
+    introduce(&trainer, &dir, term)?;
+
+    let message = "finishing the step and saving; press Ctrl-C again to quit now";
+    let stop = Flag::listen(term, Some(message))?;
+    let view = View {
+        bar: progress::steps_bar(term, trainer.recipe().train.steps),
+        term,
+        peak,
+        every: trainer.recipe().log.every.max(1),
+        is_bound: trainer.recipe().train.objective == Objective::Diffusion,
+    };
+    let tokenizer = Tokenizer::from_dir(&trainer.recipe().data.path)?;
+    let seed = trainer.recipe().train.seed;
+    let mut sample = |predictor: &mut MaskPredictor| sample(predictor, &tokenizer, seed);
+    let outcome = trainer.run(&mut Hooks {
+        clock: &now,
+        stop: stop.get(),
+        event: &mut |event| view.show(event),
+        sample: Some(&mut sample),
+    })?;
+    view.bar.finish_and_clear();
+    match outcome {
+        Outcome::Finished => {
+            let last = dir.join(format!("checkpoints/step-{}", trainer.step()));
+            term.note(&format!("done; try `llada run --model {} \"…\"`", last.display()));
+            Ok(())
+        }
+        Outcome::Stopped => {
+            term.note(&format!("stopped at step {}; go on with `--resume`", trainer.step()));
+            Err(Interrupted.into())
+        }
+    }
+}
+
+fn read_recipe(args: &Train) -> Result<Recipe> {
+    let text = std::fs::read_to_string(&args.recipe).map_err(|e| {
+        let hint = "give the path of a recipe, such as one of those in `configs/`";
+        Failure::new(format!("cannot read `{}`: {e}", args.recipe.display()), hint)
+    })?;
+    Recipe::parse(&text, &args.overrides)
+        .with_context(|| format!("cannot use `{}`", args.recipe.display()))
+}
+
+/// `runs/NAME` for a recipe `NAME.toml`.
+fn run_dir(recipe: &Path) -> PathBuf {
+    Path::new("runs").join(recipe.file_stem().unwrap_or_default())
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn introduce(trainer: &Trainer, dir: &Path, term: &Term) -> Result<()> {
+    let config = &trainer.predictor().model().config;
+    let parameters = crate::view::units::count(config.parameters() as u64);
+    let cpu = trainer.predictor().cpu();
+    let from = match trainer.step() {
+        0 => String::new(),
+        step => format!(", from step {step}"),
+    };
+    term.note(&format!("training {parameters} parameters in {}{from}", dir.display()));
+    term.detail(&format!("kernels {}, {} threads", cpu.isa(), cpu.threads()));
+    let recipe = trainer.recipe();
+    let held_out = Shards::open(&recipe.data.path)?.meta().validation.tokens;
+    let row = recipe.data.sequence_length as u64;
+    if recipe.eval.every > 0 && held_out <= row {
+        term.warn(&format!("no validation: {held_out} held-out tokens do not fill a row of {row}"));
+    }
+    Ok(())
+}
+
+/// A text that begins where a document begins.
+fn sample(
+    predictor: &mut MaskPredictor,
+    tokenizer: &Tokenizer,
+    seed: u64,
+) -> llada::Result<String> {
+    let config = predictor.model().config.clone();
+    let special = checkpoint::special_tokens(&config, Some(tokenizer));
+    let start: Vec<u32> = special.eos.into_iter().collect();
+    let gen_length = SAMPLE.min(config.max_sequence_length.saturating_sub(start.len())).max(1);
+    let sampler = Sampler {
+        steps: gen_length,
+        gen_length,
+        temperature: 0.5,
+        seed,
+        blocks: match config.objective {
+            Objective::Diffusion => Blocks::Pure,
+            Objective::Autoregressive => Blocks::Autoregressive,
+        },
+        ..Sampler::default()
+    };
+    let mut canvases = [Canvas::new(Prompt::from(start), &sampler, &special, config.objective, 0)?];
+    generate::run(predictor, &mut canvases, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
+    tokenizer.decode(canvases[0].useful(), true)
+}
+
+/// What a person sees of a run.
+struct View<'a> {
+    bar: ProgressBar,
+    term: &'a Term,
+    peak: f64,
+    /// Steps between two lines.
+    every: u64,
+    is_bound: bool,
+}
+
+impl View<'_> {
+    fn show(&self, event: &Event<'_>) {
+        match event {
+            Event::Step(metrics) => self.step(metrics),
+            Event::Validation(found) => {
+                self.line(&progress::validation_line(found, self.is_bound));
+            }
+            Event::Sample { step, text } => {
+                let text: String = text.chars().take(200).collect();
+                self.line(&format!("sample at step {step}: {text:?}"));
+            }
+            Event::Checkpoint { path, .. } => self.line(&format!("saved {}", path.display())),
+        }
+    }
+
+    fn step(&self, metrics: &StepMetrics) {
+        self.bar.set_position(metrics.step);
+        let eta = crate::view::units::duration(metrics.seconds_left);
+        self.bar.set_message(format!("loss {:.3} · eta {eta}", metrics.loss_ema));
+        let last = metrics.step == metrics.steps;
+        if last || metrics.step.is_multiple_of(self.every) || metrics.skipped.is_some() {
+            self.line(&progress::step_line(metrics, self.peak));
+        }
+    }
+
+    fn line(&self, text: &str) {
+        progress::line(&self.bar, self.term, text);
+    }
+}

@@ -1,0 +1,49 @@
+//! Ctrl-C: finish what was begun, save, and leave with 130.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{term::Term, view::canvas::SHOW_CURSOR};
+
+/// Exit code of a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
+/// Set by the first Ctrl-C (or SIGTERM); the second one ends the program at once.
+#[derive(Debug, Clone)]
+pub struct Flag(Arc<AtomicBool>);
+
+impl Flag {
+    /// Listens from now on, and says `message` at the first Ctrl-C. There is none while a canvas is
+    /// drawn, whose lines it would displace.
+    pub fn listen(term: &Term, message: Option<&'static str>) -> Result<Self> {
+        let flag = Self(Arc::new(AtomicBool::new(false)));
+        let (seen, term) = (flag.clone(), *term);
+        ctrlc::set_handler(move || {
+            if seen.0.swap(true, Ordering::SeqCst) {
+                if term.interactive {
+                    term.draw(SHOW_CURSOR);
+                }
+                std::process::exit(INTERRUPTED);
+            }
+            if let Some(message) = message {
+                term.note(message);
+            }
+        })
+        .context("cannot listen for Ctrl-C")?;
+        Ok(flag)
+    }
+
+    /// Whether Ctrl-C was pressed.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// The flag itself, for the library's loops.
+    pub fn get(&self) -> &AtomicBool {
+        &self.0
+    }
+}

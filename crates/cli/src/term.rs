@@ -1,0 +1,161 @@
+//! The only module that writes to the terminal: answers and data to stdout, the rest to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::{Result, anyhow};
+
+use crate::error::StdoutClosed;
+
+/// How many colours the terminal behind stderr shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Colors {
+    /// None: a file, a pipe, a `dumb` terminal, or `NO_COLOR` is set.
+    None,
+    /// The sixteen that every terminal has.
+    Basic,
+    /// Any.
+    True,
+}
+
+impl Colors {
+    /// Decides from the environment: `NO_COLOR` (any value but the empty one), `TERM`, `COLORTERM`.
+    fn from_env(terminal: bool, var: impl Fn(&str) -> Option<String>) -> Self {
+        let is_set = |key: &str| var(key).is_some_and(|v| !v.is_empty());
+        if !terminal || is_set("NO_COLOR") {
+            return Self::None;
+        }
+        match var("COLORTERM").as_deref() {
+            Some("truecolor" | "24bit") => Self::True,
+            _ => Self::Basic,
+        }
+    }
+}
+
+/// How much is said on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Errors only.
+    Quiet,
+    /// Summaries and warnings.
+    Normal,
+    /// Also what was chosen and why.
+    Verbose,
+}
+
+/// What is known about stderr, and how much to write there.
+#[derive(Debug, Clone, Copy)]
+pub struct Term {
+    /// Whether stderr is a terminal that can move its cursor.
+    pub interactive: bool,
+    /// The colours of stderr.
+    pub colors: Colors,
+    /// How much to say.
+    pub level: Level,
+}
+
+impl Term {
+    /// Looks at stderr and the environment.
+    pub fn new(level: Level) -> Self {
+        let var = |key: &str| std::env::var(key).ok();
+        let dumb = var("TERM").is_some_and(|t| t == "dumb");
+        let interactive = io::stderr().is_terminal() && !dumb;
+        Self { interactive, colors: Colors::from_env(interactive, var), level }
+    }
+
+    /// Columns and rows of the terminal, asked anew each time because windows change size.
+    pub fn size(&self) -> (usize, usize) {
+        match terminal_size::terminal_size_of(io::stderr()) {
+            Some((columns, rows)) => (usize::from(columns.0).max(20), usize::from(rows.0).max(4)),
+            None => (80, 24),
+        }
+    }
+
+    /// A line of the summary, unless `--quiet`.
+    pub fn note(&self, line: &str) {
+        if self.level >= Level::Normal {
+            error_line(line);
+        }
+    }
+
+    /// A line that only `--verbose` shows.
+    pub fn detail(&self, line: &str) {
+        if self.level >= Level::Verbose {
+            error_line(line);
+        }
+    }
+
+    /// A warning, unless `--quiet`.
+    pub fn warn(&self, message: &str) {
+        self.note(&format!("warning: {message}"));
+    }
+
+    /// Drawing codes and text for the terminal behind stderr, as they are.
+    pub fn draw(&self, codes: &str) {
+        let mut stderr = io::stderr().lock();
+        let _ = stderr.write_all(codes.as_bytes()).and_then(|()| stderr.flush());
+    }
+}
+
+/// A line on stderr. A closed stderr is no reason to fail.
+pub fn error_line(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Text on stdout, followed by a newline. On a terminal, control characters that a model may have
+/// produced are shown instead of obeyed.
+pub fn answer(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let text = if stdout.is_terminal() { visible_controls(text) } else { text.to_owned() };
+    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    written.map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => anyhow!(StdoutClosed),
+        _ => anyhow!(e).context("cannot write to stdout"),
+    })
+}
+
+/// Replaces control characters, other than newline and tab, by their Unicode pictures, so that text
+/// from a model cannot command the terminal.
+pub fn visible_controls(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            _ => picture(c),
+        })
+        .collect()
+}
+
+/// The picture of a control character, and any other character as it is.
+pub fn picture(c: char) -> char {
+    match c {
+        '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
+        '\x7f' => '\u{2421}',
+        _ if c.is_control() => '\u{fffd}',
+        // Bidirectional overrides reorder everything after them.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        _ => c,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_follow_the_environment() {
+        let env = |pairs: &'static [(&str, &str)]| {
+            move |key: &str| pairs.iter().find(|p| p.0 == key).map(|p| p.1.to_owned())
+        };
+        assert_eq!(Colors::from_env(true, env(&[("COLORTERM", "truecolor")])), Colors::True);
+        assert_eq!(Colors::from_env(true, env(&[])), Colors::Basic);
+        assert_eq!(Colors::from_env(false, env(&[("COLORTERM", "truecolor")])), Colors::None);
+        assert_eq!(Colors::from_env(true, env(&[("NO_COLOR", "1")])), Colors::None);
+        assert_eq!(Colors::from_env(true, env(&[("NO_COLOR", "")])), Colors::Basic);
+    }
+
+    #[test]
+    fn escape_sequences_become_visible() {
+        assert_eq!(visible_controls("a\x1b[2Jb\n\tc\x7f\u{9b}"), "a␛[2Jb\n\tc␡\u{fffd}");
+        assert_eq!(visible_controls("\u{202e}abc"), "\u{fffd}abc");
+        assert_eq!(visible_controls("naïve 日本"), "naïve 日本");
+    }
+}

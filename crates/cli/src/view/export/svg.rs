@@ -1,0 +1,212 @@
+//! The recording as an SVG animated by its own style sheet: sharp at any size, no script, loops.
+//!
+//! Every cell keeps the place of its final text, so nothing moves while masks turn into tokens.
+//! Texts and masks that come and go together share one group and one `@keyframes` rule, so the file
+//! grows with the tokens and not with tokens times steps.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::{Film, FilmCell, escape};
+use crate::view::{
+    layout::{self, Line, Run},
+    palette,
+};
+
+const FONT: f64 = 14.0;
+/// Advance of a monospaced character at that size; `textLength` makes every font keep to it.
+const COLUMN: f64 = 8.4;
+const ROW: f64 = 20.0;
+const MARGIN: f64 = 16.0;
+/// How long the finished text stays before the loop begins again.
+const REST_MS: u64 = 3000;
+/// How long new tokens stay bold, in frames.
+const FRESH: usize = 1;
+
+/// The SVG of a film with `delay_ms` between two steps and lines of `columns` columns.
+pub fn svg(film: &Film, delay_ms: u64, columns: usize) -> String {
+    let last = |cell: &'_ FilmCell| cell.spans.last().map_or("░".into(), |s| s.text.clone());
+    let texts: Vec<String> = film.cells.iter().map(last).collect();
+    let lines = layout::lines(&texts, columns);
+    let groups = groups(film, &lines);
+    let clock = Clock { frame_ms: delay_ms.max(1), frames: film.steps as u64 };
+
+    let widest = lines.iter().flatten().map(|r| r.column + r.width).max().unwrap_or(0);
+    let width = 2.0 * MARGIN + widest.max(40) as f64 * COLUMN;
+    let height = 2.0 * MARGIN + (lines.len() + 1) as f64 * ROW;
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0} {height:.0}" width="{width:.0}" height="{height:.0}" role="img">"#
+    );
+    let _ = writeln!(out, "<title>{}</title>", escape(&film.title));
+    let _ = writeln!(out, "<style>\n{}{}</style>", style(&clock), rules(&clock, groups.keys()));
+    out.push_str("<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#12151c\"/>\n");
+    for (life, body) in &groups {
+        let _ = writeln!(out, "<g class=\"{}\">{body}</g>", life.class());
+    }
+    out.push_str(&footer(width, height));
+    out.push_str("</svg>\n");
+    out
+}
+
+/// When the members of a group are visible, and whether they are masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Life {
+    mask: bool,
+    from: usize,
+    until: Option<usize>,
+}
+
+impl Life {
+    fn name(&self) -> String {
+        let kind = if self.mask { 'm' } else { 't' };
+        let until = self.until.map_or(String::new(), |u| format!("-{u}"));
+        format!("{kind}{}{until}", self.from)
+    }
+
+    /// Visible from the first frame to the last.
+    fn is_constant(&self) -> bool {
+        self.from == 0 && self.until.is_none()
+    }
+
+    /// Without animation (reduced motion, or a viewer without CSS) the last frame is shown.
+    fn class(&self) -> String {
+        let rest = if self.until.is_some() { "past " } else { "" };
+        format!("{rest}{}", self.name())
+    }
+}
+
+/// The drawing of every life, all cells of that life together.
+fn groups(film: &Film, lines: &[Line]) -> BTreeMap<Life, String> {
+    let mut groups = BTreeMap::<Life, String>::new();
+    for (row, line) in lines.iter().enumerate() {
+        let y = MARGIN + (row as f64 + 0.75) * ROW;
+        for run in line {
+            let cell = &film.cells[run.cell];
+            for (from, until) in cell.masks() {
+                let life = Life { mask: true, from, until };
+                groups.entry(life).or_default().push_str(&mask(run, y));
+            }
+            for (i, span) in cell.spans.iter().enumerate() {
+                let life = Life { mask: false, from: span.from, until: span.until };
+                let fill = span.confidence.map_or("#9aa4b2".into(), palette::hex);
+                // An earlier text of a remasked cell is squeezed into the place of the last.
+                let text = if i + 1 == cell.spans.len() { &run.text } else { &span.text };
+                groups.entry(life).or_default().push_str(&token(run, text, y, &fill));
+            }
+        }
+    }
+    groups
+}
+
+/// The text of a run. Spaces at its ends are left out, because renderers drop them anyway.
+fn token(run: &Run, text: &str, y: f64, fill: &str) -> String {
+    let word = text.trim();
+    if word.is_empty() {
+        return String::new();
+    }
+    let lead = layout::width(&text[..text.len() - text.trim_start().len()]);
+    let width = layout::width(word).min(run.width.saturating_sub(lead)).max(1);
+    format!(
+        r#"<text x="{:.1}" y="{y:.1}" textLength="{:.1}" lengthAdjust="spacingAndGlyphs" fill="{fill}">{}</text>"#,
+        MARGIN + (run.column + lead) as f64 * COLUMN,
+        width as f64 * COLUMN,
+        escape(word),
+    )
+}
+
+/// A mask as wide as what it hides, its leading space left open so that words stay apart.
+fn mask(run: &Run, y: f64) -> String {
+    let lead = run.text.len() - run.text.trim_start_matches(' ').len();
+    let lead = if lead < run.width { lead } else { 0 };
+    format!(
+        r##"<rect x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" rx="2" fill="#3a4152"/>"##,
+        MARGIN + (run.column + lead) as f64 * COLUMN + 0.6,
+        y - 0.62 * ROW,
+        (run.width - lead) as f64 * COLUMN - 1.2,
+        0.72 * ROW,
+    )
+}
+
+/// Frames as shares of the loop.
+struct Clock {
+    frame_ms: u64,
+    frames: u64,
+}
+
+impl Clock {
+    fn total_ms(&self) -> u64 {
+        (self.frames + 1) * self.frame_ms + REST_MS
+    }
+
+    fn percent(&self, frame: usize) -> f64 {
+        100.0 * (frame as u64 * self.frame_ms) as f64 / self.total_ms() as f64
+    }
+}
+
+fn style(clock: &Clock) -> String {
+    let total = clock.total_ms();
+    let end = clock.percent(clock.frames as usize);
+    format!(
+        "text{{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;\
+         font-size:{FONT}px;white-space:pre}}\n\
+         .past{{visibility:hidden}}\n\
+         g{{animation:{total}ms step-end infinite}}\n\
+         .bar{{transform-origin:{MARGIN}px 0;animation:bar {total}ms linear infinite}}\n\
+         @keyframes bar{{0%{{transform:scaleX(0)}}{end:.3}%,100%{{transform:scaleX(1)}}}}\n\
+         @media (prefers-reduced-motion:reduce){{g,.bar{{animation:none!important}}}}\n"
+    )
+}
+
+/// One `@keyframes` rule for each life, and the class that uses it.
+fn rules<'a>(clock: &Clock, lives: impl Iterator<Item = &'a Life>) -> String {
+    let mut css = String::new();
+    for life in lives.filter(|l| !l.is_constant()) {
+        let name = life.name();
+        let _ = write!(css, ".{name}{{animation-name:{name}}}@keyframes {name}{{");
+        if life.from > 0 {
+            css.push_str("0%{visibility:hidden}");
+        }
+        let at = clock.percent(life.from);
+        if life.mask {
+            let _ = write!(css, "{at:.3}%{{visibility:visible}}");
+        } else {
+            let later = clock.percent(life.from + FRESH);
+            let _ = write!(css, "{at:.3}%{{visibility:visible;font-weight:700}}");
+            let _ = write!(css, "{later:.3}%{{font-weight:400}}");
+        }
+        match life.until {
+            Some(until) => {
+                let _ = write!(css, "{:.3}%,100%{{visibility:hidden}}", clock.percent(until));
+            }
+            None => css.push_str("100%{visibility:visible}"),
+        }
+        css.push_str("}\n");
+    }
+    css
+}
+
+/// The progress bar, and the colours of confidence from 0 to 1.
+fn footer(width: f64, height: f64) -> String {
+    let stops: String = palette::stops()
+        .map(|(x, color)| format!(r#"<stop offset="{x}" stop-color="{color}"/>"#))
+        .collect();
+    let y = height - MARGIN;
+    let ramp = 80.0;
+    let x = width - MARGIN - ramp - 8.0;
+    format!(
+        r##"<defs><linearGradient id="ramp">{stops}</linearGradient></defs>
+<rect class="bar" x="{MARGIN}" y="{:.1}" width="{:.1}" height="2" fill="#9aa4b2"/>
+<rect x="{x:.1}" y="{:.1}" width="{ramp}" height="6" rx="3" fill="url(#ramp)"/>
+<text x="{:.1}" y="{:.1}" text-anchor="end" style="font-size:10px" fill="#9aa4b2">confidence 0</text>
+<text x="{:.1}" y="{:.1}" style="font-size:10px" fill="#9aa4b2">1</text>
+"##,
+        y - 4.0,
+        (x - 110.0 - MARGIN).max(20.0),
+        y - 6.0,
+        x - 6.0,
+        y + 0.5,
+        x + ramp + 4.0,
+        y + 0.5,
+    )
+}

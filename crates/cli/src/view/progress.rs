@@ -1,0 +1,152 @@
+//! Progress on stderr: bars on a terminal, lines elsewhere.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use llada::train::{Skip, StepMetrics, Validation};
+
+use super::units;
+use crate::term::{Level, Term};
+
+/// A bar over bytes; invisible off a terminal and with `--quiet`.
+pub fn bytes_bar(term: &Term) -> ProgressBar {
+    bar(term, 0, "{bar:30} {bytes}/{total_bytes} · {msg} · eta {eta}")
+}
+
+/// A bar over steps; invisible off a terminal and with `--quiet`.
+pub fn steps_bar(term: &Term, steps: u64) -> ProgressBar {
+    bar(term, steps, "{bar:30} {pos}/{len} · {msg}")
+}
+
+/// One line that is written over; invisible off a terminal and with `--quiet`.
+pub fn status_line(term: &Term) -> ProgressBar {
+    bar(term, 0, "{wide_msg}")
+}
+
+fn bar(term: &Term, length: u64, template: &str) -> ProgressBar {
+    let visible = term.interactive && term.level > Level::Quiet;
+    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸ ");
+    ProgressBar::with_draw_target(Some(length), target).with_style(style)
+}
+
+/// Writes a line above `bar`, or alone where the bar is invisible.
+pub fn line(bar: &ProgressBar, term: &Term, text: &str) {
+    if bar.is_hidden() { term.note(text) } else { bar.println(text) }
+}
+
+/// One training step, with the machine's peak in FLOP/s to compare its speed with.
+pub fn step_line(m: &StepMetrics, peak: f64) -> String {
+    let digits = m.steps.to_string().len();
+    let mut parts = vec![
+        format!(
+            "step {:0digits$}/{} ({:.2}%)",
+            m.step,
+            m.steps,
+            100.0 * m.step as f64 / m.steps.max(1) as f64
+        ),
+        format!("loss {:.3}", m.loss),
+        format!("mean {:.3}", m.loss_ema),
+        format!("lr {:.1e}", m.learning_rate),
+        format!("gnorm {:.2}", m.grad_norm),
+        format!("dt {}", units::duration(m.seconds)),
+        format!("{} tok/s", units::thousands(m.tokens_per_second as u64)),
+    ];
+    if peak > 0.0 {
+        parts.push(format!("{:.0}% of peak", 100.0 * m.flops / m.seconds / peak));
+    }
+    parts.push(format!("eta {}", units::duration(m.seconds_left)));
+    match m.skipped {
+        Some(Skip::NotFinite) => parts.push("skipped: not finite".into()),
+        Some(Skip::Spike) => parts.push("skipped: gradient spike".into()),
+        None => {}
+    }
+    parts.join(" | ")
+}
+
+/// One measurement on held-out text; `is_bound` says that the loss is an upper bound.
+pub fn validation_line(v: &Validation, is_bound: bool) -> String {
+    let kind = if is_bound { "nll bound" } else { "nll" };
+    format!(
+        "validation at step {}: {kind} {:.4} ± {:.4} nats/token | {:.4} bits/byte",
+        v.step, v.nll, v.standard_error, v.bits_per_byte
+    )
+}
+
+/// What a generation has done so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Generation {
+    /// Steps done and in all.
+    pub step: (usize, usize),
+    /// Block under way, from 1, and blocks in all.
+    pub block: (usize, usize),
+    /// Forward passes.
+    pub nfe: usize,
+    /// Tokens committed.
+    pub committed: usize,
+    /// Time since the first forward pass began.
+    pub elapsed: Duration,
+}
+
+/// One line about a generation under way.
+pub fn generation_line(g: &Generation) -> String {
+    let seconds = g.elapsed.as_secs_f64().max(1e-9);
+    let left = seconds / g.step.0 as f64 * g.step.1.saturating_sub(g.step.0) as f64;
+    let mut parts = vec![format!("step {}/{}", g.step.0, g.step.1)];
+    if g.block.1 > 1 {
+        parts.push(format!("block {}/{}", g.block.0, g.block.1));
+    }
+    parts.extend([
+        format!("{} NFE", g.nfe),
+        format!("{:.1} tok/forward", g.committed as f64 / g.nfe.max(1) as f64),
+        format!("{:.1} tok/s", g.committed as f64 / seconds),
+        format!("eta {}", units::duration(left)),
+    ]);
+    parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_training_line_names_every_number() {
+        let metrics = StepMetrics {
+            step: 120,
+            steps: 5000,
+            loss: 3.9123,
+            loss_ema: 3.88,
+            learning_rate: 4e-4,
+            grad_norm: 0.812,
+            skipped: None,
+            length: 256,
+            tokens: 32768,
+            total_tokens: 0,
+            seconds: 0.812,
+            tokens_per_second: 40350.2,
+            flops: 0.812 * 37e9,
+            seconds_left: 3960.0,
+        };
+        let expected = "step 0120/5000 (2.40%) | loss 3.912 | mean 3.880 | lr 4.0e-4 | gnorm 0.81 \
+                        | dt 812ms | 40,350 tok/s | 37% of peak | eta 1h06m";
+        assert_eq!(step_line(&metrics, 100e9), expected);
+        let skipped = StepMetrics { skipped: Some(Skip::Spike), ..metrics };
+        assert!(step_line(&skipped, 0.0).ends_with("eta 1h06m | skipped: gradient spike"));
+    }
+
+    #[test]
+    fn the_generation_line_survives_the_first_step() {
+        let g = Generation {
+            step: (0, 8),
+            block: (1, 2),
+            nfe: 0,
+            committed: 0,
+            elapsed: Duration::ZERO,
+        };
+        let line = generation_line(&g);
+        let expected = "step 0/8 · block 1/2 · 0 NFE · 0.0 tok/forward · 0.0 tok/s · eta ?";
+        assert_eq!(line, expected);
+    }
+}

@@ -1,0 +1,79 @@
+//! The program as a person meets it: streams, exit codes, messages, files.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod pipeline;
+mod replay;
+mod usage;
+
+use std::{path::Path, process::Output, sync::OnceLock};
+
+use assert_cmd::Command;
+
+/// `llada` with arguments, in `dir`, shielded from the caller's environment.
+fn llada(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("llada").unwrap();
+    command.current_dir(dir).args(args).env("LLADA_THREADS", "1");
+    for key in ["LLADA_MODEL", "NO_COLOR", "COLORTERM"] {
+        command.env_remove(key);
+    }
+    command
+}
+
+/// Runs it; the exit code, stdout and stderr.
+fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    outcome(llada(dir, args).output().unwrap())
+}
+
+fn outcome(output: Output) -> (i32, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A folder with a text, a tokenizer, shards and a tiny model trained on them, made once with the
+/// program itself.
+fn trained() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    FOLDER
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = folder.path();
+            let story = |i: usize| format!("the cat {i} sat & <slept> \u{2014} 日本.<|endoftext|>");
+            std::fs::write(dir.join("text.txt"), (0..40).map(story).collect::<String>()).unwrap();
+            std::fs::write(dir.join("recipe.toml"), RECIPE).unwrap();
+            for line in [
+                "tokenizer train text.txt --kind char --out tok",
+                "data prepare text.txt --tokenizer tok --out data --validation 0.2",
+                "train recipe.toml --out run",
+            ] {
+                let args: Vec<&str> = line.split(' ').collect();
+                let (code, stdout, stderr) = run(dir, &args);
+                assert_eq!((code, stdout.as_str()), (0, ""), "{line}: {stderr}");
+            }
+            folder
+        })
+        .path()
+}
+
+const RECIPE: &str = r#"
+[model]
+d_model = 32
+n_layers = 1
+n_heads = 2
+[data]
+path = "data"
+sequence_length = 32
+[train]
+steps = 4
+batch_size = 2
+checkpoint_every = 2
+[eval]
+every = 4
+rows = 2
+draws = 1
+[log]
+every = 2
+sample_every = 4
+"#;
+
+/// The model of [`trained`].
+const MODEL: &str = "run/checkpoints/step-4";

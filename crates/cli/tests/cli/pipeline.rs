@@ -1,0 +1,173 @@
+//! From a text to an answer, through every verb.
+
+use serde_json::Value;
+
+use crate::{MODEL, llada, outcome, run, trained};
+
+#[test]
+fn the_answer_alone_is_on_stdout() {
+    let dir = trained();
+    let args = ["run", "--model", MODEL, "-n", "8", "--seed", "7", "the cat"];
+    let (code, answer, stderr) = run(dir, &args);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(answer.ends_with('\n'));
+    assert!(stderr.contains("8 NFE · 1.0 tok/forward"), "{stderr}");
+    assert!(stderr.contains("of 8 canvas tokens") && stderr.contains("seed 7"), "{stderr}");
+    assert!(!stderr.contains('\x1b'), "{stderr:?}");
+
+    let quiet = run(dir, &[&args[..], &["--quiet"]].concat());
+    assert_eq!(quiet, (0, answer.clone(), String::new()));
+    let no_color = llada(dir, &args).env("NO_COLOR", "1").output().unwrap();
+    assert_eq!(outcome(no_color).1, answer);
+    let from_stdin = llada(dir, &args[..7]).write_stdin("the cat\n").output().unwrap();
+    assert_eq!(outcome(from_stdin).1, answer);
+    let dash = [&args[..7], &["-"]].concat();
+    assert_eq!(outcome(llada(dir, &dash).write_stdin("the cat").output().unwrap()).1, answer);
+}
+
+#[test]
+fn watching_without_a_terminal_writes_no_drawing_codes() {
+    let args = ["run", "--model", MODEL, "-n", "4", "--watch", "the"];
+    let (code, stdout, stderr) = run(trained(), &args);
+    assert_eq!(code, 0);
+    assert!(!stdout.contains('\x1b') && !stderr.contains('\x1b'), "{stderr:?}");
+    assert!(stderr.contains("not a terminal"), "{stderr}");
+}
+
+#[test]
+fn json_carries_text_tokens_and_summary() {
+    let args = ["run", "-m", MODEL, "-n", "8", "--block-length", "4", "--steps", "4", "--json"];
+    let (code, stdout, _) = run(trained(), &[&args[..], &["the"]].concat());
+    assert_eq!(code, 0);
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(answer["text"].is_string() && answer["tokens"].is_array());
+    let summary = &answer["summary"];
+    assert_eq!((&summary["nfe"], &summary["canvas_tokens"]), (&4.into(), &8.into()));
+    assert_eq!(summary["sampler"]["blocks"], "semi-autoregressive");
+    assert!(summary["sampler"]["seed"].is_u64());
+}
+
+#[test]
+fn many_prompts_give_the_answers_of_each_alone() {
+    let dir = trained();
+    std::fs::write(dir.join("prompts.txt"), "the cat\nsat\n").unwrap();
+    let common = ["run", "-m", MODEL, "-n", "6", "--json", "--seed", "1"];
+    let (code, stdout, stderr) = run(dir, &[&common[..], &["--prompts", "prompts.txt"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let answers: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 2);
+    for (answer, prompt) in answers.iter().zip(["the cat", "sat"]) {
+        let (_, alone, _) = run(dir, &[&common[..], &[prompt]].concat());
+        let alone: Value = serde_json::from_str(&alone).unwrap();
+        assert_eq!(answer["tokens"], alone["tokens"]);
+        assert_eq!(answer["summary"]["prompt"], prompt);
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_explained() {
+    let base = ["run", "-m", MODEL];
+    let cases: [(&[&str], &str, &str); 3] = [
+        (&["-n", "10", "--block-length", "4"], "does not divide", "--gen-length 8 or 12"),
+        (&["-n", "1000"], "do not fit a row of 32", "--gen-length 31 or less"),
+        (&["-n", "8", "--block-length", "4", "--steps", "3"], "shared equally", "--steps 2 or 4"),
+    ];
+    for (flags, message, hint) in cases {
+        let (code, stdout, stderr) = run(trained(), &[&base[..], flags, &["t"]].concat());
+        assert_eq!((code, stdout.as_str()), (1, ""), "{flags:?}");
+        assert!(stderr.contains(message) && stderr.contains(hint), "{stderr}");
+    }
+}
+
+#[test]
+fn training_reports_steps_and_can_be_resumed() {
+    let dir = trained();
+    let (code, stdout, stderr) = run(dir, &["train", "recipe.toml", "--out", "again"]);
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    for part in ["step 2/4 (50.00%) | loss ", "% of peak", "nll bound", "sample at step 4", "saved"]
+    {
+        assert!(stderr.contains(part), "{part} is missing in\n{stderr}");
+    }
+    let (code, _, stderr) = run(dir, &["train", "recipe.toml", "--out", "again"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("hint: ") && stderr.contains("--resume"), "{stderr}");
+
+    let args = ["train", "recipe.toml", "--out", "again", "--resume", "step-2", "train.steps=6"];
+    let (code, _, stderr) = run(dir, &args);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("from step 2") && stderr.contains("step 6/6"), "{stderr}");
+    let (code, _, stderr) =
+        run(dir, &["train", "recipe.toml", "--out", "again", "--resume=step-99"]);
+    assert_eq!(code, 1, "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_and_exits_with_130() {
+    let dir = trained();
+    let endless = ["train", "recipe.toml", "--out", "endless", "train.steps=100000000"];
+    let quiet = ["eval.every=0", "log.sample_every=0", "train.checkpoint_every=0"];
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("llada"))
+        .args(endless.iter().chain(&quiet))
+        .current_dir(dir)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let metrics = dir.join("endless/metrics.jsonl");
+    while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert!(child.try_wait().unwrap().is_none(), "training ended by itself");
+    }
+    let id = child.id().to_string();
+    let sent = std::process::Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(sent.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(dir.join("endless/checkpoints")).unwrap().count(), 1);
+}
+
+#[test]
+fn show_describes_the_model() {
+    let dir = trained();
+    let (code, stdout, stderr) = run(dir, &["show", MODEL]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for part in ["masked diffusion", "<|mdm_mask|>", "model.safetensors", "tensors in f32"] {
+        assert!(stdout.contains(part), "{part} is missing in\n{stdout}");
+    }
+    let (_, stdout, _) = run(dir, &["show", MODEL, "--json"]);
+    let facts: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(facts["d_model"], 32);
+    let (all, inner) = (&facts["parameters"], &facts["non_embedding_parameters"]);
+    assert!(all.as_u64().unwrap() > inner.as_u64().unwrap());
+}
+
+#[test]
+fn the_tokenizer_goes_there_and_back() {
+    let dir = trained();
+    let text = "the cat \u{2014} 日本";
+    let (code, ids, _) = run(dir, &["tokenizer", "encode", "-t", "tok", text]);
+    assert_eq!(code, 0);
+    let mut back = llada(dir, &["tokenizer", "decode", "-t", "tok/tokenizer.json"]);
+    assert_eq!(outcome(back.write_stdin(ids).output().unwrap()).1, format!("{text}\n"));
+    let (code, stdout, stderr) = run(dir, &["tokenizer", "decode", "-t", "tok", "1 x 2"]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.contains("`x` is not a token id"), "{stderr}");
+    let (code, _, stderr) = run(dir, &["tokenizer", "train", "none.txt", "--out", "t2"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("none.txt"), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    use std::process::Stdio;
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("llada"))
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}
