@@ -1,5 +1,4 @@
 //! The program `llada`: parse, run, exit.
-#![forbid(unsafe_code)]
 // In a program, `pub` says that other modules may use an item.
 #![allow(unreachable_pub)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
