@@ -14,4 +14,4 @@ pub mod tokenizer;
 pub mod train;
 
 pub(crate) use error::io;
-pub use error::{Error, Result};
+pub use error::{Error, Result, io_hint};
