@@ -68,6 +68,9 @@ pub struct ModelArg {
     pub model: Option<PathBuf>,
 }
 
+/// Most threads that can be asked for: more than machines have cores, and few enough to start.
+const MAX_THREADS: i64 = 1024;
+
 /// The threads to compute with.
 #[derive(Debug, Args)]
 pub struct Threads {
@@ -77,9 +80,10 @@ pub struct Threads {
         value_name = "N",
         default_value_t = 0,
         env = "LLADA_THREADS",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u16).range(..=MAX_THREADS)
     )]
-    pub threads: usize,
+    pub threads: u16,
 }
 
 /// `llada run`.
@@ -133,10 +137,10 @@ pub struct SamplerArgs {
     #[arg(long, value_name = "STRATEGY", value_parser = parse::<Remasking>)]
     pub remasking: Option<Remasking>,
     /// Factor on the Gumbel noise; 0 takes the most probable token [default: 0]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f64>,
     /// Weight of classifier-free guidance; above 0 it doubles the work [default: 0]
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
     pub cfg_scale: Option<f32>,
     /// Never choose the end-of-text token
     #[arg(long)]
@@ -145,7 +149,7 @@ pub struct SamplerArgs {
     #[arg(long)]
     pub confidence_eos_eot_inf: bool,
     /// Seed of all random draws [default: drawn, and printed]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
 }
 

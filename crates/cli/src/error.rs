@@ -1,6 +1,13 @@
 //! Failures as a person reads them: `error: …`, what caused it, one hint; and the exit code.
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt,
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+};
+
+use clap::error::ErrorKind;
 
 use crate::term;
 
@@ -42,6 +49,22 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Runs `command`; a panic in it becomes a failure like any other. Those of dependencies that the
+/// library catches and turns into errors leave no trace on stderr. `RUST_BACKTRACE` brings back
+/// Rust's own messages.
+pub fn without_panics(command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        panic::set_hook(Box::new(move |info| *last() = info.to_string()));
+    }
+    panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
+        let message = format!("a fault of the program: {}", last());
+        let hint = "please report it, with the command and this message";
+        Err(Failure::new(message, hint).into())
+    })
+}
+
 /// Prints the failure to stderr and gives its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<StdoutClosed>() {
@@ -55,9 +78,34 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if usage { 2 } else { 1 })
 }
 
+/// Prints what clap says: help to stdout, a wrong command line in the form of all other errors.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Help that nobody reads to its end is no failure.
+        let _ = error.print();
+    } else {
+        term::error_line(&render_usage(&error.to_string()));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Clap's message with one hint: its own `tip:`, or the way to the help.
+fn render_usage(message: &str) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    let mut hint = "`--help` lists what can be given".to_owned();
+    for line in message.lines().filter(|line| !line.trim().is_empty()) {
+        match line.trim_start().strip_prefix("tip: ") {
+            Some(tip) => hint = tip.to_owned(),
+            None if line.starts_with("For more information") => {}
+            None => lines.push(line),
+        }
+    }
+    format!("{}\n  hint: {hint}", lines.join("\n"))
+}
+
 /// The lines that [`report`] prints.
 fn render(error: &anyhow::Error) -> String {
-    let mut last = error.to_string();
+    let mut last = error.to_string().trim_end().to_owned();
     let mut lines = vec![format!("error: {last}")];
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Many messages already end with their cause.
@@ -78,6 +126,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return Some(failure.hint.clone());
         }
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return llada::io_hint(io).map(Into::into);
+        }
         cause.downcast_ref::<llada::Error>()?.hint()
     })
 }
@@ -97,7 +148,39 @@ mod tests {
     fn a_cause_already_in_the_message_is_not_repeated() {
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
         let error = Err::<(), _>(source).context("cannot read `x`: no such file").unwrap_err();
-        assert_eq!(render(&error), "error: cannot read `x`: no such file");
+        let expected = "error: cannot read `x`: no such file\n  hint: check the spelling";
+        assert!(render(&error).starts_with(expected), "{}", render(&error));
+    }
+
+    #[test]
+    fn a_wrong_command_line_has_one_hint() {
+        let text = "error: unexpected argument\n\n  tip: a similar argument exists: '--x'\n\n\
+                    Usage: llada run\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            render_usage(text),
+            "error: unexpected argument\nUsage: llada run\n  hint: a similar argument exists: '--x'"
+        );
+        assert!(
+            render_usage("error: no\n").ends_with("\n  hint: `--help` lists what can be given")
+        );
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_with_a_hint() {
+        let previous = panic::take_hook();
+        let error = without_panics(|| panic!("oh")).unwrap_err();
+        panic::set_hook(previous);
+        let lines = render(&error);
+        assert!(lines.starts_with("error: a fault of the program"), "{lines}");
+        assert!(lines.contains("\n  hint: please report it"), "{lines}");
+    }
+
+    #[test]
+    fn errors_of_the_system_have_a_hint() {
+        let error = Err::<(), _>(std::io::Error::from(std::io::ErrorKind::StorageFull))
+            .context("cannot write `x`")
+            .unwrap_err();
+        assert!(render(&error).contains("\n  hint: free some space"), "{}", render(&error));
     }
 
     #[test]

@@ -16,9 +16,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return error::usage(&error),
+    };
     let term = term::Term::new(cli.level());
-    match commands::run(cli.command, &term) {
+    match error::without_panics(|| commands::run(cli.command, &term)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error::report(&error),
     }

@@ -1,7 +1,7 @@
 //! Everything that can go wrong in the library, one enum: each variant says what, where, and
 //! [`Error::hint`] how to mend it.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use crate::{
     chat::ChatError,
@@ -78,17 +78,32 @@ impl Error {
             Self::Data(e) => e.hint(),
             Self::Train(e) => e.hint(),
             Self::Kernel(_) => None,
-            Self::Io { source, .. } => match source.kind() {
-                std::io::ErrorKind::StorageFull => {
-                    Some("free some space on that disk, or write elsewhere".into())
-                }
-                std::io::ErrorKind::PermissionDenied => {
-                    Some("check the permissions of that path".into())
-                }
-                _ => None,
-            },
+            // A folder without it was never prepared, or is not the one that was.
+            Self::Io { path, source, .. }
+                if path.ends_with("meta.json") && source.kind() == ErrorKind::NotFound =>
+            {
+                Some(
+                    "give a folder of shards as `data.path`, or make one with `llada data prepare`"
+                        .into(),
+                )
+            }
+            Self::Io { source, .. } => io_hint(source).map(Into::into),
         }
     }
+}
+
+/// What the user can do about an error of the system.
+pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        ErrorKind::NotFound => "check the spelling of the path, and that its folder exists",
+        ErrorKind::NotADirectory => "a part of that path is a file: choose another folder",
+        ErrorKind::IsADirectory => "give a file, not a folder",
+        ErrorKind::PermissionDenied => "check the permissions of that path",
+        ErrorKind::ReadOnlyFilesystem => "that disk cannot be written: choose another folder",
+        ErrorKind::StorageFull => "free some space on that disk, or write elsewhere",
+        ErrorKind::InvalidData => "give text in UTF-8: `iconv -t utf-8` converts others",
+        _ => return None,
+    })
 }
 
 /// Turns an I/O error into [`Error::Io`] with the path and what was tried.

@@ -63,4 +63,4 @@ pub mod tokenizer;
 pub mod train;
 
 pub(crate) use error::io;
-pub use error::{Error, Result};
+pub use error::{Error, Result, io_hint};

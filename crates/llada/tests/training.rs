@@ -110,6 +110,27 @@ fn lines(path: &Path) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn impossible_sizes_are_named_as_in_the_recipe() {
+    let bench = Bench::new();
+    let error = bench.trainer("run", bench.recipe(&["model.d_model=15"]), Start::Fresh, 1);
+    assert!(error.unwrap_err().to_string().starts_with("`model.d_model` is `15`"));
+}
+
+#[test]
+fn a_run_is_not_resumed_with_another_model() {
+    let bench = Bench::new();
+    let mut first =
+        bench.trainer("run", bench.recipe(&["train.steps=4"]), Start::Fresh, 1).unwrap();
+    run(&mut first, u64::MAX).0.unwrap();
+    drop(first);
+    let other = bench.recipe(&["model.d_model=32"]);
+    let error = bench.trainer("run", other, Start::Resume, 1).unwrap_err();
+    assert!(matches!(error, Error::Train(TrainError::OtherModel { key: "model.d_model", .. })));
+    assert!(error.hint().unwrap().contains("`model.d_model=16`"), "{error}");
+    assert!(bench.trainer("run", bench.recipe(&["optim.lr=1e-3"]), Start::Resume, 1).is_ok());
+}
+
+#[test]
 fn a_killed_and_resumed_run_ends_with_the_same_bits_for_any_threads() {
     let bench = Bench::new();
     let mut whole = bench.trainer("whole", bench.recipe(&[]), Start::Fresh, 1).unwrap();

@@ -10,7 +10,7 @@ use crate::{args::Doctor, locate, term, view::units};
 
 /// Prints the findings as text, or as JSON.
 pub fn run(args: Doctor) -> Result<()> {
-    let findings = findings(args.threads.threads)?;
+    let findings = findings(args.threads.threads.into())?;
     if args.json {
         return term::answer(&serde_json::to_string_pretty(&findings)?);
     }

@@ -112,7 +112,7 @@ impl Session {
         let model = checkpoint::load(&dir)?;
         tokenizer.check(&model.config)?;
         let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-        let cpu = Cpu::new(args.threads.threads)?;
+        let cpu = Cpu::new(args.threads.threads.into())?;
         term.detail(&format!(
             "{}: {} parameters, loaded in {}; kernels {}, {} threads",
             dir.display(),

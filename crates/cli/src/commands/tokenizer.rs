@@ -63,6 +63,10 @@ fn decode(args: Apply) -> Result<()> {
         })
     });
     let ids = ids.collect::<Result<Vec<u32>, _>>()?;
+    if let Some(id) = ids.iter().find(|id| tokenizer.token(**id).is_none()) {
+        let hint = format!("the tokenizer has {} entries", tokenizer.vocab_size());
+        return Err(Failure::new(format!("no token has the id {id}"), hint).into());
+    }
     term::answer(&tokenizer.decode(&ids, false)?)
 }
 

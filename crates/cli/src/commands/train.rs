@@ -10,7 +10,6 @@ use indicatif::ProgressBar;
 use llada::{
     checkpoint,
     config::Objective,
-    data::Shards,
     diffusion::{Blocks, Canvas, Prompt, Sampler, generate},
     model::MaskPredictor,
     tokenizer::Tokenizer,
@@ -42,10 +41,10 @@ pub fn run(args: Train, term: &Term) -> Result<()> {
         Some(Resume::At(step)) => Start::ResumeAt(step),
         Some(_) => Start::Resume,
     };
-    let cpu = Cpu::new(args.threads.threads)?;
+    let cpu = Cpu::new(args.threads.threads.into())?;
     let peak = peak::f32_flops(&cpu);
     let mut trainer = Trainer::new(recipe, &dir, start, cpu)?;
-    introduce(&trainer, &dir, term)?;
+    introduce(&trainer, &dir, term);
 
     let message = "finishing the step and saving; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, Some(message))?;
@@ -98,7 +97,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
-fn introduce(trainer: &Trainer, dir: &Path, term: &Term) -> Result<()> {
+fn introduce(trainer: &Trainer, dir: &Path, term: &Term) {
     let config = &trainer.predictor().model().config;
     let parameters = crate::view::units::count(config.parameters() as u64);
     let cpu = trainer.predictor().cpu();
@@ -108,13 +107,6 @@ fn introduce(trainer: &Trainer, dir: &Path, term: &Term) -> Result<()> {
     };
     term.note(&format!("training {parameters} parameters in {}{from}", dir.display()));
     term.detail(&format!("kernels {}, {} threads", cpu.isa(), cpu.threads()));
-    let recipe = trainer.recipe();
-    let held_out = Shards::open(&recipe.data.path)?.meta().validation.tokens;
-    let row = recipe.data.sequence_length as u64;
-    if recipe.eval.every > 0 && held_out <= row {
-        term.warn(&format!("no validation: {held_out} held-out tokens do not fill a row of {row}"));
-    }
-    Ok(())
 }
 
 /// A text that begins where a document begins.

@@ -49,6 +49,8 @@ fn wrong_usage_is_exit_code_2_and_leaves_stdout_empty() {
         "run --steps many x",
         "run --blocks spiral x",
         "run --prompts p.txt",
+        "run --threads 100000 x",
+        "run --seed -1 x",
         "run --quiet --verbose x",
         "train",
         "train recipe.toml --resume somewhere",
@@ -63,6 +65,10 @@ fn wrong_usage_is_exit_code_2_and_leaves_stdout_empty() {
         let expected = if line.starts_with("tokenizer") { 1 } else { 2 };
         assert_eq!((code, stdout.as_str()), (expected, ""), "{line}: {stderr}");
         assert!(!stderr.is_empty(), "{line}");
+        if !line.is_empty() {
+            assert!(stderr.starts_with("error: "), "{line}: {stderr}");
+            assert_eq!(stderr.matches("  hint: ").count(), 1, "{line}: {stderr}");
+        }
     }
 }
 

@@ -64,12 +64,15 @@ impl TokenizerError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Missing { .. } => "fetch `tokenizer.json` of the checkpoint, or train one",
+            Self::Missing { .. } => {
+                "fetch the checkpoint's `tokenizer.json`, or train one with `llada tokenizer train`"
+            }
             Self::File { .. } => "fetch the file again, or save it with the `tokenizers` library",
             Self::Vocabulary { .. } => "use the tokenizer that belongs to the checkpoint",
             Self::Special { .. } => "remove it from the text",
             Self::Size { .. } => "ask for a larger vocabulary, or for a character tokenizer",
-            Self::Apply { .. } | Self::NoText => return None,
+            Self::NoText => "give text files that are not empty",
+            Self::Apply { .. } => return None,
         };
         Some(hint.into())
     }

@@ -80,6 +80,16 @@ pub enum TrainError {
         /// What differs.
         reason: String,
     },
+    /// The recipe describes another model than the checkpoint holds.
+    #[error("`{key}` is `{found}`, but this run was started with `{expected}`")]
+    OtherModel {
+        /// The key.
+        key: &'static str,
+        /// Its value in the recipe.
+        found: String,
+        /// Its value in the checkpoint.
+        expected: String,
+    },
     /// Too many steps in a row were not finite.
     #[error(
         "stopped at step {step}: the loss or its gradient was not finite {times} times in a row"
@@ -121,6 +131,9 @@ impl TrainError {
             }
             Self::OtherData { .. } => {
                 "give the same `data.path`, or start a new run with `model.init_from`".into()
+            }
+            Self::OtherModel { key, expected, .. } => {
+                format!("resume with `{key}={expected}`, or start a new run in another folder")
             }
             Self::Diverged { last: Some(path), .. } => format!(
                 "lower `optim.lr` and resume; the last good checkpoint is `{}`",

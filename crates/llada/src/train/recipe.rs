@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{TrainError, keys, schedule::Schedule};
 use crate::{
     Result,
-    config::{Family, ModelConfig, Objective, SpecialTokens},
+    config::{ConfigError, Family, ModelConfig, Objective, SpecialTokens},
 };
 
 /// All that decides a run. Two runs of the same recipe on the same data give the same weights.
@@ -293,8 +293,12 @@ impl Recipe {
             objective: self.train.objective,
             tokens,
         };
-        config.check()?;
-        Ok(config)
+        match config.check() {
+            Err(ConfigError::Value { key, found, expected }) => {
+                Err(TrainError::Value { key: format!("model.{key}"), found, expected }.into())
+            }
+            checked => Ok(checked.map(|()| config)?),
+        }
     }
 
     /// Rows of one micro-batch.

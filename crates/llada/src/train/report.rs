@@ -28,7 +28,7 @@ pub fn render(metrics: &str, recipe: &str) -> String {
     let rate = Chart {
         title: "Learning rate",
         x: "step",
-        y: "learning rate",
+        y: "factor on the update",
         series: vec![("rate", curve(&train, "learning_rate"))],
     };
     let norm = Chart {
@@ -67,9 +67,9 @@ const HEAD: &str = "<!doctype html>
 @media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--paper:#16181c;--s0:#5d6b7d;--s1:#6cb6f5;--s2:#f59a5f}}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:56rem;margin:auto;padding:1.5rem}
-figure{margin:2rem 0}figcaption{font-weight:600}
-svg{width:100%;height:auto;font-size:12px}svg text{fill:var(--ink)}
-.grid{stroke:var(--line)}.s{fill:none;stroke-width:2}
+figure{margin:2rem 0}figcaption{font-weight:600}figcaption small{font-weight:400;opacity:.75}
+svg{width:100%;height:auto;font-size:12px;overflow:visible}svg text{fill:var(--ink)}
+.grid{stroke:var(--line)}.s{fill:none;stroke-width:2;stroke-linecap:round;stroke-linejoin:round}
 .s0{stroke:var(--s0)}.s1{stroke:var(--s1);stroke-dasharray:none}.s2{stroke:var(--s2);stroke-dasharray:7 3}
 table{border-collapse:collapse}th,td{padding:.2rem .8rem;text-align:right;border-bottom:1px solid var(--line)}
 pre{overflow:auto;border:1px solid var(--line);padding:1rem}
@@ -80,7 +80,7 @@ fn summary(train: Option<&Value>, validation: Option<&Value>) -> String {
     let mut parts = Vec::new();
     if let Some(line) = train {
         let step = format!("step {} of {}", line["step"], line["steps"]);
-        parts.extend([step, format!("{} tokens", line["total_tokens"])]);
+        parts.extend([step, format!("{} tokens", millions(line["total_tokens"].as_f64()))]);
         parts.extend(line["loss_ema"].as_f64().map(|x| format!("smoothed loss {x:.4}")));
     }
     if let Some(line) = validation {
@@ -88,6 +88,15 @@ fn summary(train: Option<&Value>, validation: Option<&Value>) -> String {
         parts.extend(line["bits_per_byte"].as_f64().map(|x| format!("{x:.4} bits per byte")));
     }
     format!("<p>{}</p>\n", parts.join(" · "))
+}
+
+/// A count that may have many digits, such as `2.29 million`.
+fn millions(count: Option<f64>) -> String {
+    match count {
+        Some(n) if n >= 1e6 => format!("{:.2} million", n / 1e6),
+        Some(n) => format!("{n}"),
+        None => "?".into(),
+    }
 }
 
 /// Every validation as text: what the curves show, for readers that see no curves.
@@ -144,9 +153,10 @@ impl Chart<'_> {
         let y = |v: f64| top + (ys.1 - v) / (ys.1 - ys.0) * height;
 
         let mut svg = format!(
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {} {}\" role=\"img\" \
+            "<figure><figcaption>{} <small>{}</small></figcaption><svg viewBox=\"0 0 {} {}\" role=\"img\" \
              aria-label=\"{}\">\n",
             self.title,
+            self.y,
             SIZE.0,
             SIZE.1,
             self.description()
@@ -162,6 +172,7 @@ impl Chart<'_> {
             );
         }
         let base = top + height;
+        let _ = writeln!(svg, "<path class=\"grid\" d=\"M{left} {base:.1}h{width}\"/>");
         for (tick, label) in ticks(xs) {
             let _ = writeln!(
                 svg,
@@ -177,7 +188,8 @@ impl Chart<'_> {
             let path: Vec<String> =
                 thin(points).iter().map(|p| format!("{:.1} {:.1}", x(p.0), y(p.1))).collect();
             if !path.is_empty() {
-                let _ = writeln!(svg, "<path class=\"s s{class}\" d=\"M{}\"/>", path.join("L"));
+                // The last stroke has no length: it makes a single point a dot.
+                let _ = writeln!(svg, "<path class=\"s s{class}\" d=\"M{}h0\"/>", path.join("L"));
             }
             let at = left + 10.0 + 150.0 * i as f64;
             let _ = writeln!(
@@ -191,14 +203,10 @@ impl Chart<'_> {
         }
         let _ = writeln!(
             svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text><text x=\"{:.1}\" \
-             y=\"{:.1}\">{}</text></svg></figure>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text></svg></figure>",
             left + width,
             SIZE.1 - 4.0,
             self.x,
-            left + 6.0,
-            top + 10.0,
-            self.y
         );
         svg
     }
@@ -277,6 +285,8 @@ mod tests {
         );
         let page = render(&metrics, "[data]\npath = \"<a>\"\n");
         assert_eq!(page.matches("<svg").count(), 3, "no chart without points");
+        assert!(page.contains("d=\"M64.0 "), "curves begin at the left");
+        assert_eq!([Some(9.0), Some(2_288_028.0), None].map(millions), ["9", "2.29 million", "?"]);
         assert!(page.contains("step 3000 of 3000") && page.contains("&lt;a&gt;"));
         assert!(page.contains("<td>1.5000</td>"));
         assert!(!page.contains("NaN") && !page.contains("http"));

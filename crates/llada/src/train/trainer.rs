@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Result, checkpoint,
-    config::Objective,
+    config::{ModelConfig, Objective},
     data::{Shards, Windows},
     diffusion::loss,
     io,
@@ -83,8 +83,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Prepares a run of `recipe` in the folder `run_dir`. When resuming, sizes and weights come
-    /// from the checkpoint; the rest of the recipe is taken as given, so that a run can be
+    /// Prepares a run of `recipe` in the folder `run_dir`. When resuming, weights come from
+    /// the checkpoint, whose sizes the recipe must repeat; the rest of the recipe is taken as given, so that a run can be
     /// lengthened or its learning rate changed.
     pub fn new(recipe: Recipe, run_dir: &Path, start: Start, cpu: Cpu) -> Result<Self> {
         let shards = Shards::open(&recipe.data.path)?;
@@ -107,6 +107,7 @@ impl Trainer {
         let state = match found {
             Some((state, dir)) => {
                 state.check_data(shards.dir(), shards.meta())?;
+                check_sizes(&recipe, &model.config)?;
                 optimizer.load(&model, &dir.join("optimizer.safetensors"))?;
                 state
             }
@@ -310,6 +311,37 @@ fn check(recipe: &Recipe, model: &Model, shards: &Shards) -> Result<()> {
     Windows::new(shards.train(), length, recipe.train.seed)?;
     if recipe.eval.every > 0 {
         Windows::new(shards.validation(), length, recipe.train.seed)?;
+    }
+    Ok(())
+}
+
+/// Refuses to resume a checkpoint of other sizes than the recipe asks for. A model that was
+/// continued from another checkpoint has that one's sizes, whatever the recipe says.
+fn check_sizes(recipe: &Recipe, model: &ModelConfig) -> Result<()> {
+    if recipe.model.init_from.is_some() {
+        return Ok(());
+    }
+    let asked = recipe.model_config(model.vocab_size, model.tokens)?;
+    let sizes = |c: &ModelConfig| {
+        [
+            ("model.d_model", c.d_model.to_string()),
+            ("model.n_layers", c.n_layers.to_string()),
+            ("model.n_heads", c.n_heads.to_string()),
+            ("model.n_kv_heads", c.n_kv_heads.to_string()),
+            ("model.mlp_hidden_size", c.mlp_hidden_size.to_string()),
+            ("model.weight_tying", c.weight_tying.to_string()),
+            ("model.rope_theta", c.rope_theta.to_string()),
+            ("model.rms_norm_eps", c.rms_norm_eps.to_string()),
+            ("model.qkv_bias", c.qkv_bias.to_string()),
+            ("model.qk_norm", c.qk_norm.to_string()),
+            ("model.scale_logits", c.scale_logits.to_string()),
+            ("model.input_emb_norm", c.input_emb_norm.to_string()),
+        ]
+    };
+    for ((key, found), (_, expected)) in sizes(&asked).into_iter().zip(sizes(model)) {
+        if found != expected {
+            return Err(TrainError::OtherModel { key, found, expected }.into());
+        }
     }
     Ok(())
 }

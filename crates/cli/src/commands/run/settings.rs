@@ -54,8 +54,34 @@ pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> R
         seed: args.seed.unwrap_or_else(drawn_seed),
         ..base
     };
-    sampler.check().map_err(llada::Error::from)?;
+    unused(args, &sampler)?;
+    sampler.check().map_err(|e| {
+        let hint = e.hint().unwrap_or_else(|| "see `llada run --help`".into());
+        Failure::usage(e.to_string(), hint)
+    })?;
     Ok(sampler)
+}
+
+/// Refuses what was asked for and would have no effect in the layout.
+fn unused(args: &SamplerArgs, sampler: &Sampler) -> Result<(), Failure> {
+    let blocks = sampler.blocks;
+    let refuse = |flag: &str, why: &str| {
+        let message = format!("`{flag}` has no meaning in the layout `{blocks}`, {why}");
+        let hint = format!("leave out `{flag}`, or choose another layout with `--blocks`");
+        Err(Failure::usage(message, hint))
+    };
+    match blocks {
+        Blocks::Pure if args.block_length.is_some_and(|n| n != sampler.gen_length) => {
+            refuse("--block-length", "whose one block is the response")
+        }
+        Blocks::Autoregressive if args.block_length.is_some_and(|n| n != 1) => {
+            refuse("--block-length", "whose blocks are single tokens")
+        }
+        Blocks::Autoregressive if args.steps.is_some_and(|n| n != sampler.gen_length) => {
+            refuse("--steps", "which takes one step for each token")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The default length, or the largest that fits into `room` and is a whole number of blocks.
@@ -111,6 +137,34 @@ mod tests {
         assert!(sampler(&long, &config, &[vec![1]]).is_err());
         let odd = SamplerArgs { gen_length: Some(9), block_length: Some(4), ..args() };
         assert!(sampler(&odd, &config, &[vec![1]]).is_err());
+    }
+
+    #[test]
+    fn flags_without_effect_are_refused() {
+        let config = config();
+        for (blocks, block_length, steps) in [
+            (Blocks::Pure, Some(4), None),
+            (Blocks::Autoregressive, Some(4), None),
+            (Blocks::Autoregressive, None, Some(4)),
+        ] {
+            let given = SamplerArgs {
+                blocks: Some(blocks),
+                block_length,
+                steps,
+                gen_length: Some(8),
+                ..args()
+            };
+            let error = sampler(&given, &config, &[vec![1]]).unwrap_err();
+            assert!(error.to_string().contains("has no meaning"), "{error}");
+        }
+        let agreeing = SamplerArgs {
+            blocks: Some(Blocks::Autoregressive),
+            block_length: Some(1),
+            steps: Some(8),
+            gen_length: Some(8),
+            ..args()
+        };
+        assert!(sampler(&agreeing, &config, &[vec![1]]).is_ok());
     }
 
     #[test]

@@ -155,6 +155,13 @@ mod tests {
     }
 
     #[test]
+    fn in_the_svg_no_rule_outweighs_the_animations_of_the_lives() {
+        let svg = svg(&film(), 200, 60);
+        assert!(svg.contains("\ng{animation:") && svg.contains(".t1-2{animation-name:t1-2}"));
+        assert!(!svg.contains("g[") && !svg.contains("#g"), "{svg}");
+    }
+
+    #[test]
     fn texts_are_escaped_in_both_exports() {
         let film = film();
         for export in [html(&film, 200), svg(&film, 200, 60)] {

@@ -15,8 +15,15 @@ use crate::view::{
 const FONT: f64 = 14.0;
 /// Advance of a monospaced character at that size; `textLength` makes every font keep to it.
 const COLUMN: f64 = 8.4;
-const ROW: f64 = 20.0;
-const MARGIN: f64 = 16.0;
+const ROW: f64 = 22.0;
+const MARGIN: f64 = 20.0;
+/// Height of the progress bar and the legend.
+const FOOTER: f64 = 34.0;
+/// The card, its edge (which sets it off from a dark page), masks, and the prompt.
+const CARD: &str = "#12151c";
+const EDGE: &str = "#30363d";
+const MASK: &str = "#3a4152";
+const GIVEN: &str = "#9aa4b2";
 /// How long the finished text stays before the loop begins again.
 const REST_MS: u64 = 3000;
 /// How long new tokens stay bold, in frames.
@@ -32,7 +39,7 @@ pub fn svg(film: &Film, delay_ms: u64, columns: usize) -> String {
 
     let widest = lines.iter().flatten().map(|r| r.column + r.width).max().unwrap_or(0);
     let width = 2.0 * MARGIN + widest.max(40) as f64 * COLUMN;
-    let height = 2.0 * MARGIN + (lines.len() + 1) as f64 * ROW;
+    let height = 2.0 * MARGIN + lines.len() as f64 * ROW + FOOTER;
     let mut out = String::new();
     let _ = writeln!(
         out,
@@ -40,7 +47,12 @@ pub fn svg(film: &Film, delay_ms: u64, columns: usize) -> String {
     );
     let _ = writeln!(out, "<title>{}</title>", escape(&film.title));
     let _ = writeln!(out, "<style>\n{}{}</style>", style(&clock), rules(&clock, groups.keys()));
-    out.push_str("<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#12151c\"/>\n");
+    let _ = writeln!(
+        out,
+        r#"<rect x="0.5" y="0.5" width="{:.0}" height="{:.0}" rx="10" fill="{CARD}" stroke="{EDGE}"/>"#,
+        width - 1.0,
+        height - 1.0,
+    );
     for (life, body) in &groups {
         let _ = writeln!(out, "<g class=\"{}\">{body}</g>", life.class());
     }
@@ -89,7 +101,7 @@ fn groups(film: &Film, lines: &[Line]) -> BTreeMap<Life, String> {
             }
             for (i, span) in cell.spans.iter().enumerate() {
                 let life = Life { mask: false, from: span.from, until: span.until };
-                let fill = span.confidence.map_or("#9aa4b2".into(), palette::hex);
+                let fill = span.confidence.map_or(GIVEN.into(), palette::hex);
                 // An earlier text of a remasked cell is squeezed into the place of the last.
                 let text = if i + 1 == cell.spans.len() { &run.text } else { &span.text };
                 groups.entry(life).or_default().push_str(&token(run, text, y, &fill));
@@ -120,7 +132,7 @@ fn mask(run: &Run, y: f64) -> String {
     let lead = run.text.len() - run.text.trim_start_matches(' ').len();
     let lead = if lead < run.width { lead } else { 0 };
     format!(
-        r##"<rect x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" rx="2" fill="#3a4152"/>"##,
+        r##"<rect x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" rx="2" fill="{MASK}"/>"##,
         MARGIN + (run.column + lead) as f64 * COLUMN + 0.6,
         y - 0.62 * ROW,
         (run.width - lead) as f64 * COLUMN - 1.2,
@@ -144,13 +156,15 @@ impl Clock {
     }
 }
 
+/// The rule for all groups is the weakest there can be, because each life's class adds its
+/// `animation-name` to it.
 fn style(clock: &Clock) -> String {
     let total = clock.total_ms();
     let end = clock.percent(clock.frames as usize);
     format!(
         "text{{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;\
          font-size:{FONT}px;white-space:pre}}\n\
-         .past{{visibility:hidden}}\n\
+         .past{{visibility:hidden}}.legend text{{font-size:11px}}\n\
          g{{animation:{total}ms step-end infinite}}\n\
          .bar{{transform-origin:{MARGIN}px 0;animation:bar {total}ms linear infinite}}\n\
          @keyframes bar{{0%{{transform:scaleX(0)}}{end:.3}%,100%{{transform:scaleX(1)}}}}\n\
@@ -186,27 +200,27 @@ fn rules<'a>(clock: &Clock, lives: impl Iterator<Item = &'a Life>) -> String {
     css
 }
 
-/// The progress bar, and the colours of confidence from 0 to 1.
+/// The progress bar above the legend: prompt, mask, and the colours of confidence from 0 to 1.
 fn footer(width: f64, height: f64) -> String {
     let stops: String = palette::stops()
         .map(|(x, color)| format!(r#"<stop offset="{x}" stop-color="{color}"/>"#))
         .collect();
-    let y = height - MARGIN;
-    let ramp = 80.0;
-    let x = width - MARGIN - ramp - 8.0;
+    let (y, right) = (height - MARGIN, width - MARGIN);
+    let (bar, track) = (y - 22.0, width - 2.0 * MARGIN);
+    let (ramp, at) = (y - 7.0, right - 91.0);
     format!(
         r##"<defs><linearGradient id="ramp">{stops}</linearGradient></defs>
-<rect class="bar" x="{MARGIN}" y="{:.1}" width="{:.1}" height="2" fill="#9aa4b2"/>
-<rect x="{x:.1}" y="{:.1}" width="{ramp}" height="6" rx="3" fill="url(#ramp)"/>
-<text x="{:.1}" y="{:.1}" text-anchor="end" style="font-size:10px" fill="#9aa4b2">confidence 0</text>
-<text x="{:.1}" y="{:.1}" style="font-size:10px" fill="#9aa4b2">1</text>
+<rect x="{MARGIN}" y="{bar:.1}" width="{track:.1}" height="2" rx="1" fill="{EDGE}"/>
+<rect class="bar" x="{MARGIN}" y="{bar:.1}" width="{track:.1}" height="2" rx="1" fill="{GIVEN}"/>
+<g class="legend" fill="{GIVEN}"><text x="{MARGIN}" y="{y:.1}">prompt</text>
+<rect x="{:.1}" y="{:.1}" width="14" height="10" rx="2" fill="{MASK}"/><text x="{:.1}" y="{y:.1}">masked</text>
+<text x="{:.1}" y="{y:.1}" text-anchor="end">confidence 0</text>
+<rect x="{at:.1}" y="{ramp:.1}" width="80" height="6" rx="3" fill="url(#ramp)"/>
+<text x="{right:.1}" y="{y:.1}" text-anchor="end">1</text></g>
 "##,
-        y - 4.0,
-        (x - 110.0 - MARGIN).max(20.0),
-        y - 6.0,
-        x - 6.0,
-        y + 0.5,
-        x + ramp + 4.0,
-        y + 0.5,
+        MARGIN + 58.0,
+        y - 9.0,
+        MARGIN + 78.0,
+        at - 6.0,
     )
 }
