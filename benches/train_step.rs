@@ -49,8 +49,7 @@ fn ours() -> Result<()> {
     let (rows, length, vocab) = (duel::size("batch")?, duel::size("length")?, config.vocab_size);
     let mask = vocab as u32 - 1;
     let mut stream = Stream::new(0, Purpose::Masking, 0);
-    let ids: Vec<u32> =
-        (0..rows * length).map(|_| stream.below(u64::from(mask)) as u32).collect();
+    let ids: Vec<u32> = (0..rows * length).map(|_| stream.below(u64::from(mask)) as u32).collect();
     let starts: Vec<usize> = (0..=rows).map(|row| row * length).collect();
     let model = Model::init(config, 0)?;
     let mut gradients = Gradients::zeros(&model);

@@ -53,8 +53,8 @@ impl Side {
     /// A PyTorch peer. `LLADA_PYTHON` names the interpreter; `benches/peers/setup.sh` makes one.
     pub fn torch(name: &str, mode: &str, sizes: &Sizes<'_>) -> Result<Self> {
         let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers");
-        let python = std::env::var("LLADA_PYTHON")
-            .unwrap_or_else(|_| format!("{peers}/venv/bin/python"));
+        let python =
+            std::env::var("LLADA_PYTHON").unwrap_or_else(|_| format!("{peers}/venv/bin/python"));
         let mut command = Command::new(python);
         command.arg(format!("{peers}/torch_llada.py")).arg(mode);
         Self::start(name, command, sizes)
