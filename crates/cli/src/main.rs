@@ -8,6 +8,7 @@ mod commands;
 mod error;
 mod interrupt;
 mod locate;
+mod session;
 mod term;
 mod view;
 

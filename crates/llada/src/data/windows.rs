@@ -12,6 +12,7 @@ use crate::{
 pub struct Windows<'a> {
     split: &'a Split,
     length: usize,
+    count: u64,
     seed: u64,
 }
 
@@ -22,12 +23,18 @@ impl<'a> Windows<'a> {
             let (split, tokens) = (split.name(), split.tokens());
             return Err(DataError::TooShort { split, tokens, length }.into());
         }
-        Ok(Self { split, length, seed })
+        Ok(Self { split, length, count: split.tokens() / length as u64, seed })
     }
 
-    /// Windows in the split; what is left over at its end is not used.
+    /// The windows of the first `tokens` tokens only, at least one: little text, repeated often.
+    pub fn first(mut self, tokens: u64) -> Self {
+        self.count = self.count.min((tokens / self.length as u64).max(1));
+        self
+    }
+
+    /// Windows to read; what is left over at the end of the split is not used.
     pub fn count(&self) -> u64 {
-        self.split.tokens() / self.length as u64
+        self.count
     }
 
     /// The window that row `row` of the run is.

@@ -97,11 +97,14 @@ pub struct Data {
     pub sequence_length: usize,
     /// Probability that a batch is cut to a length drawn from 1 to `sequence_length` (paper: 1 %).
     pub random_length: f64,
+    /// Train on the first so many tokens only, to study repeated data; 0 takes all.
+    pub unique_tokens: u64,
 }
 
 impl Default for Data {
     fn default() -> Self {
-        Self { path: PathBuf::new(), sequence_length: 256, random_length: 0.01 }
+        let path = PathBuf::new();
+        Self { path, sequence_length: 256, random_length: 0.01, unique_tokens: 0 }
     }
 }
 
@@ -386,7 +389,7 @@ impl Recipe {
                 "at least 1",
             ),
             (
-                not_negative(train.spike_factor),
+                train.spike_factor == 0.0 || train.spike_factor > 1.0,
                 "train.spike_factor",
                 train.spike_factor.to_string(),
                 "0, or above 1",

@@ -185,6 +185,10 @@ impl Trainer {
         let Recipe { train, optim, data, .. } = &self.recipe;
         let step = self.state.step;
         let windows = Windows::new(self.shards.train(), data.sequence_length, train.seed)?;
+        let windows = match data.unique_tokens {
+            0 => windows,
+            tokens => windows.first(tokens),
+        };
         let rows = StepRows::new(&self.recipe, windows, self.mask, step);
         let (mut total, mut predicted, mut nll) = (0.0, 0, Vec::new());
         self.gradients.clear();

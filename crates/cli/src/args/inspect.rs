@@ -1,0 +1,66 @@
+//! The flags of the verbs that look: `replay`, `show`, `doctor`, `completions`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::Threads;
+
+/// `llada replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The recording, from `llada run --trace`
+    pub file: PathBuf,
+    /// Write a file instead of playing
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub export: Option<Export>,
+    /// The file to write; without it, stdout
+    #[arg(short, long, value_name = "OUT", requires = "export")]
+    pub out: Option<PathBuf>,
+    /// Tokenizer of the model, to read characters that span several tokens
+    #[arg(short, long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Milliseconds between two steps
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    pub delay: u64,
+    /// Columns of a line of the SVG
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(10..))]
+    pub width: u16,
+}
+
+/// What a recording can become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Export {
+    /// A page with a slider, for a browser.
+    Html,
+    /// An animated picture, for a README.
+    Svg,
+}
+
+/// `llada show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Folder of the checkpoint; without it, the model that comes with the program
+    #[arg(value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
+    pub model: Option<PathBuf>,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `llada doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub threads: Threads,
+}
+
+/// `llada completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}

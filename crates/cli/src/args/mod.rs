@@ -1,0 +1,109 @@
+//! The command line: every verb and every flag, once.
+
+mod data;
+mod inspect;
+mod run;
+mod tokenizer;
+mod train;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::term::Level;
+
+pub use data::{Data, Prepare};
+pub use inspect::{Completions, Doctor, Export, Replay, Show};
+pub use run::{Preset, Run, SamplerArgs};
+pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
+pub use train::{Resume, Train};
+
+/// Masked-diffusion language models: train, generate, look inside.
+#[derive(Debug, Parser)]
+#[command(name = "llada", version, max_term_width = 100, disable_help_flag = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    quiet: bool,
+    /// Also say what was chosen and why
+    #[arg(short, long, global = true, help_heading = "Output")]
+    verbose: bool,
+    // Clap's own flag prints a second, longer form where an enum's values are documented.
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::HelpShort, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+impl Cli {
+    /// How much to say on stderr.
+    pub fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Normal,
+        }
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Generate text: the answer on stdout, nothing else
+    Run(Run),
+    /// Train a model from a recipe
+    Train(Train),
+    /// Prepare text for training
+    #[command(subcommand)]
+    Data(Data),
+    /// Train a tokenizer, or apply one
+    #[command(subcommand)]
+    Tokenizer(Tokenizer),
+    /// Play a recorded canvas, or export it as HTML or SVG
+    Replay(Replay),
+    /// Describe a model: architecture, sizes, tokens, files, memory
+    Show(Show),
+    /// Describe this machine: instructions, threads, memory, speed
+    Doctor(Doctor),
+    /// Print the completion script of a shell
+    Completions(Completions),
+}
+
+/// The checkpoint to use.
+#[derive(Debug, Args)]
+pub struct ModelArg {
+    /// Folder of the checkpoint; without it, the model that comes with the program
+    #[arg(short, long, value_name = "DIR", env = "LLADA_MODEL", hide_env_values = true)]
+    pub model: Option<PathBuf>,
+}
+
+/// Most threads that can be asked for: more than machines have cores, and few enough to start.
+const MAX_THREADS: i64 = 1024;
+
+/// The threads to compute with.
+#[derive(Debug, Args)]
+pub struct Threads {
+    /// Threads to compute with; 0 is one for each core
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        env = "LLADA_THREADS",
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u16).range(..=MAX_THREADS)
+    )]
+    pub threads: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

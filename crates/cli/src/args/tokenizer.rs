@@ -1,0 +1,55 @@
+//! The flags of `llada tokenizer`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `llada tokenizer`.
+#[derive(Debug, Subcommand)]
+pub enum Tokenizer {
+    /// Train a tokenizer on text files
+    Train(TokenizerTrain),
+    /// Text to token ids
+    Encode(Apply),
+    /// Token ids to text
+    Decode(Apply),
+}
+
+/// `llada tokenizer train`.
+#[derive(Debug, Args)]
+pub struct TokenizerTrain {
+    /// Text files
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// What a token is
+    #[arg(long, value_enum, default_value_t = TokenizerKind::Bpe)]
+    pub kind: TokenizerKind,
+    /// Entries of the vocabulary, special tokens included (`bpe` only)
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub vocab_size: usize,
+    /// Times that a character must occur to be a token (`char` only)
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub min_count: u64,
+    /// Folder for `tokenizer.json`
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenizerKind {
+    /// Byte-pair encoding.
+    Bpe,
+    /// One token for each character.
+    Char,
+}
+
+/// `llada tokenizer encode` and `decode`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The text, or the ids; `-` or nothing reads stdin
+    pub input: Option<String>,
+    /// The tokenizer: a `tokenizer.json`, or a folder with one; without it, the shipped model's
+    #[arg(short, long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+}

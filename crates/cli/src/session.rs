@@ -1,0 +1,89 @@
+//! A model ready to be used: what every verb that runs one needs.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::Result;
+use llada::{
+    chat::{Message, Template},
+    checkpoint,
+    config::{ModelConfig, Objective, SpecialTokens},
+    diffusion::{Canvas, Prompt, Sampler},
+    model::MaskPredictor,
+    tokenizer::Tokenizer,
+};
+use llada_kernels::Cpu;
+
+use crate::{locate, term::Term, view::units};
+
+/// A model with its tokenizer and chat template.
+pub struct Session {
+    /// Name of the model's folder.
+    pub name: String,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, or LLaDA's where it has none.
+    pub template: Template,
+    /// Its special tokens.
+    pub special: SpecialTokens,
+    /// The model on the processor.
+    pub predictor: MaskPredictor,
+}
+
+impl Session {
+    /// Loads the model in `model`, or the one that comes with the program; 0 `threads` is one for
+    /// each core.
+    pub fn open(model: Option<&Path>, threads: usize, term: &Term) -> Result<Self> {
+        let dir = locate::model(model)?;
+        let tokenizer = Tokenizer::from_dir(&dir)?;
+        let template = Template::from_dir(&dir)?;
+        let begun = Instant::now();
+        let model = checkpoint::load(&dir)?;
+        tokenizer.check(&model.config)?;
+        let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
+        let cpu = Cpu::new(threads)?;
+        term.detail(&format!(
+            "{}: {} parameters, loaded in {}; kernels {}, {} threads",
+            dir.display(),
+            units::count(model.config.parameters() as u64),
+            units::duration(begun.elapsed().as_secs_f64()),
+            cpu.isa(),
+            cpu.threads()
+        ));
+        let name = dir.canonicalize().unwrap_or(dir);
+        let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let predictor = MaskPredictor::new(model, cpu)?;
+        Ok(Self { name, tokenizer, template, special, predictor })
+    }
+
+    /// Sizes and options of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.predictor.model().config
+    }
+
+    /// What the model was trained to do.
+    pub fn objective(&self) -> Objective {
+        self.config().objective
+    }
+
+    /// The tokens of a text that is to be continued as it is; an empty text is the beginning of a
+    /// document, where training has an end of text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match text.is_empty() {
+            true => Ok(self.special.eos.into_iter().collect()),
+            false => Ok(self.tokenizer.encode(text)?),
+        }
+    }
+
+    /// The tokens of a conversation, up to where the assistant's next message begins.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let text = self.template.render(messages, true)?;
+        Ok(self.tokenizer.encode(&text)?)
+    }
+
+    /// A canvas after `tokens`; `row` is its number in the run, which addresses its random draws.
+    pub fn canvas(&self, tokens: Vec<u32>, sampler: &Sampler, row: u64) -> Result<Canvas> {
+        let prompt = Prompt::from(tokens);
+        let canvas = Canvas::new(prompt, sampler, &self.special, self.objective(), row);
+        Ok(canvas.map_err(llada::Error::from)?)
+    }
+}
