@@ -8,7 +8,7 @@ use crate::{
     checkpoint::CheckpointError,
     config::ConfigError,
     data::DataError,
-    diffusion::{SamplerError, trace::TraceError},
+    diffusion::{SamplerError, likelihood::LikelihoodError, trace::TraceError},
     model::ModelError,
     tokenizer::TokenizerError,
     train::TrainError,
@@ -40,6 +40,9 @@ pub enum Error {
     /// A sampler's settings contradict each other or the model.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// An answer or a text cannot be scored.
+    #[error(transparent)]
+    Likelihood(#[from] LikelihoodError),
     /// A trace cannot be read.
     #[error(transparent)]
     Trace(#[from] TraceError),
@@ -74,6 +77,7 @@ impl Error {
             Self::Tokenizer(e) => e.hint(),
             Self::Chat(e) => e.hint(),
             Self::Sampler(e) => e.hint(),
+            Self::Likelihood(e) => e.hint(),
             Self::Trace(e) => e.hint(),
             Self::Data(e) => e.hint(),
             Self::Train(e) => e.hint(),

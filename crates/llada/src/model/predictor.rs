@@ -1,5 +1,7 @@
 //! A model on a processor: logits for sampling, losses and gradients for training.
 
+use std::ops::Range;
+
 use llada_kernels::{
     Cpu,
     attention::Rows,
@@ -93,12 +95,38 @@ impl MaskPredictor {
         logits: &mut Vec<f32>,
     ) -> Result<()> {
         self.hidden(batch, wanted, Keep::Nothing)?;
+        logits.resize(wanted.len() * self.model.config.embedding_size, 0.0);
+        self.project(0..wanted.len(), logits)
+    }
+
+    /// The same logits as [`logits`](Self::logits), handed to `visit` for at most `most` positions
+    /// at a time, so that no buffer of all positions × vocabulary exists. `visit` gets the part of
+    /// `wanted` that its logits [part, embedding_size] belong to.
+    pub fn logits_in_parts(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        most: usize,
+        visit: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.hidden(batch, wanted, Keep::Nothing)?;
+        let mut logits = Vec::new();
+        for start in (0..wanted.len()).step_by(most.max(1)) {
+            let part = start..wanted.len().min(start.saturating_add(most.max(1)));
+            logits.resize(part.len() * self.model.config.embedding_size, 0.0);
+            self.project(part.clone(), &mut logits)?;
+            visit(part, &mut logits)?;
+        }
+        Ok(())
+    }
+
+    /// Logits of the wanted positions numbered `part`, from what [`hidden`](Self::hidden) left.
+    fn project(&self, part: Range<usize>, logits: &mut [f32]) -> Result<()> {
         let config = &self.model.config;
-        let (vocab, d) = (config.embedding_size, config.d_model);
-        logits.resize(wanted.len() * vocab, 0.0);
+        let (vocab, d, n) = (config.embedding_size, config.d_model, part.len());
         let head = self.model.tensors[self.layout.head_or_tied()].view();
-        let hidden = &self.memory.hidden;
-        linear::forward(&self.cpu, hidden, head, None, wanted.len(), vocab, d, logits, Out::Write)?;
+        let hidden = &self.memory.hidden[part.start * d..part.end * d];
+        linear::forward(&self.cpu, hidden, head, None, n, vocab, d, logits, Out::Write)?;
         if config.scale_logits {
             logits.iter_mut().for_each(|l| *l *= config.logit_scale());
         }

@@ -1,4 +1,4 @@
-//! Estimating the likelihood of an answer (Eq. 6, Alg. 3): how many of its tokens to mask.
+//! How many tokens of an answer to mask in each noisy copy of it.
 
 /// Numbers of answer tokens to mask in each of `rows` noisy copies of an answer of `answer_length`
 /// tokens (`forward_process` of the reference). They are spread evenly around the circle 1..=L

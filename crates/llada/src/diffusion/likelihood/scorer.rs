@@ -1,0 +1,132 @@
+//! What a model has to be shown to score a pair.
+
+use std::collections::HashMap;
+
+use super::{Draws, LikelihoodError, Pair, Settings, rows::Row, tally::Samples};
+use crate::{
+    Result,
+    config::{ModelConfig, Objective, SpecialTokens},
+};
+
+/// How a model's likelihood is had.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scorer {
+    /// The mask token of a diffusion model; `None` for a causal one.
+    mask: Option<u32>,
+    /// Stands for an empty prompt of a causal model.
+    start: Option<u32>,
+    guided: bool,
+    limit: usize,
+    vocabulary: usize,
+}
+
+impl Scorer {
+    pub(super) fn new(
+        config: &ModelConfig,
+        special: &SpecialTokens,
+        cfg_scale: f32,
+    ) -> Result<Self> {
+        if !cfg_scale.is_finite() || cfg_scale < 0.0 {
+            return Err(LikelihoodError::CfgScale(cfg_scale).into());
+        }
+        let guided = cfg_scale > 0.0;
+        let mask = match config.objective {
+            Objective::Diffusion => Some(special.mask.ok_or(LikelihoodError::NoMask)?),
+            Objective::Autoregressive if guided => {
+                return Err(LikelihoodError::CausalGuidance(cfg_scale).into());
+            }
+            Objective::Autoregressive => None,
+        };
+        let (limit, vocabulary) = (config.max_sequence_length, config.embedding_size);
+        Ok(Self { mask, start: special.eos, guided, limit, vocabulary })
+    }
+
+    pub(super) fn is_autoregressive(&self) -> bool {
+        self.mask.is_none()
+    }
+
+    pub(super) fn check(&self, pair: &Pair) -> Result<()> {
+        if pair.answer.is_empty() {
+            return Err(LikelihoodError::EmptyAnswer.into());
+        }
+        let causal_start = self.is_autoregressive() && pair.prompt.is_empty();
+        if causal_start && self.start.is_none() {
+            return Err(LikelihoodError::NoStart.into());
+        }
+        let found = pair.prompt.len() + usize::from(causal_start) + pair.answer.len();
+        if found > self.limit {
+            return Err(LikelihoodError::TooLong { found, limit: self.limit }.into());
+        }
+        let outside = |token: &&u32| **token as usize >= self.vocabulary;
+        if let Some(&token) = pair.prompt.iter().chain(&pair.answer).find(outside) {
+            return Err(LikelihoodError::TokenOutside { token, vocabulary: self.vocabulary }.into());
+        }
+        Ok(())
+    }
+
+    /// The different rows that a pair needs, and its samples. A short answer has fewer different
+    /// noisy copies than samples; each is computed once.
+    pub(super) fn rows(
+        &self,
+        number: usize,
+        pair: &Pair,
+        settings: &Settings,
+        draws: &mut dyn Draws,
+    ) -> (Vec<Row>, Samples) {
+        if self.is_autoregressive() {
+            return (vec![self.causal_row(pair)], Samples::exact());
+        }
+        let length = pair.answer.len();
+        let mut known: HashMap<Vec<usize>, usize> = HashMap::new();
+        let mut rows = Vec::new();
+        let mut samples = Samples::new(settings.batch_size);
+        for iteration in 0..settings.mc_num / settings.batch_size {
+            for masked in draws.masked(number, iteration, length, settings.batch_size) {
+                let weight = length as f64 / masked.len().max(1) as f64;
+                let row = *known.entry(masked).or_insert_with_key(|masked| {
+                    rows.push(self.noisy_row(pair, masked));
+                    rows.len() - 1
+                });
+                samples.push(row, weight);
+            }
+        }
+        (rows, samples)
+    }
+
+    /// Prompt and answer, the latter's tokens at `masked` replaced by masks.
+    pub(super) fn noisy_row(&self, pair: &Pair, masked: &[usize]) -> Row {
+        // A scorer of a causal model makes no noisy rows.
+        let mask = self.mask.unwrap_or_default();
+        let prompt = pair.prompt.len();
+        let mut tokens = [pair.prompt.as_slice(), &pair.answer].concat();
+        masked.iter().for_each(|&i| tokens[prompt + i] = mask);
+        let unconditional = self.guided.then(|| {
+            let mut tokens = tokens.clone();
+            tokens[..prompt].fill(mask);
+            tokens
+        });
+        Row {
+            tokens,
+            unconditional,
+            positions: masked.iter().map(|i| prompt + i).collect(),
+            targets: masked.iter().map(|&i| pair.answer[i]).collect(),
+        }
+    }
+
+    /// Prompt and answer without its last token, each token of the answer predicted from the one
+    /// before.
+    pub(super) fn causal_row(&self, pair: &Pair) -> Row {
+        let mut tokens = pair.prompt.clone();
+        if tokens.is_empty() {
+            tokens.extend(self.start);
+        }
+        let first = tokens.len() - 1;
+        tokens.extend_from_slice(&pair.answer[..pair.answer.len() - 1]);
+        Row {
+            positions: (first..tokens.len()).collect(),
+            tokens,
+            unconditional: None,
+            targets: pair.answer.clone(),
+        }
+    }
+}
