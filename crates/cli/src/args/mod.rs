@@ -3,6 +3,7 @@
 mod data;
 mod inspect;
 mod run;
+mod score;
 mod tokenizer;
 mod train;
 
@@ -15,6 +16,7 @@ use crate::term::Level;
 pub use data::{Data, Prepare};
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use run::{Preset, Run, SamplerArgs};
+pub use score::Score;
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 
@@ -53,6 +55,8 @@ impl Cli {
 pub enum Command {
     /// Generate text: the answer on stdout, nothing else
     Run(Run),
+    /// Score answers, or text: how probable a model finds them
+    Score(Score),
     /// Train a model from a recipe
     Train(Train),
     /// Prepare text for training

@@ -5,6 +5,7 @@ mod data;
 mod doctor;
 mod replay;
 mod run;
+mod score;
 mod show;
 mod tokenizer;
 mod train;
@@ -19,6 +20,7 @@ use crate::{args::Command, error::Failure, term::Term};
 pub fn run(command: Command, term: &Term) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, term),
+        Command::Score(args) => score::run(args, term),
         Command::Train(args) => train::run(args, term),
         Command::Data(args) => data::run(args, term),
         Command::Tokenizer(args) => tokenizer::run(args, term),

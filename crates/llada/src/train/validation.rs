@@ -4,7 +4,7 @@ pub use crate::diffusion::likelihood::Bucket;
 use crate::{
     Result,
     data::Windows,
-    diffusion::likelihood::{Evidence, EvidenceSettings, Window},
+    diffusion::likelihood::{Evidence, EvidenceSettings, Window, spread_evenly},
     model::MaskPredictor,
     train::Recipe,
 };
@@ -41,9 +41,8 @@ pub(super) fn measure(
     step: u64,
 ) -> Result<Validation> {
     let length = recipe.data.sequence_length;
-    let rows = text.count().min(recipe.eval.rows as u64);
-    let number = |row| (u128::from(row) * u128::from(text.count()) / u128::from(rows)) as u64;
-    let windows = (0..rows).map(|row| Window { number: number(row), length }).collect();
+    let numbers = spread_evenly(text.count(), recipe.eval.rows as u64);
+    let windows = numbers.map(|number| Window { number, length }).collect();
     let settings = EvidenceSettings {
         draws: recipe.eval.draws,
         seed: SEED,

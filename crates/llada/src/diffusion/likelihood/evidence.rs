@@ -136,7 +136,7 @@ impl Evidence {
         let draws = if mask.is_some() { settings.draws } else { 1 };
         let settings = EvidenceSettings { draws, ..settings };
         Ok(Self {
-            levels: spread(windows.len() * draws, settings.seed),
+            levels: levels(windows.len() * draws, settings.seed),
             nats: vec![0.0; windows.len()],
             windows,
             settings,
@@ -260,7 +260,7 @@ fn causal_row(tokens: Vec<u32>) -> Row {
 }
 
 /// Levels of `n` versions that share out [0, 1) evenly, in a mixed order.
-fn spread(n: usize, seed: u64) -> Vec<f64> {
+fn levels(n: usize, seed: u64) -> Vec<f64> {
     let mut stream = Stream::new(seed, Purpose::Validation, SHARED);
     let offset = stream.uniform();
     let mut levels: Vec<f64> = (0..n).map(|i| (i as f64 + offset) / n as f64).collect();
@@ -288,6 +288,12 @@ pub fn windows(tokens: usize, length: usize, objective: Objective) -> Vec<Range<
         .map(|start| start..tokens.min(start + length))
         .filter(|row| row.len() >= least)
         .collect()
+}
+
+/// The numbers of `rows` of `count` windows, spread evenly over them; all when `rows` is more.
+pub fn spread_evenly(count: u64, rows: u64) -> impl Iterator<Item = u64> {
+    let rows = rows.min(count);
+    (0..rows).map(move |row| (u128::from(row) * u128::from(count) / u128::from(rows)) as u64)
 }
 
 #[cfg(test)]

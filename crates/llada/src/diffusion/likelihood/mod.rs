@@ -27,7 +27,7 @@ use crate::{
 pub use counts::mask_counts;
 pub use draws::{Draws, Seeded};
 pub use error::LikelihoodError;
-pub use evidence::{Bound, Bucket, Evidence, EvidenceSettings, Window, windows};
+pub use evidence::{Bound, Bucket, Evidence, EvidenceSettings, Window, spread_evenly, windows};
 pub use greedy::is_greedy;
 use rows::Rows;
 use scorer::Scorer;

@@ -22,12 +22,12 @@ fn measure(objective: Objective, threads: usize, lengths: &[usize], forward: usi
 
 #[test]
 fn levels_share_out_the_length() {
-    let levels = spread(640, 0);
+    let levels = levels(640, 0);
     let mut of = [0; 64];
     levels.iter().for_each(|level| of[(level * 64.0) as usize] += 1);
     assert!(of.iter().all(|n| (9..=11).contains(n)), "{of:?}");
-    assert_eq!(levels, spread(640, 0));
-    assert_ne!(levels, spread(640, 1));
+    assert_eq!(levels, levels(640, 0));
+    assert_ne!(levels, levels(640, 1));
 }
 
 #[test]
@@ -80,6 +80,14 @@ fn every_token_but_the_first_is_predicted_once() {
     }
     assert!(windows(9, 1, Objective::Autoregressive).is_empty());
     assert!(windows(9, 0, Objective::Diffusion).is_empty());
+}
+
+#[test]
+fn some_windows_stand_for_all() {
+    let of = |count, rows| spread_evenly(count, rows).collect::<Vec<_>>();
+    assert_eq!(of(10, 4), [0, 2, 5, 7]);
+    assert_eq!(of(3, 7), [0, 1, 2]);
+    assert!(of(0, 7).is_empty() && of(7, 0).is_empty());
 }
 
 #[test]
