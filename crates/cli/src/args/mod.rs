@@ -2,6 +2,7 @@
 
 mod data;
 mod inspect;
+mod merge;
 mod run;
 mod tokenizer;
 mod train;
@@ -14,6 +15,7 @@ use crate::term::Level;
 
 pub use data::{Data, Prepare};
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
+pub use merge::Merge;
 pub use run::{Preset, Run, SamplerArgs};
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
@@ -55,6 +57,10 @@ pub enum Command {
     Run(Run),
     /// Train a model from a recipe
     Train(Train),
+    /// Fine-tune a model on conversations, all of its weights or low-rank adapters
+    Sft(Train),
+    /// Merge low-rank adapters into the model that they adapt
+    Merge(Merge),
     /// Prepare text for training
     #[command(subcommand)]
     Data(Data),

@@ -3,6 +3,7 @@
 
 mod pipeline;
 mod replay;
+mod sft;
 mod usage;
 
 use std::{path::Path, process::Output, sync::OnceLock};

@@ -3,11 +3,10 @@
 use crate::{
     Result,
     config::Objective,
-    data::Windows,
     diffusion::{forward::Noised, loss},
     model::MaskPredictor,
     rng::{Purpose, Stream},
-    train::{Recipe, batch::MicroBatch},
+    train::{Recipe, batch::MicroBatch, source::Source},
 };
 
 /// Buckets of the masked fraction of a row.
@@ -28,7 +27,7 @@ pub struct Validation {
     pub standard_error: f64,
     /// `nll` in bits per byte of text.
     pub bits_per_byte: f64,
-    /// Tokens that were scored, masked versions counted once each.
+    /// Tokens that were scored (of responses, in fine-tuning), masked versions counted once each.
     pub tokens: u64,
     /// Cross-entropy of the masked tokens by the fraction of the row that is masked; empty for
     /// the baseline.
@@ -48,60 +47,54 @@ pub struct Bucket {
 
 /// One row to score.
 struct Item {
-    window: u64,
+    /// Which of the held-out rows.
+    row: u64,
     draw: u64,
-    /// Masked tokens; the baseline masks none.
-    masked: usize,
+    /// Where in the evenly spread shares of masked tokens it stands, in [0, 1).
+    share: f64,
 }
 
-/// Scores `eval.rows` rows, spread evenly over the held-out text.
+/// Scores `eval.rows` rows, spread evenly over what is held out.
 ///
 /// For diffusion each row is scored under `eval.draws` masked versions. A version masks exactly l
-/// tokens, and counts their cross-entropy L/l times: the form of Eq. 6, whose mean over l from 1
-/// to L is the bound. The l of all versions share out 1..=L evenly.
+/// of the L tokens (of the response, where there is one), and counts their cross-entropy L/l times:
+/// the form of Eq. 6, whose mean over l from 1 to L is the bound. The l of all versions share out
+/// 1..=L evenly.
 pub(super) fn measure(
     predictor: &mut MaskPredictor,
     recipe: &Recipe,
-    windows: &Windows<'_>,
+    source: &Source,
     mask: u32,
-    bytes_per_token: f64,
     step: u64,
 ) -> Result<Validation> {
-    let length = recipe.data.sequence_length;
-    let rows = windows.count().min(recipe.eval.rows as u64);
+    let held_out = source.held_out(recipe)?;
+    let rows = held_out.min(recipe.eval.rows as u64);
     let diffusion = recipe.train.objective == Objective::Diffusion;
     let draws = if diffusion { recipe.eval.draws as u64 } else { 1 };
-    let masked = spread(rows * draws, length);
+    let shares = spread(rows * draws);
     let items: Vec<Item> = (0..rows * draws)
         .map(|i| {
             let (row, draw) = (i / draws, i % draws);
-            let window = (u128::from(row) * u128::from(windows.count()) / u128::from(rows)) as u64;
-            Item { window, draw, masked: masked[i as usize] }
+            let row = (u128::from(row) * u128::from(held_out) / u128::from(rows)) as u64;
+            Item { row, draw, share: shares[i as usize] }
         })
         .collect();
 
     let mut sums = vec![0.0; rows as usize];
     let mut buckets = [(0.0, 0u64); BUCKETS];
-    let mut nll = Vec::new();
+    let (mut nll, mut scored) = (Vec::new(), 0);
     for (chunk, items) in items.chunks(recipe.micro_batch()).enumerate() {
         let first = chunk * recipe.micro_batch();
-        let micro = if diffusion {
-            masked_rows(windows, items, length, mask)?
-        } else {
-            let mut tokens = Vec::new();
-            items.iter().try_for_each(|i| windows.read(i.window, length, &mut tokens))?;
-            let starts: Vec<usize> = (0..=items.len()).map(|row| row * length).collect();
-            let mut noised = loss::autoregressive(&tokens, &starts);
-            noised.weights.fill(1.0 / (length - 1) as f32);
-            MicroBatch { starts, noised }
-        };
-        predictor.nll(&micro.batch(), &micro.targets(), &mut nll)?;
-        let Noised { positions, weights, .. } = &micro.noised;
-        for ((at, nll), weight) in positions.iter().zip(&nll).zip(weights) {
-            let item = first + at / length;
+        let micro = score(source, recipe, items, mask)?;
+        predictor.nll(&micro.batch.batch(), &micro.batch.targets(), &mut nll)?;
+        scored += micro.lengths.iter().sum::<usize>() as u64;
+        let Noised { rows, weights, .. } = &micro.batch.noised;
+        for ((row, nll), weight) in rows.iter().zip(&nll).zip(weights) {
+            let item = first + row;
             sums[item / draws as usize] += f64::from(nll * weight) / draws as f64;
             // A fraction on the border belongs to the lower bucket.
-            let bucket = (masked[item] * BUCKETS).saturating_sub(1) / length;
+            let length = micro.lengths[*row];
+            let bucket = (masked(items[*row].share, length) * BUCKETS).saturating_sub(1) / length;
             buckets[bucket.min(BUCKETS - 1)].0 += f64::from(*nll);
             buckets[bucket.min(BUCKETS - 1)].1 += 1;
         }
@@ -119,8 +112,8 @@ pub(super) fn measure(
         step,
         nll: mean,
         standard_error: (variance / n).sqrt(),
-        bits_per_byte: mean / std::f64::consts::LN_2 / bytes_per_token,
-        tokens: rows * draws * length as u64,
+        bits_per_byte: mean / std::f64::consts::LN_2 / source.bytes_per_token(),
+        tokens: scored,
         buckets: if diffusion {
             buckets.into_iter().enumerate().map(bucket).collect()
         } else {
@@ -129,42 +122,67 @@ pub(super) fn measure(
     })
 }
 
-/// `n` counts of masked tokens that share out 1..=length evenly, in a mixed order.
-fn spread(n: u64, length: usize) -> Vec<usize> {
+/// Places of `n` items in [0, 1), evenly spread, in a mixed order.
+fn spread(n: u64) -> Vec<f64> {
     let mut stream = Stream::new(SEED, Purpose::Validation, SHARED);
     let offset = stream.uniform();
-    let mut counts: Vec<usize> = (0..n)
-        .map(|i| 1 + (((i as f64 + offset) / n as f64) * length as f64) as usize)
-        .map(|count| count.min(length))
-        .collect();
-    stream.shuffle(&mut counts);
-    counts
+    let mut shares: Vec<f64> = (0..n).map(|i| (i as f64 + offset) / n as f64).collect();
+    stream.shuffle(&mut shares);
+    shares
 }
 
-fn masked_rows(
-    windows: &Windows<'_>,
-    items: &[Item],
-    length: usize,
-    mask: u32,
-) -> Result<MicroBatch> {
-    let mut noised = Noised::default();
-    for (row, item) in items.iter().enumerate() {
-        windows.read(item.window, length, &mut noised.tokens)?;
-        let mut order: Vec<usize> = (0..length).collect();
-        let address = (item.window << 16) | item.draw;
-        Stream::new(SEED, Purpose::Validation, address).shuffle(&mut order);
-        order.truncate(item.masked);
-        order.sort_unstable();
-        for at in order.into_iter().map(|at| row * length + at) {
-            noised.positions.push(at);
-            noised.targets.push(noised.tokens[at]);
-            noised.weights.push(1.0 / item.masked as f32);
-            noised.rows.push(row);
-            noised.tokens[at] = mask;
+/// How many of `length` tokens an item with this share masks, 1 to `length`.
+fn masked(share: f64, length: usize) -> usize {
+    (1 + (share * length as f64) as usize).min(length)
+}
+
+/// Rows to score.
+struct Scored {
+    /// With weights that make each row's sum its mean nll, or the bound on it.
+    batch: MicroBatch,
+    /// Tokens of each row that count.
+    lengths: Vec<usize>,
+}
+
+fn score(source: &Source, recipe: &Recipe, items: &[Item], mask: u32) -> Result<Scored> {
+    let (mut tokens, mut starts, mut prompts) = (Vec::new(), vec![0], Vec::new());
+    for item in items {
+        prompts.push(source.read_held_out(recipe, item.row, &mut tokens)?);
+        starts.push(tokens.len());
+    }
+    let rows = || starts.windows(2).zip(&prompts);
+    match recipe.train.objective {
+        Objective::Diffusion => {
+            let lengths: Vec<usize> =
+                rows().map(|(row, prompt)| row[1] - row[0] - prompt).collect();
+            let mut noised = Noised { tokens, ..Noised::default() };
+            for (row, (bounds, prompt)) in rows().enumerate() {
+                let item = &items[row];
+                let masked = masked(item.share, lengths[row]);
+                let mut order: Vec<usize> = (bounds[0] + prompt..bounds[1]).collect();
+                let address = (item.row << 16) | item.draw;
+                Stream::new(SEED, Purpose::Validation, address).shuffle(&mut order);
+                order.truncate(masked);
+                order.sort_unstable();
+                for at in order {
+                    noised.positions.push(at);
+                    noised.targets.push(noised.tokens[at]);
+                    noised.weights.push(1.0 / masked as f32);
+                    noised.rows.push(row);
+                    noised.tokens[at] = mask;
+                }
+            }
+            Ok(Scored { batch: MicroBatch { starts, noised }, lengths })
+        }
+        Objective::Autoregressive => {
+            let mut noised = loss::autoregressive_response(&tokens, &starts, &prompts);
+            let mut lengths = vec![0; items.len()];
+            noised.rows.iter().for_each(|&row| lengths[row] += 1);
+            let rows = noised.rows.iter();
+            noised.weights = rows.map(|&row| 1.0 / lengths[row] as f32).collect();
+            Ok(Scored { batch: MicroBatch { starts, noised }, lengths })
         }
     }
-    let starts = (0..=items.len()).map(|row| row * length).collect();
-    Ok(MicroBatch { starts, noised })
 }
 
 #[cfg(test)]
@@ -173,12 +191,12 @@ mod tests {
 
     #[test]
     fn masked_counts_share_out_the_length() {
-        let counts = spread(640, 64);
+        let shares = spread(640);
         let mut of = [0; 65];
-        counts.iter().for_each(|c| of[*c] += 1);
+        shares.iter().for_each(|share| of[masked(*share, 64)] += 1);
         assert_eq!(of[0], 0);
         assert!(of[1..].iter().all(|n| (9..=11).contains(n)), "{of:?}");
-        assert_eq!(spread(7, 1), [1; 7]);
-        assert_eq!(counts, spread(640, 64));
+        assert!(spread(7).iter().all(|share| masked(*share, 1) == 1));
+        assert_eq!(shares, spread(640));
     }
 }
