@@ -47,5 +47,5 @@ pub fn shipped() -> Option<PathBuf> {
 }
 
 fn is_model(dir: &Path) -> bool {
-    dir.join("config.json").is_file()
+    dir.join("config.json").is_file() || llada::checkpoint::is_adapter(dir)
 }

@@ -28,6 +28,10 @@ pub enum Purpose {
     Remasking,
     /// Likelihood estimates.
     Likelihood,
+    /// Which turn of a dialogue is trained on; the index is the row of the run.
+    Turn,
+    /// Initial low-rank adapters; the index is the tensor.
+    Adapter,
 }
 
 /// A stream of draws for one `(seed, purpose, index)`.

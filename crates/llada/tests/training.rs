@@ -249,6 +249,63 @@ fn a_run_that_only_skips_stops_and_names_the_last_good_checkpoint() {
 }
 
 #[test]
+fn steps_that_are_not_finite_are_no_checkpoints() {
+    let bench = Bench::new();
+    run(&mut bench.trainer("run", bench.recipe(&[]), Start::Fresh, 1).unwrap(), 4).0.unwrap();
+    let steps = || {
+        let dir = fs::read_dir(bench.path("run/checkpoints")).unwrap();
+        let mut names: Vec<_> =
+            dir.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let wild = ["optim.lr=1e38", "optim.min_lr=1e38", "optim.warmup_steps=0"];
+    let wild = |more: &[&str]| {
+        let recipe = bench.recipe(&[&wild[..], &["train.checkpoint_every=2"], more].concat());
+        bench.trainer("run", recipe, Start::Resume, 1).unwrap()
+    };
+    // Step 5 throws the weights away, step 6 would be a checkpoint, and so would step 7, the stop.
+    let mut trainer = wild(&[]);
+    let (outcome, done) = run(&mut trainer, 3);
+    assert_eq!((outcome.unwrap(), trainer.step()), (Outcome::Stopped, 7));
+    assert_eq!(done.iter().filter(|s| s.skipped == Some(Skip::NotFinite)).count(), 2);
+    assert_eq!(steps(), ["step-4"]);
+    drop(trainer);
+    // A run that ends so does not end well.
+    let mut trainer = wild(&["train.steps=6"]);
+    let error = run(&mut trainer, u64::MAX).0.unwrap_err();
+    assert!(error.hint().unwrap().contains("step-4"), "{error}");
+    assert_eq!(steps(), ["step-4"]);
+    drop(trainer);
+
+    // What was not finite before a run was resumed does not count in it.
+    let path = bench.path("run/checkpoints/step-4/state.json");
+    let mut sealed: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    sealed["state"]["not_finite"] = 2.into();
+    let crc = crc32c::crc32c(&serde_json::to_vec(&sealed["state"]).unwrap());
+    sealed["crc32c"] = crc.into();
+    fs::write(&path, sealed.to_string()).unwrap();
+    let (outcome, done) = run(&mut wild(&[]), u64::MAX);
+    assert!(matches!(outcome, Err(Error::Train(TrainError::Diverged { times: 3, .. }))));
+    assert_eq!(done.len(), 4);
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing() {
+    let bench = Bench::new();
+    for bad in ["data.path=none", "data.sequence_length=100000", "model.d_model=15"] {
+        assert!(bench.trainer("new/run", bench.recipe(&[bad]), Start::Fresh, 1).is_err());
+        assert!(!bench.path("new").exists(), "{bad}");
+    }
+    bench.trainer("new/run", bench.recipe(&[]), Start::Resume, 1).unwrap_err();
+    assert!(!bench.path("new").exists());
+    let text = bench.path("text.txt");
+    let error = bench.recipe(&[&format!("data.path={}", text.display())]);
+    let error = bench.trainer("new/run", error, Start::Fresh, 1).unwrap_err();
+    assert!(error.to_string().contains("not a folder of token shards"), "{error}");
+}
+
+#[test]
 fn a_model_that_does_not_fit_the_data_is_refused() {
     let bench = Bench::new();
     let config = {

@@ -2,6 +2,7 @@
 
 mod data;
 mod inspect;
+mod merge;
 mod run;
 mod score;
 mod tokenizer;
@@ -15,6 +16,7 @@ use crate::term::Level;
 
 pub use data::{Data, Prepare};
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
+pub use merge::Merge;
 pub use run::{Preset, Run, SamplerArgs};
 pub use score::Score;
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
@@ -59,6 +61,10 @@ pub enum Command {
     Score(Score),
     /// Train a model from a recipe
     Train(Train),
+    /// Fine-tune a model on conversations, all of its weights or low-rank adapters
+    Sft(Train),
+    /// Merge low-rank adapters into the model that they adapt
+    Merge(Merge),
     /// Prepare text for training
     #[command(subcommand)]
     Data(Data),

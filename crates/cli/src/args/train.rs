@@ -1,4 +1,4 @@
-//! The flags of `llada train`.
+//! The flags of `llada train` and `llada sft`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Threads;
 
-/// `llada train`.
+/// `llada train` and `llada sft`.
 #[derive(Debug, Args)]
 pub struct Train {
     /// The recipe

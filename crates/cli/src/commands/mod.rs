@@ -3,6 +3,7 @@
 mod completions;
 mod data;
 mod doctor;
+mod merge;
 mod replay;
 mod run;
 mod score;
@@ -21,7 +22,9 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, term),
         Command::Score(args) => score::run(args, term),
-        Command::Train(args) => train::run(args, term),
+        Command::Train(args) => train::run(args, train::Stage::Pretraining, term),
+        Command::Sft(args) => train::run(args, train::Stage::FineTuning, term),
+        Command::Merge(args) => merge::run(args, term),
         Command::Data(args) => data::run(args, term),
         Command::Tokenizer(args) => tokenizer::run(args, term),
         Command::Replay(args) => replay::run(args, term),

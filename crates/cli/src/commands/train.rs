@@ -1,6 +1,7 @@
-//! `llada train`.
+//! `llada train` and `llada sft`: one training loop on two kinds of data.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -10,6 +11,7 @@ use indicatif::ProgressBar;
 use llada::{
     checkpoint,
     config::Objective,
+    data::conversations::Report,
     diffusion::{Blocks, Canvas, Prompt, Sampler, generate},
     model::MaskPredictor,
     tokenizer::Tokenizer,
@@ -22,16 +24,25 @@ use crate::{
     error::{Failure, Interrupted},
     interrupt::Flag,
     term::{self, Term},
-    view::progress,
+    view::{progress, units},
 };
 
 /// Longest sample, in tokens.
 const SAMPLE: usize = 64;
 
+/// What a run trains on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Shards of text (`llada train`).
+    Pretraining,
+    /// Conversations (`llada sft`).
+    FineTuning,
+}
+
 /// Trains until the recipe's last step, or Ctrl-C.
-pub fn run(args: Train, term: &Term) -> Result<()> {
+pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     let args = args.normalized();
-    let recipe = read_recipe(&args)?;
+    let recipe = read_recipe(&args, stage)?;
     if args.print_config {
         return term::answer(recipe.to_toml().trim_end());
     }
@@ -45,6 +56,7 @@ pub fn run(args: Train, term: &Term) -> Result<()> {
     let peak = peak::f32_flops(&cpu);
     let mut trainer = Trainer::new(recipe, &dir, start, cpu)?;
     introduce(&trainer, &dir, term);
+    let saved = Cell::new(None);
 
     let message = "finishing the step and saving; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, Some(message))?;
@@ -54,10 +66,11 @@ pub fn run(args: Train, term: &Term) -> Result<()> {
         peak,
         every: trainer.recipe().log.every.max(1),
         is_bound: trainer.recipe().train.objective == Objective::Diffusion,
+        saved: &saved,
     };
-    let tokenizer = Tokenizer::from_dir(&trainer.recipe().data.path)?;
+    let (tokenizer, prompt) = (trainer.tokenizer().clone(), trainer.sample_prompt());
     let seed = trainer.recipe().train.seed;
-    let mut sample = |predictor: &mut MaskPredictor| sample(predictor, &tokenizer, seed);
+    let mut sample = |predictor: &mut MaskPredictor| sample(predictor, &tokenizer, &prompt, seed);
     let outcome = trainer.run(&mut Hooks {
         clock: &now,
         stop: stop.get(),
@@ -72,19 +85,39 @@ pub fn run(args: Train, term: &Term) -> Result<()> {
             Ok(())
         }
         Outcome::Stopped => {
-            term.note(&format!("stopped at step {}; go on with `--resume`", trainer.step()));
+            let step = trainer.step();
+            term.note(&match saved.get() {
+                Some(saved) if saved == step => {
+                    format!("stopped at step {step}; go on with `--resume`")
+                }
+                _ => format!(
+                    "stopped at step {step}, whose loss is not finite and which is not saved; \
+                     `--resume` goes back to the last good checkpoint"
+                ),
+            });
             Err(Interrupted.into())
         }
     }
 }
 
-fn read_recipe(args: &Train) -> Result<Recipe> {
+fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
     let text = std::fs::read_to_string(&args.recipe).map_err(|e| {
         let hint = "give the path of a recipe, such as one of those in `configs/`";
         Failure::new(format!("cannot read `{}`: {e}", args.recipe.display()), hint)
     })?;
-    Recipe::parse(&text, &args.overrides)
-        .with_context(|| format!("cannot use `{}`", args.recipe.display()))
+    let parsed = match stage {
+        Stage::Pretraining => Recipe::parse(&text, &args.overrides),
+        Stage::FineTuning => Recipe::parse_sft(&text, &args.overrides),
+    };
+    let recipe = parsed.with_context(|| format!("cannot use `{}`", args.recipe.display()))?;
+    if stage == Stage::Pretraining && recipe.sft.is_some() {
+        return Err(Failure::new(
+            format!("`{}` is a recipe of fine-tuning: it has `[sft]`", args.recipe.display()),
+            "run it with `llada sft`, or take the section out",
+        )
+        .into());
+    }
+    Ok(recipe)
 }
 
 /// `runs/NAME` for a recipe `NAME.toml`.
@@ -99,25 +132,63 @@ fn now() -> f64 {
 
 fn introduce(trainer: &Trainer, dir: &Path, term: &Term) {
     let config = &trainer.predictor().model().config;
-    let parameters = crate::view::units::count(config.parameters() as u64);
+    let parameters = units::count(config.parameters() as u64);
     let cpu = trainer.predictor().cpu();
     let from = match trainer.step() {
         0 => String::new(),
         step => format!(", from step {step}"),
     };
-    term.note(&format!("training {parameters} parameters in {}{from}", dir.display()));
+    let trained = trainer.trained_parameters();
+    let what = match trained == config.parameters() {
+        true => format!("{parameters} parameters"),
+        false => {
+            let trained = units::count(trained as u64);
+            format!("adapters of {trained} parameters, of a model of {parameters},")
+        }
+    };
+    term.note(&format!("training {what} in {}{from}", dir.display()));
+    for line in trainer.conversations().map(conversations).unwrap_or_default() {
+        term.note(&line);
+    }
     term.detail(&format!("kernels {}, {} threads", cpu.isa(), cpu.threads()));
 }
 
-/// A text that begins where a document begins.
+/// What was read of the conversations.
+fn conversations(report: &Report) -> Vec<String> {
+    let count = |n: usize| units::thousands(n as u64);
+    let mut lines = vec![format!(
+        "{} dialogues to train on, {} held out",
+        count(report.train),
+        count(report.validation)
+    )];
+    if report.rejected > 0 {
+        lines.push(format!("warning: {} rows rejected", units::thousands(report.rejected)));
+        lines.extend(report.first_rejected.iter().map(|reason| format!("  {reason}")));
+        if report.rejected > report.first_rejected.len() as u64 {
+            lines.push("  …".into());
+        }
+    }
+    if report.long_turns > 0 {
+        let turns = units::thousands(report.long_turns);
+        lines.push(format!(
+            "warning: {turns} later turns left out, longer than `data.sequence_length`"
+        ));
+    }
+    lines
+}
+
+/// A text that goes on from `prompt`.
 fn sample(
     predictor: &mut MaskPredictor,
     tokenizer: &Tokenizer,
+    prompt: &[u32],
     seed: u64,
 ) -> llada::Result<String> {
     let config = predictor.model().config.clone();
     let special = checkpoint::special_tokens(&config, Some(tokenizer));
-    let start: Vec<u32> = special.eos.into_iter().collect();
+    // One position at least is to be written.
+    let longest = config.max_sequence_length.saturating_sub(1);
+    let start = prompt[prompt.len().saturating_sub(longest)..].to_vec();
     let gen_length = SAMPLE.min(config.max_sequence_length.saturating_sub(start.len())).max(1);
     let sampler = Sampler {
         steps: gen_length,
@@ -143,6 +214,8 @@ struct View<'a> {
     /// Steps between two lines.
     every: u64,
     is_bound: bool,
+    /// The step of the last checkpoint.
+    saved: &'a Cell<Option<u64>>,
 }
 
 impl View<'_> {
@@ -156,13 +229,16 @@ impl View<'_> {
                 let text: String = text.chars().take(200).collect();
                 self.line(&format!("sample at step {step}: {text:?}"));
             }
-            Event::Checkpoint { path, .. } => self.line(&format!("saved {}", path.display())),
+            Event::Checkpoint { step, path } => {
+                self.saved.set(Some(*step));
+                self.line(&format!("saved {}", path.display()));
+            }
         }
     }
 
     fn step(&self, metrics: &StepMetrics) {
         self.bar.set_position(metrics.step);
-        let eta = crate::view::units::duration(metrics.seconds_left);
+        let eta = units::duration(metrics.seconds_left);
         self.bar.set_message(format!("loss {:.3} · eta {eta}", metrics.loss_ema));
         let last = metrics.step == metrics.steps;
         if last || metrics.step.is_multiple_of(self.every) || metrics.skipped.is_some() {

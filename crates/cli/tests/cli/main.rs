@@ -4,6 +4,7 @@
 mod pipeline;
 mod replay;
 mod score;
+mod sft;
 mod usage;
 
 use std::{path::Path, process::Output, sync::OnceLock};

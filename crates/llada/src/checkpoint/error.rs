@@ -108,6 +108,30 @@ pub enum CheckpointError {
         /// The first such element, in row-major order.
         index: usize,
     },
+    /// Adapters that cannot be used.
+    #[error("adapters `{file}`: {what}")]
+    Adapter {
+        /// Their configuration.
+        file: PathBuf,
+        /// Why not.
+        what: String,
+    },
+    /// The model that adapters belong to is not there.
+    #[error("adapters `{file}`: their model `{base}` is not a folder with a `config.json`")]
+    NoBase {
+        /// Their configuration.
+        file: PathBuf,
+        /// The folder that it names.
+        base: String,
+    },
+    /// A tensor among adapters that adapts no matrix of the model's blocks.
+    #[error("tensor `{tensor}` in `{file}` adapts no matrix in the blocks of the model")]
+    NotAdapted {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 impl CheckpointError {
@@ -132,6 +156,16 @@ impl CheckpointError {
             Self::DType { .. } => "convert the checkpoint to bf16; quantised weights are not read",
             Self::NonFinite { .. } => {
                 "the run that wrote these weights diverged; when saving as f16, try bf16 or f32"
+            }
+            Self::Adapter { .. } => {
+                "adapters of PEFT's plain LoRA can be used: one rank, no rsLoRA, no DoRA, no bias"
+            }
+            Self::NoBase { .. } => {
+                "fetch that model and set `base_model_name_or_path` to its folder, or give it to \
+                 `llada merge` as `--base DIR`"
+            }
+            Self::NotAdapted { .. } => {
+                "check that the adapters were made for this model, and for its blocks only"
             }
         };
         Some(hint.into())

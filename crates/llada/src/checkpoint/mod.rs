@@ -1,8 +1,10 @@
 //! Checkpoints: folders as the Hugging Face hub has them, read and written.
 //!
 //! A folder has `config.json` and the weights in `model.safetensors`, or in several files that
-//! `model.safetensors.index.json` lists. Files are mapped: the weights are read where they lie.
+//! `model.safetensors.index.json` lists. Files are mapped: the weights are read where they lie. A
+//! folder of low-rank adapters stands for the model that they make of another.
 
+mod adapter;
 mod error;
 pub(crate) mod files;
 pub mod safetensors;
@@ -15,6 +17,7 @@ use std::{
 
 use llada_kernels::DType;
 
+pub use adapter::{base_of, is_adapter, load_adapter, load_merged, save_adapter};
 pub use error::CheckpointError;
 
 use crate::{
@@ -29,12 +32,17 @@ const MAX_CONFIG: u64 = 16 << 20;
 
 /// Reads the model in `dir`. Weights stay in the mapped files, in their storage type (`f32`, `bf16`
 /// or `f16`); every one is checked to be finite. Tensors that carry nothing of their own (rotary
-/// tables, a head stored although it is tied) are passed over.
+/// tables, a head stored although it is tied) are passed over. Of adapters it gives the merged
+/// model, as [`load_merged`].
 ///
 /// # Errors
 /// When the architecture is unknown, and when a tensor is missing, misshapen, not finite, of
 /// another type, stored twice, or not part of the model: the error names tensor and file.
 pub fn load(dir: &Path) -> Result<Model> {
+    if is_adapter(dir) { load_merged(dir, None) } else { load_plain(dir) }
+}
+
+fn load_plain(dir: &Path) -> Result<Model> {
     let config = load_config(dir)?;
     let layout = Layout::new(&config);
     let shards = shards::Shards::open(dir)?;
@@ -50,12 +58,13 @@ pub fn load(dir: &Path) -> Result<Model> {
     Ok(Model { config, tensors })
 }
 
-/// Reads `config.json` in `dir`.
+/// Reads `config.json` in `dir`, or of the model that the adapters in `dir` belong to.
 ///
 /// # Errors
 /// When it cannot be read, or as [`ModelConfig::from_json`].
 pub fn load_config(dir: &Path) -> Result<ModelConfig> {
-    let text = files::read_text(&dir.join("config.json"), MAX_CONFIG)?;
+    let base = if is_adapter(dir) { base_of(dir)? } else { dir.to_path_buf() };
+    let text = files::read_text(&base.join("config.json"), MAX_CONFIG)?;
     Ok(ModelConfig::from_json(&text)?)
 }
 

@@ -106,8 +106,8 @@ impl Corpus<'_> {
                 Some(Format::Parquet) => super::parquet::visit(path, self.field, &mut visit)?,
                 #[cfg(not(feature = "parquet"))]
                 Some(Format::Parquet) => {
-                    let reason = "this build has no Parquet reader (feature `parquet`)".into();
-                    return Err(DataError::Parquet { path: path.clone(), reason }.into());
+                    let cause = super::ParquetCause::NotBuilt;
+                    return Err(DataError::Parquet { path: path.clone(), cause }.into());
                 }
                 None => return Err(DataError::Format { path: path.clone() }.into()),
             }
@@ -178,8 +178,12 @@ pub(super) fn place(path: &Path, line: usize) -> String {
 /// Takes the number of a line from 1, the line with its end, and the bytes read.
 type EachLine<'e> = dyn FnMut(usize, &[u8], u64) -> Result<()> + 'e;
 
-/// Calls `each` for every line and gives the bytes of the file.
-fn lines(path: &Path, each: &mut EachLine<'_>) -> Result<u64> {
+/// What some editors put before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Calls `each` for every line and gives the bytes of the file. A byte order mark at the start of
+/// the file is no part of its text.
+pub(super) fn lines(path: &Path, each: &mut EachLine<'_>) -> Result<u64> {
     let mut reader = BufReader::with_capacity(1 << 18, File::open(path).map_err(io("read", path))?);
     let (mut line, mut number, mut read) = (Vec::new(), 0, 0);
     loop {
@@ -190,7 +194,8 @@ fn lines(path: &Path, each: &mut EachLine<'_>) -> Result<u64> {
         }
         number += 1;
         read += n as u64;
-        each(number, &line, read)?;
+        let marked = (number == 1).then(|| line.strip_prefix(BYTE_ORDER_MARK)).flatten();
+        each(number, marked.unwrap_or(&line), read)?;
     }
 }
 
@@ -260,5 +265,14 @@ mod tests {
         assert_eq!(found[4], ("6".into(), "café".into()));
         let found = read("a.txt", b"ok<|end|>\xff\xfe", Separator::EndOfText);
         assert_eq!(found[1].1, "! not UTF-8 0 bytes into it");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        let text = "\u{feff}one<|end|>\u{feff}two\n\u{feff}";
+        let cut = read("a.txt", text.as_bytes(), Separator::EndOfText);
+        assert_eq!(cut, pairs(&[("1", "one"), ("1", "\u{feff}two\n\u{feff}")]));
+        let row = "\u{feff}{\"text\":\"good\"}\n";
+        assert_eq!(read("a.jsonl", row.as_bytes(), Separator::EndOfText), pairs(&[("1", "good")]));
     }
 }

@@ -10,7 +10,11 @@ use parquet::{
 };
 
 use super::corpus::{Document, place};
-use crate::{Result, data::DataError, io};
+use crate::{
+    Result,
+    data::{DataError, ParquetCause},
+    io,
+};
 
 /// Visits the rows of `path`, reading only the column `field`.
 pub(super) fn visit(
@@ -18,25 +22,26 @@ pub(super) fn visit(
     field: &str,
     visit: &mut dyn FnMut(Document) -> Result<()>,
 ) -> Result<()> {
-    let wrong = |reason: String| DataError::Parquet { path: path.to_path_buf(), reason };
-    let failed = |e: ParquetError| wrong(e.to_string());
+    let wrong = |cause| DataError::Parquet { path: path.to_path_buf(), cause };
+    let not_parquet = |e: ParquetError| wrong(ParquetCause::File(e.to_string()));
+    let unreadable = |e: ParquetError| wrong(ParquetCause::Rows(e.to_string()));
     let file = File::open(path).map_err(io("read", path))?;
     let size = file.metadata().map_err(io("read", path))?.len();
-    let reader = SerializedFileReader::new(file).map_err(failed)?;
+    let reader = SerializedFileReader::new(file).map_err(not_parquet)?;
     let schema = reader.metadata().file_metadata().schema();
     let columns = schema.get_fields();
     let Some(column) = columns.iter().find(|c| c.name() == field) else {
-        let names: Vec<&str> = columns.iter().map(|c| c.name()).collect();
-        return Err(wrong(format!("no column `{field}`; it has {}", names.join(", "))).into());
+        let found = columns.iter().map(|c| c.name().to_owned()).collect();
+        return Err(wrong(ParquetCause::Column { field: field.to_owned(), found }).into());
     };
     let projection = Type::group_type_builder(schema.name())
         .with_fields(vec![column.clone()])
         .build()
-        .map_err(failed)?;
+        .map_err(unreadable)?;
     let total = reader.metadata().file_metadata().num_rows().max(1) as u64;
-    let rows = reader.get_row_iter(Some(projection)).map_err(failed)?;
+    let rows = reader.get_row_iter(Some(projection)).map_err(unreadable)?;
     for (index, row) in rows.enumerate() {
-        let row = row.map_err(failed)?;
+        let row = row.map_err(unreadable)?;
         let text = match row.get_column_iter().next() {
             Some((_, Field::Str(text))) => Ok(text.clone()),
             Some((_, Field::Bytes(bytes))) => String::from_utf8(bytes.data().to_vec())

@@ -56,20 +56,22 @@ impl<'a> Windows<'a> {
 
 /// A permutation of 0..n that takes no memory: a Feistel network on the next power of four, walked
 /// until it lands below n.
-struct Permutation {
+pub(super) struct Permutation {
     n: u64,
     half: u32,
     keys: [u64; 6],
 }
 
 impl Permutation {
-    fn new(n: u64, seed: u64, epoch: u64) -> Self {
+    /// The order of `epoch`.
+    pub(super) fn new(n: u64, seed: u64, epoch: u64) -> Self {
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
         let mut stream = Stream::new(seed, Purpose::Shuffle, epoch);
         Self { n, half: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| stream.bits()) }
     }
 
-    fn at(&self, place: u64) -> u64 {
+    /// The item at `place` of the order.
+    pub(super) fn at(&self, place: u64) -> u64 {
         let mask = (1u64 << self.half) - 1;
         let mut x = place;
         loop {

@@ -44,21 +44,49 @@ pub fn noise_response(
     mask: u32,
     draw: &mut dyn FnMut(usize) -> f64,
 ) -> Noised {
+    let p: Vec<f64> = t.iter().map(|&t| masking_probability(t, eps)).collect();
+    choose(tokens, starts, prompt_lengths, mask, &mut |row| {
+        p.get(row).and_then(|&p| weight_if_masked(draw(row), p))
+    })
+}
+
+/// Masks the response tokens for which `weight(row)` is some number, which counts in the loss.
+/// It is asked once for each token, those of prompts included, in order.
+pub(crate) fn choose(
+    tokens: &[u32],
+    starts: &[usize],
+    prompt_lengths: &[usize],
+    mask: u32,
+    weight: &mut dyn FnMut(usize) -> Option<f64>,
+) -> Noised {
     let mut noised = Noised { tokens: tokens.to_vec(), ..Noised::default() };
-    for (row, (bounds, &t)) in starts.windows(2).zip(t).enumerate() {
-        let p = masking_probability(t, eps);
+    for (row, bounds) in starts.windows(2).enumerate() {
         let response = bounds[0] + prompt_lengths.get(row).copied().unwrap_or(0);
         for i in bounds[0]..bounds[1] {
-            if draw(row) < p && i >= response {
+            if let Some(weight) = weight(row)
+                && i >= response
+            {
                 noised.tokens[i] = mask;
                 noised.positions.push(i);
                 noised.targets.push(tokens[i]);
-                noised.weights.push((1.0 / p) as f32);
+                noised.weights.push(weight as f32);
                 noised.rows.push(row);
             }
         }
     }
     noised
+}
+
+/// The weight 1/p of a token with the uniform draw `u` that is masked with probability `p`; `None`
+/// when it is not masked.
+pub(crate) fn weight_if_masked(u: f64, p: f64) -> Option<f64> {
+    (u < p).then_some(1.0 / p)
+}
+
+/// The same in the complement of that mask, which masks exactly the other tokens, each with
+/// probability 1 − p; `eps` bounds the weight as it does that of the mask.
+pub(crate) fn weight_in_complement(u: f64, p: f64, eps: f64) -> Option<f64> {
+    (u >= p).then_some(1.0 / (1.0 - p).max(eps))
 }
 
 /// p = (1 − eps)·t + eps: never so small that 1/p explodes.
@@ -113,6 +141,28 @@ mod tests {
             });
         assert_eq!(noised.tokens, [1, 2, MASK, 4, MASK]);
         assert_eq!((noised.positions, noised.targets), (vec![2, 4], vec![3, 5]));
+    }
+
+    #[test]
+    fn a_mask_and_its_complement_cover_the_response_once() {
+        let tokens: Vec<u32> = (0..40).collect();
+        let halves = [false, true].map(|complement| {
+            let mut stream = Stream::new(3, Purpose::Masking, 0);
+            choose(&tokens, &[0, 40], &[10], MASK, &mut |_| {
+                let u = stream.uniform();
+                if complement {
+                    weight_in_complement(u, 0.7, 1e-3)
+                } else {
+                    weight_if_masked(u, 0.7)
+                }
+            })
+        });
+        let mut all: Vec<usize> = halves.iter().flat_map(|h| h.positions.clone()).collect();
+        all.sort_unstable();
+        assert_eq!(all, (10..40).collect::<Vec<_>>());
+        assert!(halves[0].weights.iter().all(|w| *w == (1.0 / 0.7) as f32));
+        assert!(halves[1].weights.iter().all(|w| (*w - 1.0 / 0.3).abs() < 1e-6));
+        assert_eq!(weight_in_complement(0.9999, 0.9999, 1e-3), Some(1e3));
     }
 
     #[test]

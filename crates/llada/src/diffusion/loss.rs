@@ -21,15 +21,30 @@ pub fn sft_weights(noised: &Noised, answer_lengths: &[usize]) -> Vec<f32> {
 /// The autoregressive baseline (Eq. 2): nothing is masked, each token predicts the next one of its
 /// row, and all predictions weigh the same. `starts` has rows + 1 offsets into `tokens`.
 pub fn autoregressive(tokens: &[u32], starts: &[usize]) -> Noised {
+    let mut next = autoregressive_response(tokens, starts, &[]);
+    next.weights.fill(1.0 / next.positions.len().max(1) as f32);
+    next
+}
+
+/// The baseline's fine-tuning: as [`autoregressive`], but only the tokens of each row after the
+/// first `prompt_lengths[row]` are predicted, each with the weight 1, as if p were 1 in
+/// [`sft_weights`]. A row without an entry has no prompt.
+pub fn autoregressive_response(
+    tokens: &[u32],
+    starts: &[usize],
+    prompt_lengths: &[usize],
+) -> Noised {
     let mut next = Noised { tokens: tokens.to_vec(), ..Noised::default() };
     for (row, bounds) in starts.windows(2).enumerate() {
-        for i in bounds[0] + 1..bounds[1] {
+        // Nothing predicts the first token of a row.
+        let first = prompt_lengths.get(row).copied().unwrap_or(0).max(1);
+        for i in bounds[0] + first..bounds[1] {
             next.positions.push(i - 1);
             next.targets.push(tokens[i]);
             next.rows.push(row);
         }
     }
-    next.weights = vec![1.0 / next.positions.len().max(1) as f32; next.positions.len()];
+    next.weights = vec![1.0; next.positions.len()];
     next
 }
 
@@ -68,5 +83,12 @@ mod tests {
         assert_eq!(next.targets, [2, 3, 6]);
         assert_eq!(next.rows, [0, 0, 2]);
         assert_eq!(next.weights, [1.0 / 3.0; 3]);
+    }
+
+    #[test]
+    fn only_the_response_is_predicted() {
+        let next = autoregressive_response(&[1, 2, 3, 4, 5, 6], &[0, 4, 6], &[2, 0]);
+        assert_eq!((next.positions, next.targets), (vec![1, 2, 4], vec![3, 4, 6]));
+        assert_eq!((next.rows, next.weights), (vec![0, 0, 1], vec![1.0; 3]));
     }
 }

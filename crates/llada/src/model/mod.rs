@@ -2,9 +2,11 @@
 //! not told the time t. The causal baseline of Eq. 2 is the same code under another mask.
 
 mod block;
+pub(crate) mod lora;
 mod predictor;
 mod weights;
 
+pub use lora::{Adapter, LowRank};
 pub use predictor::MaskPredictor;
 pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
 
@@ -72,6 +74,24 @@ pub enum ModelError {
     /// The weights are mapped from a file and cannot be trained in place.
     #[error("tensor `{0}` is mapped from a file and cannot be changed")]
     NotTrainable(String),
+    /// No matrix of the blocks has the name that an adapter is asked for.
+    #[error("the blocks of this model have no matrix `{found}`")]
+    Target {
+        /// The name.
+        found: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// An adapter would have a rank that its matrix does not have.
+    #[error("adapters of rank {found} do not fit `{name}`, whose rank is at most {most}")]
+    Rank {
+        /// The rank asked for.
+        found: usize,
+        /// The matrix.
+        name: String,
+        /// The most that fits.
+        most: usize,
+    },
 }
 
 impl ModelError {
@@ -79,6 +99,8 @@ impl ModelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::TooLong { .. } => Some("shorten the prompt or lower --gen-length".into()),
+            Self::Target { known, .. } => Some(format!("`lora.targets` can be {known}")),
+            Self::Rank { most, .. } => Some(format!("set `lora.rank` to 1 up to {most}")),
             _ => None,
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     Result,
     checkpoint::files,
     config::{ModelConfig, SpecialTokens},
+    io,
 };
 
 /// LLaDA's file has 10 MB.
@@ -142,6 +143,16 @@ impl Tokenizer {
         }
     }
 
+    /// The first special token that [`Tokenizer::encode`] finds written in `text`.
+    ///
+    /// # Errors
+    /// When the tokenizer's model refuses the text.
+    pub fn find_special(&self, text: &str) -> Result<Option<String>> {
+        let ids = self.encode(text)?;
+        let found = ids.iter().find(|id| self.reserved.contains(id));
+        Ok(found.and_then(|&id| self.inner.id_to_token(id)))
+    }
+
     /// The text of `ids`; special tokens are written out, or left out with `skip_special`. Ids
     /// that the tokenizer does not know (unused rows of an embedding) give no text.
     ///
@@ -209,6 +220,28 @@ impl Tokenizer {
         self.save(&dir.join("tokenizer.json"))?;
         self.settings.write(dir)
     }
+}
+
+/// Copies the files that make the tokenizer of the folder `from`, those that it has, to the folder
+/// `to`.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    let names = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+    ];
+    for name in names {
+        let source = from.join(name);
+        if source.is_file() {
+            let bytes = std::fs::read(&source).map_err(io("read", &source))?;
+            files::replace_with(&to.join(name), &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a function of `tokenizers`, turning its errors and panics into ours.

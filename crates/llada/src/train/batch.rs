@@ -3,9 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    Result,
     config::Objective,
-    data::Windows,
     diffusion::{
         forward::{self, Noised},
         loss,
@@ -35,68 +33,139 @@ impl MicroBatch {
     }
 }
 
+/// The tokens of rows, one row after the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// The tokens of all rows.
+    pub(super) tokens: Vec<u32>,
+    /// Where each row ends.
+    pub(super) ends: Vec<usize>,
+    /// How many tokens at the start of each row are given and never masked.
+    pub(super) prompts: Vec<usize>,
+}
+
+impl Rows {
+    /// Adds a row, padded with `padding.0` up to `padding.1` tokens.
+    pub(super) fn push(&mut self, row: &[u32], prompt: usize, padding: (u32, usize)) {
+        let (token, length) = padding;
+        self.tokens.extend_from_slice(row);
+        self.tokens.extend(std::iter::repeat_n(token, length.saturating_sub(row.len())));
+        self.ends.push(self.tokens.len());
+        self.prompts.push(prompt);
+    }
+
+    /// Rows.
+    pub(super) fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Where row `row` starts; of the number of rows, where the last one ends.
+    fn start(&self, row: usize) -> usize {
+        if row == 0 { 0 } else { self.ends[row - 1] }
+    }
+
+    /// Tokens of each row.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = usize> {
+        (0..self.count()).map(|row| self.start(row + 1) - self.start(row))
+    }
+
+    /// Tokens of each row's response; what a baseline predicts never has the first token.
+    fn answers(&self, objective: Objective) -> Vec<usize> {
+        let given = |prompt: usize| match objective {
+            Objective::Diffusion => prompt,
+            Objective::Autoregressive => prompt.max(1),
+        };
+        self.lengths().zip(&self.prompts).map(|(n, &prompt)| n - given(prompt).min(n)).collect()
+    }
+}
+
 /// All rows of the update of one step. Everything random in it is addressed by the seed and the
 /// step or the row's number in the run, so that it does not depend on how the batch is divided.
+#[derive(Debug)]
 pub(super) struct StepRows<'a> {
     recipe: &'a Recipe,
-    windows: Windows<'a>,
     mask: u32,
-    /// Number in the run of the first row.
+    /// Number in the run of the first row, or of the first pair of complements.
     first: u64,
-    /// Noise level t of each row.
+    /// Noise level t of each row, or pair.
     levels: Vec<f64>,
-    /// Tokens of each row.
-    pub(super) length: usize,
+    rows: Rows,
+    /// Tokens of each row's response.
+    answers: Vec<usize>,
 }
 
 impl<'a> StepRows<'a> {
-    /// The rows of `step`, from 0. `mask` is not used by the autoregressive objective.
-    pub(super) fn new(recipe: &'a Recipe, windows: Windows<'a>, mask: u32, step: u64) -> Self {
-        let (seed, rows) = (recipe.train.seed, recipe.train.batch_size);
+    /// Noise for the `rows` of `step`, from 0. `mask` is not used by the autoregressive objective.
+    pub(super) fn new(recipe: &'a Recipe, rows: Rows, mask: u32, step: u64) -> Self {
+        let (seed, low) = (recipe.train.seed, recipe.diffusion.low_discrepancy);
         let mut stream = Stream::new(seed, Purpose::NoiseLevel, step);
-        let levels = forward::noise_levels(&mut stream, rows, recipe.diffusion.low_discrepancy);
-        let first = step * rows as u64;
-        let length = row_length(recipe, step);
-        Self { recipe, windows, mask, first, levels, length }
+        let pairs = rows.count() / recipe.row_copies();
+        let levels = forward::noise_levels(&mut stream, pairs, low);
+        let answers = rows.answers(recipe.train.objective);
+        Self { recipe, mask, first: step * pairs as u64, levels, rows, answers }
+    }
+
+    /// Rows of the update.
+    pub(super) fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// The rows `range` of the batch.
-    pub(super) fn micro_batch(&self, range: Range<usize>) -> Result<MicroBatch> {
-        let run = self.first + range.start as u64..self.first + range.end as u64;
-        let mut tokens = Vec::with_capacity(range.len() * self.length);
-        self.windows.rows(run, self.length, &mut tokens)?;
-        let starts: Vec<usize> = (0..=range.len()).map(|row| row * self.length).collect();
-        let mut noised = match self.recipe.train.objective {
-            Objective::Diffusion => self.noisy(&tokens, &starts, range),
-            Objective::Autoregressive => loss::autoregressive(&tokens, &starts),
-        };
-        // Every part of the batch weighs as its share of the whole.
-        noised.weights = match self.recipe.train.objective {
-            Objective::Diffusion => {
-                loss::pretrain_weights(&noised, self.recipe.train.batch_size * self.length)
-            }
-            Objective::Autoregressive => {
-                let predicted = self.recipe.train.batch_size * (self.length - 1);
-                vec![1.0 / predicted as f32; noised.positions.len()]
-            }
-        };
-        Ok(MicroBatch { starts, noised })
+    pub(super) fn micro_batch(&self, range: Range<usize>) -> MicroBatch {
+        let copies = self.recipe.row_copies();
+        let mut draws: Vec<Stream> = range
+            .clone()
+            .map(|row| self.first + (row / copies) as u64)
+            .map(|address| Stream::new(self.recipe.train.seed, Purpose::Masking, address))
+            .collect();
+        let first = range.start;
+        self.noised(range, &mut |row| draws[row - first].uniform())
     }
 
-    fn noisy(&self, tokens: &[u32], starts: &[usize], range: Range<usize>) -> Noised {
-        let Recipe { diffusion, train, .. } = self.recipe;
-        let first = self.first + range.start as u64;
-        let mut draws: Vec<Stream> = (0..range.len() as u64)
-            .map(|row| Stream::new(train.seed, Purpose::Masking, first + row))
-            .collect();
-        let mut draw = |row: usize| draws[row].uniform();
-        forward::noise(tokens, starts, &self.levels[range], diffusion.eps, self.mask, &mut draw)
+    /// The rows `range`, with the uniform draws that `draw` gives for the tokens of a row in turn.
+    fn noised(&self, range: Range<usize>, draw: &mut dyn FnMut(usize) -> f64) -> MicroBatch {
+        let Self { recipe, rows, .. } = self;
+        let (first, begin) = (range.start, rows.start(range.start));
+        let tokens = &rows.tokens[begin..rows.start(range.end)];
+        let starts: Vec<usize> =
+            (range.start..=range.end).map(|row| rows.start(row) - begin).collect();
+        let prompts = &rows.prompts[range];
+        let (eps, copies) = (recipe.diffusion.eps, recipe.row_copies());
+        let mut noised = match recipe.train.objective {
+            Objective::Diffusion => {
+                forward::choose(tokens, &starts, prompts, self.mask, &mut |row| {
+                    let (row, u) = (first + row, draw(first + row));
+                    let p = forward::masking_probability(self.levels[row / copies], eps);
+                    match row % copies {
+                        0 => forward::weight_if_masked(u, p),
+                        _ => forward::weight_in_complement(u, p, eps),
+                    }
+                })
+            }
+            Objective::Autoregressive => loss::autoregressive_response(tokens, &starts, prompts),
+        };
+        noised.rows.iter_mut().for_each(|row| *row += first);
+        noised.weights = self.weights(&noised);
+        MicroBatch { starts, noised }
+    }
+
+    /// Every part of the batch weighs as its share of the whole.
+    fn weights(&self, noised: &Noised) -> Vec<f32> {
+        let Recipe { sft, train, .. } = self.recipe;
+        match (sft, train.objective) {
+            (Some(_), _) => loss::sft_weights(noised, &self.answers),
+            (None, Objective::Diffusion) => loss::pretrain_weights(noised, self.rows.tokens.len()),
+            (None, Objective::Autoregressive) => {
+                let predicted: usize = self.answers.iter().sum();
+                vec![1.0 / predicted as f32; noised.positions.len()]
+            }
+        }
     }
 }
 
 /// The length of the rows of `step`: now and then a batch is cut short, so that the model also
 /// sees short rows (Section 2.2 of the paper; per batch, as the reference code does it).
-fn row_length(recipe: &Recipe, step: u64) -> usize {
+pub(super) fn row_length(recipe: &Recipe, step: u64) -> usize {
     let longest = recipe.data.sequence_length;
     let mut stream = Stream::new(recipe.train.seed, Purpose::Length, step);
     let mut length = longest;
@@ -111,21 +180,4 @@ fn row_length(recipe: &Recipe, step: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_are_cut_as_often_as_asked() {
-        let mut recipe = Recipe::default();
-        recipe.data.sequence_length = 64;
-        recipe.data.random_length = 0.25;
-        let lengths: Vec<usize> = (0..4000).map(|step| row_length(&recipe, step)).collect();
-        let cut = lengths.iter().filter(|l| **l < 64).count();
-        assert!((850..1120).contains(&cut), "{cut}");
-        assert!(lengths.iter().all(|l| (1..=64).contains(l)));
-        recipe.train.objective = Objective::Autoregressive;
-        assert!((0..4000).all(|step| row_length(&recipe, step) >= 2));
-        recipe.data.random_length = 0.0;
-        assert!((0..100).all(|step| row_length(&recipe, step) == 64));
-    }
-}
+mod tests;

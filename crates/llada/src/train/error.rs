@@ -42,6 +42,15 @@ pub enum TrainError {
         /// What does not fit.
         reason: String,
     },
+    /// Fine-tuning without a model.
+    #[error("there is no model to fine-tune: `model.init_from` is not set")]
+    NoModel,
+    /// New adapters on top of others.
+    #[error("`{path}` holds adapters, on which no others can be trained")]
+    Adapted {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The run folder has checkpoints already.
     #[error("`{path}` holds a run with checkpoints")]
     Exists {
@@ -117,6 +126,12 @@ impl TrainError {
             Self::InitFrom { .. } => {
                 "prepare the data with the tokenizer of that checkpoint, and keep to its length"
                     .into()
+            }
+            Self::NoModel => {
+                "set it to the folder of a checkpoint, such as `models/storyteller`".into()
+            }
+            Self::Adapted { .. } => {
+                "merge them first with `llada merge`, or resume their own run".into()
             }
             Self::Exists { .. } => "go on with `--resume`, or choose another run folder".into(),
             Self::Locked { .. } => "wait for it, stop it, or choose another run folder".into(),

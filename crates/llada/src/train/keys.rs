@@ -29,7 +29,8 @@ pub(super) fn check(table: &Table, known: &Table, prefix: &str) -> Result<()> {
 }
 
 /// Sets `section.key=value` in `table`. The value is read as the type of that key, so that text
-/// needs no quotes, `1e4` may stand for a whole number, and `1` for a fraction.
+/// needs no quotes, `1e4` may stand for a whole number, and `1` for a fraction; the items of a list are
+/// separated by commas.
 pub(super) fn assign(table: &mut Table, known: &Table, assignment: &str) -> Result<()> {
     let Some((key, text)) = assignment.split_once('=') else {
         return Err(TrainError::Override(assignment.into()));
@@ -62,6 +63,12 @@ fn read(text: &str, pattern: &Value) -> Option<Value> {
             let whole = |x: f64| (x.fract() == 0.0 && x.abs() < 9e15).then_some(x as i64);
             Value::Integer(text.parse().ok().or_else(|| whole(text.parse().ok()?))?)
         }
+        Value::Array(_) => {
+            let items = text.trim_matches(['[', ']']).split(',').map(str::trim);
+            let items = items.map(|item| item.trim_matches('"')).filter(|item| !item.is_empty());
+            let mut items: Vec<_> = items.map(|item| Value::String(item.into())).collect();
+            if items.len() == 1 { items.remove(0) } else { Value::Array(items) }
+        }
         _ => return None,
     };
     fits(pattern, &value).then_some(value)
@@ -72,6 +79,9 @@ fn fits(pattern: &Value, value: &Value) -> bool {
         (Value::Integer(_), Value::Integer(n)) => *n >= 0,
         (Value::Float(_), Value::Float(x)) => x.is_finite(),
         (Value::Float(_), Value::Integer(_)) => true,
+        // The one item of a list may stand for the list.
+        (Value::Array(_), Value::String(_)) => true,
+        (Value::Array(_), Value::Array(items)) => items.iter().all(Value::is_str),
         _ => pattern.same_type(value),
     }
 }
@@ -82,6 +92,7 @@ fn wrong(key: &str, found: &str, pattern: &Value) -> TrainError {
         Value::Boolean(_) => "`true` or `false`",
         Value::Float(_) => "a number",
         Value::Integer(_) => "a whole number",
+        Value::Array(_) => "a string or a list of strings",
         _ => "a section",
     };
     TrainError::Value { key: key.into(), found: found.into(), expected: expected.into() }
@@ -147,9 +158,55 @@ mod tests {
         .unwrap();
         assert_eq!((recipe.optim.lr, recipe.optim.weight_decay), (3e-4, 0.0));
         assert_eq!((recipe.train.steps, recipe.train.recompute), (10_000, true));
-        assert_eq!(recipe.data.path.to_str(), Some("12/shards"));
+        assert_eq!(recipe.data.path.as_slice(), [std::path::Path::new("12/shards")]);
         assert_eq!(recipe.model.n_kv_heads, Some(2));
         assert_eq!(recipe.train.objective, Objective::Autoregressive);
+    }
+
+    #[test]
+    fn a_list_may_be_one_item_and_an_override_has_commas() {
+        let none: [&str; 0] = [];
+        let read = |text: &str, overrides: &[&str]| Recipe::parse_sft(text, overrides).unwrap();
+        let targets = |recipe: Recipe| recipe.lora.targets.as_slice().to_vec();
+        assert_eq!(targets(read("[lora]\ntargets = \"q_proj\"", &none)), ["q_proj"]);
+        assert_eq!(targets(read("[lora]\ntargets = [\"a\", \"b\"]", &none)), ["a", "b"]);
+        assert_eq!(targets(read("", &["lora.targets=a, b"])), ["a", "b"]);
+        assert_eq!(targets(read("", &["lora.targets=[\"a\",\"b\"]"])), ["a", "b"]);
+        let recipe = read("[data]\npath = [\"x\", \"y\"]", &["data.validation=z"]);
+        assert_eq!(recipe.data.path.as_slice().len(), 2);
+        assert_eq!(recipe.data.validation.unwrap().as_slice().len(), 1);
+        let (message, _) = refuse("[data]\npath = [1]", &[]);
+        assert_eq!(message, "`data.path` is `[1]`, expected a string or a list of strings");
+    }
+
+    #[test]
+    fn a_recipe_of_fine_tuning_resolves_to_itself() {
+        let none: [&str; 0] = [];
+        let recipe = Recipe::parse_sft("[train]\nbatch_size = 4", &["sft.padding=none"]).unwrap();
+        assert_eq!((recipe.data.random_length, recipe.train.batch_size), (0.0, 4));
+        assert_eq!(Recipe::parse(&recipe.to_toml(), &none).unwrap(), recipe);
+        let recipe = Recipe::parse_sft("[sft]\nepochs = 3", &none).unwrap();
+        assert_eq!(Recipe::parse(&recipe.to_toml(), &none).unwrap(), recipe);
+        assert!(Recipe::parse("[train]\nsteps = 3", &none).unwrap().sft.is_none());
+    }
+
+    #[test]
+    fn a_key_without_effect_is_refused() {
+        for (text, key) in [
+            ("[sft]\nepochs = 2\n[train]\nsteps = 5", "train.steps"),
+            ("[sft]\n[data]\nrandom_length = 0.1", "data.random_length"),
+            ("[sft]\n[data]\nunique_tokens = 10", "data.unique_tokens"),
+            ("[sft]\ncomplementary_masks = true\n[train]\nbatch_size = 3", "train.batch_size"),
+            (
+                "[sft]\ncomplementary_masks = true\n[train]\nobjective = \"autoregressive\"",
+                "sft.complementary_masks",
+            ),
+            ("[sft]\nheld_out = 1.0", "sft.held_out"),
+            ("[data]\nvalidation = \"v.jsonl\"", "data.validation"),
+            ("[lora]\nrank = 4", "lora.rank"),
+        ] {
+            assert!(refuse(text, &[]).0.starts_with(&format!("`{key}` is ")), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Training: Algorithm 1 of the paper as one loop, from a recipe to checkpoints.
+//! Training: Algorithms 1 and 2 of the paper as one loop, from a recipe to checkpoints.
 //!
-//! `recipe` says what to do, `trainer` does it, `batch` makes the noisy rows, `optimizer` and
-//! `schedule` move the weights, `validation` measures, `store` keeps the run folder with its
+//! `recipe` says what to do, `start` prepares it, `trainer` does it. `source` gives the rows (of
+//! shards, or of conversations), `batch` makes them noisy, `trainable` is what is trained (all
+//! weights, or adapters), `optimizer` and `schedule` move it, `validation` measures, `store` keeps the run folder with its
 //! checkpoints, and `metrics`, `run_log`, `events` and `report` tell how it goes.
 //!
 //! A run is a pure function of its recipe and data: every draw is addressed by seed and step, so a
@@ -18,14 +19,20 @@ mod recipe;
 mod report;
 mod run_log;
 mod schedule;
+mod source;
+mod start;
 mod state;
 mod store;
+mod trainable;
 mod trainer;
 mod validation;
 
 pub use error::TrainError;
 pub use metrics::{Skip, StepMetrics, step_flops};
-pub use recipe::{Data, Diffusion, Eval, Log, Loop, ModelSizes, Optim, Recipe};
+pub use recipe::{
+    Data, Diffusion, Eval, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Recipe, Sft,
+    SftTemplate,
+};
 pub use report::render as render_report;
 pub use schedule::{Schedule, learning_rate};
 pub use store::Start;

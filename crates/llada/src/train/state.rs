@@ -33,12 +33,15 @@ pub(super) struct State {
     pub(super) files: Vec<FileMark>,
 }
 
-/// What tells one prepared folder from another.
+/// What tells the data of one run from that of another.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Fingerprint {
-    tokenizer_crc32c: u32,
-    tokens: u64,
-    shards_crc32c: Vec<u32>,
+pub(super) struct Fingerprint {
+    pub(super) tokenizer_crc32c: u32,
+    pub(super) tokens: u64,
+    pub(super) shards_crc32c: Vec<u32>,
+    /// The frozen weights under adapters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) base_crc32c: Option<u32>,
 }
 
 /// Name, length and checksum of a file.
@@ -70,7 +73,7 @@ impl TryFrom<String> for Exact {
 
 impl State {
     /// The start of a run on this data.
-    pub(super) fn new(data: &Meta) -> Self {
+    pub(super) fn new(data: Fingerprint) -> Self {
         Self {
             step: 0,
             updates: 0,
@@ -79,7 +82,7 @@ impl State {
             tokens: 0,
             loss_ema: None,
             grad_norms: Vec::new(),
-            data: Fingerprint::of(data),
+            data,
             files: Vec::new(),
         }
     }
@@ -109,17 +112,20 @@ impl State {
         spike
     }
 
-    /// Fails when the run is not of this data.
-    pub(super) fn check_data(&self, dir: &Path, meta: &Meta) -> Result<()> {
-        let now = Fingerprint::of(meta);
+    /// Fails when the run is not of this data, which is at `path`.
+    pub(super) fn check_data(&self, path: &Path, now: &Fingerprint) -> Result<()> {
         let reason = if self.data.tokenizer_crc32c != now.tokenizer_crc32c {
             "another tokenizer".to_owned()
-        } else if self.data != now {
+        } else if self.data.base_crc32c != now.base_crc32c {
+            "other weights under the adapters".to_owned()
+        } else if self.data.tokens != now.tokens {
             format!("{} training tokens, it was {}", now.tokens, self.data.tokens)
+        } else if self.data != *now {
+            "as many tokens, but others".to_owned()
         } else {
             return Ok(());
         };
-        Err(TrainError::OtherData { path: dir.to_path_buf(), reason }.into())
+        Err(TrainError::OtherData { path: path.to_path_buf(), reason }.into())
     }
 
     /// Reads `state.json`.
@@ -156,11 +162,13 @@ struct Sealed {
 }
 
 impl Fingerprint {
-    fn of(meta: &Meta) -> Self {
+    /// That of prepared shards.
+    pub(super) fn of(meta: &Meta) -> Self {
         Self {
             tokenizer_crc32c: meta.tokenizer.crc32c,
             tokens: meta.train.tokens,
             shards_crc32c: meta.train.shards.iter().map(|s| s.crc32c).collect(),
+            base_crc32c: None,
         }
     }
 }
@@ -170,7 +178,11 @@ pub(super) mod tests {
     use super::*;
     use crate::data::{IdType, PrepareOptions, SplitMeta, TokenizerMeta};
 
-    pub(in crate::train) fn meta() -> Meta {
+    pub(in crate::train) fn fingerprint() -> Fingerprint {
+        Fingerprint::of(&meta())
+    }
+
+    fn meta() -> Meta {
         Meta {
             version: 1,
             dtype: IdType::U16,
@@ -191,7 +203,7 @@ pub(super) mod tests {
     fn a_state_comes_back_bit_for_bit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
-        let mut state = State::new(&meta());
+        let mut state = State::new(fingerprint());
         for i in 1..100 {
             state.add_loss(1.0 / f64::from(i) + 1e-17);
             state.is_spike(f64::from(i).sqrt() * 0.1, 0.0);
@@ -208,7 +220,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_spike_is_skipped_and_a_lasting_change_accepted() {
-        let mut state = State::new(&meta());
+        let mut state = State::new(fingerprint());
         for _ in 0..20 {
             assert!(!state.is_spike(1.0, 4.0));
         }
@@ -216,18 +228,21 @@ pub(super) mod tests {
         let skipped = (0..64).filter(|_| state.is_spike(5.0, 4.0)).count();
         assert!((15..40).contains(&skipped), "{skipped}");
         assert!(!state.is_spike(5.0, 4.0));
-        assert!(!State::new(&meta()).is_spike(1e9, 4.0));
+        assert!(!State::new(fingerprint()).is_spike(1e9, 4.0));
     }
 
     #[test]
     fn other_data_is_refused() {
-        let state = State::new(&meta());
-        let dir = Path::new("d");
-        assert!(state.check_data(dir, &meta()).is_ok());
-        let mut other = meta();
-        other.train.tokens = 7;
-        assert!(state.check_data(dir, &other).unwrap_err().to_string().contains("7 training"));
-        other.tokenizer.crc32c = 9;
-        assert!(state.check_data(dir, &other).unwrap_err().to_string().contains("tokenizer"));
+        let state = State::new(fingerprint());
+        let refuse = |change: &dyn Fn(&mut Fingerprint)| {
+            let mut other = fingerprint();
+            change(&mut other);
+            state.check_data(Path::new("d"), &other).unwrap_err().to_string()
+        };
+        assert!(state.check_data(Path::new("d"), &fingerprint()).is_ok());
+        assert!(refuse(&|f| f.tokens = 7).contains("7 training"));
+        assert!(refuse(&|f| f.shards_crc32c.push(1)).contains("but others"));
+        assert!(refuse(&|f| f.base_crc32c = Some(1)).contains("adapters"));
+        assert!(refuse(&|f| f.tokenizer_crc32c = 9).contains("tokenizer"));
     }
 }

@@ -28,6 +28,8 @@ pub enum Start {
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
+    /// The folders that were made for it, inner ones first.
+    made: Vec<PathBuf>,
     _lock: File,
 }
 
@@ -40,6 +42,8 @@ impl Store {
     /// Makes or opens the folder, locks it, and removes what an interrupted run left unfinished.
     pub(super) fn open(dir: &Path) -> Result<Self> {
         let checkpoints = dir.join("checkpoints");
+        let above = checkpoints.ancestors().filter(|dir| !dir.as_os_str().is_empty());
+        let made = above.take_while(|dir| !dir.exists()).map(Path::to_path_buf).collect();
         files::create_dir(&checkpoints)?;
         let path = dir.join("lock");
         let lock = File::create(&path).map_err(io("create", &path))?;
@@ -52,7 +56,7 @@ impl Store {
         }
         clean(dir)?;
         clean(&checkpoints)?;
-        Ok(Self { dir: dir.to_path_buf(), _lock: lock })
+        Ok(Self { dir: dir.to_path_buf(), made, _lock: lock })
     }
 
     /// The run folder.
@@ -150,6 +154,21 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// A run that wrote nothing leaves nothing: a start that fails must not look like a run.
+    fn drop(&mut self) {
+        let own = |path: &PathBuf| path.ends_with("checkpoints") || path.ends_with("lock");
+        let is_unused = !self.made.is_empty()
+            && entries(&self.dir).is_ok_and(|all| all.iter().all(own))
+            && entries(&self.dir.join("checkpoints")).is_ok_and(|all| all.is_empty());
+        if is_unused {
+            let _ = fs::remove_file(self.dir.join("lock"));
+            // Only an empty folder can be removed so.
+            self.made.iter().for_each(|dir| drop(fs::remove_dir(dir)));
+        }
+    }
+}
+
 /// Removes what is unfinished, after putting back a checkpoint whose replacement never came.
 fn clean(folder: &Path) -> Result<()> {
     for path in entries(folder)? {
@@ -226,10 +245,10 @@ fn sync_dir(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, train::state::tests::meta};
+    use crate::{Error, train::state::tests::fingerprint};
 
     fn save(store: &Store, step: u64, keep: usize) -> Result<PathBuf> {
-        let mut state = State::new(&meta());
+        let mut state = State::new(fingerprint());
         state.step = step;
         let write = |dir: &Path| {
             files::replace_with(
@@ -290,7 +309,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         save(&store, 1, 0).unwrap();
-        let mut state = State::new(&meta());
+        let mut state = State::new(fingerprint());
         state.step = 2;
         let full = |dir: &Path| {
             fs::write(dir.join("model.safetensors"), "half").unwrap();
@@ -303,6 +322,19 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_wrote_nothing_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("runs/new");
+        drop(Store::open(&run).unwrap());
+        assert!(entries(dir.path()).unwrap().is_empty());
+        let store = Store::open(&run).unwrap();
+        save(&store, 1, 0).unwrap();
+        drop(store);
+        drop(Store::open(&run).unwrap());
+        assert!(run.join("checkpoints/step-1").exists() && run.join("lock").exists());
+    }
+
+    #[test]
     fn one_process_at_a_time_and_leftovers_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
@@ -310,7 +342,7 @@ mod tests {
         assert!(matches!(error, Error::Train(TrainError::Locked { .. })), "{error}");
         drop(store);
         let half = dir.path().join("checkpoints/step-9.tmp");
-        fs::create_dir(&half).unwrap();
+        fs::create_dir_all(&half).unwrap();
         let replaced = dir.path().join("checkpoints/step-8.old.tmp");
         fs::create_dir(&replaced).unwrap();
         let store = Store::open(dir.path()).unwrap();

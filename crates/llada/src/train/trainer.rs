@@ -5,20 +5,19 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use llada_kernels::{Cpu, DType, grad_norm};
+use llada_kernels::grad_norm;
 
 use super::{
-    Recipe, Skip, Start, StepMetrics, TrainError, Validation, batch::StepRows, learning_rate,
-    optimizer::Optimizer, run_log::RunLog, state::State, step_flops, store::Store, validation,
+    Recipe, Skip, StepMetrics, TrainError, Validation, learning_rate, optimizer::Optimizer,
+    run_log::RunLog, source::Source, state::State, step_flops, store::Store, trainable::Trainable,
+    validation,
 };
 use crate::{
-    Result, checkpoint,
-    config::{ModelConfig, Objective},
-    data::{Shards, Windows},
+    Error, Result, checkpoint,
+    data::conversations::Report,
     diffusion::loss,
-    io,
-    model::{Gradients, MaskPredictor, Model, Tensor},
-    tokenizer::Tokenizer,
+    model::{Gradients, MaskPredictor},
+    tokenizer::{self, Tokenizer},
 };
 
 /// What happens during a run, as it happens.
@@ -71,59 +70,22 @@ pub enum Outcome {
 /// A run that can go on: model, optimiser, data, and its folder.
 #[derive(Debug)]
 pub struct Trainer {
-    recipe: Recipe,
-    store: Store,
-    shards: Shards,
-    predictor: MaskPredictor,
-    gradients: Gradients,
-    optimizer: Optimizer,
-    state: State,
+    pub(super) recipe: Recipe,
+    pub(super) store: Store,
+    pub(super) source: Source,
+    pub(super) tokenizer: Tokenizer,
+    /// The folder of the tokenizer.
+    pub(super) tokenizer_dir: PathBuf,
+    pub(super) predictor: MaskPredictor,
+    pub(super) gradients: Gradients,
+    pub(super) trainable: Trainable,
+    pub(super) optimizer: Optimizer,
+    pub(super) state: State,
     /// The mask token; the autoregressive objective does not use it.
-    mask: u32,
+    pub(super) mask: u32,
 }
 
 impl Trainer {
-    /// Prepares a run of `recipe` in the folder `run_dir`. When resuming, weights come from
-    /// the checkpoint, whose sizes the recipe must repeat; the rest of the recipe is taken as given, so that a run can be
-    /// lengthened or its learning rate changed.
-    pub fn new(recipe: Recipe, run_dir: &Path, start: Start, cpu: Cpu) -> Result<Self> {
-        let shards = Shards::open(&recipe.data.path)?;
-        let store = Store::open(run_dir)?;
-        let found = store.find(start)?;
-        let tokenizer = Tokenizer::from_dir(shards.dir())?;
-        let mut model = match (&found, &recipe.model.init_from) {
-            (Some((_, dir)), _) => checkpoint::load(dir)?,
-            (None, Some(dir)) => initial(&recipe, dir, &tokenizer)?,
-            (None, None) => {
-                let tokens = tokenizer.special_tokens();
-                let config = recipe.model_config(tokenizer.vocab_size(), tokens)?;
-                Model::init(config, recipe.train.seed)?
-            }
-        };
-        for tensor in &mut model.tensors {
-            *tensor = Tensor::Owned(tensor.to_f32());
-        }
-        let mut optimizer = Optimizer::new(&recipe.optim, &model);
-        let state = match found {
-            Some((state, dir)) => {
-                state.check_data(shards.dir(), shards.meta())?;
-                check_sizes(&recipe, &model.config)?;
-                optimizer.load(&model, &dir.join("optimizer.safetensors"))?;
-                state
-            }
-            None => State::new(shards.meta()),
-        };
-        let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-        let mask = match recipe.train.objective {
-            Objective::Diffusion => special.mask.ok_or(TrainError::NoMask)?,
-            Objective::Autoregressive => 0,
-        };
-        check(&recipe, &model, &shards)?;
-        let gradients = Gradients::zeros(&model);
-        let predictor = MaskPredictor::new(model, cpu)?;
-        Ok(Self { recipe, store, shards, predictor, gradients, optimizer, state, mask })
-    }
-
     /// The recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
@@ -137,6 +99,31 @@ impl Trainer {
     /// The model as it is.
     pub fn predictor(&self) -> &MaskPredictor {
         &self.predictor
+    }
+
+    /// The tokenizer of the data.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// What was read of the conversations, in fine-tuning.
+    pub fn conversations(&self) -> Option<&Report> {
+        match &self.source {
+            Source::Shards(_) => None,
+            Source::Conversations { conversations, .. } => Some(conversations.report()),
+        }
+    }
+
+    /// Numbers that are trained: all of the model's, or those of its adapters.
+    pub fn trained_parameters(&self) -> usize {
+        self.trainable.count(self.predictor.model())
+    }
+
+    /// The tokens that a sample goes on from: the start of a document, or in fine-tuning a prompt,
+    /// of the held-out ones where there are any.
+    pub fn sample_prompt(&self) -> Vec<u32> {
+        let config = &self.predictor.model().config;
+        self.source.sample_prompt(&checkpoint::special_tokens(config, Some(&self.tokenizer)))
     }
 
     /// Algorithm 1: trains to the last step of the recipe, or until it is asked to stop.
@@ -170,11 +157,16 @@ impl Trainer {
             if due(every.log.sample_every) && !stop {
                 self.sample(&mut log, hooks)?;
             }
-            if last || stop || due(every.train.checkpoint_every) {
+            // Weights from which no finite loss came are not worth going back to.
+            let is_good = self.state.not_finite == 0;
+            if is_good && (last || stop || due(every.train.checkpoint_every)) {
                 self.checkpoint(&mut log, hooks)?;
             }
             if stop && !last {
                 return Ok(Outcome::Stopped);
+            }
+            if last && !is_good {
+                return Err(self.diverged());
             }
         }
         Ok(Outcome::Finished)
@@ -182,19 +174,14 @@ impl Trainer {
 
     /// One step: noisy rows, loss and gradient, and the update unless they forbid it.
     fn train_step(&mut self) -> Result<StepMetrics> {
-        let Recipe { train, optim, data, .. } = &self.recipe;
+        let Recipe { train, optim, .. } = &self.recipe;
         let step = self.state.step;
-        let windows = Windows::new(self.shards.train(), data.sequence_length, train.seed)?;
-        let windows = match data.unique_tokens {
-            0 => windows,
-            tokens => windows.first(tokens),
-        };
-        let rows = StepRows::new(&self.recipe, windows, self.mask, step);
+        let rows = self.source.step_rows(&self.recipe, self.mask, step)?;
         let (mut total, mut predicted, mut nll) = (0.0, 0, Vec::new());
         self.gradients.clear();
         for start in (0..train.batch_size).step_by(self.recipe.micro_batch()) {
             let end = train.batch_size.min(start + self.recipe.micro_batch());
-            let micro = rows.micro_batch(start..end)?;
+            let micro = rows.micro_batch(start..end);
             self.predictor.nll_and_gradient(
                 &micro.batch(),
                 &micro.targets(),
@@ -206,8 +193,11 @@ impl Trainer {
             predicted += nll.len();
         }
 
-        let gradients: Vec<&[f32]> = self.gradients.0.iter().map(Vec::as_slice).collect();
-        let norm = grad_norm::forward(self.predictor.cpu(), &gradients)?;
+        let cpu = self.predictor.cpu().clone();
+        let model = self.predictor.model_mut();
+        let gradients = self.trainable.gradients(&cpu, model, &self.gradients)?;
+        let slices: Vec<&[f32]> = gradients.iter().map(Vec::as_slice).collect();
+        let norm = grad_norm::forward(&cpu, &slices)?;
         let rate = learning_rate(optim, step, train.steps);
         let skipped = if !(total.is_finite() && norm.is_finite()) {
             Some(Skip::NotFinite)
@@ -217,12 +207,14 @@ impl Trainer {
             let clip = optim.clip_norm > 0.0 && norm > optim.clip_norm;
             let scale = if clip { (optim.clip_norm / norm) as f32 } else { 1.0 };
             self.state.updates += 1;
-            let update = self.state.updates;
-            self.optimizer.update(&mut self.predictor, &self.gradients, update, rate, scale)?;
+            let (update, values) = (self.state.updates, self.trainable.values(model));
+            self.optimizer.update(&cpu, values, &gradients, update, rate, scale)?;
+            self.trainable.refresh(&cpu, model)?;
             None
         };
 
-        let tokens = (train.batch_size * rows.length) as u64;
+        let lengths = || rows.rows().lengths();
+        let tokens = lengths().sum::<usize>() as u64;
         self.state.step += 1;
         self.state.tokens += tokens;
         self.state.skipped += u64::from(skipped.is_some());
@@ -230,6 +222,7 @@ impl Trainer {
             if skipped == Some(Skip::NotFinite) { self.state.not_finite + 1 } else { 0 };
         self.state.add_loss(total);
         let config = &self.predictor.model().config;
+        let flops = lengths().map(|length| step_flops(config, 1, length, 0)).sum::<f64>();
         Ok(StepMetrics {
             step: self.state.step,
             steps: train.steps,
@@ -238,33 +231,32 @@ impl Trainer {
             learning_rate: rate,
             grad_norm: norm,
             skipped,
-            length: rows.length,
+            length: lengths().max().unwrap_or(0),
             tokens,
             total_tokens: self.state.tokens,
             seconds: 0.0,
             tokens_per_second: 0.0,
-            flops: step_flops(config, train.batch_size, rows.length, predicted),
+            flops: flops + step_flops(config, 0, 0, predicted),
             seconds_left: 0.0,
         })
     }
 
     /// Stops a run that only skips: its weights no longer change.
     fn check_finite(&self) -> Result<()> {
-        if self.state.not_finite < self.recipe.train.max_skipped {
-            return Ok(());
-        }
-        let last = self.store.checkpoints()?.pop().map(|(_, path)| path);
-        let (step, times) = (self.state.step, self.state.not_finite);
-        Err(TrainError::Diverged { step, times, last }.into())
+        let is_lost = self.state.not_finite >= self.recipe.train.max_skipped;
+        if is_lost { Err(self.diverged()) } else { Ok(()) }
     }
 
-    /// The loss on held-out text, now.
+    fn diverged(&self) -> Error {
+        let last = self.store.checkpoints().ok().and_then(|mut all| Some(all.pop()?.1));
+        let (step, times) = (self.state.step, self.state.not_finite);
+        TrainError::Diverged { step, times, last }.into()
+    }
+
+    /// The loss on what is held out, now.
     pub fn measure(&mut self) -> Result<Validation> {
-        let Recipe { data, train, .. } = &self.recipe;
-        let held_out = self.shards.validation();
-        let windows = Windows::new(held_out, data.sequence_length, train.seed)?;
-        let (bytes, step) = (held_out.bytes_per_token(), self.state.step);
-        validation::measure(&mut self.predictor, &self.recipe, &windows, self.mask, bytes, step)
+        let Self { predictor, recipe, source, mask, state, .. } = self;
+        validation::measure(predictor, recipe, source, *mask, state.step)
     }
 
     fn validate(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
@@ -286,100 +278,16 @@ impl Trainer {
     fn checkpoint(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<PathBuf> {
         // Lines that a checkpoint counts as written must be on the disk before it is.
         log.flush()?;
-        let model = self.predictor.model();
-        let (optimizer, data) = (&self.optimizer, self.shards.dir());
+        let (model, trainable, optimizer) =
+            (self.predictor.model(), &self.trainable, &self.optimizer);
+        let tokenizer = &self.tokenizer_dir;
         let path = self.store.save(&mut self.state, self.recipe.train.keep, |dir| {
-            checkpoint::save(model, dir, DType::F32)?;
-            optimizer.save(model, &dir.join("optimizer.safetensors"))?;
-            copy_tokenizer(data, dir)
+            trainable.save(model, dir)?;
+            optimizer.save(&dir.join("optimizer.safetensors"))?;
+            tokenizer::copy_files(tokenizer, dir)
         })?;
         log.report(&self.recipe)?;
         (hooks.event)(&Event::Checkpoint { step: self.state.step, path: &path });
         Ok(path)
     }
-}
-
-/// Checks that the recipe, the model and the data can go together, before any time is spent.
-fn check(recipe: &Recipe, model: &Model, shards: &Shards) -> Result<()> {
-    let (length, longest) = (recipe.data.sequence_length, model.config.max_sequence_length);
-    if length > longest {
-        let (key, found) = ("data.sequence_length".into(), length.to_string());
-        let expected = format!("at most the {longest} tokens of the model");
-        return Err(TrainError::Value { key, found, expected }.into());
-    }
-    if recipe.train.objective != model.config.objective {
-        let found = format!("{:?}", recipe.train.objective).to_lowercase();
-        let expected = format!("{:?} as in the checkpoint", model.config.objective).to_lowercase();
-        return Err(TrainError::Value { key: "train.objective".into(), found, expected }.into());
-    }
-    Windows::new(shards.train(), length, recipe.train.seed)?;
-    if recipe.eval.every > 0 {
-        Windows::new(shards.validation(), length, recipe.train.seed)?;
-    }
-    Ok(())
-}
-
-/// Refuses to resume a checkpoint of other sizes than the recipe asks for. A model that was
-/// continued from another checkpoint has that one's sizes, whatever the recipe says.
-fn check_sizes(recipe: &Recipe, model: &ModelConfig) -> Result<()> {
-    if recipe.model.init_from.is_some() {
-        return Ok(());
-    }
-    let asked = recipe.model_config(model.vocab_size, model.tokens)?;
-    let sizes = |c: &ModelConfig| {
-        [
-            ("model.d_model", c.d_model.to_string()),
-            ("model.n_layers", c.n_layers.to_string()),
-            ("model.n_heads", c.n_heads.to_string()),
-            ("model.n_kv_heads", c.n_kv_heads.to_string()),
-            ("model.mlp_hidden_size", c.mlp_hidden_size.to_string()),
-            ("model.weight_tying", c.weight_tying.to_string()),
-            ("model.rope_theta", c.rope_theta.to_string()),
-            ("model.rms_norm_eps", c.rms_norm_eps.to_string()),
-            ("model.qkv_bias", c.qkv_bias.to_string()),
-            ("model.qk_norm", c.qk_norm.to_string()),
-            ("model.scale_logits", c.scale_logits.to_string()),
-            ("model.input_emb_norm", c.input_emb_norm.to_string()),
-        ]
-    };
-    for ((key, found), (_, expected)) in sizes(&asked).into_iter().zip(sizes(model)) {
-        if found != expected {
-            return Err(TrainError::OtherModel { key, found, expected }.into());
-        }
-    }
-    Ok(())
-}
-
-/// The model of `init_from`, for this tokenizer and objective.
-fn initial(recipe: &Recipe, dir: &Path, tokenizer: &Tokenizer) -> Result<Model> {
-    let mut model = checkpoint::load(dir)?;
-    let wrong = |reason| TrainError::InitFrom { path: dir.to_path_buf(), reason };
-    let (entries, vocab) = (model.config.embedding_size, tokenizer.vocab_size());
-    if vocab > entries {
-        return Err(wrong(format!("{entries} embeddings for a tokenizer of {vocab}")).into());
-    }
-    let (stated, found) = (model.config.tokens.mask, tokenizer.special_tokens().mask);
-    if stated.is_some() && found.is_some() && stated != found {
-        return Err(wrong("the mask token has another id in the data's tokenizer".into()).into());
-    }
-    model.config.objective = recipe.train.objective;
-    Ok(model)
-}
-
-/// Copies the files that make a folder's tokenizer.
-fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    let names = [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-    ];
-    for name in names {
-        let source = from.join(name);
-        if source.is_file() {
-            let bytes = std::fs::read(&source).map_err(io("read", &source))?;
-            checkpoint::files::replace_with(&to.join(name), &bytes)?;
-        }
-    }
-    Ok(())
 }

@@ -3,10 +3,9 @@
 pub use crate::diffusion::likelihood::Bucket;
 use crate::{
     Result,
-    data::Windows,
     diffusion::likelihood::{Evidence, EvidenceSettings, Window, spread_evenly},
     model::MaskPredictor,
-    train::Recipe,
+    train::{Recipe, source::Source},
 };
 
 /// The noise does not depend on the run, so that runs can be compared.
@@ -23,40 +22,45 @@ pub struct Validation {
     pub standard_error: f64,
     /// `nll` in bits per byte of text.
     pub bits_per_byte: f64,
-    /// Tokens that were scored, masked versions counted once each.
+    /// Tokens that were scored (of responses, in fine-tuning), masked versions counted once each.
     pub tokens: u64,
     /// Cross-entropy of the masked tokens by the fraction of the row that is masked; empty for
     /// the baseline.
     pub buckets: Vec<Bucket>,
 }
 
-/// Scores `eval.rows` rows, spread evenly over the held-out text, each under `eval.draws` masked
+/// Scores `eval.rows` rows, spread evenly over what is held out, each under `eval.draws` masked
 /// versions, as [`Evidence`] does.
 pub(super) fn measure(
     predictor: &mut MaskPredictor,
     recipe: &Recipe,
-    text: &Windows<'_>,
+    source: &Source,
     mask: u32,
-    bytes_per_token: f64,
     step: u64,
 ) -> Result<Validation> {
-    let length = recipe.data.sequence_length;
-    let numbers = spread_evenly(text.count(), recipe.eval.rows as u64);
-    let windows = numbers.map(|number| Window { number, length }).collect();
+    let mut windows = Vec::new();
+    for number in spread_evenly(source.held_out(recipe)?, recipe.eval.rows as u64) {
+        let mut tokens = Vec::new();
+        let given = source.read_held_out(recipe, number, &mut tokens)?;
+        windows.push(Window { number, length: tokens.len(), given });
+    }
     let settings = EvidenceSettings {
         draws: recipe.eval.draws,
         seed: SEED,
-        tokens_per_forward: recipe.micro_batch() * length,
+        tokens_per_forward: recipe.micro_batch() * recipe.data.sequence_length,
     };
     let mut evidence = Evidence::new(&predictor.model().config, Some(mask), windows, settings)?;
-    while evidence.advance(predictor, &mut |w, out| text.read(w.number, w.length, out))? {}
+    let mut read = |window: Window, out: &mut Vec<u32>| {
+        source.read_held_out(recipe, window.number, out).map(|_| ())
+    };
+    while evidence.advance(predictor, &mut read)? {}
     let bound = evidence.bound();
     Ok(Validation {
         step,
         nll: bound.nll,
         standard_error: bound.standard_error.unwrap_or(0.0),
-        bits_per_byte: bound.bits_per_byte(bytes_per_token),
-        tokens: (evidence.versions() * length) as u64,
+        bits_per_byte: bound.bits_per_byte(source.bytes_per_token()),
+        tokens: (bound.tokens * evidence.versions() / bound.rows.max(1)) as u64,
         buckets: bound.buckets,
     })
 }

@@ -84,7 +84,7 @@ fn plan(
 ) -> Result<Evidence> {
     let count = ranges.len() as u64;
     let rows = if args.text.rows == 0 { count } else { args.text.rows.into() };
-    let window = |number: u64| Window { number, length: ranges[number as usize].len() };
+    let window = |number: u64| Window { number, length: ranges[number as usize].len(), given: 0 };
     let windows = spread_evenly(count, rows).map(window).collect();
     Ok(Evidence::new(session.config(), session.special.mask, windows, settings)?)
 }

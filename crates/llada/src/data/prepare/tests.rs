@@ -249,8 +249,14 @@ fn a_parquet_column_is_read() {
     assert!(meta.first_rejected[0].contains("a.parquet:2"), "{meta:?}");
     let options =
         PrepareOptions { field: "body".into(), overwrite: true, ..PrepareOptions::default() };
-    let error = place.prepare(std::slice::from_ref(&path), &options).unwrap_err().to_string();
+    let refuse = || {
+        let error = place.prepare(std::slice::from_ref(&path), &options).unwrap_err();
+        (error.to_string(), error.hint().unwrap())
+    };
+    let (error, hint) = refuse();
     assert!(error.contains("no column `body`") && error.contains("text"), "{error}");
+    assert!(hint.contains("--field"), "{hint}");
     std::fs::write(&path, b"PAR1 not really PAR1").unwrap();
-    assert!(place.prepare(&[path], &options).unwrap_err().to_string().contains("a.parquet"));
+    let (error, hint) = refuse();
+    assert!(error.contains("a.parquet") && hint.contains("damaged"), "{error} {hint}");
 }

@@ -27,6 +27,8 @@ pub struct Window {
     pub number: u64,
     /// Its tokens.
     pub length: usize,
+    /// How many of the first are a prompt: neither masked nor predicted.
+    pub given: usize,
 }
 
 /// How to measure.
@@ -49,7 +51,7 @@ impl Default for EvidenceSettings {
 /// A measurement of text under way.
 ///
 /// For diffusion each row is scored under `draws` masked versions. A version masks exactly l
-/// tokens, and counts their cross-entropy L/l times: the form of Eq. 6, whose mean over l from 1
+/// of the L tokens that are not given, and counts their cross-entropy L/l times: the form of Eq. 6, whose mean over l from 1
 /// to L is a bound of −log p of the row. The l of all versions share out 1..=L evenly.
 ///
 /// A causal model predicts every token of a row but the first, from those before it in the row.
@@ -124,8 +126,11 @@ impl Evidence {
             Objective::Autoregressive => (None, 2),
         };
         let limit = config.max_sequence_length;
-        if let Some(wrong) = windows.iter().find(|w| !(least..=limit).contains(&w.length)) {
-            return Err(LikelihoodError::RowLength { found: wrong.length, least, limit }.into());
+        for &Window { length: found, given, .. } in &windows {
+            let least = least.max(given + 1);
+            if !(least..=limit).contains(&found) {
+                return Err(LikelihoodError::RowLength { found, least, limit }.into());
+            }
         }
         if windows.is_empty() {
             return Err(LikelihoodError::EmptyText.into());
@@ -180,7 +185,7 @@ impl Evidence {
             }
             rows.push(&match self.mask {
                 Some(mask) => self.masked_row(version, tokens, mask),
-                None => causal_row(tokens),
+                None => causal_row(tokens, window.given),
             });
         }
         for (i, loss) in rows.losses_or_nan(predictor)?.into_iter().enumerate() {
@@ -193,10 +198,7 @@ impl Evidence {
     /// The result so far; of all rows when [`advance`](Self::advance) has come to the end.
     pub fn bound(&self) -> Bound {
         let rows = self.done / self.settings.draws;
-        let predicted = |window: &Window| match self.mask {
-            Some(_) => window.length,
-            None => window.length - 1,
-        };
+        let predicted = |window: &Window| self.predicted(window);
         let tokens: usize = self.windows[..rows].iter().map(predicted).sum();
         let nll = self.nats[..rows].iter().sum::<f64>() / tokens as f64;
         // Of a ratio of sums, because rows differ in length.
@@ -221,9 +223,18 @@ impl Evidence {
         }
     }
 
+    /// How many tokens of a row are predicted.
+    fn predicted(&self, window: &Window) -> usize {
+        match self.mask {
+            Some(_) => window.length - window.given,
+            // Nothing predicts the first token of a row.
+            None => window.length - window.given.max(1),
+        }
+    }
+
     /// How many tokens `version` masks.
     fn masks(&self, version: usize) -> usize {
-        let length = self.windows[version / self.settings.draws].length;
+        let length = self.predicted(&self.windows[version / self.settings.draws]);
         (1 + (self.levels[version] * length as f64) as usize).min(length)
     }
 
@@ -232,7 +243,9 @@ impl Evidence {
         let (window, draw) = (self.windows[version / draws], version % draws);
         let address = (window.number << 16) | draw as u64;
         let mut stream = Stream::new(self.settings.seed, Purpose::Validation, address);
-        let positions = subset(&mut stream, tokens.len(), self.masks(version));
+        let response = tokens.len() - window.given;
+        let mut positions = subset(&mut stream, response, self.masks(version));
+        positions.iter_mut().for_each(|position| *position += window.given);
         let targets = positions.iter().map(|&i| std::mem::replace(&mut tokens[i], mask)).collect();
         Row { tokens, unconditional: None, positions, targets }
     }
@@ -244,7 +257,7 @@ impl Evidence {
             self.nats[row] = loss;
             return;
         }
-        let (length, masks) = (self.windows[row].length, self.masks(version));
+        let (length, masks) = (self.predicted(&self.windows[row]), self.masks(version));
         self.nats[row] += loss * length as f64 / masks as f64 / self.settings.draws as f64;
         // A fraction on the border belongs to the lower bucket.
         let bucket = &mut self.buckets[((masks * BUCKETS - 1) / length).min(BUCKETS - 1)];
@@ -253,10 +266,11 @@ impl Evidence {
     }
 }
 
-/// Each token of the row predicted from those before it.
-fn causal_row(tokens: Vec<u32>) -> Row {
-    let targets = tokens[1..].to_vec();
-    Row { positions: (0..targets.len()).collect(), tokens, unconditional: None, targets }
+/// Each token of the row that is not `given` predicted from those before it.
+fn causal_row(tokens: Vec<u32>, given: usize) -> Row {
+    let first = given.max(1);
+    let targets = tokens[first..].to_vec();
+    Row { positions: (first - 1..tokens.len() - 1).collect(), tokens, unconditional: None, targets }
 }
 
 /// Levels of `n` versions that share out [0, 1) evenly, in a mixed order.

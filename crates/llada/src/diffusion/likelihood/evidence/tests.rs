@@ -11,7 +11,8 @@ fn text(window: Window, out: &mut Vec<u32>) -> Result<()> {
 
 fn measure(objective: Objective, threads: usize, lengths: &[usize], forward: usize) -> Bound {
     let (mut predictor, _) = model(objective, threads);
-    let windows = lengths.iter().zip(3..).map(|(&length, number)| Window { number, length });
+    let windows =
+        lengths.iter().zip(3..).map(|(&length, number)| Window { number, length, given: 0 });
     let settings = EvidenceSettings { draws: 3, seed: 2, tokens_per_forward: forward };
     let config = &predictor.model().config;
     let mut evidence = Evidence::new(config, Some(MASK), windows.collect(), settings).unwrap();
@@ -51,7 +52,7 @@ fn a_causal_model_is_scored_exactly() {
     let mut sum = 0.0;
     for (number, length) in [(3, 9), (4, 5)] {
         let mut tokens = Vec::new();
-        text(Window { number, length }, &mut tokens).unwrap();
+        text(Window { number, length, given: 0 }, &mut tokens).unwrap();
         let positions: Vec<usize> = (0..length - 1).collect();
         let weights = vec![1.0; length - 1];
         let targets = Targets { positions: &positions, tokens: &tokens[1..], weights: &weights };
@@ -94,7 +95,7 @@ fn some_windows_stand_for_all() {
 fn what_cannot_be_measured_is_refused() {
     let (predictor, _) = model(Objective::Diffusion, 1);
     let config = &predictor.model().config;
-    let row = |length| vec![Window { number: 0, length }];
+    let row = |length| vec![Window { number: 0, length, given: 0 }];
     let settings = EvidenceSettings::default();
     for (mask, windows, draws, message) in [
         (None, row(4), 1, "no mask token"),

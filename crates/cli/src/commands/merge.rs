@@ -1,0 +1,48 @@
+//! `llada merge`: adapters and their model into one checkpoint.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use llada::{checkpoint, tokenizer};
+
+use crate::{args::Merge, error::Failure, term::Term};
+
+/// Writes the merged model, with the tokenizer of the adapters or else of their model.
+pub fn run(args: Merge, term: &Term) -> Result<()> {
+    if !checkpoint::is_adapter(&args.adapter) {
+        return Err(Failure::new(
+            format!("`{}` holds no adapters to merge", args.adapter.display()),
+            "give the folder with `adapter_config.json` that `llada sft` or PEFT wrote",
+        )
+        .into());
+    }
+    if is_occupied(&args.out) {
+        return Err(Failure::new(
+            format!("`{}` is not empty", args.out.display()),
+            "choose another folder; a merged model takes one of its own",
+        )
+        .into());
+    }
+    let base = match args.base {
+        Some(base) => base,
+        None => checkpoint::base_of(&args.adapter)?,
+    };
+    let model = checkpoint::load_merged(&args.adapter, Some(&base))?;
+    // The embedding is never adapted, and so is as the base stores it.
+    let embedding = &model.tensors[llada::model::Layout::new(&model.config).wte];
+    let storage = args.storage.map_or(embedding.dtype(), Into::into);
+    checkpoint::save(&model, &args.out, storage)
+        .with_context(|| format!("cannot write `{}`", args.out.display()))?;
+    let has_tokenizer = args.adapter.join("tokenizer.json").is_file();
+    tokenizer::copy_files(if has_tokenizer { &args.adapter } else { &base }, &args.out)?;
+    term.note(&format!("merged {} into {}", args.adapter.display(), base.display()));
+    term.note(&format!("wrote {}", args.out.display()));
+    Ok(())
+}
+
+fn is_occupied(dir: &Path) -> bool {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => dir.exists(),
+    }
+}

@@ -1,0 +1,226 @@
+//! Conversations: dialogues out of JSONL files, laid out as rows of a prompt and a response.
+
+mod layout;
+mod row;
+
+use std::path::{Path, PathBuf};
+
+pub use layout::{Encoder, Pair};
+
+use super::{
+    DataError,
+    corpus::{Format, lines, place},
+    windows::{Permutation, mix},
+};
+use crate::{
+    Result,
+    chat::Message,
+    io,
+    rng::{Purpose, Stream},
+};
+
+/// How many rejected rows are named.
+const NAMED: usize = 5;
+/// Which pair of a held-out dialogue is measured does not depend on the run.
+const HELD_OUT_SEED: u64 = 0;
+
+/// The (prompt, response) pairs of a dialogue, one for each turn of the assistant; never empty.
+pub type Dialogue = Vec<Pair>;
+
+/// Where conversations come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Files<'a> {
+    /// JSONL files, or folders of them.
+    pub train: &'a [PathBuf],
+    /// Files to validate on.
+    pub validation: Option<&'a [PathBuf]>,
+    /// Fraction of the training dialogues held out where there are none; at least one is, if
+    /// there are two and the fraction is not 0.
+    pub held_out: f64,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Files.
+    pub files: usize,
+    /// Dialogues to train on.
+    pub train: usize,
+    /// Dialogues held out.
+    pub validation: usize,
+    /// Rows that could not be used.
+    pub rejected: u64,
+    /// Where the first of them stand, and why.
+    pub first_rejected: Vec<String>,
+    /// Later turns of dialogues left out because their row would be too long.
+    pub long_turns: u64,
+}
+
+/// All conversations of a run, as token ids in memory.
+#[derive(Debug)]
+pub struct Conversations {
+    train: Vec<Dialogue>,
+    validation: Vec<Dialogue>,
+    report: Report,
+}
+
+impl Conversations {
+    /// Reads all files. Rows that cannot be used are counted, and the first named; it fails when no
+    /// row is left.
+    pub fn open(files: &Files<'_>, encoder: &Encoder<'_>) -> Result<Self> {
+        let mut report = Report::default();
+        let mut train = read(files.train, encoder, &mut report)?;
+        let validation = match files.validation {
+            Some(paths) => read(paths, encoder, &mut report)?.into_iter().map(|d| d.1).collect(),
+            None => hold_out(&mut train, files.held_out),
+        };
+        let train: Vec<Dialogue> = train.into_iter().map(|d| d.1).collect();
+        (report.train, report.validation) = (train.len(), validation.len());
+        Ok(Self { train, validation, report })
+    }
+
+    /// What was read.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Dialogues to train on.
+    pub fn train(&self) -> &[Dialogue] {
+        &self.train
+    }
+
+    /// Dialogues held out.
+    pub fn validation(&self) -> &[Dialogue] {
+        &self.validation
+    }
+
+    /// The pair that is row `row` of the run: every dialogue comes once in each epoch, in an order
+    /// drawn for that epoch, and gives one of its pairs, each as likely as the others.
+    pub fn row(&self, row: u64, seed: u64) -> &Pair {
+        let n = self.train.len().max(1) as u64;
+        let at = Permutation::new(n, seed, row / n).at(row % n);
+        pick(&self.train[at as usize], seed, row)
+    }
+
+    /// The pair by which held-out dialogue `n` is measured, the same every time.
+    pub fn held_out(&self, n: u64) -> &Pair {
+        pick(&self.validation[n as usize], HELD_OUT_SEED, n)
+    }
+
+    /// CRC-32C of all rows to train on, and of those to validate on: what the files come to with
+    /// this tokenizer and template.
+    pub fn crc32c(&self) -> [u32; 2] {
+        [&self.train, &self.validation].map(|dialogues| {
+            dialogues.iter().flatten().fold(0, |crc, pair| {
+                let sizes = [pair.prompt_len() as u32, pair.answer_len() as u32];
+                let numbers = sizes.iter().chain(pair.ids());
+                let bytes: Vec<u8> = numbers.flat_map(|n| n.to_le_bytes()).collect();
+                crc32c::crc32c_append(crc, &bytes)
+            })
+        })
+    }
+}
+
+fn pick(dialogue: &Dialogue, seed: u64, row: u64) -> &Pair {
+    let turn = Stream::new(seed, Purpose::Turn, row).below(dialogue.len() as u64);
+    &dialogue[turn as usize]
+}
+
+/// The dialogues of `paths` in order, each with the hash of its messages.
+fn read(
+    paths: &[PathBuf],
+    encoder: &Encoder<'_>,
+    report: &mut Report,
+) -> Result<Vec<(u64, Dialogue)>> {
+    let mut found = Vec::new();
+    let files = jsonl_files(paths)?;
+    let (files_before, rejected_before) = (report.files, report.rejected);
+    report.files += files.len();
+    for path in &files {
+        lines(path, &mut |number, line, _| {
+            if line.iter().all(u8::is_ascii_whitespace) {
+                return Ok(());
+            }
+            match row::messages(line).and_then(|m| Ok((hash(&m), encoder.dialogue(&m)?))) {
+                Ok((hash, (dialogue, long_turns))) => {
+                    report.long_turns += long_turns;
+                    found.push((hash, dialogue));
+                }
+                Err(reason) => {
+                    report.rejected += 1;
+                    if report.first_rejected.len() < NAMED {
+                        report.first_rejected.push(format!("{}: {reason}", place(path, number)));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+    if found.is_empty() {
+        let files = report.files - files_before;
+        let rejected = report.rejected - rejected_before;
+        let first = report.first_rejected.iter().filter(|_| rejected > 0);
+        let first = first.map(|f| format!(", first {f}")).next().unwrap_or_default();
+        return Err(DataError::NoConversations { files, rejected, first }.into());
+    }
+    Ok(found)
+}
+
+/// The files of `paths`; a folder stands for the JSONL files in it, in the order of their names.
+fn jsonl_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths.iter().filter(|path| !path.as_os_str().is_empty()) {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(io("read", path))? {
+            let file = entry.map_err(io("read", path))?.path();
+            if file.is_file() && is_jsonl(&file) {
+                inside.push(file);
+            }
+        }
+        if inside.is_empty() && path.join("meta.json").is_file() {
+            return Err(DataError::NotConversations { path: path.clone() }.into());
+        }
+        inside.sort();
+        files.append(&mut inside);
+    }
+    Ok(files)
+}
+
+fn is_jsonl(path: &Path) -> bool {
+    Format::of(path) == Some(Format::Jsonl)
+}
+
+/// Takes a fraction of the dialogues out, chosen by a hash of what is said in them and so the same
+/// in whatever order they come, equal ones together.
+fn hold_out(dialogues: &mut Vec<(u64, Dialogue)>, fraction: f64) -> Vec<Dialogue> {
+    let lowest = dialogues.iter().map(|d| d.0).min().unwrap_or(0);
+    let highest = dialogues.iter().map(|d| d.0).max().unwrap_or(0);
+    if fraction <= 0.0 || lowest == highest {
+        return Vec::new();
+    }
+    let threshold = (fraction * u64::MAX as f64) as u64;
+    // At least one on either side.
+    let is_held_out = |hash: u64| (hash < threshold || hash == lowest) && hash != highest;
+    let (held_out, kept) = std::mem::take(dialogues).into_iter().partition(|d| is_held_out(d.0));
+    *dialogues = kept;
+    let held_out: Vec<(u64, Dialogue)> = held_out;
+    held_out.into_iter().map(|d| d.1).collect()
+}
+
+/// FNV-1a of what is said and by whom, mixed so that every bit of it counts.
+fn hash(messages: &[Message]) -> u64 {
+    let parts = messages.iter().flat_map(|m| [&m.role, &m.content]);
+    // No text holds the byte 0xff, which so separates them.
+    let bytes = parts.flat_map(|part| part.bytes().chain([0xff]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    mix(hash)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+use std::fs;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    chat::Template,
+    config::SpecialTokens,
+    tokenizer::{self, Kind, Tokenizer},
+};
+
+const TEXT: &str = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;?!<|>_\n";
+
+struct Bench {
+    dir: tempfile::TempDir,
+    tokenizer: Tokenizer,
+    template: Template,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let kind = Kind::Character { min_count: 0 };
+        let tokenizer = tokenizer::train(kind, [Ok(TEXT.to_owned())]).unwrap();
+        Self { dir, tokenizer, template: Template::llada().unwrap() }
+    }
+
+    fn special(&self) -> SpecialTokens {
+        self.tokenizer.special_tokens()
+    }
+
+    fn encoder(&self, longest: usize) -> Encoder<'_> {
+        Encoder {
+            tokenizer: &self.tokenizer,
+            template: Some(&self.template),
+            eos: self.special().eos.unwrap(),
+            eot: self.special().eot,
+            longest,
+        }
+    }
+
+    fn open(&self, content: &str, held_out: f64, longest: usize) -> Result<Conversations> {
+        let path = self.dir.path().join("rows.jsonl");
+        fs::write(&path, content).unwrap();
+        let files = Files { train: &[path], validation: None, held_out };
+        Conversations::open(&files, &self.encoder(longest))
+    }
+
+    fn text(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids, false).unwrap()
+    }
+}
+
+/// The reason for which a row is refused.
+fn reason(row: &str) -> String {
+    row::messages(row.as_bytes()).unwrap_err()
+}
+
+#[test]
+fn both_forms_of_a_row_are_read() {
+    let pair = row::messages(br#"{"prompt":"p","response":"r","id":7}"#).unwrap();
+    assert_eq!(pair, [Message::new("user", "p"), Message::new("assistant", "r")]);
+    let system = row::messages(br#"{"system":"s","prompt":"p","response":"r"}"#).unwrap();
+    assert_eq!(system[0], Message::new("system", "s"));
+    let parts = json!({"prompt": "not this", "messages": [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "r"},
+    ]});
+    let messages = row::messages(parts.to_string().as_bytes()).unwrap();
+    assert_eq!(messages.len(), 3);
+    assert_eq!(messages[1].content, "ab");
+}
+
+#[test]
+fn what_is_wrong_with_a_row_is_said() {
+    let messages = |list: serde_json::Value| reason(&json!({ "messages": list }).to_string());
+    let say = |role: &str, content: &str| json!({"role": role, "content": content});
+    for (found, expected) in [
+        (reason("{"), "not JSON"),
+        (reason("[]"), "not a JSON object"),
+        (reason("{}"), "no field `messages`, and no `prompt`"),
+        (reason(r#"{"prompt":"p"}"#), "no field `response`"),
+        (reason(r#"{"prompt":1,"response":"r"}"#), "`prompt` is not a string"),
+        (reason(r#"{"prompt":"p","response":" \n"}"#), "the response is empty"),
+        (reason(r#"{"messages":"hi"}"#), "`messages` is not a list"),
+        (messages(json!([])), "no message of `user`"),
+        (messages(json!([say("user", "u")])), "last message is not of `assistant`"),
+        (messages(json!([say("tool", "u")])), "message 1 has the unknown role `tool`"),
+        (messages(json!([{"content": "u"}])), "message 1 has no `role`"),
+        (messages(json!([{"role": "user"}])), "message 1 has no `content`"),
+        (messages(json!([{"role": "user", "content": null}])), "neither a string nor"),
+        (
+            messages(json!([{"role": "user", "content": [{"type": "image_url"}]}])),
+            "type `image_url`",
+        ),
+        (
+            messages(json!([say("assistant", "a"), say("user", "u")])),
+            "message 1 is of `assistant` where `user`",
+        ),
+        (
+            messages(json!([say("user", "u"), say("system", "s")])),
+            "message 2 is of `system` where `assistant`",
+        ),
+        (
+            messages(json!([
+                say("user", "u"),
+                say("assistant", ""),
+                say("user", "u"),
+                say("assistant", "a")
+            ])),
+            "message 2 is an empty response",
+        ),
+    ] {
+        assert!(found.contains(expected), "{found} | {expected}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_row_makes_the_reader_panic(line in "\\PC{0,60}", bytes: Vec<u8>) {
+        let _ = row::messages(line.as_bytes());
+        let _ = row::messages(&bytes);
+        let wrapped = format!("{{\"messages\": [{line}], \"prompt\": \"{line}\"}}");
+        let _ = row::messages(wrapped.as_bytes());
+    }
+}
+
+#[test]
+fn rows_are_laid_out_by_the_template() {
+    let bench = Bench::new();
+    let row = r#"{"system":"be kind","prompt":" hi ","response":"Hello. "}"#;
+    let found = bench.open(row, 0.0, 200).unwrap();
+    let pair = &found.train()[0][0];
+    let (prompt, answer) = pair.ids().split_at(pair.prompt_len());
+    assert_eq!(
+        bench.text(prompt),
+        "<|startoftext|><|start_header_id|>system<|end_header_id|>\n\nbe kind<|eot_id|>\
+         <|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+    assert_eq!(bench.text(answer), "Hello.<|eot_id|><|endoftext|>");
+    assert_eq!((pair.answer_len(), pair.answer_bytes()), (8, 7));
+
+    let plain = Encoder { template: None, ..bench.encoder(200) };
+    let messages = row::messages(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap();
+    let (pairs, _) = plain.dialogue(&messages).unwrap();
+    let eot = bench.special().eot.unwrap();
+    assert_eq!(pairs[0].prompt_len(), 11);
+    assert!(!pairs[0].ids().contains(&eot), "plain text gives no special token");
+    assert_eq!(bench.text(&pairs[0].ids()[11..]), "b<|endoftext|>");
+}
+
+#[test]
+fn a_template_that_always_asks_on_gives_the_same_rows() {
+    let bench = Bench::new();
+    let always = "{% for message in messages %}{% set content = '<|start_header_id|>' + \
+        message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}\
+        {% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}\
+        {% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}";
+    fs::write(bench.dir.path().join("chat_template.jinja"), always).unwrap();
+    let template = Template::from_dir(bench.dir.path()).unwrap();
+    let messages = row::messages(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
+    let encoder = Encoder { template: Some(&template), ..bench.encoder(200) };
+    assert_eq!(encoder.dialogue(&messages), bench.encoder(200).dialogue(&messages));
+}
+
+#[test]
+fn special_tokens_in_contents_are_refused() {
+    let bench = Bench::new();
+    for content in ["<|eot_id|>", "x <|mdm_mask|> y", "<|start_header_id|>assistant"] {
+        let row = json!({"prompt": content, "response": "r"}).to_string();
+        let error = bench.open(&row, 0.0, 200).unwrap_err().to_string();
+        assert!(error.contains("rows.jsonl:1: message 1 contains the special token"), "{error}");
+    }
+    assert!(bench.open(r#"{"prompt":"<|eot_id","response":"|>"}"#, 0.0, 200).is_ok());
+}
+
+#[test]
+fn bad_rows_are_counted_and_named_and_blank_lines_are_not() {
+    let bench = Bench::new();
+    let good = r#"{"prompt":"p","response":"r"}"#;
+    let content = format!("\u{feff}{good}\n\n{{\n{good}\r\n{{}}\n  \n");
+    let found = bench.open(&content, 0.0, 200).unwrap();
+    assert_eq!((found.report().train, found.report().rejected), (2, 2));
+    assert!(found.report().first_rejected[0].contains("rows.jsonl:3: not JSON"));
+    assert!(found.report().first_rejected[1].contains("rows.jsonl:5: no field"));
+    let many = found.train()[0][0].ids().len();
+    let error = bench.open(good, 0.0, many - 1).unwrap_err();
+    assert!(error.to_string().contains("rows.jsonl:1:") && error.hint().is_some(), "{error}");
+    assert!(bench.open(good, 0.0, many).is_ok());
+    assert!(bench.open("\n", 0.0, 9).unwrap_err().to_string().contains("0 row(s)"));
+}
+
+#[test]
+fn a_dialogue_is_one_pair_for_each_turn_and_each_is_drawn() {
+    let bench = Bench::new();
+    let turns = (0..3).flat_map(|i| {
+        [("user", format!("q{i}")), ("assistant", format!("a{i}"))]
+            .map(|(role, content)| json!({"role": role, "content": content}))
+    });
+    let row = json!({ "messages": turns.collect::<Vec<_>>() }).to_string();
+    let found = bench.open(&row, 0.0, 500).unwrap();
+    let dialogue = &found.train()[0];
+    assert_eq!(dialogue.len(), 3);
+    let last = bench.text(&dialogue[2].ids()[..dialogue[2].prompt_len()]);
+    assert!(last.contains("a1<|eot_id|>") && last.contains("q2") && !last.contains("a2"), "{last}");
+    let mut drawn = [0; 3];
+    for row in 0..3000 {
+        drawn[dialogue.iter().position(|pair| pair == found.row(row, 5)).unwrap()] += 1;
+    }
+    assert!(drawn.iter().all(|n| (850..1150).contains(n)), "{drawn:?}");
+
+    let longest = dialogue[1].ids().len();
+    let cut = bench.open(&row, 0.0, longest).unwrap();
+    assert_eq!((cut.train()[0].len(), cut.report().long_turns), (2, 1));
+}
+
+#[test]
+fn every_dialogue_comes_once_in_each_epoch() {
+    let bench = Bench::new();
+    let row = |i: usize| format!("{{\"prompt\":\"p{i}\",\"response\":\"r\"}}\n");
+    let content: String = (0..20).map(row).collect();
+    let found = bench.open(&content, 0.0, 200).unwrap();
+    let order = |epoch: u64| -> Vec<usize> {
+        let rows = epoch * 20..(epoch + 1) * 20;
+        let at = |n| found.train().iter().position(|d| &d[0] == found.row(n, 3)).unwrap();
+        rows.map(at).collect()
+    };
+    for epoch in 0..2 {
+        let mut all = order(epoch);
+        all.sort_unstable();
+        assert_eq!(all, (0..20).collect::<Vec<_>>());
+    }
+    assert_ne!(order(0), order(1));
+}
+
+#[test]
+fn what_is_held_out_does_not_depend_on_the_order() {
+    let bench = Bench::new();
+    let rows: Vec<String> =
+        (0..40).map(|i| format!("{{\"prompt\":\"p{i}\",\"response\":\"r\"}}")).collect();
+    let held = |content: &str, fraction| -> Vec<String> {
+        let found = bench.open(content, fraction, 200).unwrap();
+        assert_eq!(found.train().len() + found.validation().len(), content.lines().count());
+        let mut texts: Vec<_> = found.validation().iter().map(|d| bench.text(d[0].ids())).collect();
+        texts.sort();
+        texts
+    };
+    let forward = held(&rows.join("\n"), 0.2);
+    assert!((3..14).contains(&forward.len()), "{}", forward.len());
+    let mut reversed = rows.clone();
+    reversed.reverse();
+    assert_eq!(held(&reversed.join("\n"), 0.2), forward);
+    assert_eq!(held(&rows[..2].join("\n"), 1e-9).len(), 1);
+    assert_eq!(held(&rows[..2].join("\n"), 0.999).len(), 1);
+    assert!(held(&rows.join("\n"), 0.0).is_empty());
+    assert!(held(&rows[0], 0.5).is_empty());
+}
+
+#[test]
+fn folders_and_lists_are_read_in_order_and_shards_refused() {
+    let bench = Bench::new();
+    let dir = bench.dir.path().join("rows");
+    fs::create_dir(&dir).unwrap();
+    for (name, prompt) in [("b.jsonl", "2"), ("a.ndjson", "1"), ("c.txt", "no")] {
+        fs::write(dir.join(name), json!({"prompt": prompt, "response": "r"}).to_string()).unwrap();
+    }
+    let open = |paths: &[PathBuf], validation: Option<&[PathBuf]>| {
+        let files = Files { train: paths, validation, held_out: 0.0 };
+        Conversations::open(&files, &bench.encoder(200))
+    };
+    let found = open(&[dir.clone(), dir.join("b.jsonl")], Some(&[dir.join("a.ndjson")])).unwrap();
+    assert_eq!((found.train().len(), found.validation().len()), (3, 1));
+    assert!(bench.text(found.train()[0][0].ids()).contains("\n\n1<"));
+    assert_ne!(found.crc32c()[0], open(&[dir.clone()], None).unwrap().crc32c()[0]);
+
+    let shards = bench.dir.path().join("shards");
+    fs::create_dir(&shards).unwrap();
+    let error = open(&[shards.clone()], None).unwrap_err();
+    assert!(error.hint().unwrap().contains("`.jsonl` files"), "{error}");
+    fs::write(shards.join("meta.json"), "{}").unwrap();
+    let error = open(&[shards], None).unwrap_err();
+    assert!(error.hint().unwrap().contains("llada train"), "{error}");
+    let error = open(&[PathBuf::new()], None).unwrap_err();
+    assert!(error.hint().unwrap().contains("data.path"), "{error}");
+    assert!(open(&["none.jsonl".into()], None).unwrap_err().to_string().contains("none.jsonl"));
+}

@@ -1,0 +1,173 @@
+use ::safetensors::{Dtype, SafeTensors};
+use llada_kernels::{Cpu, grad_norm};
+
+use super::*;
+use crate::{
+    checkpoint::{self, tests::golden},
+    model::{Gradients, Layout, MaskPredictor},
+};
+
+/// Recipe of fine-tuning with the keys of `overrides`.
+fn sft(overrides: &[&str]) -> Recipe {
+    Recipe::parse_sft("", overrides).unwrap()
+}
+
+#[test]
+fn lengths_are_cut_as_often_as_asked() {
+    let mut recipe = Recipe::default();
+    recipe.data.sequence_length = 64;
+    recipe.data.random_length = 0.25;
+    let lengths: Vec<usize> = (0..4000).map(|step| row_length(&recipe, step)).collect();
+    let cut = lengths.iter().filter(|l| **l < 64).count();
+    assert!((850..1120).contains(&cut), "{cut}");
+    assert!(lengths.iter().all(|l| (1..=64).contains(l)));
+    recipe.train.objective = Objective::Autoregressive;
+    assert!((0..4000).all(|step| row_length(&recipe, step) >= 2));
+    recipe.data.random_length = 0.0;
+    assert!((0..100).all(|step| row_length(&recipe, step) == 64));
+}
+
+/// Rows of 5, 3 and 6 tokens with prompts of 2, 1 and 0.
+fn ragged() -> Rows {
+    let mut rows = Rows::default();
+    for (row, prompt) in [(&[1, 2, 3, 4, 5][..], 2), (&[6, 7, 8], 1), (&[9, 10, 11, 12, 13, 14], 0)]
+    {
+        rows.push(row, prompt, (0, 0));
+    }
+    rows
+}
+
+#[test]
+fn a_batch_is_the_same_however_it_is_divided() {
+    for overrides in
+        [&[][..], &["train.objective=autoregressive"], &["diffusion.low_discrepancy=true"]]
+    {
+        let recipe = sft(overrides);
+        let step = StepRows::new(&recipe, ragged(), 99, 7);
+        let whole = step.micro_batch(0..3).noised;
+        let mut parts = Noised::default();
+        for row in 0..3 {
+            let part = step.micro_batch(row..row + 1).noised;
+            let begin = parts.tokens.len();
+            parts.tokens.extend(part.tokens);
+            parts.positions.extend(part.positions.iter().map(|at| begin + at));
+            parts.targets.extend(part.targets);
+            parts.weights.extend(part.weights);
+            parts.rows.extend(part.rows);
+        }
+        assert_eq!(whole, parts, "{overrides:?}");
+        assert!(!whole.positions.is_empty());
+    }
+}
+
+#[test]
+fn padding_belongs_to_the_response() {
+    let mut rows = Rows::default();
+    rows.push(&[1, 2, 3], 1, (0, 5));
+    rows.push(&[1, 2, 3, 4, 5], 2, (0, 5));
+    assert_eq!(rows.tokens, [1, 2, 3, 0, 0, 1, 2, 3, 4, 5]);
+    assert_eq!(rows.lengths().collect::<Vec<_>>(), [5, 5]);
+    assert_eq!(rows.answers(Objective::Diffusion), [4, 3]);
+    assert_eq!(ragged().answers(Objective::Autoregressive), [3, 2, 5]);
+}
+
+#[test]
+fn complements_mask_each_response_token_once() {
+    let recipe = sft(&["sft.complementary_masks=true", "train.batch_size=4"]);
+    let mut rows = Rows::default();
+    for _ in 0..2 {
+        rows.push(&[1, 2, 3, 4, 5, 6, 7, 8], 3, (0, 0));
+    }
+    for _ in 0..2 {
+        rows.push(&[1, 2, 3, 4], 1, (0, 0));
+    }
+    let step = StepRows::new(&recipe, rows, 99, 3);
+    assert_eq!(step.levels.len(), 2);
+    let noised = step.micro_batch(0..4).noised;
+    let masked_in = |begin: usize, n: usize| -> Vec<usize> {
+        (0..n).filter(|i| noised.tokens[begin + i] == 99).collect()
+    };
+    for (begin, n, prompt) in [(0, 8, 3), (16, 4, 1)] {
+        let mut both = [masked_in(begin, n), masked_in(begin + n, n)].concat();
+        both.sort_unstable();
+        assert_eq!(both, (prompt..n).collect::<Vec<_>>());
+    }
+    // The other half of a pair alone is the same.
+    assert_eq!(step.micro_batch(1..2).noised.tokens, noised.tokens[8..16]);
+}
+
+/// Loss and all gradients of the official code (Eq. 5) through padding, noise and weights as a run
+/// makes them, in micro-batches of every size.
+#[test]
+fn golden_fine_tuning_step() {
+    for (id, model) in [("a_sft", "a_mha_untied"), ("b_sft", "b_gqa_tied")] {
+        let train = golden(model).join("../../train");
+        let bytes = std::fs::read(train.join(format!("{id}.safetensors"))).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let cases: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(train.join("cases.json")).unwrap()).unwrap();
+        let case = cases.as_array().unwrap().iter().find(|case| case["id"] == id).unwrap();
+        let (tokens, lengths) = (numbers(&file, "input_ids"), numbers(&file, "prompt_lengths"));
+        let (t, u) = (numbers(&file, "t"), numbers(&file, "u"));
+        let model = checkpoint::load(&golden(model)).unwrap();
+        let (mask, eos) = (model.config.tokens.mask.unwrap(), model.config.tokens.eos.unwrap());
+
+        let recipe = sft(&["train.batch_size=3"]);
+        let length = tokens.len() / lengths.len();
+        let mut rows = Rows::default();
+        for (row, prompt) in tokens.chunks_exact(length).zip(&lengths) {
+            let row: Vec<u32> = row.iter().map(|id| *id as u32).collect();
+            let end = row.iter().rposition(|id| *id != eos).unwrap() + 1;
+            rows.push(&row[..end], *prompt as usize, (eos, length));
+        }
+        assert!(rows.tokens.iter().zip(&tokens).all(|(a, b)| f64::from(*a) == *b));
+        let mut step = StepRows::new(&recipe, rows, mask, 0);
+        step.levels = t;
+        let answers = numbers(&file, "answer_lengths");
+        assert!(step.answers.iter().zip(&answers).all(|(a, b)| *a as f64 == *b));
+
+        let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
+        for size in 1..=3 {
+            let mut gradients = Gradients::zeros(predictor.model());
+            let (mut loss, mut nll) = (0.0, Vec::new());
+            let mut draws = u.iter();
+            for start in (0..3).step_by(size) {
+                let micro =
+                    step.noised(start..3.min(start + size), &mut |_| *draws.next().unwrap());
+                let (batch, targets) = (micro.batch(), micro.targets());
+                predictor
+                    .nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)
+                    .unwrap();
+                loss += crate::diffusion::loss::value(&micro.noised.weights, &nll);
+            }
+            let close = |found: f64, key: &str, tolerance: f64| {
+                let golden = case[key].as_f64().unwrap();
+                assert!((found / golden - 1.0).abs() < tolerance, "{id} {key}: {found} {golden}");
+            };
+            close(loss, "loss", 1e-5);
+            let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+            close(grad_norm::forward(predictor.cpu(), &all).unwrap(), "grad_norm", 1e-4);
+            let layout = Layout::new(&predictor.model().config);
+            for (spec, found) in layout.specs().iter().zip(&gradients.0) {
+                let expected = numbers(&file, &format!("grad.{}", spec.name));
+                let largest = expected.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
+                let is_close = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() <= 1e-4 * largest;
+                assert!(found.iter().zip(&expected).all(is_close), "{id} {}", spec.name);
+            }
+        }
+    }
+}
+
+fn numbers(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
+    let view = file.tensor(name).unwrap();
+    let data = view.data();
+    match view.dtype() {
+        Dtype::F32 => {
+            data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
+        }
+        Dtype::I64 => {
+            data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
+        }
+        other => panic!("{name} is of type {other:?}"),
+    }
+}

@@ -1,0 +1,279 @@
+//! Where the rows of a run come from: windows of token shards, or conversations.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Recipe, TrainError,
+    batch::{Rows, StepRows, row_length},
+    recipe::{OneOrMany, Padding, Sft, SftTemplate},
+    state::Fingerprint,
+};
+use crate::{
+    Result,
+    chat::Template,
+    config::{Objective, SpecialTokens},
+    data::{
+        Conversations, DataError, Shards, Windows,
+        conversations::{Encoder, Files},
+    },
+    io,
+    tokenizer::Tokenizer,
+};
+
+/// The data of a run.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Pre-training.
+    Shards(Shards),
+    /// Fine-tuning.
+    Conversations {
+        conversations: Conversations,
+        /// What pads short responses and ends all of them.
+        eos: u32,
+        tokenizer_crc32c: u32,
+    },
+}
+
+impl Source {
+    /// Opens the shards of `data.path`.
+    pub(super) fn shards(recipe: &Recipe) -> Result<Self> {
+        let paths = recipe.data.path.as_slice();
+        match recipe.data.folder() {
+            Some(dir) if !dir.is_file() => Ok(Self::Shards(Shards::open(dir)?)),
+            _ => {
+                let path = paths.first().cloned().unwrap_or_default();
+                Err(DataError::NotShards { path }.into())
+            }
+        }
+    }
+
+    /// Reads the conversations of `data.path` as the model in `dir` reads them.
+    pub(super) fn conversations(
+        recipe: &Recipe,
+        sft: &Sft,
+        dir: &Path,
+        tokenizer: &Tokenizer,
+        special: &SpecialTokens,
+    ) -> Result<Self> {
+        let template = match sft.template {
+            SftTemplate::Chat => Some(Template::from_dir(dir)?),
+            SftTemplate::Plain => None,
+        };
+        let eos = special.eos.ok_or(DataError::NoEos)?;
+        let encoder = Encoder {
+            tokenizer,
+            template: template.as_ref(),
+            eos,
+            eot: special.eot,
+            longest: recipe.data.sequence_length,
+        };
+        let files = Files {
+            train: recipe.data.path.as_slice(),
+            validation: recipe.data.validation.as_ref().map(OneOrMany::as_slice),
+            held_out: if recipe.eval.every > 0 { sft.held_out } else { 0.0 },
+        };
+        let conversations = Conversations::open(&files, &encoder)?;
+        let path = dir.join("tokenizer.json");
+        let tokenizer_crc32c = crc32c::crc32c(&std::fs::read(&path).map_err(io("read", &path))?);
+        Ok(Self::Conversations { conversations, eos, tokenizer_crc32c })
+    }
+
+    /// What tells this data from other.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Shards(shards) => Fingerprint::of(shards.meta()),
+            Self::Conversations { conversations, tokenizer_crc32c, .. } => Fingerprint {
+                tokenizer_crc32c: *tokenizer_crc32c,
+                tokens: tokens(conversations),
+                shards_crc32c: conversations.crc32c().to_vec(),
+                base_crc32c: None,
+            },
+        }
+    }
+
+    /// Where it is, for messages.
+    pub(super) fn path(&self, recipe: &Recipe) -> PathBuf {
+        recipe.data.path.as_slice().first().cloned().unwrap_or_default()
+    }
+
+    /// Rows of one pass over the data.
+    pub(super) fn rows_per_epoch(&self, recipe: &Recipe) -> u64 {
+        match self {
+            Self::Shards(shards) => {
+                shards.train().tokens() / recipe.data.sequence_length.max(1) as u64
+            }
+            Self::Conversations { conversations, .. } => {
+                (conversations.train().len() * recipe.row_copies()) as u64
+            }
+        }
+    }
+
+    /// Checks that there are rows to train on, and to validate on where that is asked for.
+    pub(super) fn check(&self, recipe: &Recipe) -> Result<()> {
+        let validates = recipe.eval.every > 0;
+        match self {
+            Self::Shards(shards) => {
+                let (length, seed) = (recipe.data.sequence_length, recipe.train.seed);
+                Windows::new(shards.train(), length, seed)?;
+                if validates {
+                    Windows::new(shards.validation(), length, seed)?;
+                }
+            }
+            Self::Conversations { conversations, .. } => {
+                if validates && conversations.validation().is_empty() {
+                    return Err(DataError::NoHeldOut.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of `step`, from 0.
+    pub(super) fn step_rows<'a>(
+        &self,
+        recipe: &'a Recipe,
+        mask: u32,
+        step: u64,
+    ) -> Result<StepRows<'a>> {
+        let rows = match self {
+            Self::Shards(shards) => window_rows(shards, recipe, step)?,
+            Self::Conversations { conversations, eos, .. } => {
+                conversation_rows(conversations, recipe, *eos, step)
+            }
+        };
+        Ok(StepRows::new(recipe, rows, mask, step))
+    }
+
+    /// Rows that can be validated on.
+    pub(super) fn held_out(&self, recipe: &Recipe) -> Result<u64> {
+        match self {
+            Self::Shards(shards) => Ok(held_out_windows(shards, recipe)?.count()),
+            Self::Conversations { conversations, .. } => {
+                Ok(conversations.validation().len() as u64)
+            }
+        }
+    }
+
+    /// Appends held-out row `n` to `out`, and gives the length of its prompt. A response has no
+    /// padding, so that the row does not depend on others.
+    pub(super) fn read_held_out(
+        &self,
+        recipe: &Recipe,
+        n: u64,
+        out: &mut Vec<u32>,
+    ) -> Result<usize> {
+        match self {
+            Self::Shards(shards) => {
+                held_out_windows(shards, recipe)?.read(n, recipe.data.sequence_length, out)?;
+                Ok(0)
+            }
+            Self::Conversations { conversations, .. } => {
+                let pair = conversations.held_out(n);
+                out.extend_from_slice(pair.ids());
+                Ok(pair.prompt_len())
+            }
+        }
+    }
+
+    /// Bytes of text for each token that is predicted, on average over what is held out.
+    pub(super) fn bytes_per_token(&self) -> f64 {
+        match self {
+            Self::Shards(shards) => shards.validation().bytes_per_token(),
+            Self::Conversations { conversations, .. } => {
+                let pairs = || conversations.validation().iter().flatten();
+                let bytes: usize = pairs().map(|pair| pair.answer_bytes()).sum();
+                let tokens: usize = pairs().map(|pair| pair.answer_len()).sum();
+                bytes as f64 / tokens.max(1) as f64
+            }
+        }
+    }
+
+    /// What a sample goes on from: the start of a document, or a prompt that is not trained on.
+    pub(super) fn sample_prompt(&self, special: &SpecialTokens) -> Vec<u32> {
+        match self {
+            Self::Shards(_) => special.eos.into_iter().collect(),
+            Self::Conversations { conversations, .. } => {
+                let dialogues = conversations.validation().iter().chain(conversations.train());
+                let pair = dialogues.flatten().next();
+                pair.map_or(Vec::new(), |pair| pair.ids()[..pair.prompt_len()].to_vec())
+            }
+        }
+    }
+}
+
+fn tokens(conversations: &Conversations) -> u64 {
+    conversations.train().iter().flatten().map(|pair| pair.ids().len() as u64).sum()
+}
+
+fn held_out_windows<'a>(shards: &'a Shards, recipe: &Recipe) -> Result<Windows<'a>> {
+    Windows::new(shards.validation(), recipe.data.sequence_length, recipe.train.seed)
+}
+
+fn window_rows(shards: &Shards, recipe: &Recipe, step: u64) -> Result<Rows> {
+    let Recipe { data, train, .. } = recipe;
+    let windows = Windows::new(shards.train(), data.sequence_length, train.seed)?;
+    let windows = match data.unique_tokens {
+        0 => windows,
+        tokens => windows.first(tokens),
+    };
+    let (first, length) = (step * train.batch_size as u64, row_length(recipe, step));
+    let mut rows = Rows::default();
+    let mut row = Vec::with_capacity(length);
+    for n in first..first + train.batch_size as u64 {
+        row.clear();
+        windows.read(windows.window(n), length, &mut row)?;
+        rows.push(&row, 0, (0, 0));
+    }
+    Ok(rows)
+}
+
+/// The pairs of `step`, each as often as the recipe wants copies, padded as it says.
+fn conversation_rows(conversations: &Conversations, recipe: &Recipe, eos: u32, step: u64) -> Rows {
+    let (seed, copies) = (recipe.train.seed, recipe.row_copies());
+    let count = (recipe.train.batch_size / copies) as u64;
+    let pairs: Vec<_> =
+        (step * count..(step + 1) * count).map(|n| conversations.row(n, seed)).collect();
+    let longest = pairs.iter().map(|pair| pair.ids().len()).max().unwrap_or(0);
+    let length = match recipe.padding() {
+        Padding::Batch => longest,
+        Padding::None => 0,
+    };
+    let mut rows = Rows::default();
+    for pair in pairs {
+        for _ in 0..copies {
+            rows.push(pair.ids(), pair.prompt_len(), (eos, length));
+        }
+    }
+    rows
+}
+
+impl Recipe {
+    /// How often a row stands in its batch: twice with complementary masks.
+    pub(super) fn row_copies(&self) -> usize {
+        1 + usize::from(self.sft.as_ref().is_some_and(|sft| sft.complementary_masks))
+    }
+
+    /// What follows a short response.
+    fn padding(&self) -> Padding {
+        let chosen = self.sft.as_ref().and_then(|sft| sft.padding);
+        chosen.unwrap_or(match self.train.objective {
+            Objective::Diffusion => Padding::Batch,
+            Objective::Autoregressive => Padding::None,
+        })
+    }
+
+    /// Puts the steps that the epochs come to in their place.
+    pub(super) fn resolve_epochs(&mut self, source: &Source) -> Result<()> {
+        let Some(sft) = self.sft.as_mut().filter(|sft| sft.epochs > 0.0) else { return Ok(()) };
+        let epochs = std::mem::take(&mut sft.epochs);
+        let rows = epochs * source.rows_per_epoch(self) as f64;
+        let steps = (rows / self.train.batch_size as f64).ceil();
+        if !(1.0..1e15).contains(&steps) {
+            let (key, found) = ("sft.epochs".into(), epochs.to_string());
+            let expected = "a number of epochs that can be trained".into();
+            return Err(TrainError::Value { key, found, expected }.into());
+        }
+        self.train.steps = steps as u64;
+        Ok(())
+    }
+}
