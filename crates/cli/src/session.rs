@@ -74,10 +74,10 @@ impl Session {
         }
     }
 
-    /// The tokens of a conversation, up to where the assistant's next message begins.
+    /// The tokens of a conversation, up to where the assistant's next message begins. Special
+    /// tokens that a message spells are text.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let text = self.template.render(messages, true)?;
-        Ok(self.tokenizer.encode(&text)?)
+        Ok(self.template.encode(&self.tokenizer, messages, true)?)
     }
 
     /// A canvas after `tokens`; `row` is its number in the run, which addresses its random draws.
