@@ -8,7 +8,7 @@ use crate::{
     checkpoint::CheckpointError,
     config::ConfigError,
     data::DataError,
-    diffusion::{SamplerError, trace::TraceError},
+    diffusion::{SamplerError, infill::InfillError, trace::TraceError},
     model::ModelError,
     tokenizer::TokenizerError,
     train::TrainError,
@@ -40,6 +40,9 @@ pub enum Error {
     /// A sampler's settings contradict each other or the model.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// A text with holes cannot be read or filled.
+    #[error(transparent)]
+    Infill(#[from] InfillError),
     /// A trace cannot be read.
     #[error(transparent)]
     Trace(#[from] TraceError),
@@ -74,6 +77,7 @@ impl Error {
             Self::Tokenizer(e) => e.hint(),
             Self::Chat(e) => e.hint(),
             Self::Sampler(e) => e.hint(),
+            Self::Infill(e) => e.hint(),
             Self::Trace(e) => e.hint(),
             Self::Data(e) => e.hint(),
             Self::Train(e) => e.hint(),
