@@ -1,6 +1,8 @@
 //! The command line: every verb and every flag, once.
 
+mod chat;
 mod data;
+mod infill;
 mod inspect;
 mod run;
 mod tokenizer;
@@ -12,7 +14,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::term::Level;
 
+pub use chat::Chat;
 pub use data::{Data, Prepare};
+pub use infill::Infill;
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use run::{Preset, Run, SamplerArgs};
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
@@ -53,6 +57,10 @@ impl Cli {
 pub enum Command {
     /// Generate text: the answer on stdout, nothing else
     Run(Run),
+    /// Talk to a model
+    Chat(Chat),
+    /// Fill the holes in a text
+    Infill(Infill),
     /// Train a model from a recipe
     Train(Train),
     /// Prepare text for training

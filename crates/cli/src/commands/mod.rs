@@ -1,8 +1,10 @@
 //! One file for each verb.
 
+mod chat;
 mod completions;
 mod data;
 mod doctor;
+mod infill;
 mod replay;
 mod run;
 mod show;
@@ -19,6 +21,8 @@ use crate::{args::Command, error::Failure, term::Term};
 pub fn run(command: Command, term: &Term) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, term),
+        Command::Chat(args) => chat::run(args, term),
+        Command::Infill(args) => infill::run(args, term),
         Command::Train(args) => train::run(args, term),
         Command::Data(args) => data::run(args, term),
         Command::Tokenizer(args) => tokenizer::run(args, term),
