@@ -159,10 +159,12 @@ impl Chat {
     fn answer(&mut self) -> Result<Option<String>> {
         let window = self.window()?;
         if window.dropped != self.dropped && window.dropped > 0 {
-            let turns = if window.dropped == 1 { "turn is" } else { "turns are" };
+            let turns = match window.dropped {
+                1 => "its first turn is".to_owned(),
+                n => format!("its first {n} turns are"),
+            };
             self.term.note(&format!(
-                "the conversation is longer than the model's row: the first {} {turns} left out",
-                window.dropped
+                "the conversation is longer than the model's row: {turns} left out"
             ));
         }
         self.dropped = window.dropped;

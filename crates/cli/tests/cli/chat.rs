@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{llada, outcome, run, storyteller};
+use crate::{MODEL, llada, outcome, run, storyteller, trained};
 
 /// `llada chat` with the lines `input`; short answers, so that the tests are fast.
 fn chat(dir: &Path, flags: &[&str], input: &str) -> (i32, String, String) {
@@ -106,4 +106,23 @@ fn help_and_settings_are_on_stderr() {
     let args = ["run", "-m", storyteller(), "-n", "2", "--chat", "--system", "Be kind.", "Hi"];
     let (code, _, stderr) = run(dir.path(), &args);
     assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn a_base_model_is_called_one() {
+    let dir = trained();
+    let bare = dir.join("bare");
+    std::fs::create_dir_all(&bare).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(dir.join(MODEL).join(name), bare.join(name)).unwrap();
+    }
+    let mut tokenizer = std::fs::read_to_string(dir.join(MODEL).join("tokenizer.json")).unwrap();
+    for token in ["start_header_id", "end_header_id", "eot_id"] {
+        tokenizer = tokenizer.replace(token, &format!("no_{token}"));
+    }
+    std::fs::write(bare.join("tokenizer.json"), tokenizer).unwrap();
+    let (code, stdout, stderr) = run(dir, &["chat", "-m", "bare"]);
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    assert!(stderr.contains("`bare` has no chat tokens"), "{stderr}");
+    assert!(!run(dir, &["chat", "-m", MODEL]).2.contains("no chat tokens"));
 }

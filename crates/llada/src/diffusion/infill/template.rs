@@ -82,11 +82,14 @@ impl Template {
     /// The text with its holes filled, in their order; holes beyond the fills stay empty.
     pub fn fill<S: AsRef<str>>(&self, fills: &[S]) -> String {
         let mut fills = fills.iter();
-        let text = |part| match part {
-            &Part::Text(ref text) => text.as_str(),
-            Part::Hole(_) => fills.next().map_or("", AsRef::as_ref),
-        };
-        self.parts.iter().map(text).collect()
+        let mut text = String::new();
+        for part in &self.parts {
+            text.push_str(match part {
+                Part::Text(own) => own,
+                Part::Hole(_) => fills.next().map_or("", AsRef::as_ref),
+            });
+        }
+        text
     }
 }
 
