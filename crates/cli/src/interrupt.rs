@@ -42,6 +42,11 @@ impl Flag {
         self.0.load(Ordering::SeqCst)
     }
 
+    /// Makes the next Ctrl-C the first one (`false`), or one that ends the program (`true`).
+    pub fn set(&self, pressed: bool) {
+        self.0.store(pressed, Ordering::SeqCst);
+    }
+
     /// The flag itself, for the library's loops.
     pub fn get(&self) -> &AtomicBool {
         &self.0

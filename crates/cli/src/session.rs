@@ -74,10 +74,24 @@ impl Session {
         }
     }
 
-    /// The tokens of a conversation, up to where the assistant's next message begins.
+    /// The tokens of a conversation, up to where the assistant's next message begins. Special
+    /// tokens that a message spells are text.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let text = self.template.render(messages, true)?;
-        Ok(self.tokenizer.encode(&text)?)
+        Ok(self.template.encode(&self.tokenizer, messages, true)?)
+    }
+
+    /// Says so where the model cannot know the marks of a conversation: it was never fine-tuned.
+    pub fn note_base_model(&self, term: &Term) -> Result<()> {
+        let ids = self.encode_chat(&[Message::new("user", "Hello")])?;
+        let marks = |&id: &u32| self.tokenizer.is_special(id) && Some(id) != self.special.bos;
+        if !ids.iter().any(marks) {
+            term.note(&format!(
+                "`{}` has no chat tokens: it is a base model, which continues text rather than \
+                 answers; use `llada run`, or fine-tune it on conversations",
+                self.name
+            ));
+        }
+        Ok(())
     }
 
     /// A canvas after `tokens`; `row` is its number in the run, which addresses its random draws.

@@ -4,6 +4,8 @@
 //! `transformers` does (`trim_blocks`, `lstrip_blocks`, `raise_exception`), with the methods of
 //! Python's strings and dictionaries that such templates call.
 
+mod encode;
+
 use std::{collections::BTreeMap, path::Path};
 
 use minijinja::{Environment, ErrorKind, State, Value, syntax::SyntaxConfig, value::ValueKind};
@@ -62,6 +64,21 @@ pub enum ChatError {
         /// What went wrong.
         what: String,
     },
+    /// A role that spells a special token.
+    #[error("the role `{role}` contains a special token")]
+    Role {
+        /// The role.
+        role: String,
+    },
+    /// A message spells a special token, and the template does not show messages as they are.
+    #[error(
+        "a message contains a special token, and the chat template of `{origin}` changes messages, \
+         so that it cannot be kept apart"
+    )]
+    Special {
+        /// Where the template is from.
+        origin: String,
+    },
 }
 
 impl ChatError {
@@ -72,6 +89,8 @@ impl ChatError {
             Self::Render { .. } => {
                 "check the roles and their order: many templates want user and assistant in turn"
             }
+            Self::Role { .. } => "use the roles system, user and assistant",
+            Self::Special { .. } => "remove special tokens such as `<|eot_id|>` from the messages",
         };
         Some(hint.into())
     }
@@ -126,8 +145,8 @@ impl Template {
     }
 
     /// The text of a conversation. With `add_generation_prompt` it ends where the assistant's next
-    /// message begins. Special tokens are written out, so that the text is to be encoded without
-    /// adding any.
+    /// message begins. Special tokens are written out, those that a message spells as well:
+    /// [`Template::encode`] tells them apart.
     ///
     /// # Errors
     /// When the template refuses the messages (`raise_exception`) or fails on them.

@@ -8,7 +8,9 @@ use crate::{
     checkpoint::CheckpointError,
     config::ConfigError,
     data::DataError,
-    diffusion::{SamplerError, likelihood::LikelihoodError, trace::TraceError},
+    diffusion::{
+        SamplerError, infill::InfillError, likelihood::LikelihoodError, trace::TraceError,
+    },
     model::ModelError,
     tokenizer::TokenizerError,
     train::TrainError,
@@ -43,6 +45,9 @@ pub enum Error {
     /// An answer or a text cannot be scored.
     #[error(transparent)]
     Likelihood(#[from] LikelihoodError),
+    /// A text with holes cannot be read or filled.
+    #[error(transparent)]
+    Infill(#[from] InfillError),
     /// A trace cannot be read.
     #[error(transparent)]
     Trace(#[from] TraceError),
@@ -78,6 +83,7 @@ impl Error {
             Self::Chat(e) => e.hint(),
             Self::Sampler(e) => e.hint(),
             Self::Likelihood(e) => e.hint(),
+            Self::Infill(e) => e.hint(),
             Self::Trace(e) => e.hint(),
             Self::Data(e) => e.hint(),
             Self::Train(e) => e.hint(),

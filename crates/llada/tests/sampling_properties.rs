@@ -117,6 +117,29 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
+    fn stopping_at_the_end_of_the_text_changes_nothing_that_is_read(
+        prompt in prompts(),
+        sampler in samplers(),
+        favourite in prop::option::of(prop::sample::select(vec![EOS, EOT])),
+    ) {
+        let mut mock = Mock { favourite, ..Mock::default() };
+        let stopping = Sampler { stop_at_eos: true, ..sampler.clone() };
+        let mut both = [canvas(&prompt, &sampler, 3), canvas(&prompt, &stopping, 3)];
+        let (_, steps) = run(&mut mock, &mut both);
+        let [all, some] = &both;
+        prop_assert!(steps[0].starts_with(&steps[1]));
+        if some.outcome().stopped_at_eos && steps[1].len() < steps[0].len() {
+            prop_assert!(matches!(some.response().last(), Some(&(EOS | EOT))));
+            prop_assert_eq!(some.outcome().masks_left, 0);
+        }
+        let is_whole = all.useful().len() < all.response().len();
+        if is_whole && !all.useful().contains(&MASK) && !all.prompt().tokens.contains(&MASK) {
+            prop_assert!(some.outcome().stopped_at_eos);
+        }
+        prop_assert_eq!(all.useful(), some.useful());
+    }
+
+    #[test]
     fn steps_fill_masks_of_the_open_block_and_touch_nothing_else(
         sampler in samplers(), prompt in prompts()
     ) {

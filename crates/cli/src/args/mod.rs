@@ -1,6 +1,8 @@
 //! The command line: every verb and every flag, once.
 
+mod chat;
 mod data;
+mod infill;
 mod inspect;
 mod merge;
 mod run;
@@ -14,7 +16,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::term::Level;
 
+pub use chat::Chat;
 pub use data::{Data, Prepare};
+pub use infill::Infill;
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use merge::Merge;
 pub use run::{Preset, Run, SamplerArgs};
@@ -57,6 +61,10 @@ impl Cli {
 pub enum Command {
     /// Generate text: the answer on stdout, nothing else
     Run(Run),
+    /// Talk to a model
+    Chat(Chat),
+    /// Fill the holes in a text
+    Infill(Infill),
     /// Score answers, or text: how probable a model finds them
     Score(Score),
     /// Train a model from a recipe

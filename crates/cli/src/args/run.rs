@@ -17,6 +17,9 @@ pub struct Run {
     /// Wrap the prompt in the model's chat template
     #[arg(long)]
     pub chat: bool,
+    /// What the model is told before the prompt
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
     /// Generate for each line of a file in one batch, and write one JSON object for each
     #[arg(long, value_name = "FILE", requires = "json", conflicts_with_all = ["prompt", "watch", "trace"])]
     pub prompts: Option<PathBuf>,
@@ -36,13 +39,13 @@ pub struct Run {
 }
 
 /// How to sample; names as in the reference's `generate()`.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplerArgs {
     /// Where to start from
     #[arg(long, value_enum, default_value_t = Preset::Default)]
     pub preset: Preset,
-    /// Length of the response [default: 128, less where the model ends before]
+    /// Length of the response [default: fits the model, up to 128; in a chat up to 256]
     #[arg(short = 'n', long, value_name = "TOKENS")]
     pub gen_length: Option<usize>,
     /// Sampling steps; fewer are faster [default: one for each token]
@@ -85,7 +88,7 @@ pub enum Preset {
 }
 
 /// Reads a name of the library's, with its remedy in the message.
-fn parse<T>(text: &str) -> Result<T, String>
+pub(super) fn parse<T>(text: &str) -> Result<T, String>
 where
     T: std::str::FromStr<Err = llada::diffusion::SamplerError>,
 {

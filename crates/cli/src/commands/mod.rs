@@ -1,8 +1,10 @@
 //! One file for each verb.
 
+mod chat;
 mod completions;
 mod data;
 mod doctor;
+mod infill;
 mod merge;
 mod replay;
 mod run;
@@ -21,6 +23,8 @@ use crate::{args::Command, error::Failure, term::Term};
 pub fn run(command: Command, term: &Term) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, term),
+        Command::Chat(args) => chat::run(args, term),
+        Command::Infill(args) => infill::run(args, term),
         Command::Score(args) => score::run(args, term),
         Command::Train(args) => train::run(args, train::Stage::Pretraining, term),
         Command::Sft(args) => train::run(args, train::Stage::FineTuning, term),

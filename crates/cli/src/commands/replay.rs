@@ -83,7 +83,8 @@ impl Recording {
     fn scene(&self) -> Scene {
         let prompt = &self.header.prompt;
         let mut scene = Scene::new(prompt, self.header.length, self.header.mask);
-        if self.header.sampler.blocks.grows() {
+        let sampler = &self.header.sampler;
+        if sampler.blocks.grows() || sampler.stop_at_eos {
             let positions = self.steps.iter().flat_map(|s| &s.committed).map(|c| c.position + 1);
             scene.truncate(positions.max().unwrap_or(0).max(prompt.len()));
         }
@@ -109,7 +110,7 @@ impl Recording {
         let mut scene = self.scene();
         if !term.interactive {
             self.steps.iter().for_each(|step| scene.apply(step));
-            return term::answer(&self.response(&scene));
+            return term::answer(&self.answer(&scene));
         }
         let stop = Flag::listen(term, None)?;
         let mut painter = Painter::new(*term);
@@ -127,10 +128,13 @@ impl Recording {
         Ok(())
     }
 
-    /// The tokens of the response, without masks.
-    fn response(&self, scene: &Scene) -> String {
+    /// The tokens of the response, without masks; of a prompt with masks, which was a text to fill,
+    /// all of it.
+    fn answer(&self, scene: &Scene) -> String {
+        let is_filled = self.header.prompt.iter().any(|&token| Some(token) == self.header.mask);
         let tokens = scene.cells.iter().filter_map(|cell| match cell {
             Cell::Token { token, .. } => Some(*token),
+            Cell::Given(token) if is_filled => Some(*token),
             _ => None,
         });
         self.decode(&tokens.collect::<Vec<u32>>())

@@ -1,7 +1,7 @@
 //! `llada run`: a prompt in, the answer on stdout.
 
-mod observer;
-mod settings;
+pub(super) mod observer;
+pub(super) mod settings;
 
 use std::{
     ops::ControlFlow,
@@ -26,7 +26,7 @@ use crate::{
     term::{self, Term},
     view::units,
 };
-use observer::Observer;
+use observer::{Look, Observer};
 
 /// Generates, and prints the answer and, on stderr, the summary.
 pub fn run(args: Run, term: &Term) -> Result<()> {
@@ -36,11 +36,18 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     };
     let mut session =
         Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let system = args.system.as_ref().map(|text| Message::new("system", text));
     let encode = |prompt: &String| match args.chat {
-        true => session.encode_chat(&[Message::new("user", prompt)]),
+        true => {
+            let user = Message::new("user", prompt);
+            session.encode_chat(&system.iter().cloned().chain([user]).collect::<Vec<_>>())
+        }
         false => session.encode(prompt),
     };
     let rows = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+    if args.chat {
+        session.note_base_model(term)?;
+    }
     let sampler = settings::sampler(&args.sampler, &session.predictor.model().config, &rows)?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
     let canvas = |(row, tokens): (usize, Vec<u32>)| session.canvas(tokens, &sampler, row as u64);
@@ -50,7 +57,8 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     let stop = Flag::listen(term, (!args.watch).then_some(message))?;
     let begun = Instant::now();
     let (predictor, tokenizer) = (&mut session.predictor, &session.tokenizer);
-    let mut observer = Observer::new(&args, &canvases, tokenizer, &session.name, term)?;
+    let look = Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() };
+    let mut observer = Observer::new(look, &canvases, tokenizer, &session.name, term)?;
     let mut failure = None;
     let summary = generate::run(predictor, &mut canvases, &mut |row, step| {
         failure = observer.step(row, step).err();

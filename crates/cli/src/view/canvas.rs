@@ -45,6 +45,12 @@ impl Painter {
         self.drawn.push(layout::width(&status));
         self.term.draw(&codes);
     }
+
+    /// Takes the drawing away, so that what it showed can be printed.
+    pub fn erase(&mut self) {
+        let (columns, _) = self.term.size();
+        self.term.draw(&format!("{}\x1b[J", back(&self.drawn, columns)));
+    }
 }
 
 impl Drop for Painter {

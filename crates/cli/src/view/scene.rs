@@ -28,6 +28,8 @@ pub type Decode<'a> = dyn Fn(&[u32]) -> String + 'a;
 pub struct Scene {
     /// All cells, the prompt's first.
     pub cells: Vec<Cell>,
+    /// Position of the first cell in the row.
+    first: usize,
     /// Steps applied so far.
     pub step: usize,
 }
@@ -39,23 +41,32 @@ impl Scene {
         let cell = |&token| if Some(token) == mask { Cell::Mask } else { Cell::Given(token) };
         let mut cells: Vec<Cell> = prompt.iter().map(cell).collect();
         cells.resize(length.max(prompt.len()), Cell::Mask);
-        Self { cells, step: 0 }
+        Self { cells, first: 0, step: 0 }
+    }
+
+    /// The response alone: a row of `length` positions without its first `prompt`.
+    pub fn response(prompt: usize, length: usize) -> Self {
+        Self { cells: vec![Cell::Mask; length.saturating_sub(prompt)], first: prompt, step: 0 }
     }
 
     /// Goes one step on. Positions outside the canvas are ignored.
     pub fn apply(&mut self, step: &Step) {
         self.step += 1;
         for &position in &step.remasked {
-            if let Some(cell) = self.cells.get_mut(position) {
+            if let Some(cell) = self.cell(position) {
                 *cell = Cell::Mask;
             }
         }
         for commit in &step.committed {
-            if let Some(cell) = self.cells.get_mut(commit.position) {
-                let (token, confidence) = (commit.token, commit.confidence);
-                *cell = Cell::Token { token, confidence, step: self.step };
+            let (token, confidence, step) = (commit.token, commit.confidence, self.step);
+            if let Some(cell) = self.cell(commit.position) {
+                *cell = Cell::Token { token, confidence, step };
             }
         }
+    }
+
+    fn cell(&mut self, position: usize) -> Option<&mut Cell> {
+        self.cells.get_mut(position.checked_sub(self.first)?)
     }
 
     /// Cuts off the cells after `length`: those that a layout which stopped early never opened.
@@ -161,6 +172,13 @@ pub(super) mod tests {
         assert_eq!(scene.texts(&decode), ["a", "b", "░"]);
         scene.truncate(2);
         assert_eq!(scene.texts(&decode), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_response_is_shown_without_its_prompt() {
+        let mut scene = Scene::response(5, 7);
+        scene.apply(&step(&[(2, 10, 1.0), (6, 11, 1.0), (7, 10, 1.0)], &[]));
+        assert_eq!(scene.texts(&decode), ["░", "b"]);
     }
 
     #[test]

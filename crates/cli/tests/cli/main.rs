@@ -1,6 +1,8 @@
 //! The program as a person meets it: streams, exit codes, messages, files.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod chat;
+mod infill;
 mod pipeline;
 mod replay;
 mod score;
@@ -79,3 +81,8 @@ sample_every = 4
 
 /// The model of [`trained`].
 const MODEL: &str = "run/checkpoints/step-4";
+
+/// The folder of the model that ships, whose rows have room for a conversation.
+fn storyteller() -> &'static str {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller")
+}

@@ -109,6 +109,16 @@ fn training_reports_steps_and_can_be_resumed() {
     assert_eq!(code, 1, "{stderr}");
 }
 
+#[test]
+fn shards_prepared_with_a_tokenizer_file_know_its_special_tokens() {
+    let dir = trained();
+    let args = ["data", "prepare", "text.txt", "-t", "tok/tokenizer.json", "-o", "from-file"];
+    let (code, _, stderr) = run(dir, &args);
+    assert_eq!(code, 0, "{stderr}");
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    assert_eq!(read("from-file/tokenizer_config.json"), read("tok/tokenizer_config.json"));
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_saves_and_exits_with_130() {

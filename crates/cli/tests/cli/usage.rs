@@ -9,6 +9,8 @@ fn every_verb_explains_itself() {
     assert_eq!(code, 0);
     let verbs = [
         "run",
+        "chat",
+        "infill",
         "train",
         "sft",
         "score",

@@ -70,6 +70,23 @@ pub enum SamplerError {
     /// Guidance replaces the prompt by masks, which a causal model does not know.
     #[error("an autoregressive model cannot be guided by cfg_scale {0}")]
     CausalGuidance(f32),
+    /// A layout that grows a response, of which an infill has none.
+    #[error("holes cannot be filled in the layout `{0}`")]
+    InfillLayout(Blocks),
+    /// A causal model sees nothing of what follows a hole.
+    #[error(
+        "an autoregressive model cannot fill holes: it predicts a token from those before it, and \
+         never sees what follows"
+    )]
+    CausalInfill,
+    /// Lengths that do not fit the holes.
+    #[error("{lengths} lengths were given for {holes} holes, or a length of 0")]
+    HoleLengths {
+        /// Lengths given.
+        lengths: usize,
+        /// Holes of the text.
+        holes: usize,
+    },
     /// A causal model predicts the token after one that it is given.
     #[error("an autoregressive model cannot start from an empty prompt")]
     EmptyPrompt,
@@ -129,6 +146,10 @@ impl SamplerError {
             Self::NoToken { setting, .. } => format!("leave out {}", flag(setting)),
             Self::CausalLayout(_) => "use --blocks autoregressive".into(),
             Self::CausalGuidance(_) => "use --cfg-scale 0".into(),
+            Self::InfillLayout(_) => "use --blocks pure or semi-autoregressive".into(),
+            Self::CausalInfill => {
+                "use a masked-diffusion model; `llada show` names its kind".into()
+            }
             Self::EmptyPrompt => "begin the prompt with at least one token, such as BOS".into(),
             Self::TokenOutside { .. } => {
                 "check the token ids in the model's config.json and tokenizer".into()
@@ -136,7 +157,10 @@ impl SamplerError {
             Self::NotFinite { .. } => {
                 "the weights are damaged or training diverged: try another checkpoint".into()
             }
-            Self::Padding { .. } | Self::LogitCount { .. } | Self::Finished => return None,
+            Self::Padding { .. }
+            | Self::HoleLengths { .. }
+            | Self::LogitCount { .. }
+            | Self::Finished => return None,
         })
     }
 }

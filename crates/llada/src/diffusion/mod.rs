@@ -11,12 +11,14 @@
 //! | *how many* are kept | [`transfer`] |
 //! | *where*, Fig. 4 | [`blocks`] |
 //! | guidance, Eq. 16 | [`guidance`] |
+//! | text with holes, filled from both sides | [`infill`] |
 
 pub mod blocks;
 mod error;
 pub mod forward;
 pub mod generate;
 pub mod guidance;
+pub mod infill;
 pub mod likelihood;
 pub mod loss;
 pub mod remasking;

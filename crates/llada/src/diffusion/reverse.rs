@@ -4,7 +4,9 @@
 use std::fmt;
 
 use super::{
-    Commit, Remasking, Sampler, SamplerError, Step, guidance, remasking,
+    Commit, Remasking, Sampler, SamplerError, Step, guidance,
+    infill::Holes,
+    remasking,
     sample::{self, Draws, Seeded},
     transfer::Schedule,
 };
@@ -63,7 +65,8 @@ pub struct Outcome {
     pub canvas_tokens: usize,
     /// Tokens of the response before the first EOS or EoT.
     pub useful_tokens: usize,
-    /// Whether a layout that grows found the end of the text before `gen_length`.
+    /// Whether the end of the text was found before `gen_length`, in a layout that grows or with
+    /// [`Sampler::stop_at_eos`].
     pub stopped_at_eos: bool,
 }
 
@@ -74,6 +77,8 @@ pub struct Canvas {
     /// The mask token; `None` for a causal model, which appends instead of filling.
     mask: Option<u32>,
     prompt: Prompt,
+    /// What an infill fills instead of a response.
+    holes: Option<Holes>,
     tokens: Vec<u32>,
     draws: Box<dyn Draws + Send>,
     block: usize,
@@ -123,12 +128,38 @@ impl Canvas {
         if causal && length == padding {
             return Err(SamplerError::EmptyPrompt);
         }
+        let mask = special.mask.filter(|_| !causal);
+        Ok(Self::open(prompt, None, sampler.clone(), special, mask, draws))
+    }
+
+    /// A row in which `holes`, masked in `tokens`, are to be filled.
+    pub(super) fn with_holes(
+        tokens: Vec<u32>,
+        holes: Holes,
+        sampler: Sampler,
+        special: &SpecialTokens,
+        row: u64,
+    ) -> Self {
+        let draws = Box::new(Seeded { seed: sampler.seed, row });
+        Self::open(tokens.into(), Some(holes), sampler, special, special.mask, draws)
+    }
+
+    fn open(
+        prompt: Prompt,
+        holes: Option<Holes>,
+        sampler: Sampler,
+        special: &SpecialTokens,
+        mask: Option<u32>,
+        draws: Box<dyn Draws + Send>,
+    ) -> Self {
+        let length = prompt.tokens.len();
         let mut canvas = Self {
-            mask: special.mask.filter(|_| !causal),
+            mask,
             tokens: prompt.tokens.clone(),
-            sampler: sampler.clone(),
+            sampler,
             special: *special,
             prompt,
+            holes,
             draws,
             block: 0,
             step: 0,
@@ -138,12 +169,12 @@ impl Canvas {
             stopped_at_eos: false,
         };
         if let Some(mask) = canvas.mask
-            && !sampler.blocks.grows()
+            && !canvas.sampler.blocks.grows()
         {
-            canvas.tokens.resize(length + sampler.gen_length, mask);
+            canvas.tokens.resize(length + canvas.sampler.gen_length, mask);
         }
         canvas.open_block();
-        Ok(canvas)
+        canvas
     }
 
     /// What the next step needs from the model; `None` when the canvas is done.
@@ -234,7 +265,24 @@ impl Canvas {
 
     /// Whether nothing more will be committed.
     pub fn is_done(&self) -> bool {
-        self.block >= self.sampler.block_count()
+        self.block >= self.block_count()
+    }
+
+    /// Number of blocks.
+    pub fn block_count(&self) -> usize {
+        match &self.holes {
+            Some(holes) => holes.block_ends.len(),
+            None => self.sampler.block_count(),
+        }
+    }
+
+    /// Steps given to each block.
+    pub fn steps_per_block(&self) -> usize {
+        match &self.holes {
+            // Blocks are unequal where the holes do not share them evenly.
+            Some(holes) => self.sampler.steps.div_ceil(holes.block_ends.len().max(1)),
+            None => self.sampler.steps_per_block(),
+        }
     }
 
     /// The row as it is now: prompt, then response.
@@ -300,7 +348,9 @@ impl Canvas {
             }
         };
         let (sampler, SpecialTokens { eos, eot, .. }) = (&self.sampler, self.special);
-        if !sampler.exact {
+        if let Some(holes) = &self.holes {
+            holes.choices.restrict(logits, holes.spaced.contains(&position));
+        } else if !sampler.exact {
             exclude(logits, self.mask);
         }
         if sampler.logits_eos_inf {
@@ -343,8 +393,13 @@ impl Canvas {
             stable: open.unwrap_or(self.tokens.len()),
         };
         self.step += 1;
-        if self.schedule.tokens(self.step) == 0 {
-            self.close_block();
+        match self.text_end().filter(|_| self.sampler.stop_at_eos) {
+            Some(end) => {
+                self.tokens.truncate(end);
+                self.stop();
+            }
+            None if self.schedule.tokens(self.step) == 0 => self.close_block(),
+            None => {}
         }
         event
     }
@@ -360,11 +415,12 @@ impl Canvas {
                     if self.sampler.blocks.grows() {
                         self.tokens.resize(end, mask);
                     }
-                    let start = if self.sampler.exact { end - self.sampler.block() } else { 0 };
+                    let exact = self.sampler.exact && self.holes.is_none();
+                    let start = if exact { end - self.sampler.block() } else { 0 };
                     self.tokens[start..end].iter().filter(|&&token| token == mask).count()
                 }
             };
-            self.schedule = Schedule { masks, steps: self.sampler.steps_per_block() };
+            self.schedule = Schedule { masks, steps: self.steps_per_block() };
             if masks > 0 {
                 return;
             }
@@ -373,15 +429,27 @@ impl Canvas {
     }
 
     fn close_block(&mut self) {
-        let start = self.block_end() - self.sampler.block();
-        let ended = self.tokens[start..].iter().any(|&token| self.ends(token));
-        if self.sampler.blocks.grows() && ended {
-            self.stopped_at_eos = true;
-            self.block = self.sampler.block_count();
-        } else {
-            self.block += 1;
-            self.open_block();
+        if self.sampler.blocks.grows() {
+            let start = self.block_end() - self.sampler.block();
+            if self.tokens[start..].iter().any(|&token| self.ends(token)) {
+                return self.stop();
+            }
         }
+        self.block += 1;
+        self.open_block();
+    }
+
+    fn stop(&mut self) {
+        self.stopped_at_eos = true;
+        self.block = self.block_count();
+    }
+
+    /// Where the text ends: after the first EOS or EoT of the response, if no mask is before it.
+    fn text_end(&self) -> Option<usize> {
+        let response = self.prompt.tokens.len();
+        let end = response + self.response().iter().position(|&token| self.ends(token))?;
+        let filled = self.tokens[..end].iter().all(|&token| Some(token) != self.mask);
+        filled.then_some(end + 1)
     }
 
     /// Positions that can be committed now: the masks before the end of the block. Usually those
@@ -395,12 +463,15 @@ impl Canvas {
 
     /// Where the current block ends.
     fn block_end(&self) -> usize {
-        self.prompt.tokens.len() + (self.block + 1) * self.sampler.block()
+        match &self.holes {
+            Some(holes) => holes.block_ends[self.block],
+            None => self.prompt.tokens.len() + (self.block + 1) * self.sampler.block(),
+        }
     }
 
     /// Index of the current step in the whole schedule.
     fn step_index(&self) -> usize {
-        self.block * self.sampler.steps_per_block() + self.step
+        self.block * self.steps_per_block() + self.step
     }
 
     /// Whether `token` ends the text.

@@ -45,6 +45,9 @@ pub struct Sampler {
     pub logits_eos_inf: bool,
     /// Choose EOS and EoT last: they count as predictions without confidence.
     pub confidence_eos_eot_inf: bool,
+    /// Stop once the response has an EOS or EoT with no mask before it. What would follow is never
+    /// read: [`Canvas::useful`](super::Canvas::useful) is the same, for fewer forward passes.
+    pub stop_at_eos: bool,
     /// Precision of the confidences.
     pub confidence: Precision,
     /// Follow the reference also where it is peculiar:
@@ -73,6 +76,7 @@ impl Default for Sampler {
             blocks: Blocks::Pure,
             logits_eos_inf: false,
             confidence_eos_eot_inf: false,
+            stop_at_eos: false,
             confidence: Precision::F64,
             exact: false,
             seed: 0,
@@ -141,6 +145,28 @@ impl Sampler {
         if !self.total_steps().is_multiple_of(blocks) {
             return Err(SamplerError::Steps { steps: self.steps, blocks });
         }
+        self.check_factors()
+    }
+
+    /// Checks the settings for an infill, which has holes instead of a response: `gen_length` is not
+    /// used, and any number of steps can be shared by any number of blocks.
+    pub(super) fn check_infill(&self) -> Result<(), SamplerError> {
+        let block_length = match self.blocks {
+            Blocks::Pure => 1,
+            Blocks::SemiAutoregressive => self.block_length,
+            Blocks::BlockDiffusion | Blocks::Autoregressive => {
+                return Err(SamplerError::InfillLayout(self.blocks));
+            }
+        };
+        for (name, value) in [("steps", self.steps), ("block_length", block_length)] {
+            if value == 0 {
+                return Err(SamplerError::Zero(name));
+            }
+        }
+        self.check_factors()
+    }
+
+    fn check_factors(&self) -> Result<(), SamplerError> {
         let factors = [("temperature", self.temperature), ("cfg_scale", f64::from(self.cfg_scale))];
         for (name, value) in factors {
             if !(value.is_finite() && value >= 0.0) {

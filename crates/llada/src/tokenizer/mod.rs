@@ -55,12 +55,13 @@ impl Tokenizer {
         Self::read(&file, Settings::read(dir)?)
     }
 
-    /// Reads one `tokenizer.json`, wherever it is and whatever it is called.
+    /// Reads one `tokenizer.json`, wherever it is and whatever it is called, and
+    /// `tokenizer_config.json` beside it where there is one.
     ///
     /// # Errors
-    /// When the file cannot be used.
+    /// When one of the files cannot be used.
     pub fn from_file(file: &Path) -> Result<Self> {
-        Self::read(file, Settings::default())
+        Self::read(file, Settings::read(file.parent().unwrap_or(Path::new("")))?)
     }
 
     fn read(file: &Path, settings: Settings) -> Result<Self> {
@@ -169,6 +170,11 @@ impl Tokenizer {
         Some(self.decode(&[id], false).unwrap_or(piece))
     }
 
+    /// Whether an id has a meaning of its own, which plain text must not give.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.reserved.contains(&id)
+    }
+
     /// The id of a token, as `tokenizer.json` spells it.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -211,14 +217,15 @@ impl Tokenizer {
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `dir`, as `transformers` reads
-    /// them, with the chat template.
+    /// them, with the chat template. Special tokens that were known by their names only are stated.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save_dir(&self, dir: &Path) -> Result<()> {
         files::create_dir(dir)?;
         self.save(&dir.join("tokenizer.json"))?;
-        self.settings.write(dir)
+        let name = |id: Option<u32>| id.and_then(|id| self.inner.id_to_token(id));
+        self.settings.stating(self.special, &name).write(dir)
     }
 }
 

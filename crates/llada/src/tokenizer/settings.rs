@@ -63,6 +63,26 @@ impl Settings {
         Self(settings)
     }
 
+    /// With the tokens of `special`, whose texts `name` gives, where these do not state them, and
+    /// the class that reads any `tokenizer.json`.
+    pub(super) fn stating(
+        &self,
+        special: SpecialTokens,
+        name: &dyn Fn(Option<u32>) -> Option<String>,
+    ) -> Self {
+        let SpecialTokens { mask, eos, bos, pad, eot: _ } = special;
+        let tokens =
+            [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("mask_token", mask)];
+        let mut settings = self.0.clone();
+        for (key, id) in tokens {
+            if let Some(token) = name(id).filter(|_| self.token(key).is_none()) {
+                settings.insert(key.into(), token.into());
+            }
+        }
+        settings.entry("tokenizer_class").or_insert_with(|| "PreTrainedTokenizerFast".into());
+        Self(settings)
+    }
+
     /// Writes `tokenizer_config.json`, the template with it.
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
         let text = format!("{:#}\n", Value::Object(self.0.clone()));

@@ -154,6 +154,26 @@ fn what_is_saved_is_read_back() {
 }
 
 #[test]
+fn a_lone_file_is_saved_with_its_special_tokens_stated() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    bpe(290).save_dir(from.path()).unwrap();
+    let file = from.path().join("tokenizer.json");
+    let config = || -> Value {
+        Tokenizer::from_file(&file).unwrap().save_dir(to.path()).unwrap();
+        let text = fs::read_to_string(to.path().join("tokenizer_config.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let beside = config();
+    assert!(beside["chat_template"].is_string());
+    fs::remove_file(from.path().join("tokenizer_config.json")).unwrap();
+    let lone = config();
+    for key in ["bos_token", "eos_token", "pad_token", "mask_token", "tokenizer_class"] {
+        assert!(lone[key].is_string() && lone[key] == beside[key], "{key}: {lone}");
+    }
+    assert!(lone.get("chat_template").is_none());
+}
+
+#[test]
 fn training_needs_text_and_room() {
     let error = train(Kind::Bpe { vocab_size: 261 }, [Ok("a")]).unwrap_err();
     assert!(matches!(error, Error::Tokenizer(TokenizerError::Size { asked: 261, least: 262 })));

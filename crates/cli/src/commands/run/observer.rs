@@ -15,7 +15,6 @@ use llada::{
 };
 
 use crate::{
-    args::Run,
     term::{Level, Term},
     view::{
         canvas::Painter,
@@ -33,6 +32,17 @@ pub struct Observer<'a> {
     trace: Option<Trace<'a>>,
     progress: Vec<Progress>,
     begun: Instant,
+}
+
+/// What is to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// Draw the canvas of the first row.
+    pub watch: bool,
+    /// Leave out its prompt.
+    pub response_only: bool,
+    /// Record the first row in this file.
+    pub trace: Option<&'a Path>,
 }
 
 /// How far one row is.
@@ -53,22 +63,26 @@ struct Trace<'a> {
 impl<'a> Observer<'a> {
     /// Looks at `canvases` before the first step.
     pub fn new(
-        args: &'a Run,
+        look: Look<'a>,
         canvases: &[Canvas],
         tokenizer: &'a Tokenizer,
         model: &str,
         term: &Term,
     ) -> Result<Self> {
         let first = &canvases[0];
-        let trace = match &args.trace {
+        let trace = match look.trace {
             Some(path) => Some(Trace::create(path, first, tokenizer, model)?),
             None => None,
         };
-        let is_drawn = args.watch && term.interactive && term.level > Level::Quiet;
-        if args.watch && !term.interactive {
+        let is_drawn = look.watch && term.interactive && term.level > Level::Quiet;
+        if look.watch && !term.interactive {
             term.warn("stderr is not a terminal, so `--watch` draws nothing");
         }
-        let scene = Scene::new(&first.prompt().tokens, first.length(), first.mask_token());
+        let prompt = &first.prompt().tokens;
+        let scene = match look.response_only {
+            true => Scene::response(prompt.len(), first.length()),
+            false => Scene::new(prompt, first.length(), first.mask_token()),
+        };
         let begun = Instant::now();
         let mut observer = Self {
             texts: Texts { tokenizer, memo: RefCell::default() },
@@ -103,6 +117,14 @@ impl<'a> Observer<'a> {
         self.status.finish_and_clear();
     }
 
+    /// Takes everything away.
+    pub fn erase(mut self) {
+        if let Some((_, painter)) = &mut self.picture {
+            painter.erase();
+        }
+        self.finish();
+    }
+
     fn show(&mut self) {
         let status = progress::generation_line(&self.progress[0].last);
         match &mut self.picture {
@@ -117,8 +139,7 @@ impl<'a> Observer<'a> {
 
 impl Progress {
     fn new(canvas: &Canvas, begun: Instant) -> Self {
-        let sampler = canvas.sampler();
-        let (steps_per_block, blocks) = (sampler.steps_per_block(), sampler.block_count());
+        let (steps_per_block, blocks) = (canvas.steps_per_block(), canvas.block_count());
         let last = Generation {
             step: (0, steps_per_block * blocks),
             block: (1, blocks),

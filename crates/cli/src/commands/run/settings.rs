@@ -96,7 +96,7 @@ fn fitting(base: &Sampler, blocks: Blocks, block_length: usize, room: usize) -> 
 }
 
 /// A seed from the randomness that the standard library gives its hash maps; short, to be retyped.
-fn drawn_seed() -> u64 {
+pub fn drawn_seed() -> u64 {
     RandomState::new().hash_one(0) & 0xffff_ffff
 }
 

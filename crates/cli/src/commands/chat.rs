@@ -1,0 +1,273 @@
+//! `llada chat`: a conversation on the terminal, or one message on each line of stdin.
+
+mod conversation;
+mod input;
+mod settings;
+
+use std::{
+    fs,
+    io::{self, BufRead, IsTerminal},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use llada::diffusion::{Canvas, Sampler, generate};
+
+use super::run::observer::{Look, Observer};
+use crate::{
+    args::{self, SamplerArgs},
+    error::{self, Failure, StdoutClosed},
+    interrupt::Flag,
+    session::Session,
+    term::{self, Term},
+    view::units,
+};
+use conversation::{Conversation, Window};
+use input::Input;
+
+/// Reads lines and answers them until the input ends.
+pub fn run(args: args::Chat, term: &Term) -> Result<()> {
+    let session = Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    session.note_base_model(term)?;
+    let sampler = settings::sampler(&args.sampler, session.config())?;
+    let is_watched = !args.no_watch && term.interactive;
+    let message = "stopping the answer; press Ctrl-C again to quit now";
+    let stop = Flag::listen(term, (!is_watched).then_some(message))?;
+    let mut chat = Chat {
+        session,
+        conversation: Conversation::default(),
+        settings: SamplerArgs { seed: Some(sampler.seed), ..args.sampler },
+        sampler,
+        answers: 0,
+        dropped: 0,
+        is_watched,
+        stop,
+        term: *term,
+    };
+    chat.conversation.set_system(args.system.as_deref().unwrap_or(""));
+    chat.converse()
+}
+
+/// A conversation under way.
+struct Chat {
+    session: Session,
+    conversation: Conversation,
+    /// What was asked of the sampler, by flags or `/set`.
+    settings: SamplerArgs,
+    sampler: Sampler,
+    /// Answers begun. Each is a row of its own to the random draws, so that the same lines with the
+    /// same seed give the same conversation.
+    answers: u64,
+    /// Turns that the last answer did not see.
+    dropped: usize,
+    is_watched: bool,
+    stop: Flag,
+    term: Term,
+}
+
+impl Chat {
+    fn converse(&mut self) -> Result<()> {
+        let is_typed = io::stdin().is_terminal();
+        if is_typed {
+            self.term.note(&format!(
+                "{}: rows of {} tokens, answers of up to {}; /help lists commands, Ctrl-D ends",
+                self.session.name,
+                self.session.config().max_sequence_length,
+                self.sampler.gen_length
+            ));
+        }
+        let mut failures = 0;
+        let mut line = Vec::new();
+        loop {
+            if is_typed && self.term.interactive {
+                self.term.draw("> ");
+            }
+            // Between answers Ctrl-C ends the program.
+            self.stop.set(true);
+            line.clear();
+            let read = io::stdin().lock().read_until(b'\n', &mut line);
+            if read.context("cannot read stdin")? == 0 {
+                break;
+            }
+            match self.react(&line) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
+                Err(failure) if failure.is::<StdoutClosed>() => return Err(failure),
+                Err(failure) => {
+                    failures += 1;
+                    error::report(&failure);
+                }
+            }
+        }
+        match failures {
+            0 => Ok(()),
+            // Whoever types has seen them; a script learns of them by the exit code.
+            _ if is_typed => Ok(()),
+            n => {
+                let message = format!("{n} of the lines failed");
+                Err(Failure::new(message, "see the errors above").into())
+            }
+        }
+    }
+
+    /// Does what a line asks for.
+    fn react(&mut self, line: &[u8]) -> Result<ControlFlow<()>> {
+        let line = std::str::from_utf8(line).map_err(|_| {
+            Failure::new("this line is not UTF-8 text", "set the terminal to UTF-8")
+        })?;
+        match Input::parse(line)? {
+            Input::Empty => {}
+            Input::Say(text) => {
+                self.conversation.say(text);
+                self.reply()?;
+            }
+            Input::Help => term::error_line(input::HELP),
+            Input::System(text) => self.conversation.set_system(text),
+            Input::Reset => self.conversation.reset(),
+            Input::Undo if self.conversation.undo() => {}
+            Input::Retry if self.conversation.unanswer() => self.reply()?,
+            Input::Undo | Input::Retry => {
+                return Err(Failure::new("nothing was said yet", "write a message").into());
+            }
+            Input::Save(file) => self.save(Path::new(file))?,
+            Input::Load(file) => self.load(Path::new(file))?,
+            Input::Set(key, value) => self.set(key, value)?,
+            Input::Show => self.show()?,
+            Input::Quit => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Answers the last message. Where there is no answer the message is taken back.
+    fn reply(&mut self) -> Result<()> {
+        let answer = self.answer();
+        match &answer {
+            Ok(Some(text)) => self.conversation.answer(text),
+            Ok(None) | Err(_) => _ = self.conversation.undo(),
+        }
+        match answer? {
+            Some(text) => term::answer(&text),
+            None => {
+                self.term.note("stopped before anything was certain; the message is taken back");
+                Ok(())
+            }
+        }
+    }
+
+    /// The answer to the last message; `None` if it was stopped before it had a first word.
+    fn answer(&mut self) -> Result<Option<String>> {
+        let window = self.window()?;
+        if window.dropped != self.dropped && window.dropped > 0 {
+            let turns = match window.dropped {
+                1 => "its first turn is".to_owned(),
+                n => format!("its first {n} turns are"),
+            };
+            self.term.note(&format!(
+                "the conversation is longer than the model's row: {turns} left out"
+            ));
+        }
+        self.dropped = window.dropped;
+        let canvas = self.session.canvas(window.tokens, &self.sampler, self.answers)?;
+        self.answers += 1;
+        self.stop.set(false);
+        let (canvas, summary) = self.generate(canvas)?;
+        self.term.detail(&format!(
+            "{} NFE · {} tokens after {} · {} left for the conversation",
+            summary.nfe,
+            summary.useful_tokens,
+            canvas.prompt().tokens.len(),
+            self.room()
+        ));
+        // Where the answer was stopped, what stands before the first mask.
+        let certain = canvas.useful().iter().copied();
+        let certain: Vec<u32> = certain.take_while(|&t| Some(t) != canvas.mask_token()).collect();
+        let text = self.session.tokenizer.decode(&certain, true)?.trim().to_owned();
+        Ok((!summary.interrupted || !text.is_empty()).then_some(text))
+    }
+
+    fn generate(&mut self, canvas: Canvas) -> Result<(Canvas, generate::Summary)> {
+        let mut canvases = [canvas];
+        let Session { predictor, tokenizer, name, .. } = &mut self.session;
+        let look = Look { watch: self.is_watched, response_only: true, trace: None };
+        let mut observer = Observer::new(look, &canvases, tokenizer, name, &self.term)?;
+        let mut failure = None;
+        let stop = &self.stop;
+        let summary = generate::run(predictor, &mut canvases, &mut |row, step| {
+            failure = observer.step(row, step).err();
+            match stop.is_set() || failure.is_some() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        observer.erase();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let [canvas] = canvases;
+        Ok((canvas, summary?))
+    }
+
+    /// Tokens of a row that an answer leaves to the conversation.
+    fn room(&self) -> usize {
+        self.session.config().max_sequence_length - self.sampler.gen_length
+    }
+
+    fn window(&self) -> Result<Window> {
+        let room = self.room();
+        let encode = |messages: &[_]| self.session.encode_chat(messages);
+        self.conversation.window(room, encode)?.map_err(|needed| {
+            let message = format!(
+                "the message has {needed} tokens, with the system's if there is one; the model has \
+                 room for {room} beside an answer of {}",
+                self.sampler.gen_length
+            );
+            let hint = "say less, or make room with `/set gen_length N`";
+            Failure::new(message, hint).into()
+        })
+    }
+
+    /// Writes the conversation beside its place and renames it, so that no file is half-written.
+    fn save(&self, file: &Path) -> Result<()> {
+        let part = PathBuf::from(format!("{}.part", file.display()));
+        let text = format!("{:#}\n", self.conversation.to_json());
+        fs::write(&part, text)
+            .and_then(|()| fs::rename(&part, file))
+            .with_context(|| format!("cannot write `{}`", file.display()))?;
+        self.term.note(&format!("wrote {}", file.display()));
+        Ok(())
+    }
+
+    fn load(&mut self, file: &Path) -> Result<()> {
+        let failed = || format!("cannot read `{}`", file.display());
+        let text = fs::read_to_string(file).with_context(failed)?;
+        self.conversation = Conversation::from_json(&text).with_context(failed)?;
+        let count = self.conversation.messages().len();
+        self.term.note(&format!("read {} messages", units::thousands(count as u64)));
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let mut settings = self.settings.clone();
+        settings::set(&mut settings, key, value)?;
+        self.sampler = settings::sampler(&settings, self.session.config())?;
+        if key == "seed" {
+            self.answers = 0;
+        }
+        self.settings = SamplerArgs { seed: Some(self.sampler.seed), ..settings };
+        Ok(())
+    }
+
+    fn show(&self) -> Result<()> {
+        for line in settings::list(&self.sampler) {
+            term::error_line(&line);
+        }
+        let used = self.session.encode_chat(self.conversation.messages())?.len();
+        let messages = self.conversation.messages().len();
+        term::error_line(&format!(
+            "{messages} messages of {used} tokens; room for {} beside an answer",
+            self.room()
+        ));
+        Ok(())
+    }
+}

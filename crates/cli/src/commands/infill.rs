@@ -1,0 +1,233 @@
+//! `llada infill`: a text with holes in, the same text without holes on stdout.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use llada::diffusion::{
+    Blocks, Canvas, Sampler, Step, generate,
+    infill::{
+        Encoder, Template,
+        length::{self, Search},
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    argument_or_stdin,
+    run::{
+        observer::{Look, Observer},
+        settings::drawn_seed,
+    },
+};
+use crate::{
+    args::Infill,
+    error::{Failure, Interrupted},
+    interrupt::Flag,
+    session::Session,
+    term::{self, Term},
+    view::units,
+};
+
+/// Fills the holes, and prints the text and, on stderr, the summary.
+pub fn run(args: Infill, term: &Term) -> Result<()> {
+    let templates = match &args.file {
+        Some(file) => rows(file)?,
+        None => {
+            let text = argument_or_stdin(args.text.clone(), "text with holes")?;
+            vec![text.parse().map_err(llada::Error::from)?]
+        }
+    };
+    let sampler = sampler(&args);
+    let session = Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let message = "finishing the step; press Ctrl-C again to quit now";
+    let stop = Flag::listen(term, (!args.watch).then_some(message))?;
+
+    let Session { name, tokenizer, special, mut predictor, .. } = session;
+    let objective = predictor.model().config.objective;
+    let limit = predictor.model().config.max_sequence_length;
+    let encoder = Encoder::new(&tokenizer);
+    let mut total = Total::default();
+    let begun = Instant::now();
+    for (row, template) in templates.iter().enumerate() {
+        let started = Instant::now();
+        let row = row as u64;
+        let at_row = || format!("row {}", row + 1);
+        let frame = encoder.frame(template)?;
+        let search = Search {
+            frame: &frame,
+            sampler: &sampler,
+            special: &special,
+            objective,
+            row,
+            max_hole: args.max_hole.into(),
+            limit,
+        };
+        let lengths = length::search(&mut predictor, &search, &mut || stop.is_set());
+        let lengths = match args.file {
+            Some(_) => lengths.with_context(at_row)?,
+            None => lengths?,
+        };
+        let Some(lengths) = lengths else { return Err(Interrupted.into()) };
+        let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective, row);
+        let mut canvases = [canvas.map_err(llada::Error::from)?];
+        let mut filling = Filling {
+            observer: Observer::new(
+                Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() },
+                &canvases,
+                &tokenizer,
+                &name,
+                term,
+            )?,
+            confidence: vec![0.0; canvases[0].tokens().len()],
+            stop: &stop,
+            failure: None,
+        };
+        let summary =
+            generate::run(&mut predictor, &mut canvases, &mut |_, step| filling.step(step));
+        let Filling { observer, confidence, failure, .. } = filling;
+        observer.finish();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let summary = summary?;
+        if summary.interrupted {
+            return Err(Interrupted.into());
+        }
+
+        let tokens = canvases[0].tokens();
+        let fills = frame.fills(&tokenizer, tokens, &lengths.lengths)?;
+        let text = template.fill(&fills);
+        total.add(&summary, &lengths);
+        if !args.json {
+            term::answer(&text)?;
+            continue;
+        }
+        let places = frame.places(&lengths.lengths);
+        let fills = fills.iter().zip(places).map(|(text, place)| {
+            let sum: f64 = confidence[place.clone()].iter().map(|&c| f64::from(c)).sum();
+            json!({
+                "text": text,
+                "tokens": tokens[place.clone()],
+                "length": place.len(),
+                "confidence": sum / place.len().max(1) as f64,
+            })
+        });
+        let answer = json!({
+            "text": text,
+            "fills": fills.collect::<Vec<Value>>(),
+            "summary": {
+                "model": name,
+                "template": template.to_string(),
+                "nfe": summary.nfe,
+                "search_nfe": lengths.nfe,
+                "search_row_forwards": lengths.row_forwards,
+                "seconds": started.elapsed().as_secs_f64(),
+                "sampler": canvases[0].sampler(),
+            },
+        });
+        term::answer(&answer.to_string())?;
+    }
+    total.report(begun.elapsed(), &sampler, term);
+    Ok(())
+}
+
+/// The settings; without `--steps` more than there are tokens, so that each has its own.
+fn sampler(args: &Infill) -> Sampler {
+    let defaults = Sampler::default();
+    Sampler {
+        steps: args.steps.unwrap_or(usize::MAX),
+        gen_length: 0,
+        block_length: args.block_length.unwrap_or(defaults.block_length),
+        blocks: match args.block_length {
+            Some(_) => Blocks::SemiAutoregressive,
+            None => Blocks::Pure,
+        },
+        remasking: args.remasking.unwrap_or_default(),
+        temperature: args.temperature,
+        cfg_scale: args.cfg_scale,
+        seed: args.seed.unwrap_or_else(drawn_seed),
+        ..defaults
+    }
+}
+
+/// A row of the file; other fields are passed over.
+#[derive(Deserialize)]
+struct Row {
+    text: String,
+}
+
+/// The texts of a file, one JSON object on each line.
+fn rows(file: &Path) -> Result<Vec<Template>> {
+    let source = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read `{}`", file.display()))?;
+    let mut templates = Vec::new();
+    for (i, line) in source.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let at_line = || format!("`{}`, line {}", file.display(), i + 1);
+        let row: Row = serde_json::from_str(line)
+            .map_err(|e| Failure::new(e.to_string(), r#"write `{"text": "..."}` on each line"#))
+            .with_context(at_line)?;
+        templates.push(row.text.parse().map_err(llada::Error::from).with_context(at_line)?);
+    }
+    if templates.is_empty() {
+        let message = format!("`{}` has no rows", file.display());
+        return Err(Failure::new(message, r#"write `{"text": "..."}` on each line"#).into());
+    }
+    Ok(templates)
+}
+
+/// One canvas while it is filled.
+struct Filling<'a> {
+    observer: Observer<'a>,
+    /// How sure the model was of each token of the row that it filled.
+    confidence: Vec<f32>,
+    stop: &'a Flag,
+    failure: Option<anyhow::Error>,
+}
+
+impl Filling<'_> {
+    fn step(&mut self, step: &Step) -> ControlFlow<()> {
+        for commit in &step.committed {
+            self.confidence[commit.position] = commit.confidence;
+        }
+        self.failure = self.observer.step(0, step).err();
+        match self.stop.is_set() || self.failure.is_some() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// What all rows took.
+#[derive(Default)]
+struct Total {
+    nfe: usize,
+    search_nfe: usize,
+    search_row_forwards: usize,
+    tokens: usize,
+}
+
+impl Total {
+    fn add(&mut self, summary: &generate::Summary, lengths: &length::Lengths) {
+        self.nfe += summary.nfe;
+        self.search_nfe += lengths.nfe;
+        self.search_row_forwards += lengths.row_forwards;
+        self.tokens += summary.committed;
+    }
+
+    fn report(&self, elapsed: Duration, sampler: &Sampler, term: &Term) {
+        let mut line = format!("{} tokens in {} NFE", self.tokens, self.nfe);
+        if self.search_nfe > 0 {
+            line += &format!(
+                " · lengths chosen in {} NFE of {} rows",
+                self.search_nfe, self.search_row_forwards
+            );
+        }
+        let elapsed = units::duration(elapsed.as_secs_f64());
+        term.note(&format!("{line} · {elapsed} · seed {}", sampler.seed));
+    }
+}

@@ -1,0 +1,193 @@
+//! How long the holes are that were given no length.
+//!
+//! Every length up to a limit is tried, as a row of one batch: the holes are filled as they will be,
+//! and the fill of the hole in question is scored by
+//!
+//! mean ln p(token when it was committed) + mean ln p(token after the hole, given the fill).
+//!
+//! The first term ranks lengths as Mask-Predict does (arXiv 1904.09324); a mean, since a sum would
+//! always prefer the shortest. The second is over the first four tokens that follow, masked
+//! together: a fill that breaks off, or runs into what follows, leaves them unlikely, however sure
+//! the model was of it. Where nothing follows, the first term decides alone.
+//!
+//! Several holes are decided from left to right, those to the right standing at one token: not the
+//! best joint choice, whose price grows with the power of the holes. A search for n lengths costs
+//! about n²/2 row forwards with one token for each step. The model must know what a good fill is for
+//! this to mean much; lengths that small models choose lean to the short side.
+
+use std::ops::{ControlFlow, Range};
+
+use super::{Frame, InfillError};
+use crate::{
+    Result,
+    config::{Objective, SpecialTokens},
+    diffusion::{
+        Canvas, Precision, Sampler, SamplerError,
+        generate::{self, Predictor},
+        sample,
+    },
+    model::Batch,
+};
+
+/// Tokens after a hole that a fill is judged by.
+const BORDER: usize = 4;
+
+/// What a search is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// The text.
+    pub frame: &'a Frame,
+    /// How the holes will be filled.
+    pub sampler: &'a Sampler,
+    /// Special tokens of the model.
+    pub special: &'a SpecialTokens,
+    /// What the model was trained to do.
+    pub objective: Objective,
+    /// Number of the row in the run, which addresses its random draws: the same for all lengths, and
+    /// for the canvas that is filled in the end.
+    pub row: u64,
+    /// Longest hole to try, in tokens.
+    pub max_hole: usize,
+    /// The model's longest row, in tokens.
+    pub limit: usize,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lengths {
+    /// The length of each hole, those that were given included.
+    pub lengths: Vec<usize>,
+    /// Batched forward passes that the search took; 0 if every length was given.
+    pub nfe: usize,
+    /// Forward passes summed over the rows that were tried.
+    pub row_forwards: usize,
+}
+
+/// Chooses a length for each hole that has none. `None` if `stop` said so, which is asked after
+/// every step of a row.
+///
+/// # Errors
+/// If the row is too long for the model, the settings do not fit the model or each other, or the
+/// model fails.
+pub fn search<P: Predictor + ?Sized>(
+    predictor: &mut P,
+    search: &Search<'_>,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<Option<Lengths>> {
+    let &Search { frame, objective, limit, max_hole, .. } = search;
+    if objective == Objective::Autoregressive {
+        return Err(SamplerError::CausalInfill.into());
+    }
+    let given = frame.lengths();
+    let lengths: Vec<usize> = given.iter().map(|length| length.unwrap_or(1)).collect();
+    let tokens = frame.given() + lengths.iter().sum::<usize>();
+    let Some(mut room) = limit.checked_sub(tokens) else {
+        return Err(InfillError::TooLong { tokens, limit }.into());
+    };
+    let mut found = Lengths { lengths, nfe: 0, row_forwards: 0 };
+    for hole in (0..given.len()).filter(|&hole| given[hole].is_none()) {
+        let longest = max_hole.clamp(1, 1 + room);
+        let Some(scores) = scores(predictor, search, hole, longest, &mut found, stop)? else {
+            return Ok(None);
+        };
+        // Of equals the shortest.
+        let best = (0..longest).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        let best = best.unwrap_or(0);
+        found.lengths[hole] = 1 + best;
+        room -= best;
+    }
+    Ok(Some(found))
+}
+
+/// The score of each length of `hole` from 1 to `longest`.
+fn scores<P: Predictor + ?Sized>(
+    predictor: &mut P,
+    search: &Search<'_>,
+    hole: usize,
+    longest: usize,
+    found: &mut Lengths,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<Option<Vec<f64>>> {
+    let &Search { frame, sampler, special, objective, row, .. } = search;
+    let (mut canvases, mut places) = (Vec::new(), Vec::new());
+    for length in 1..=longest {
+        let mut lengths = found.lengths.clone();
+        lengths[hole] = length;
+        canvases.push(Canvas::infill(frame, &lengths, sampler, special, objective, row)?);
+        places.push(frame.places(&lengths));
+    }
+    let mut scores = vec![0.0; longest];
+    let summary = generate::run(predictor, &mut canvases, &mut |i, step| {
+        let place = &places[i][hole];
+        let inside = step.committed.iter().filter(|commit| place.contains(&commit.position));
+        let sum: f64 = inside.map(|commit| log(f64::from(commit.confidence))).sum();
+        scores[i] += sum / place.len() as f64;
+        if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    found.nfe += summary.nfe;
+    found.row_forwards += summary.row_forwards;
+    if summary.interrupted {
+        return Ok(None);
+    }
+    let rows: Vec<(&[u32], Range<usize>)> = canvases
+        .iter()
+        .zip(&places)
+        .map(|(canvas, places)| {
+            let start = places[hole].end;
+            let end = places.get(hole + 1).map_or(canvas.tokens().len(), |next| next.start);
+            (canvas.tokens(), start..end.min(start + BORDER))
+        })
+        .collect();
+    if rows.iter().any(|(_, border)| !border.is_empty()) {
+        let mask = special.mask.ok_or(SamplerError::NoMask)?;
+        let borders = border_scores(predictor, &rows, mask)?;
+        scores.iter_mut().zip(borders).for_each(|(score, border)| *score += border);
+        found.nfe += 1;
+        found.row_forwards += rows.len();
+    }
+    Ok(Some(scores))
+}
+
+/// Mean ln p of the tokens that each row has in its range, masked together.
+fn border_scores<P: Predictor + ?Sized>(
+    predictor: &mut P,
+    rows: &[(&[u32], Range<usize>)],
+    mask: u32,
+) -> Result<Vec<f64>> {
+    let (mut tokens, mut starts, mut wanted) = (Vec::new(), vec![0], Vec::new());
+    for (row, border) in rows {
+        let start = tokens.len();
+        tokens.extend_from_slice(row);
+        for position in border.clone() {
+            tokens[start + position] = mask;
+            wanted.push(start + position);
+        }
+        starts.push(tokens.len());
+    }
+    let mut logits = Vec::new();
+    predictor.logits(
+        &Batch { tokens: &tokens, starts: &starts, keep: None },
+        &wanted,
+        &mut logits,
+    )?;
+    let vocabulary = predictor.vocabulary();
+    if Some(logits.len()) != vocabulary.checked_mul(wanted.len()) {
+        let (found, positions) = (logits.len(), wanted.len());
+        return Err(SamplerError::LogitCount { found, positions }.into());
+    }
+    let mut logits = logits.chunks_exact(vocabulary);
+    let score = |(row, border): &(&[u32], Range<usize>)| {
+        let said = row[border.clone()].iter().zip(logits.by_ref());
+        let sum: f64 = said
+            .map(|(&token, logits)| sample::probability(logits, token as usize, Precision::F64))
+            .map(log)
+            .sum();
+        sum / border.len().max(1) as f64
+    };
+    Ok(rows.iter().map(score).collect())
+}
+
+/// The logarithm; of 0 that of the smallest number, so that means stay comparable.
+fn log(probability: f64) -> f64 {
+    probability.max(f64::MIN_POSITIVE).ln()
+}
