@@ -16,7 +16,7 @@ use crate::term::Level;
 pub use data::{Data, Prepare};
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use run::{Preset, Run, SamplerArgs};
-pub use score::Score;
+pub use score::{Estimate, Score};
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 
