@@ -22,7 +22,7 @@ pub use infill::Infill;
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use merge::Merge;
 pub use run::{Preset, Run, SamplerArgs};
-pub use score::Score;
+pub use score::{Estimate, Score};
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 
