@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Source {
     /// Pre-training.
-    Shards(Shards),
+    Shards(Box<Shards>),
     /// Fine-tuning.
     Conversations {
         conversations: Conversations,
@@ -39,7 +39,7 @@ impl Source {
     pub(super) fn shards(recipe: &Recipe) -> Result<Self> {
         let paths = recipe.data.path.as_slice();
         match recipe.data.folder() {
-            Some(dir) if !dir.is_file() => Ok(Self::Shards(Shards::open(dir)?)),
+            Some(dir) if !dir.is_file() => Ok(Self::Shards(Box::new(Shards::open(dir)?))),
             _ => {
                 let path = paths.first().cloned().unwrap_or_default();
                 Err(DataError::NotShards { path }.into())
