@@ -2,7 +2,7 @@
 
 use llada_kernels::{
     Cpu,
-    attention::Rows,
+    attention::{CachedRow, Rows},
     cross_entropy::{self, Head},
     embedding,
     linear::{self, Out},
@@ -11,8 +11,9 @@ use llada_kernels::{
 };
 
 use super::{
-    Batch, Gradients, Layout, Model, ModelError, Targets, Tensor,
+    Batch, Gradients, Layout, Model, ModelError, Past, Targets, Tensor,
     block::{Pass, Saved, Scratch},
+    cache,
 };
 use crate::Result;
 
@@ -92,13 +93,41 @@ impl MaskPredictor {
         wanted: &[usize],
         logits: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, wanted, Keep::Nothing)?;
+        self.hidden(batch, &mut [], wanted, Keep::Nothing)?;
+        self.project(wanted.len(), logits)
+    }
+
+    /// As [`MaskPredictor::logits`] for tokens of rows whose other tokens went before: those of row
+    /// r lie at the positions from `pasts[r].first` on, and attend to the keys and values of all
+    /// positions that `pasts[r].cache` then holds, as far as the model's mask goes. Tokens that see
+    /// the same keys and values get the same logits to the last bit, in one call or in many.
+    ///
+    /// # Errors
+    /// Those of [`MaskPredictor::logits`]; if tokens do not fit their cache. The caches are then as
+    /// before.
+    pub fn logits_cached(
+        &mut self,
+        batch: &Batch<'_>,
+        pasts: &mut [Past<'_>],
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        if pasts.len() + 1 != batch.starts.len() {
+            let what = "there must be one cache for each row";
+            return Err(ModelError::Batch(what.into()).into());
+        }
+        self.hidden(batch, pasts, wanted, Keep::Nothing)?;
+        self.project(wanted.len(), logits)
+    }
+
+    /// Logits [n, embedding_size] of the n rows of `memory.hidden`.
+    fn project(&self, n: usize, logits: &mut Vec<f32>) -> Result<()> {
         let config = &self.model.config;
         let (vocab, d) = (config.embedding_size, config.d_model);
-        logits.resize(wanted.len() * vocab, 0.0);
+        logits.resize(n * vocab, 0.0);
         let head = self.model.tensors[self.layout.head_or_tied()].view();
         let hidden = &self.memory.hidden;
-        linear::forward(&self.cpu, hidden, head, None, wanted.len(), vocab, d, logits, Out::Write)?;
+        linear::forward(&self.cpu, hidden, head, None, n, vocab, d, logits, Out::Write)?;
         if config.scale_logits {
             logits.iter_mut().for_each(|l| *l *= config.logit_scale());
         }
@@ -109,7 +138,7 @@ impl MaskPredictor {
     /// reference's `output_hidden_states` gives them. For tests and study.
     pub fn hidden_states(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>> {
         let all: Vec<usize> = (0..batch.tokens.len()).collect();
-        self.hidden(batch, &all, Keep::Inputs)?;
+        self.hidden(batch, &mut [], &all, Keep::Inputs)?;
         let inputs = self.memory.saved[..self.layout.blocks.len()].iter().map(|s| s.x.clone());
         Ok(inputs.chain([self.memory.hidden.clone()]).collect())
     }
@@ -121,7 +150,7 @@ impl MaskPredictor {
         targets: &Targets<'_>,
         nll: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, targets.positions, Keep::Nothing)?;
+        self.hidden(batch, &mut [], targets.positions, Keep::Nothing)?;
         nll.resize(targets.positions.len(), 0.0);
         let head = head(&self.model, &self.layout);
         cross_entropy::forward(&self.cpu, &self.memory.hidden, &head, targets.tokens, nll)?;
@@ -140,7 +169,7 @@ impl MaskPredictor {
         gradients: &mut Gradients,
     ) -> Result<()> {
         let keep = if recompute { Keep::Inputs } else { Keep::All };
-        self.hidden(batch, targets.positions, keep)?;
+        self.hidden(batch, &mut [], targets.positions, keep)?;
         let Self { model, layout, cpu, table, memory: m } = self;
         let (d, n) = (model.config.d_model, targets.positions.len());
 
@@ -176,7 +205,8 @@ impl MaskPredictor {
                 let input = std::mem::take(&mut m.saved[i].x);
                 m.x.copy_from_slice(&input);
                 m.saved[i].x = input;
-                pass.forward(ids, &mut m.x, &mut m.saved[shared], &mut m.scratch, true)?;
+                let (saved, scratch) = (&mut m.saved[shared], &mut m.scratch);
+                pass.forward(ids, &mut [], &mut m.x, saved, scratch, true)?;
                 pass.backward(ids, &mut m.dx, &m.saved[shared], &mut m.scratch, gradients)?;
             } else {
                 pass.backward(ids, &mut m.dx, &m.saved[i], &mut m.scratch, gradients)?;
@@ -188,19 +218,32 @@ impl MaskPredictor {
         Ok(())
     }
 
-    /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`.
-    fn hidden(&mut self, batch: &Batch<'_>, wanted: &[usize], keep: Keep) -> Result<()> {
+    /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`. `pasts` is
+    /// empty, or has one entry for each row.
+    fn hidden(
+        &mut self,
+        batch: &Batch<'_>,
+        pasts: &mut [Past<'_>],
+        wanted: &[usize],
+        keep: Keep,
+    ) -> Result<()> {
         check(batch, wanted, self.model.config.max_sequence_length)?;
+        cache::check(batch, pasts, &self.model.config)?;
         let Self { model, layout, cpu, table, memory: m } = self;
         let (d, t, blocks) = (model.config.d_model, batch.tokens.len(), layout.blocks.len());
         m.positions.clear();
-        for row in batch.starts.windows(2) {
-            m.positions.extend(0..(row[1] - row[0]) as u32);
+        for (i, row) in batch.starts.windows(2).enumerate() {
+            let first = pasts.get(i).map_or(0, |past| past.first);
+            m.positions.extend(first as u32..(first + row[1] - row[0]) as u32);
         }
         m.x.resize(t * d, 0.0);
         let wte = model.tensors[layout.wte].view();
         embedding::forward(cpu, batch.tokens, wte, model.config.embedding_size, d, &mut m.x)?;
         scale_embedding(model, &mut m.x);
+        for (past, row) in pasts.iter_mut().zip(batch.starts.windows(2)) {
+            let keep = batch.keep.map(|keep| &keep[row[0]..row[1]]);
+            past.cache.extend(past.first, row[1] - row[0], keep);
+        }
 
         let rows = Rows { starts: batch.starts, keep: batch.keep };
         let pass = Pass { cpu, model, table, rows, positions: &m.positions };
@@ -213,8 +256,13 @@ impl MaskPredictor {
                 input.clear();
                 input.extend_from_slice(&m.x);
             }
+            let mut caches: Vec<CachedRow<'_>> = pasts
+                .iter_mut()
+                .zip(batch.starts.windows(2))
+                .map(|(past, row)| past.cache.row(i, past.first, row[1] - row[0]))
+                .collect();
             let (saved, scratch) = (&mut m.saved[saved], &mut m.scratch);
-            pass.forward(ids, &mut m.x, saved, scratch, keep == Keep::All)?;
+            pass.forward(ids, &mut caches, &mut m.x, saved, scratch, keep == Keep::All)?;
         }
 
         m.x_wanted.clear();
