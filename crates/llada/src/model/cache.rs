@@ -103,11 +103,13 @@ pub struct Past<'a> {
 pub(super) fn check(batch: &Batch<'_>, pasts: &[Past<'_>], config: &ModelConfig) -> Result<()> {
     for (row, Past { first, cache }) in batch.starts.windows(2).zip(pasts) {
         let (first, len, capacity) = (*first, cache.len(), cache.capacity);
-        let found = first.saturating_add(row[1] - row[0]);
+        let (found, limit) = (first.saturating_add(row[1] - row[0]), config.max_sequence_length);
         if !cache.fits(config) {
             return Err(ModelError::ForeignCache.into());
         } else if first > len {
             return Err(ModelError::Gap { first, len }.into());
+        } else if found > limit {
+            return Err(ModelError::TooLong { found, limit }.into());
         } else if found > capacity {
             return Err(ModelError::CacheFull { found, capacity }.into());
         }
