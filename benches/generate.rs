@@ -23,7 +23,7 @@ use llada_kernels::Cpu;
 const PROMPT: usize = 64;
 const TOKENS: usize = 128;
 const THREADS: usize = 2;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// The model without its memory.
 struct Whole(MaskPredictor);

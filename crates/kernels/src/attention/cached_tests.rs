@@ -14,6 +14,9 @@ const SHAPES: [Shape; 3] = [
 ];
 const MASKS: [Mask; 3] = [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(7)];
 
+/// The outputs of some tokens and the log-sum-exps of their scores.
+type Outputs = (Vec<f32>, Vec<f32>);
+
 /// One row: its queries, keys and values at all positions.
 struct Whole {
     shape: Shape,
@@ -38,7 +41,7 @@ impl Whole {
     }
 
     /// The outputs and log-sum-exps of all positions in one call without a cache.
-    fn forward(&self, cpu: &Cpu, mask: Mask) -> (Vec<f32>, Vec<f32>) {
+    fn forward(&self, cpu: &Cpu, mask: Mask) -> Outputs {
         let mut out = vec![f32::NAN; self.q.len()];
         let mut lse = vec![f32::NAN; self.len * self.shape.heads];
         let rows = Rows { starts: &[0, self.len], keep: self.keep.as_deref() };
@@ -69,7 +72,7 @@ fn feed(
     caches: &mut [Cache],
     ranges: &[std::ops::Range<usize>],
     lens: &[usize],
-) -> (Vec<f32>, Vec<f32>) {
+) -> Outputs {
     let gather = |of: fn(&Whole) -> &[f32]| -> Vec<f32> {
         rows.iter().zip(ranges).flat_map(|(row, range)| row.cut(of(row), range).to_vec()).collect()
     };
@@ -129,7 +132,7 @@ fn any_range_of_an_unchanged_row_has_the_bits_of_the_whole() {
                 let all: Vec<_> = lens.iter().map(|&len| 0..len).collect();
                 let (out, lse) = feed(&cpu, mask, &rows, &mut caches, &all, &lens);
                 let whole: Vec<_> = rows.iter().map(|row| row.forward(&cpu, mask)).collect();
-                let flat = |x: fn(&(Vec<f32>, Vec<f32>)) -> &[f32]| -> Vec<u32> {
+                let flat = |x: fn(&Outputs) -> &[f32]| -> Vec<u32> {
                     whole.iter().flat_map(|row| bits(x(row))).collect()
                 };
                 assert!(bits(&out) == flat(|x| &x.0) && bits(&lse) == flat(|x| &x.1));
@@ -160,7 +163,8 @@ fn stale_keys_and_values_are_those_of_the_reference() {
                 let (old, len) = (Whole::new(shape, 140, keep, 1), 140);
                 let mut caches = [old.cache(3)];
                 let new = Whole::new(shape, len, keep, 20);
-                feed(&cpu, mask, &[old], &mut caches, &[0..len], &[len]);
+                let all = 0..len;
+                feed(&cpu, mask, &[old], &mut caches, std::slice::from_ref(&all), &[len]);
                 let range = 50..83;
                 let (out, lse) =
                     feed(&cpu, mask, &[new], &mut caches, std::slice::from_ref(&range), &[len]);

@@ -77,9 +77,9 @@ impl Kernel for Avx512 {
             };
         }
         match panel.data {
-            WeightView::F32(data) => by_rows!(data: 1 2 3),
-            WeightView::Bf16(data) => by_rows!(data: 1 2 3),
-            WeightView::F16(data) => by_rows!(data: 1 2 3),
+            WeightView::F32(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            WeightView::Bf16(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            WeightView::F16(data) => by_rows!(data: 1 2 3 4 5 6 7),
         }
     }
 }

@@ -27,9 +27,7 @@ const MC: usize = 384;
 /// Terms of `A` packed at once where the rows lie side by side, so that lines are read to their end.
 const CHUNK: usize = 8;
 /// Rows of `A` at most for which `B` is not packed.
-const UNPACKED: usize = 8;
-/// Rows of `A` that an unpacked panel of `B` is read for at once.
-const FEW: usize = 4;
+const FEW: usize = 8;
 /// Terms ahead of those at work that are asked for where `B` is not packed.
 const AHEAD: usize = 64;
 /// Elements between two packed panels: those of the widest vector.
@@ -253,7 +251,7 @@ impl Product<'_> {
 
     /// One block of `C`, on one thread.
     fn block<K: Kernel>(&self, rows: Range<usize>, columns: Range<usize>) {
-        if let (1..=UNPACKED, Layout::KInner, Operand { layout: Layout::KInner, data }) =
+        if let (1..=FEW, Layout::KInner, Operand { layout: Layout::KInner, data }) =
             (rows.len(), self.b.layout, self.a)
             && let WeightView::F32(a) = data
         {
@@ -287,15 +285,12 @@ impl Product<'_> {
                 let terms = start..(start + KC).min(self.k);
                 let panel = self.b.panel(self.n, self.k, columns.clone(), terms);
                 let (left, add) = (self.k - start, self.add || start > 0);
-                for i in rows.clone().step_by(FEW) {
-                    let count = FEW.min(rows.end - i);
-                    let a = a[i * self.k + start..].as_ptr();
-                    // SAFETY: the instruction set is there, the rows of `A` are `k` long, and these
-                    // elements of `C` are in the block of this task.
-                    unsafe {
-                        let c = self.c.0.add(i * self.n + j);
-                        K::few(count, a, self.k, panel, left, c, self.n, add);
-                    }
+                let a = a[rows.start * self.k + start..].as_ptr();
+                // SAFETY: the instruction set is there, the rows of `A` are `k` long, and these
+                // elements of `C` are in the block of this task.
+                unsafe {
+                    let c = self.c.0.add(rows.start * self.n + j);
+                    K::few(rows.len(), a, self.k, panel, left, c, self.n, add);
                 }
             }
         }

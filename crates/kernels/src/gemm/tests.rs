@@ -62,7 +62,7 @@ fn a_row_has_the_same_bits_in_any_batch_layout_and_number_of_threads() {
 fn a_few_rows_have_the_same_bits_in_every_storage_type() {
     use half::{bf16, f16};
     for k in [1, 15, 16, 100, KC, KC + 17] {
-        let (n, most) = (37, UNPACKED + 1);
+        let (n, most) = (37, FEW + 1);
         let (x, w) = (numbers(most * k, 5), numbers(n * k, 6));
         let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
         let half: Vec<f16> = w.iter().map(|&w| f16::from_f32(w)).collect();
@@ -71,7 +71,7 @@ fn a_few_rows_have_the_same_bits_in_every_storage_type() {
             for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
                 for cpu in cpus(isa) {
                     let packed = product(&cpu, operand(&x, Layout::KInner), w, (most, n, k));
-                    for m in 1..=UNPACKED {
+                    for m in 1..=FEW {
                         let x = operand(&x[..m * k], Layout::KInner);
                         let few = product(&cpu, x, w, (m, n, k));
                         assert!(few == packed[..m * n], "{cpu:?} m {m} k {k}");
