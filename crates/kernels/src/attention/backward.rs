@@ -2,8 +2,8 @@
 //! values are summed in one order.
 
 use super::{
-    Problem,
-    forward::hide,
+    Problem, Rows,
+    forward::{hide, penalties},
     matmul::{Left, matmul},
     scratch::{Head, Scratch, Shared, TASK, line, split},
     simd::{self, Kernel, Simd},
@@ -27,19 +27,20 @@ pub(super) struct Saved<'a> {
 pub(super) fn run(
     cpu: &Cpu,
     problem: Problem<'_>,
+    rows: Rows<'_>,
     saved: Saved<'_>,
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
     let heads = problem.shape.kv_heads;
-    let starts = problem.rows.starts;
+    let starts = rows.starts;
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
     cpu.for_each((starts.len() - 1) * heads, |task| {
         let (row, key_head) = (task / heads, task % heads);
         let (start, len) = (starts[row], starts[row + 1] - starts[row]);
         if len > 0 {
-            simd::run(cpu.isa(), Row { problem, saved, start, len, key_head, dq, dk, dv });
+            simd::run(cpu.isa(), Row { problem, rows, saved, start, len, key_head, dq, dk, dv });
         }
     });
 }
@@ -47,6 +48,7 @@ pub(super) fn run(
 /// One key head of one row, with all the query heads that use it.
 struct Row<'a> {
     problem: Problem<'a>,
+    rows: Rows<'a>,
     saved: Saved<'a>,
     start: usize,
     len: usize,
@@ -59,7 +61,7 @@ struct Row<'a> {
 impl Kernel for Row<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { problem, saved, start, len, key_head, .. } = self;
+        let Self { problem, rows, saved, start, len, key_head, .. } = self;
         let shape = problem.shape;
         let (heads, dim) = (shape.heads, shape.head_dim);
         let (width, padded, scale) = (line(dim), line(len), problem.scale());
@@ -83,6 +85,10 @@ impl Kernel for Row<'_> {
         let k_rows = Head::new(problem.k, start, shape.kv_heads, key_head, dim);
         let v_rows = Head::new(problem.v, start, shape.kv_heads, key_head, dim);
         k_rows.copy(0, len, 1.0, keys, width);
+        if len < padded {
+            keys_across.fill(0.0);
+            values_across.fill(0.0);
+        }
         for first in (0..len).step_by(KEYS) {
             let count = KEYS.min(len - first);
             k_rows.transpose(first, count, &mut keys_across[first * width..], line(count));
@@ -117,7 +123,8 @@ impl Kernel for Row<'_> {
                     let left = Left::new(dout, width);
                     matmul::<S, false>(s, size, left, (&values_across[tile..], stride), (ds, KEYS));
 
-                    let padding = problem.padding(start + first, count, padding);
+                    let keep = rows.keep.map(|keep| &keep[start + first..][..count]);
+                    let padding = keep.map(|keep| penalties(keep, padding));
                     for i in 0..queries {
                         let p = &mut p[i * KEYS..][..line(count)];
                         let ds = &mut ds[i * KEYS..][..line(count)];

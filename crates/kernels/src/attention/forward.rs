@@ -1,7 +1,8 @@
 //! The forward pass: tiles of queries, each running over the keys of its row.
 
 use super::{
-    Problem,
+    Problem, Rows,
+    cache::{KEYS, Layout},
     matmul::{Left, matmul},
     scratch::{CALL, Head, Scratch, Shared, TASK, line, split},
     simd::{self, Kernel, MAX_LANES, Simd},
@@ -10,84 +11,100 @@ use crate::Cpu;
 
 /// Queries of one task.
 const QUERIES: usize = 64;
-/// Keys of one tile.
-const KEYS: usize = 128;
 
-/// Some queries of a row.
+/// The tokens of one row, and the keys that they attend to.
 #[derive(Clone, Copy)]
-struct Block {
-    /// The first token of the row, and how many there are.
-    start: usize,
-    len: usize,
-    /// The first query, counted in the row, and how many there are.
-    first: usize,
-    queries: usize,
-    /// Where the row's packed keys begin, in tokens.
-    packed: usize,
+pub(super) struct Row<'a> {
+    /// The first token, and how many there are.
+    pub(super) start: usize,
+    pub(super) tokens: usize,
+    /// The position of the first token.
+    pub(super) first: usize,
+    /// How many positions have keys, those of the tokens included.
+    pub(super) len: usize,
+    /// `false` for each position that is padding.
+    pub(super) keep: Option<&'a [bool]>,
+    /// Where the keys and values lie once they are packed.
+    pub(super) layout: Layout,
 }
 
-/// Runs the checked `problem`.
-pub(super) fn run(cpu: &Cpu, problem: Problem<'_>, out: &mut [f32], lse: &mut [f32]) {
-    let shape = problem.shape;
-    let width = line(shape.head_dim);
-    let mut blocks = Vec::new();
-    let mut packed = 0;
-    for row in problem.rows.starts.windows(2) {
-        let (start, len) = (row[0], row[1] - row[0]);
-        for first in (0..len).step_by(QUERIES) {
-            blocks.push(Block { start, len, first, queries: QUERIES.min(len - first), packed });
-        }
-        packed += line(len);
-    }
-
-    // All keys and values in the order that the tiles read them; see `pack`.
-    let range = |block: &Block, head: usize| {
-        let keys = line(block.len);
-        let start = (block.packed * shape.kv_heads + keys * head) * 2 * width;
-        start..start + keys * 2 * width
+/// Runs the checked `problem` on rows that see no keys but their own: each is packed into memory of
+/// this call, as a cache that is filled by one call and forgotten.
+pub(super) fn run(
+    cpu: &Cpu,
+    problem: Problem<'_>,
+    rows: Rows<'_>,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let row = |range: &[usize]| {
+        let (start, len) = (range[0], range[1] - range[0]);
+        let keep = rows.keep.map(|keep| &keep[start..][..len]);
+        Row { start, tokens: len, first: 0, len, keep, layout: Layout::new(problem.shape, len) }
     };
-    let mut memory = Scratch::take(&CALL, packed * shape.kv_heads * 2 * width);
-    let shared = Shared::new(&mut memory);
-    let rows: Vec<Block> = blocks.iter().copied().filter(|block| block.first == 0).collect();
-    cpu.for_each(rows.len() * shape.kv_heads, |task| {
-        let (block, head) = (&rows[task / shape.kv_heads], task % shape.kv_heads);
-        let place = range(block, head);
-        // SAFETY: the ranges of different rows and heads are disjoint.
-        pack(&problem, block, head, unsafe { shared.part(place.start, place.len()) });
-    });
-    let memory = &*memory;
+    let rows: Vec<Row<'_>> = rows.starts.windows(2).map(row).collect();
+    let mut memory = Scratch::take(&CALL, rows.iter().map(|row| row.layout.len()).sum());
+    let mut rest = &mut *memory;
+    let mut packed: Vec<&mut [f32]> =
+        rows.iter().map(|row| split(&mut rest, row.layout.len())).collect();
+    run_packed(cpu, problem, &rows, &mut packed, out, lse);
+}
 
+/// Runs the checked `problem`: adds the keys and values of the tokens to those in `packed`, one
+/// memory for each row, and lets the tokens attend to all of them.
+pub(super) fn run_packed(
+    cpu: &Cpu,
+    problem: Problem<'_>,
+    rows: &[Row<'_>],
+    packed: &mut [&mut [f32]],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let shape = problem.shape;
+    let (heads, dim) = (shape.kv_heads, shape.head_dim);
+    let shared: Vec<Shared<'_>> = packed.iter_mut().map(|packed| Shared::new(packed)).collect();
+    cpu.for_each(rows.len() * heads, |task| {
+        let (row, head) = (&rows[task / heads], task % heads);
+        if row.tokens > 0 {
+            let keys = Head::new(problem.k, row.start, heads, head, dim);
+            let values = Head::new(problem.v, row.start, heads, head, dim);
+            let size = row.layout.head_len();
+            // SAFETY: no other task has this row and head.
+            let packed = unsafe { shared[task / heads].part(head * size, size) };
+            row.layout.pack(keys, values, (row.first, row.tokens), packed);
+        }
+    });
+
+    let mut blocks = Vec::new();
+    for (row, packed) in rows.iter().zip(&*packed) {
+        for first in (0..row.tokens).step_by(QUERIES) {
+            let queries = QUERIES.min(row.tokens - first);
+            blocks.push(Block { row: *row, packed, first, queries });
+        }
+    }
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     cpu.for_each(blocks.len() * shape.heads, |task| {
         let (block, head) = (blocks[task / shape.heads], task % shape.heads);
-        let packed = &memory[range(&block, problem.key_head(head))];
-        simd::run(cpu.isa(), Tile { problem, block, head, packed, out, lse });
+        simd::run(cpu.isa(), Tile { problem, block, head, out, lse });
     });
 }
 
-/// Packs the keys and values of one row and head: first the keys, each tile of [`KEYS`] transposed
-/// to `[head_dim, keys]`, then the values, by rows. Tiles and rows are filled with zeros to whole
-/// cache lines.
-fn pack(problem: &Problem<'_>, block: &Block, head: usize, packed: &mut [f32]) {
-    let dim = problem.shape.head_dim;
-    let width = line(dim);
-    let heads = problem.shape.kv_heads;
-    let keys = Head::new(problem.k, block.start, heads, head, dim);
-    let values = Head::new(problem.v, block.start, heads, head, dim);
-    let (keys_out, values_out) = packed.split_at_mut(line(block.len) * width);
-    for first in (0..block.len).step_by(KEYS) {
-        let count = KEYS.min(block.len - first);
-        keys.transpose(first, count, &mut keys_out[first * width..], line(count));
-    }
-    values.copy(0, block.len, 1.0, values_out, width);
+/// Some tokens of a row, as queries.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    row: Row<'a>,
+    /// The row's packed keys and values.
+    packed: &'a [f32],
+    /// The first query, counted in the tokens of the row, and how many there are.
+    first: usize,
+    queries: usize,
 }
 
 /// One head of one block.
 struct Tile<'a> {
     problem: Problem<'a>,
-    block: Block,
+    block: Block<'a>,
     head: usize,
-    packed: &'a [f32],
     out: Shared<'a>,
     lse: Shared<'a>,
 }
@@ -96,9 +113,12 @@ impl Kernel for Tile<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         let Self { problem, block, head, .. } = self;
+        let Block { row, queries, .. } = block;
         let (heads, dim) = (problem.shape.heads, problem.shape.head_dim);
-        let (width, queries) = (line(dim), block.queries);
-        let (packed_keys, values) = self.packed.split_at(line(block.len) * width);
+        let width = line(dim);
+        let size = row.layout.head_len();
+        let packed = &block.packed[problem.key_head(head) * size..][..size];
+        let (packed_keys, values) = packed.split_at(row.layout.values_at());
 
         let mut memory = Scratch::take(&TASK, QUERIES * (2 * width + KEYS + MAX_LANES + 1) + KEYS);
         let mut rest = &mut *memory;
@@ -109,36 +129,33 @@ impl Kernel for Tile<'_> {
         let peaks = split(&mut rest, QUERIES);
         let padding = split(&mut rest, KEYS);
 
-        Head::new(problem.q, block.start, heads, head, dim).copy(
-            block.first,
-            queries,
-            problem.scale(),
-            q,
-            width,
-        );
-        acc.fill(0.0);
-        sums.fill(0.0);
-        peaks.fill(f32::NEG_INFINITY);
+        let q_rows = Head::new(problem.q, row.start, heads, head, dim);
+        q_rows.copy(block.first, queries, problem.scale(), q, width);
+        acc[..queries * width].fill(0.0);
+        sums[..queries * MAX_LANES].fill(0.0);
+        peaks[..queries].fill(f32::NEG_INFINITY);
 
-        let seen = problem.mask.visible(block.first + queries - 1, block.len);
+        // A key that a query does not see leaves its bits alone, so it does not matter with which
+        // other queries it shares a block.
+        let position = row.first + block.first;
+        let seen = problem.mask.visible(position + queries - 1, row.len);
         for first in (0..seen).step_by(KEYS) {
-            let stride = line(KEYS.min(block.len - first));
             let keys = KEYS.min(seen - first);
-            let key_tile = &packed_keys[first * width..];
             matmul::<S, false>(
                 s,
                 (queries, line(keys), dim),
                 Left::new(q, width),
-                (key_tile, stride),
+                (&packed_keys[first * width..], row.layout.stride(first)),
                 (scores, KEYS),
             );
-            let padding = problem.padding(block.start + first, keys, padding);
+            let keep = row.keep.map(|keep| &keep[first..][..keys]);
+            let padding = keep.map(|keep| penalties(keep, padding));
             for i in 0..queries {
-                let row = &mut scores[i * KEYS..][..line(keys)];
-                let visible = problem.mask.visible(block.first + i, block.len);
-                hide(s, row, padding, visible.saturating_sub(first));
+                let scores = &mut scores[i * KEYS..][..line(keys)];
+                let visible = problem.mask.visible(position + i, row.len);
+                hide(s, scores, padding, visible.saturating_sub(first));
                 let sum = &mut sums[i * MAX_LANES..][..MAX_LANES];
-                exponentiate(s, row, &mut peaks[i], sum, &mut acc[i * width..][..width]);
+                exponentiate(s, scores, &mut peaks[i], sum, &mut acc[i * width..][..width]);
             }
             matmul::<S, true>(
                 s,
@@ -151,7 +168,7 @@ impl Kernel for Tile<'_> {
 
         for i in 0..queries {
             let total = s.sum_across(s.load(&sums[i * MAX_LANES..]));
-            let token = block.start + block.first + i;
+            let token = row.start + block.first + i;
             let place = token * heads + head;
             // SAFETY: no other task has this token and head.
             let (out, lse) = unsafe { (self.out.part(place * dim, dim), self.lse.part(place, 1)) };
@@ -162,6 +179,19 @@ impl Kernel for Tile<'_> {
             lse[0] = peaks[i] + total.ln();
         }
     }
+}
+
+/// What is added to the scores of some keys, written to `out` and filled with zeros to whole cache
+/// lines: [`f32::MIN`] where a key is padding.
+pub(super) fn penalties<'a>(keep: &[bool], out: &'a mut [f32]) -> &'a [f32] {
+    let out = &mut out[..line(keep.len())];
+    out.fill(0.0);
+    for (out, keep) in out.iter_mut().zip(keep) {
+        if !keep {
+            *out = f32::MIN;
+        }
+    }
+    out
 }
 
 /// Adds `padding` to the scores of a row, and takes those from `visible` on out of the soft-max.

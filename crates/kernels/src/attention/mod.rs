@@ -6,9 +6,16 @@
 //! "FlashAttention", 2022, Algorithm 1) and leaves only their logarithm, from which the backward
 //! pass recomputes the probabilities (Algorithm 4).
 //!
-//! The bits of a row depend on nothing but that row, the shape, the mask and the instruction set.
+//! Keys and values may outlive a call: with a [`Cache`] for each row, [`forward_cached`] takes only
+//! the tokens that are new and lets them attend to those before.
+//!
+//! The bits of a token depend on nothing but its query, the keys that it sees, the shape and the
+//! instruction set: not on the rows around it, nor on how many of its row come in one call.
 
 mod backward;
+mod cache;
+#[cfg(test)]
+mod cached_tests;
 mod forward;
 mod matmul;
 mod scratch;
@@ -17,6 +24,9 @@ mod simd;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use cache::Cache;
+use cache::Layout;
 
 use crate::{Cpu, KernelError, Result, error::check};
 
@@ -97,7 +107,88 @@ pub fn forward(
     check(OP, "v", v.len(), sizes.keys)?;
     check(OP, "out", out.len(), sizes.queries)?;
     check(OP, "lse", lse.len(), sizes.lse)?;
-    forward::run(cpu, Problem { shape, mask, rows, q, k, v }, out, lse);
+    forward::run(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
+    Ok(())
+}
+
+/// Some tokens of a row, and what is kept of the others.
+#[derive(Debug)]
+pub struct CachedRow<'a> {
+    /// How many tokens of this row are given; they are at the positions from `first` on.
+    pub tokens: usize,
+    /// The position of the first.
+    pub first: usize,
+    /// The tokens attend to the positions `0..len`, as far as the [`Mask`] goes. Their own are among
+    /// these; the others hold what earlier calls have written.
+    pub len: usize,
+    /// One flag for each of these positions; those where it is `false` are padding, as in [`Rows`].
+    pub keep: Option<&'a [bool]>,
+    /// Keys and values by position; those of the tokens are written over what is there.
+    pub cache: &'a mut Cache,
+}
+
+/// As [`forward`] for tokens that go on where earlier calls ended: first writes their keys and
+/// values to the caches of their rows, then attends to all that the caches hold.
+///
+/// The tokens of all rows lie one after the other in `q`, `out`, `k`, `v` and `lse`, which are shaped
+/// as in [`forward`]. A token that sees the same keys gets the same bits, whether its row comes in
+/// one call or in many.
+///
+/// # Errors
+/// [`KernelError::Length`] for a buffer that does not fit the shape, [`KernelError::Argument`] for
+/// a shape, mask or rows that make no sense, or a cache that was made for others.
+pub fn forward_cached(
+    cpu: &Cpu,
+    shape: Shape,
+    mask: Mask,
+    rows: &mut [CachedRow<'_>],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    lse: &mut [f32],
+) -> Result<()> {
+    const OP: &str = "attention::forward_cached";
+    let mut starts = vec![0usize];
+    for row in &*rows {
+        let CachedRow { tokens, first, len, .. } = *row;
+        starts.push(starts[starts.len() - 1].saturating_add(tokens));
+        let Layout { kv_heads, head_dim, capacity } = row.cache.layout;
+        if !row.cache.fits(shape) {
+            let what = format!(
+                "a cache for {kv_heads} key heads of {head_dim}, the shape has {} of {}",
+                shape.kv_heads, shape.head_dim
+            );
+            return Err(KernelError::Argument { op: OP, what });
+        }
+        if first.checked_add(tokens).is_none_or(|end| end > len) || len > capacity {
+            let what = format!(
+                "{tokens} tokens from position {first} on, in a row of {len} and a cache of \
+                 {capacity}"
+            );
+            return Err(KernelError::Argument { op: OP, what });
+        }
+        if let Some(keep) = row.keep {
+            check(OP, "keep", keep.len(), len)?;
+        }
+    }
+    let sizes = Sizes::new(OP, shape, mask, Rows { starts: &starts, keep: None })?;
+    check(OP, "q", q.len(), sizes.queries)?;
+    check(OP, "k", k.len(), sizes.keys)?;
+    check(OP, "v", v.len(), sizes.keys)?;
+    check(OP, "out", out.len(), sizes.queries)?;
+    check(OP, "lse", lse.len(), sizes.lse)?;
+    let (rows, mut packed): (Vec<_>, Vec<_>) = rows
+        .iter_mut()
+        .zip(&starts)
+        .map(|(row, &start)| {
+            let CachedRow { tokens, first, len, keep, .. } = *row;
+            let layout = row.cache.layout;
+            let row_of_call = forward::Row { start, tokens, first, len, keep, layout };
+            (row_of_call, row.cache.packed())
+        })
+        .unzip();
+    forward::run_packed(cpu, Problem { shape, mask, q, k, v }, &rows, &mut packed, out, lse);
     Ok(())
 }
 
@@ -133,8 +224,8 @@ pub fn backward(
         check(OP, what, len, sizes.keys)?;
     }
     check(OP, "lse", lse.len(), sizes.lse)?;
-    let problem = Problem { shape, mask, rows, q, k, v };
-    backward::run(cpu, problem, backward::Saved { out, lse, dout }, dq, dk, dv);
+    let problem = Problem { shape, mask, q, k, v };
+    backward::run(cpu, problem, rows, backward::Saved { out, lse, dout }, dq, dk, dv);
     Ok(())
 }
 
@@ -143,7 +234,6 @@ pub fn backward(
 struct Problem<'a> {
     shape: Shape,
     mask: Mask,
-    rows: Rows<'a>,
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
@@ -158,20 +248,6 @@ impl Problem<'_> {
     /// The key head of query head `head`.
     fn key_head(&self, head: usize) -> usize {
         head / (self.shape.heads / self.shape.kv_heads)
-    }
-
-    /// What is added to the scores of the `keys` keys from `token` on, written to `out` and filled
-    /// with zeros to whole cache lines; nothing where no token is padding.
-    fn padding<'a>(&self, token: usize, keys: usize, out: &'a mut [f32]) -> Option<&'a [f32]> {
-        let keep = &self.rows.keep?[token..][..keys];
-        let out = &mut out[..scratch::line(keys)];
-        out.fill(0.0);
-        for (out, keep) in out.iter_mut().zip(keep) {
-            if !keep {
-                *out = f32::MIN;
-            }
-        }
-        Some(out)
     }
 }
 

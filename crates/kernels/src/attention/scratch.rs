@@ -26,13 +26,11 @@ impl Scratch {
     /// `len` elements of any value. The buffer is taken out of `home`: a call that rayon runs on
     /// this thread while another waits finds an empty one and not a borrowed one.
     pub(super) fn take(home: &'static std::thread::LocalKey<Cell<Vec<f32>>>, len: usize) -> Self {
-        const LINE: usize = 64;
         let mut buffer = home.take();
-        let spare = LINE / size_of::<f32>();
-        if buffer.len() < len + spare {
-            buffer.resize(len + spare, 0.0);
+        if buffer.len() < len + LINE {
+            buffer.resize(len + LINE, 0.0);
         }
-        let skip = buffer.as_ptr().align_offset(LINE).min(spare);
+        let skip = skip_to_line(&buffer);
         Self { buffer, skip, len, home }
     }
 }
@@ -65,10 +63,18 @@ pub(super) fn split<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
     &mut part[..len]
 }
 
+/// Elements of a cache line.
+pub(super) const LINE: usize = 16;
+
 /// `len` rounded up to whole cache lines.
 #[inline(always)]
 pub(super) fn line(len: usize) -> usize {
-    len.next_multiple_of(16)
+    len.next_multiple_of(LINE)
+}
+
+/// How many of the first elements lie before the first whole cache line.
+pub(super) fn skip_to_line(buffer: &[f32]) -> usize {
+    buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE)
 }
 
 /// A slice that tasks write to in disjoint places.
@@ -142,13 +148,10 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Transposes `rows` rows from `first` on into columns: `out` is `[head_dim, width]`, and the
-    /// columns from `rows` on are zeros.
+    /// Transposes `rows` rows from `first` on into the first columns of `out`, which is
+    /// `[head_dim, width]`; its other columns stay.
     #[inline(always)]
     pub(super) fn transpose(&self, first: usize, rows: usize, out: &mut [f32], width: usize) {
-        if rows < width {
-            out[..self.dim * width].fill(0.0);
-        }
         for i in 0..rows {
             for (o, x) in out[i..].iter_mut().step_by(width).zip(self.row(first + i)) {
                 *o = *x;

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, Layout, Next, Panel};
+use super::{FEW, Kernel, Layout, Next, Panel, ahead};
 use crate::WeightView;
 
 /// Elements of a vector.
@@ -18,6 +18,7 @@ pub(super) struct Avx512;
 impl Kernel for Avx512 {
     const MR: usize = 14;
     const NR: usize = NV * LANES;
+    const LANES: usize = LANES;
 
     unsafe fn pack(panel: Panel<'_>, stride: usize, out: &mut [f32]) {
         // SAFETY: the caller has checked the instruction set and the length of `out`.
@@ -52,6 +53,34 @@ impl Kernel for Avx512 {
             };
         }
         by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13)
+    }
+
+    unsafe fn few(
+        rows: usize,
+        a: *const f32,
+        lda: usize,
+        panel: Panel<'_>,
+        left: usize,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    ) {
+        macro_rules! by_rows {
+            ($data:ident: $($r:literal)*) => {
+                // SAFETY: the caller's promises are those of `few`.
+                unsafe {
+                    match rows {
+                        $($r => few::<_, $r>($data, a, lda, panel, left, c, ldc, add),)*
+                        _ => few::<_, FEW>($data, a, lda, panel, left, c, ldc, add),
+                    }
+                }
+            };
+        }
+        match panel.data {
+            WeightView::F32(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            WeightView::Bf16(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            WeightView::F16(data) => by_rows!(data: 1 2 3 4 5 6 7),
+        }
     }
 }
 
@@ -159,20 +188,9 @@ unsafe fn transpose<T: Load>(
 ) {
     for p in (0..kc).step_by(LANES) {
         let terms = (kc - p).min(LANES);
-        let mut square = [_mm512_setzero_ps(); LANES];
         // SAFETY: `terms` elements of each of the `rows` rows are read, and as many lines written.
         unsafe {
-            if rows == LANES && terms == LANES {
-                for i in 0..LANES {
-                    let from = data.add(i * ld + p);
-                    square[i] = T::load(from, LANES);
-                }
-            } else {
-                for i in 0..rows {
-                    square[i] = T::load(data.add(i * ld + p), terms);
-                }
-            }
-            let square = transposed(square);
+            let square = transposed(square(data.wrapping_add(p), ld, rows, terms));
             if terms == LANES {
                 for q in 0..LANES {
                     _mm512_storeu_ps(out.add((p + q) * stride), square[q]);
@@ -186,9 +204,87 @@ unsafe fn transpose<T: Load>(
     }
 }
 
+/// The first `terms` elements of `rows` rows, `ld` apart; the rest is zero.
+///
+/// # Safety
+/// AVX-512 F, BW and VL; these elements can be read.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+unsafe fn square<T: Load>(data: *const T, ld: usize, rows: usize, terms: usize) -> Square {
+    let mut square = [_mm512_setzero_ps(); LANES];
+    // SAFETY: these elements can be read.
+    unsafe {
+        if rows == LANES && terms == LANES {
+            for i in 0..LANES {
+                square[i] = T::load(data.add(i * ld), LANES);
+            }
+        } else {
+            for i in 0..rows {
+                square[i] = T::load(data.add(i * ld), terms);
+            }
+        }
+    }
+    square
+}
+
+/// As many vectors as a vector has elements.
+type Square = [__m512; LANES];
+
+/// # Safety
+/// As [`Kernel::few`], with `rows` equal to `R` and the elements of `panel` in `data`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn few<T: Load, const R: usize>(
+    data: &[T],
+    a: *const f32,
+    lda: usize,
+    panel: Panel<'_>,
+    left: usize,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+) {
+    let Panel { ld, len, kc, .. } = panel;
+    let mut sums = [_mm512_setzero_ps(); R];
+    // SAFETY: `len` rows of `kc` elements of the panel, `R` rows of as many of `A` and the elements
+    // of `C` are there, as the caller says; prefetching touches nothing.
+    unsafe {
+        for p in (0..kc).step_by(LANES) {
+            let terms = (kc - p).min(LANES);
+            let from = data.as_ptr().wrapping_add(p);
+            let next = from.wrapping_add(ahead(p, left, ld, LANES));
+            for i in 0..LANES {
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(i * ld).cast());
+            }
+            let columns = transposed(square(from, ld, len, terms));
+            let a = a.add(p);
+            if terms == LANES {
+                for q in 0..LANES {
+                    for r in 0..R {
+                        let x = _mm512_set1_ps(*a.add(r * lda + q));
+                        sums[r] = _mm512_fmadd_ps(x, columns[q], sums[r]);
+                    }
+                }
+            } else {
+                for q in 0..terms {
+                    for r in 0..R {
+                        let x = _mm512_set1_ps(*a.add(r * lda + q));
+                        sums[r] = _mm512_fmadd_ps(x, columns[q], sums[r]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            let c = c.add(r * ldc);
+            let before = _mm512_maskz_loadu_ps(below(len), c);
+            let sum = if add { _mm512_add_ps(before, sums[r]) } else { sums[r] };
+            _mm512_mask_storeu_ps(c, below(len), sum);
+        }
+    }
+}
+
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn transposed(rows: [__m512; LANES]) -> [__m512; LANES] {
+fn transposed(rows: Square) -> Square {
     // Vector `4 g + j` of `quads` holds, in its 128-bit part `l`, column `4 l + j` of rows `4 g ..`.
     let mut quads = rows;
     for g in (0..LANES).step_by(4) {

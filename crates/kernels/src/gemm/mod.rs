@@ -7,7 +7,8 @@
 //!
 //! Every element of `C` is summed in the same order, whatever the rows around it and the threads:
 //! straight along `k` in one lane within blocks of [`KC`], block after block into `C`. Tiles cut
-//! short at an edge only leave lanes out.
+//! short at an edge only leave lanes out. So a product of few rows, for which packing would be most
+//! of the work, may do without, and is limited by the memory that `B` is read from.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,6 +26,10 @@ const KC: usize = 384;
 const MC: usize = 384;
 /// Terms of `A` packed at once where the rows lie side by side, so that lines are read to their end.
 const CHUNK: usize = 8;
+/// Rows of `A` at most for which `B` is not packed.
+const FEW: usize = 8;
+/// Terms ahead of those at work that are asked for where `B` is not packed.
+const AHEAD: usize = 64;
 /// Elements between two packed panels: those of the widest vector.
 const SLACK: usize = 16;
 /// Products of fewer multiplications than this run on the calling thread.
@@ -82,6 +87,8 @@ trait Kernel {
     const MR: usize;
     /// Columns of a tile of `C`.
     const NR: usize;
+    /// Elements of a vector: columns that [`few`](Kernel::few) takes at most.
+    const LANES: usize;
 
     /// Writes term `p` of vector `i` of `panel` to `out[p * stride + i]`, and zeros for the vectors
     /// from `panel.len` to `stride`.
@@ -106,6 +113,30 @@ trait Kernel {
         add: bool,
         next: Next,
     );
+
+    /// The elements `rows x panel.len` of `C` at `c`, `ldc` apart, from the rows of `A` at `a`, `lda`
+    /// apart, and a panel of `B` whose terms lie side by side, neither of them packed. The panel's
+    /// rows end `left` terms after its beginning; those of the panel after it follow.
+    ///
+    /// # Safety
+    /// The processor has the instruction set, `1 <= rows <= FEW`, `panel.len <= LANES`, each row of
+    /// `A` has `panel.kc` elements, and `c` holds `rows` rows of `panel.len` elements.
+    unsafe fn few(
+        rows: usize,
+        a: *const f32,
+        lda: usize,
+        panel: Panel<'_>,
+        left: usize,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    );
+}
+
+/// How far behind element `p` of a row of an unpacked panel lies what will be read [`AHEAD`] terms
+/// later: in the same row, or in the row as far down in the next panel of `lanes` rows.
+fn ahead(p: usize, left: usize, ld: usize, lanes: usize) -> usize {
+    if p + AHEAD < left { AHEAD } else { AHEAD + (lanes - 1) * ld }
 }
 
 /// Lines that a tile kernel asks the memory for while it computes, because packing will read them
@@ -220,6 +251,12 @@ impl Product<'_> {
 
     /// One block of `C`, on one thread.
     fn block<K: Kernel>(&self, rows: Range<usize>, columns: Range<usize>) {
+        if let (1..=FEW, Layout::KInner, Operand { layout: Layout::KInner, data }) =
+            (rows.len(), self.b.layout, self.a)
+            && let WeightView::F32(a) = data
+        {
+            return self.few::<K>(a, rows, columns);
+        }
         let parts = rows.len().div_ceil(MC);
         let most = rows.len().div_ceil(parts);
         let kc = self.k.min(KC);
@@ -235,6 +272,25 @@ impl Product<'_> {
                 for j in columns.clone().step_by(K::NR) {
                     let columns = j..(j + K::NR).min(columns.end);
                     self.panel::<K>(rows.clone(), columns, terms.clone(), a, b);
+                }
+            }
+        }
+    }
+
+    /// The same for a few rows of `a`, reading each row of `B` from beginning to end.
+    fn few<K: Kernel>(&self, a: &[f32], rows: Range<usize>, columns: Range<usize>) {
+        for j in columns.clone().step_by(K::LANES) {
+            let columns = j..(j + K::LANES).min(columns.end);
+            for start in (0..self.k).step_by(KC) {
+                let terms = start..(start + KC).min(self.k);
+                let panel = self.b.panel(self.n, self.k, columns.clone(), terms);
+                let (left, add) = (self.k - start, self.add || start > 0);
+                let a = a[rows.start * self.k + start..].as_ptr();
+                // SAFETY: the instruction set is there, the rows of `A` are `k` long, and these
+                // elements of `C` are in the block of this task.
+                unsafe {
+                    let c = self.c.0.add(rows.start * self.n + j);
+                    K::few(rows.len(), a, self.k, panel, left, c, self.n, add);
                 }
             }
         }

@@ -9,6 +9,7 @@ pub(super) struct Portable;
 impl Kernel for Portable {
     const MR: usize = 4;
     const NR: usize = 8;
+    const LANES: usize = 8;
 
     unsafe fn pack(panel: Panel<'_>, stride: usize, out: &mut [f32]) {
         match panel.data {
@@ -41,6 +42,52 @@ impl Kernel for Portable {
                 _ => tile::<4>(a, b, c, ldc, add),
             }
         }
+    }
+
+    unsafe fn few(
+        rows: usize,
+        a: *const f32,
+        lda: usize,
+        panel: Panel<'_>,
+        _: usize,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    ) {
+        for r in 0..rows {
+            // SAFETY: the caller vouches for these elements of `A` and of `C`.
+            let (a, c) = unsafe {
+                (
+                    std::slice::from_raw_parts(a.add(r * lda), panel.kc),
+                    std::slice::from_raw_parts_mut(c.add(r * ldc), panel.len),
+                )
+            };
+            match panel.data {
+                WeightView::F32(data) => few(a, data, |x| x, panel.ld, c, add),
+                WeightView::Bf16(data) => few(a, data, |x| x.to_f32(), panel.ld, c, add),
+                WeightView::F16(data) => few(a, data, |x| x.to_f32(), panel.ld, c, add),
+            }
+        }
+    }
+}
+
+/// The products of one row of `A` with the rows of a panel, `ld` apart.
+fn few<T: Copy>(
+    a: &[f32],
+    data: &[T],
+    widen: impl Fn(T) -> f32,
+    ld: usize,
+    c: &mut [f32],
+    add: bool,
+) {
+    let mut sums = [0.0f32; Portable::LANES];
+    for (p, a) in a.iter().enumerate() {
+        for (i, sum) in sums[..c.len()].iter_mut().enumerate() {
+            *sum += a * widen(data[i * ld + p]);
+        }
+    }
+    for (c, sum) in c.iter_mut().zip(sums) {
+        *c = if add { *c + sum } else { sum };
     }
 }
 

@@ -45,12 +45,36 @@ fn a_row_has_the_same_bits_in_any_batch_layout_and_number_of_threads() {
             })
             .collect();
         for cpu in &cpus {
-            for m in [2, 7, 13, 14, 15, 64, most] {
+            for m in [1, 2, 3, 4, 5, 7, 13, 14, 15, 64, most] {
                 let x_outer = transposed(&x[..m * k], m, k);
                 for a in [operand(&x[..m * k], Layout::KInner), operand(&x_outer, Layout::KOuter)] {
                     for b in [operand(&w, Layout::KInner), operand(&w_outer, Layout::KOuter)] {
                         let c = product(cpu, a, b, (m, n, k));
                         assert!(c == alone[..m * n], "{cpu:?} {m} {:?} {:?}", a.layout, b.layout);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_few_rows_have_the_same_bits_in_every_storage_type() {
+    use half::{bf16, f16};
+    for k in [1, 15, 16, 100, KC, KC + 17] {
+        let (n, most) = (37, FEW + 1);
+        let (x, w) = (numbers(most * k, 5), numbers(n * k, 6));
+        let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
+        let half: Vec<f16> = w.iter().map(|&w| f16::from_f32(w)).collect();
+        for data in [WeightView::F32(&w), WeightView::Bf16(&bf), WeightView::F16(&half)] {
+            let w = Operand { data, layout: Layout::KInner };
+            for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+                for cpu in cpus(isa) {
+                    let packed = product(&cpu, operand(&x, Layout::KInner), w, (most, n, k));
+                    for m in 1..=FEW {
+                        let x = operand(&x[..m * k], Layout::KInner);
+                        let few = product(&cpu, x, w, (m, n, k));
+                        assert!(few == packed[..m * n], "{cpu:?} m {m} k {k}");
                     }
                 }
             }

@@ -2,11 +2,37 @@
 
 use crate::attention::{Mask, Rows, Shape};
 
+/// A row of which only some tokens are queries.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// How many queries there are; they are at the positions from `first` on.
+    pub tokens: usize,
+    /// The position of the first.
+    pub first: usize,
+    /// Positions that have a key.
+    pub len: usize,
+    /// `false` for each of them that is padding.
+    pub keep: Option<&'a [bool]>,
+}
+
 /// `softmax(q k^T / sqrt(head_dim) + padding) v`, and the log-sum-exp of the scores.
 pub fn forward(
     shape: Shape,
     mask: Mask,
     rows: Rows<'_>,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
+    forward_rows(shape, mask, &whole(rows), q, k, v)
+}
+
+/// The same for rows of which only some tokens are queries: `q` holds those of all rows one after
+/// the other, `k` and `v` all positions of all rows.
+pub fn forward_rows(
+    shape: Shape,
+    mask: Mask,
+    rows: &[Row<'_>],
     q: &[f64],
     k: &[f64],
     v: &[f64],
@@ -37,7 +63,7 @@ pub fn backward(
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let scale = 1.0 / (shape.head_dim as f64).sqrt();
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-    each_query(shape, mask, rows, q, k, |query| {
+    each_query(shape, mask, &whole(rows), q, k, |query| {
         let dout = vector(dout, query.place, shape);
         let dp: Vec<f64> = query.keys.iter().map(|&key| dot(dout, vector(v, key, shape))).collect();
         let delta = dot(&query.probabilities, &dp);
@@ -55,6 +81,17 @@ pub fn backward(
     (dq, dk, dv)
 }
 
+/// Rows of which all tokens are queries.
+fn whole(rows: Rows<'_>) -> Vec<Row<'_>> {
+    let row = |range: &[usize]| Row {
+        tokens: range[1] - range[0],
+        first: 0,
+        len: range[1] - range[0],
+        keep: rows.keep.map(|keep| &keep[range[0]..range[1]]),
+    };
+    rows.starts.windows(2).map(row).collect()
+}
+
 /// One head of one query.
 struct Query {
     /// Its place in `[tokens, heads]`.
@@ -70,37 +107,41 @@ struct Query {
 fn each_query(
     shape: Shape,
     mask: Mask,
-    rows: Rows<'_>,
+    rows: &[Row<'_>],
     q: &[f64],
     k: &[f64],
     mut visit: impl FnMut(Query),
 ) {
     let scale = 1.0 / (shape.head_dim as f64).sqrt();
-    for row in rows.starts.windows(2) {
-        let (start, len) = (row[0], row[1] - row[0]);
-        for (i, head) in (0..len).flat_map(|i| (0..shape.heads).map(move |head| (i, head))) {
+    let (mut start, mut key_start) = (0, 0);
+    for row in rows {
+        for (i, head) in (0..row.tokens).flat_map(|i| (0..shape.heads).map(move |h| (i, h))) {
             let place = (start + i) * shape.heads + head;
             let key_head = head / (shape.heads / shape.kv_heads);
+            let position = row.first + i;
             let sees = |j: &usize| match mask {
                 Mask::Bidirectional => true,
-                Mask::Causal => *j <= i,
-                Mask::BlockCausal(block) => j / block <= i / block,
+                Mask::Causal => *j <= position,
+                Mask::BlockCausal(block) => j / block <= position / block,
             };
-            let tokens: Vec<usize> = (0..len).filter(sees).map(|j| start + j).collect();
-            let keys: Vec<usize> = tokens.iter().map(|t| t * shape.kv_heads + key_head).collect();
-            let padding = |t: usize| match rows.keep {
-                Some(keep) if !keep[t] => f64::from(f32::MIN),
+            let seen: Vec<usize> = (0..row.len).filter(sees).collect();
+            let key = |j: &usize| (key_start + j) * shape.kv_heads + key_head;
+            let keys: Vec<usize> = seen.iter().map(key).collect();
+            let padding = |j: usize| match row.keep {
+                Some(keep) if !keep[j] => f64::from(f32::MIN),
                 _ => 0.0,
             };
-            let score = |(&t, &key): (&usize, &usize)| {
-                dot(vector(q, place, shape), vector(k, key, shape)) * scale + padding(t)
+            let score = |(&j, &key): (&usize, &usize)| {
+                dot(vector(q, place, shape), vector(k, key, shape)) * scale + padding(j)
             };
-            let scores: Vec<f64> = tokens.iter().zip(&keys).map(score).collect();
+            let scores: Vec<f64> = seen.iter().zip(&keys).map(score).collect();
             let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - peak).exp()).sum();
             let probabilities = scores.iter().map(|s| (s - peak).exp() / total).collect();
             visit(Query { place, keys, probabilities, lse: peak + total.ln() });
         }
+        start += row.tokens;
+        key_start += row.len;
     }
 }
 

@@ -1,11 +1,11 @@
 //! The sampling loop: many canvases, one batched forward pass for each step.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use super::{Canvas, Logits, SamplerError, Step};
 use crate::{
     Result,
-    model::{Batch, MaskPredictor},
+    model::{Batch, KvCache, MaskPredictor, Past},
 };
 
 /// Whatever predicts masked tokens.
@@ -19,6 +19,12 @@ pub trait Predictor {
 
     /// Columns of the logits.
     fn vocabulary(&self) -> usize;
+
+    /// The model, if it may be fed only what is new and keep the keys and values of the rest; `None`,
+    /// as provided, for a predictor that wants every row whole.
+    fn caching(&mut self) -> Option<&mut MaskPredictor> {
+        None
+    }
 }
 
 impl Predictor for MaskPredictor {
@@ -29,6 +35,10 @@ impl Predictor for MaskPredictor {
     fn vocabulary(&self) -> usize {
         self.model().config.embedding_size
     }
+
+    fn caching(&mut self) -> Option<&mut MaskPredictor> {
+        Some(self)
+    }
 }
 
 /// What a run did.
@@ -38,6 +48,8 @@ pub struct Summary {
     pub nfe: usize,
     /// Forward passes summed over the rows.
     pub row_forwards: usize,
+    /// Tokens fed to the model in all passes, those of guidance included.
+    pub tokens_fed: usize,
     /// Tokens committed.
     pub committed: usize,
     /// Tokens of all responses, whatever they are.
@@ -61,6 +73,9 @@ impl Summary {
 /// passes. `on_step` is told of each row's step, by its index in `canvases`, and may break off the
 /// run: the steps of that forward pass are still committed and told.
 ///
+/// Rows of a causal model are fed token by token, each with a [`KvCache`] of its own; what comes out
+/// is the same as without, to the last bit.
+///
 /// # Errors
 /// If the model fails or its logits cannot be sampled from.
 pub fn run<P: Predictor + ?Sized>(
@@ -70,15 +85,17 @@ pub fn run<P: Predictor + ?Sized>(
 ) -> Result<Summary> {
     let vocabulary = predictor.vocabulary();
     let mut summary = Summary::default();
+    let mut caches = causal_caches(predictor, canvases)?;
     let mut assembly = Assembly::default();
     let mut logits = Vec::new();
-    while !summary.interrupted && assembly.collect(canvases) {
-        predictor.logits(&assembly.batch(), &assembly.wanted, &mut logits)?;
+    while !summary.interrupted && assembly.collect(canvases, &mut caches) {
+        assembly.predict(predictor, &mut caches, &mut logits)?;
         let (found, positions) = (logits.len(), assembly.wanted.len());
         if Some(found) != vocabulary.checked_mul(positions) {
             return Err(SamplerError::LogitCount { found, positions }.into());
         }
         summary.nfe += 1;
+        summary.tokens_fed += assembly.tokens.len();
         let mut rest = logits.as_mut_slice();
         for part in &assembly.parts {
             let (conditional, after) = rest.split_at_mut(part.wanted * vocabulary);
@@ -100,6 +117,22 @@ pub fn run<P: Predictor + ?Sized>(
     Ok(summary)
 }
 
+/// A cache for each canvas, if keys and values may be kept: a causal model's never change.
+fn causal_caches<P: Predictor + ?Sized>(
+    predictor: &mut P,
+    canvases: &[Canvas],
+) -> Result<Vec<Option<KvCache>>> {
+    let causal = canvases.iter().all(|canvas| canvas.mask_token().is_none());
+    let model = predictor.caching().map(|predictor| predictor.model());
+    let Some(model) = model.filter(|model| causal && model.is_autoregressive()) else {
+        return Ok(Vec::new());
+    };
+    // A row that outgrows the model is refused when it does, as without a cache.
+    let limit = model.config.max_sequence_length;
+    let cache = |canvas: &Canvas| KvCache::new(&model.config, canvas.length().min(limit)).map(Some);
+    canvases.iter().map(cache).collect()
+}
+
 /// The queries of all open canvases as one batch.
 #[derive(Default)]
 struct Assembly {
@@ -114,33 +147,69 @@ struct Assembly {
 /// The share of one canvas in the batch.
 struct Part {
     canvas: usize,
+    /// The position of its first token.
+    first: usize,
     wanted: usize,
     guided: bool,
 }
 
 impl Assembly {
-    /// Gathers the next queries; `false` when every canvas is done.
-    fn collect(&mut self, canvases: &[Canvas]) -> bool {
+    /// Gathers the next queries; `false` when every canvas is done. `caches` is empty, or has one
+    /// for each canvas that is not done.
+    fn collect(&mut self, canvases: &[Canvas], caches: &mut [Option<KvCache>]) -> bool {
         *self = Self { starts: vec![0], ..Self::default() };
         for (canvas, state) in canvases.iter().enumerate() {
-            let Some(query) = state.plan() else { continue };
-            self.add_row(query.tokens, query.padding, &query.wanted);
+            let cache = caches.get_mut(canvas);
+            let Some(query) = state.plan() else {
+                cache.map(Option::take);
+                continue;
+            };
+            let feed = match cache {
+                Some(Some(cache)) if cache.len() >= query.fresh.start => query.fresh.clone(),
+                // Nothing is kept, or not yet: the canvas may have begun in another run.
+                _ => 0..query.tokens.len(),
+            };
+            self.add_row(query.tokens, &feed, query.padding, &query.wanted);
             if let Some(tokens) = &query.unconditional {
-                self.add_row(tokens, query.padding, &query.wanted);
+                self.add_row(tokens, &feed, query.padding, &query.wanted);
             }
-            let guided = query.unconditional.is_some();
-            self.parts.push(Part { canvas, wanted: query.wanted.len(), guided });
+            let (wanted, guided) = (query.wanted.len(), query.unconditional.is_some());
+            self.parts.push(Part { canvas, first: feed.start, wanted, guided });
         }
         !self.parts.is_empty()
     }
 
-    fn add_row(&mut self, tokens: &[u32], padding: usize, wanted: &[usize]) {
+    /// Adds the positions `feed` of a row, among which are those `wanted`.
+    fn add_row(&mut self, row: &[u32], feed: &Range<usize>, padding: usize, wanted: &[usize]) {
         let start = self.tokens.len();
-        self.tokens.extend_from_slice(tokens);
-        self.keep.extend((0..tokens.len()).map(|i| i >= padding));
-        self.padded |= padding > 0;
-        self.wanted.extend(wanted.iter().map(|position| start + position));
+        self.tokens.extend_from_slice(&row[feed.clone()]);
+        self.keep.extend(feed.clone().map(|position| position >= padding));
+        self.padded |= padding > feed.start;
+        self.wanted.extend(wanted.iter().map(|position| start + position - feed.start));
         self.starts.push(self.tokens.len());
+    }
+
+    /// Asks for the logits, with the caches if there are any.
+    fn predict<P: Predictor + ?Sized>(
+        &self,
+        predictor: &mut P,
+        caches: &mut [Option<KvCache>],
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        // The canvases without a cache are done and have no part in the batch.
+        let caches = caches.iter_mut().flatten();
+        let mut pasts: Vec<Past<'_>> = self
+            .parts
+            .iter()
+            .zip(caches)
+            .map(|(p, cache)| Past { first: p.first, cache })
+            .collect();
+        match predictor.caching() {
+            Some(model) if !pasts.is_empty() => {
+                model.logits_cached(&self.batch(), &mut pasts, &self.wanted, logits)
+            }
+            _ => predictor.logits(&self.batch(), &self.wanted, logits),
+        }
     }
 
     fn batch(&self) -> Batch<'_> {

@@ -1,7 +1,7 @@
 //! The reverse process (Eq. 9–10) as a state machine that never calls the model: [`Canvas::plan`]
 //! says what to predict, [`Canvas::commit`] decides what is kept.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use super::{
     Commit, Remasking, Sampler, SamplerError, Step, guidance,
@@ -34,6 +34,10 @@ impl From<Vec<u32>> for Prompt {
 pub struct Query<'a> {
     /// The row as it is now.
     pub tokens: &'a [u32],
+    /// The positions that must be fed to a model which has answered the queries before this one and
+    /// kept the keys and values of the others; all, where nothing may be kept. The wanted positions
+    /// are among them.
+    pub fresh: Range<usize>,
     /// How many of the first tokens are padding that no position may attend to.
     pub padding: usize,
     /// The row with its prompt masked, padding included, for guidance (Eq. 16).
@@ -187,8 +191,11 @@ impl Canvas {
             wanted.iter_mut().for_each(|position| *position -= 1);
         }
         let unconditional = self.mask.filter(|_| self.sampler.cfg_scale > 0.0);
+        // Of a causal model, a step changes nothing but the token that it appends.
+        let known = if self.mask.is_none() && self.nfe > 0 { self.tokens.len() - 1 } else { 0 };
         Some(Query {
             tokens: &self.tokens,
+            fresh: known..self.tokens.len(),
             padding: self.prompt.padding,
             unconditional: unconditional.map(|mask| {
                 let mut tokens = self.tokens.clone();

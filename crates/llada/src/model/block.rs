@@ -3,14 +3,14 @@
 
 use llada_kernels::{
     Cpu, WeightView,
-    attention::{self, Mask, Rows, Shape},
+    attention::{self, CachedRow, Mask, Rows},
     linear::{self, Out},
     rms_norm,
     rope::{self, Table},
     swiglu,
 };
 
-use super::{BlockIds, Gradients, Model, Tensor};
+use super::{BlockIds, Gradients, Model, Tensor, cache::shape};
 use crate::{
     Result,
     config::{ModelConfig, Objective},
@@ -90,10 +90,12 @@ impl Saved {
 
 impl Pass<'_> {
     /// Runs the block on the residual stream `x` [T, d], in place. With `keep`, the inputs of both
-    /// halves are kept in `saved` for [`Pass::backward`].
+    /// halves are kept in `saved` for [`Pass::backward`]. The tokens attend to those of their rows,
+    /// or where there are caches, one for each row, to what these hold.
     pub(super) fn forward(
         &self,
         ids: &BlockIds,
+        caches: &mut [CachedRow<'_>],
         x: &mut [f32],
         saved: &mut Saved,
         scratch: &mut Scratch,
@@ -128,9 +130,12 @@ impl Pass<'_> {
         rope::forward(cpu, &mut saved.qkv[0], config.n_heads, self.table, self.positions)?;
         rope::forward(cpu, &mut saved.qkv[1], config.n_kv_heads, self.table, self.positions)?;
         let [q, k, v] = &saved.qkv;
-        let (shape, mask) = (self.shape(), self.mask());
+        let (shape, mask) = (shape(config), self.mask());
         let (out, lse) = (&mut saved.attended, &mut saved.lse);
-        attention::forward(cpu, shape, mask, self.rows, q, k, v, out, lse)?;
+        match caches {
+            [] => attention::forward(cpu, shape, mask, self.rows, q, k, v, out, lse)?,
+            rows => attention::forward_cached(cpu, shape, mask, rows, q, k, v, out, lse)?,
+        }
         let w = self.matrix(ids.attn_out);
         linear::forward(cpu, &saved.attended, w, None, t, d, d, x, Out::Add)?;
 
@@ -218,7 +223,7 @@ impl Pass<'_> {
         let [dq, dk, dv] = &mut s.d_qkv;
         attention::backward(
             cpu,
-            self.shape(),
+            shape(config),
             self.mask(),
             self.rows,
             q,
@@ -274,11 +279,6 @@ impl Pass<'_> {
                 }
             }
         });
-    }
-
-    fn shape(&self) -> Shape {
-        let config = &self.model.config;
-        Shape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim() }
     }
 
     fn mask(&self) -> Mask {

@@ -2,10 +2,12 @@
 //! not told the time t. The causal baseline of Eq. 2 is the same code under another mask.
 
 mod block;
+mod cache;
 pub(crate) mod lora;
 mod predictor;
 mod weights;
 
+pub use cache::{KvCache, Past};
 pub use lora::{Adapter, LowRank};
 pub use predictor::MaskPredictor;
 pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
@@ -71,6 +73,25 @@ pub enum ModelError {
         /// `max_sequence_length`.
         limit: usize,
     },
+    /// Tokens that do not follow on what their cache holds.
+    #[error("tokens from position {first} on were given to a cache that ends at {len}")]
+    Gap {
+        /// Position of the first token.
+        first: usize,
+        /// Positions that the cache holds.
+        len: usize,
+    },
+    /// A row that outgrows its cache.
+    #[error("a row of {found} tokens does not fit a cache of {capacity}")]
+    CacheFull {
+        /// Tokens of the row.
+        found: usize,
+        /// Positions that the cache has room for.
+        capacity: usize,
+    },
+    /// A cache with other sizes than the model's.
+    #[error("the cache was made for another model")]
+    ForeignCache,
     /// The weights are mapped from a file and cannot be trained in place.
     #[error("tensor `{0}` is mapped from a file and cannot be changed")]
     NotTrainable(String),
@@ -101,6 +122,11 @@ impl ModelError {
             Self::TooLong { .. } => Some("shorten the prompt or lower --gen-length".into()),
             Self::Target { known, .. } => Some(format!("`lora.targets` can be {known}")),
             Self::Rank { most, .. } => Some(format!("set `lora.rank` to 1 up to {most}")),
+            Self::Gap { len, .. } => Some(format!("give all tokens from position {len} on")),
+            Self::CacheFull { found, .. } => {
+                Some(format!("make the cache with a capacity of {found} or more"))
+            }
+            Self::ForeignCache => Some("make the cache with this model's configuration".into()),
             _ => None,
         }
     }

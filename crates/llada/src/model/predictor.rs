@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use llada_kernels::{
     Cpu,
-    attention::Rows,
+    attention::{CachedRow, Rows},
     cross_entropy::{self, Head},
     embedding,
     linear::{self, Out},
@@ -13,8 +13,9 @@ use llada_kernels::{
 };
 
 use super::{
-    Batch, Gradients, Layout, Model, ModelError, Targets, Tensor,
+    Batch, Gradients, Layout, Model, ModelError, Past, Targets, Tensor,
     block::{Pass, Saved, Scratch},
+    cache,
 };
 use crate::Result;
 
@@ -97,7 +98,7 @@ impl MaskPredictor {
         wanted: &[usize],
         logits: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, wanted, Keep::Nothing)?;
+        self.hidden(batch, &mut [], wanted, Keep::Nothing)?;
         logits.resize(wanted.len() * self.model.config.embedding_size, 0.0);
         self.project(0..wanted.len(), logits)
     }
@@ -112,7 +113,7 @@ impl MaskPredictor {
         most: usize,
         visit: &mut VisitLogits<'_>,
     ) -> Result<()> {
-        self.hidden(batch, wanted, Keep::Nothing)?;
+        self.hidden(batch, &mut [], wanted, Keep::Nothing)?;
         let mut logits = Vec::new();
         for start in (0..wanted.len()).step_by(most.max(1)) {
             let part = start..wanted.len().min(start.saturating_add(most.max(1)));
@@ -121,6 +122,30 @@ impl MaskPredictor {
             visit(part, &mut logits)?;
         }
         Ok(())
+    }
+
+    /// As [`MaskPredictor::logits`] for tokens of rows whose other tokens went before: those of row
+    /// r lie at the positions from `pasts[r].first` on, and attend to the keys and values of all
+    /// positions that `pasts[r].cache` then holds, as far as the model's mask goes. Tokens that see
+    /// the same keys and values get the same logits to the last bit, in one call or in many.
+    ///
+    /// # Errors
+    /// Those of [`MaskPredictor::logits`]; if tokens do not fit their cache. The caches are then as
+    /// before.
+    pub fn logits_cached(
+        &mut self,
+        batch: &Batch<'_>,
+        pasts: &mut [Past<'_>],
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        if pasts.len() + 1 != batch.starts.len() {
+            let what = "there must be one cache for each row";
+            return Err(ModelError::Batch(what.into()).into());
+        }
+        self.hidden(batch, pasts, wanted, Keep::Nothing)?;
+        logits.resize(wanted.len() * self.model.config.embedding_size, 0.0);
+        self.project(0..wanted.len(), logits)
     }
 
     /// Logits of the wanted positions numbered `part`, from what [`hidden`](Self::hidden) left.
@@ -140,7 +165,7 @@ impl MaskPredictor {
     /// reference's `output_hidden_states` gives them. For tests and study.
     pub fn hidden_states(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>> {
         let all: Vec<usize> = (0..batch.tokens.len()).collect();
-        self.hidden(batch, &all, Keep::Inputs)?;
+        self.hidden(batch, &mut [], &all, Keep::Inputs)?;
         let inputs = self.memory.saved[..self.layout.blocks.len()].iter().map(|s| s.x.clone());
         Ok(inputs.chain([self.memory.hidden.clone()]).collect())
     }
@@ -152,7 +177,7 @@ impl MaskPredictor {
         targets: &Targets<'_>,
         nll: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, targets.positions, Keep::Nothing)?;
+        self.hidden(batch, &mut [], targets.positions, Keep::Nothing)?;
         nll.resize(targets.positions.len(), 0.0);
         let head = head(&self.model, &self.layout);
         cross_entropy::forward(&self.cpu, &self.memory.hidden, &head, targets.tokens, nll)?;
@@ -171,7 +196,7 @@ impl MaskPredictor {
         gradients: &mut Gradients,
     ) -> Result<()> {
         let keep = if recompute { Keep::Inputs } else { Keep::All };
-        self.hidden(batch, targets.positions, keep)?;
+        self.hidden(batch, &mut [], targets.positions, keep)?;
         let Self { model, layout, cpu, table, memory: m } = self;
         let (d, n) = (model.config.d_model, targets.positions.len());
 
@@ -207,7 +232,8 @@ impl MaskPredictor {
                 let input = std::mem::take(&mut m.saved[i].x);
                 m.x.copy_from_slice(&input);
                 m.saved[i].x = input;
-                pass.forward(ids, &mut m.x, &mut m.saved[shared], &mut m.scratch, true)?;
+                let (saved, scratch) = (&mut m.saved[shared], &mut m.scratch);
+                pass.forward(ids, &mut [], &mut m.x, saved, scratch, true)?;
                 pass.backward(ids, &mut m.dx, &m.saved[shared], &mut m.scratch, gradients)?;
             } else {
                 pass.backward(ids, &mut m.dx, &m.saved[i], &mut m.scratch, gradients)?;
@@ -219,19 +245,32 @@ impl MaskPredictor {
         Ok(())
     }
 
-    /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`.
-    fn hidden(&mut self, batch: &Batch<'_>, wanted: &[usize], keep: Keep) -> Result<()> {
+    /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`. `pasts` is
+    /// empty, or has one entry for each row.
+    fn hidden(
+        &mut self,
+        batch: &Batch<'_>,
+        pasts: &mut [Past<'_>],
+        wanted: &[usize],
+        keep: Keep,
+    ) -> Result<()> {
         check(batch, wanted, self.model.config.max_sequence_length)?;
+        cache::check(batch, pasts, &self.model.config)?;
         let Self { model, layout, cpu, table, memory: m } = self;
         let (d, t, blocks) = (model.config.d_model, batch.tokens.len(), layout.blocks.len());
         m.positions.clear();
-        for row in batch.starts.windows(2) {
-            m.positions.extend(0..(row[1] - row[0]) as u32);
+        for (i, row) in batch.starts.windows(2).enumerate() {
+            let first = pasts.get(i).map_or(0, |past| past.first);
+            m.positions.extend(first as u32..(first + row[1] - row[0]) as u32);
         }
         m.x.resize(t * d, 0.0);
         let wte = model.tensors[layout.wte].view();
         embedding::forward(cpu, batch.tokens, wte, model.config.embedding_size, d, &mut m.x)?;
         scale_embedding(model, &mut m.x);
+        for (past, row) in pasts.iter_mut().zip(batch.starts.windows(2)) {
+            let keep = batch.keep.map(|keep| &keep[row[0]..row[1]]);
+            past.cache.extend(past.first, row[1] - row[0], keep);
+        }
 
         let rows = Rows { starts: batch.starts, keep: batch.keep };
         let pass = Pass { cpu, model, table, rows, positions: &m.positions };
@@ -244,8 +283,13 @@ impl MaskPredictor {
                 input.clear();
                 input.extend_from_slice(&m.x);
             }
+            let mut caches: Vec<CachedRow<'_>> = pasts
+                .iter_mut()
+                .zip(batch.starts.windows(2))
+                .map(|(past, row)| past.cache.row(i, past.first, row[1] - row[0]))
+                .collect();
             let (saved, scratch) = (&mut m.saved[saved], &mut m.scratch);
-            pass.forward(ids, &mut m.x, saved, scratch, keep == Keep::All)?;
+            pass.forward(ids, &mut caches, &mut m.x, saved, scratch, keep == Keep::All)?;
         }
 
         m.x_wanted.clear();

@@ -1,0 +1,118 @@
+//! Generation of the causal baseline with the keys and values kept, against feeding every row whole
+//! at each step: 128 tokens after a prompt of 64, 512 wide, 8 blocks deep.
+//!
+//! `cargo bench --bench generate`
+
+#[path = "duel/mod.rs"]
+#[allow(dead_code)]
+mod duel;
+
+use std::{ops::ControlFlow, time::Instant};
+
+use duel::Result;
+use llada::{
+    config::{Family, ModelConfig, Objective, SpecialTokens},
+    diffusion::{
+        Blocks, Canvas, Prompt, Sampler,
+        generate::{self, Predictor},
+    },
+    model::{Batch, KvCache, MaskPredictor, Model},
+};
+use llada_kernels::Cpu;
+
+const PROMPT: usize = 64;
+const TOKENS: usize = 128;
+const THREADS: usize = 2;
+const ROUNDS: usize = 3;
+
+/// The model without its memory.
+struct Whole(MaskPredictor);
+
+impl Predictor for Whole {
+    fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> llada::Result<()> {
+        MaskPredictor::logits(&mut self.0, batch, wanted, logits)
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.0.vocabulary()
+    }
+}
+
+/// Seconds of a run of `rows` rows, and their tokens.
+fn generate(predictor: &mut dyn Predictor, rows: usize) -> Result<(f64, Vec<Vec<u32>>)> {
+    let sampler =
+        Sampler { gen_length: TOKENS, blocks: Blocks::Autoregressive, ..Sampler::default() };
+    let special = SpecialTokens::default();
+    let mut canvases = Vec::new();
+    for row in 0..rows {
+        let prompt = (0..PROMPT as u32).map(|i| (i * 37 + row as u32 * 11) % 1000).collect();
+        let prompt = Prompt { tokens: prompt, padding: 0 };
+        let objective = Objective::Autoregressive;
+        canvases.push(Canvas::new(prompt, &sampler, &special, objective, row as u64)?);
+    }
+    let start = Instant::now();
+    generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok((seconds, canvases.iter().map(|canvas| canvas.tokens().to_vec()).collect()))
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+#[allow(clippy::print_stdout)]
+fn main() -> Result<()> {
+    let config = ModelConfig {
+        family: Family::Llada,
+        d_model: 512,
+        n_layers: 8,
+        n_heads: 8,
+        n_kv_heads: 8,
+        mlp_hidden_size: 1408,
+        vocab_size: 8192,
+        embedding_size: 8192,
+        max_sequence_length: PROMPT + TOKENS,
+        rope_theta: 10_000.0,
+        rms_norm_eps: 1e-5,
+        weight_tying: false,
+        qkv_bias: false,
+        qk_norm: false,
+        scale_logits: false,
+        input_emb_norm: false,
+        objective: Objective::Autoregressive,
+        tokens: SpecialTokens::default(),
+    };
+    let cache = KvCache::new(&config, PROMPT + TOKENS)?;
+    println!("a cache of {} positions: {:.1} MB", PROMPT + TOKENS, cache.bytes() as f64 / 1e6);
+    let model = Model::init(config, 0)?;
+    let weights = model.tensors.iter().map(|tensor| tensor.view().len() * 4).sum::<usize>() as f64;
+    let mut cached = MaskPredictor::new(model.clone(), Cpu::new(THREADS)?)?;
+    let mut whole = Whole(MaskPredictor::new(model, Cpu::new(THREADS)?)?);
+    for rows in [1, 4] {
+        let mut seconds = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            let (with, kept) = generate(&mut cached, rows)?;
+            let (without, fed) = generate(&mut whole, rows)?;
+            assert!(kept == fed, "both sides generate the same tokens");
+            seconds[0].push(with);
+            seconds[1].push(without);
+        }
+        let [with, without] = seconds.map(median);
+        let rate = |seconds: f64| (rows * TOKENS) as f64 / seconds;
+        println!(
+            "{rows} rows of {PROMPT} + {TOKENS}, {THREADS} threads: with caches {:.0} tokens/s \
+             ({:.1} GB/s of weights), without {:.0}; {:.1} times as fast",
+            rate(with),
+            weights * TOKENS as f64 / with / 1e9,
+            rate(without),
+            without / with
+        );
+    }
+    Ok(())
+}

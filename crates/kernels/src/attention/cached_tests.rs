@@ -1,0 +1,239 @@
+//! Attention with kept keys and values: the same bits as without, whatever comes in one call.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{
+    reference,
+    testing::{assert_close, cpus, noise, wide},
+};
+
+const SHAPES: [Shape; 3] = [
+    Shape { heads: 2, kv_heads: 2, head_dim: 16 },
+    Shape { heads: 6, kv_heads: 2, head_dim: 5 },
+    Shape { heads: 3, kv_heads: 1, head_dim: 33 },
+];
+const MASKS: [Mask; 3] = [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(7)];
+
+/// The outputs of some tokens and the log-sum-exps of their scores.
+type Outputs = (Vec<f32>, Vec<f32>);
+
+/// One row: its queries, keys and values at all positions.
+struct Whole {
+    shape: Shape,
+    len: usize,
+    keep: Option<Vec<bool>>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Whole {
+    fn new(shape: Shape, len: usize, keep: bool, seed: u64) -> Self {
+        let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        Self {
+            shape,
+            len,
+            keep: keep.then(|| (0..len).map(|i| i >= len / 3).collect()),
+            q: noise(seed, len * queries).iter().map(|x| 3.0 * x).collect(),
+            k: noise(seed + 1, len * keys).iter().map(|x| 3.0 * x).collect(),
+            v: noise(seed + 2, len * keys),
+        }
+    }
+
+    /// The outputs and log-sum-exps of all positions in one call without a cache.
+    fn forward(&self, cpu: &Cpu, mask: Mask) -> Outputs {
+        let mut out = vec![f32::NAN; self.q.len()];
+        let mut lse = vec![f32::NAN; self.len * self.shape.heads];
+        let rows = Rows { starts: &[0, self.len], keep: self.keep.as_deref() };
+        let (q, k, v) = (&self.q, &self.k, &self.v);
+        forward(cpu, self.shape, mask, rows, q, k, v, &mut out, &mut lse).unwrap();
+        (out, lse)
+    }
+
+    /// The elements of `x` at the positions `range`.
+    fn cut<'a>(&self, x: &'a [f32], range: &std::ops::Range<usize>) -> &'a [f32] {
+        let width = x.len() / self.len;
+        &x[range.start * width..range.end * width]
+    }
+
+    /// A cache that holds garbage.
+    fn cache(&self, spare: usize) -> Cache {
+        let mut cache = Cache::new(self.shape, self.len + spare).unwrap();
+        cache.packed().fill(f32::NAN);
+        cache
+    }
+}
+
+/// One call with the positions `ranges[i]` of `rows[i]`, in rows that then have `lens[i]` positions.
+fn feed(
+    cpu: &Cpu,
+    mask: Mask,
+    rows: &[Whole],
+    caches: &mut [Cache],
+    ranges: &[std::ops::Range<usize>],
+    lens: &[usize],
+) -> Outputs {
+    let gather = |of: fn(&Whole) -> &[f32]| -> Vec<f32> {
+        rows.iter().zip(ranges).flat_map(|(row, range)| row.cut(of(row), range).to_vec()).collect()
+    };
+    let (q, k, v) = (gather(|r| &r.q), gather(|r| &r.k), gather(|r| &r.v));
+    let shape = rows[0].shape;
+    let mut out = vec![f32::NAN; q.len()];
+    let mut lse = vec![f32::NAN; q.len() / shape.head_dim];
+    let mut cached: Vec<CachedRow<'_>> = (0..rows.len())
+        .zip(caches)
+        .map(|(i, cache)| CachedRow {
+            tokens: ranges[i].len(),
+            first: ranges[i].start,
+            len: lens[i],
+            keep: rows[i].keep.as_ref().map(|keep| &keep[..lens[i]]),
+            cache,
+        })
+        .collect();
+    forward_cached(cpu, shape, mask, &mut cached, &q, &k, &v, &mut out, &mut lse).unwrap();
+    (out, lse)
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn a_causal_row_has_the_same_bits_however_it_is_fed() {
+    const LEN: usize = 300;
+    for cpu in cpus() {
+        for (shape, keep) in [(SHAPES[0], false), (SHAPES[1], true), (SHAPES[2], false)] {
+            let rows = [Whole::new(shape, LEN, keep, 1)];
+            let (out, lse) = rows[0].forward(&cpu, Mask::Causal);
+            // Single tokens at the edges of tiles, and pieces of odd sizes over them.
+            let cuts = [0, 1, 2, 63, 64, 65, 66, 126, 127, 128, 129, 192, 193, 255, 256, 257, LEN];
+            let mut caches = [rows[0].cache(11)];
+            for cut in cuts.windows(2) {
+                let range = cut[0]..cut[1];
+                let part = std::slice::from_ref(&range);
+                let found = feed(&cpu, Mask::Causal, &rows, &mut caches, part, &[cut[1]]);
+                assert!(bits(&found.0) == bits(rows[0].cut(&out, &range)), "{cpu:?} {range:?}");
+                assert!(bits(&found.1) == bits(rows[0].cut(&lse, &range)), "{cpu:?} {range:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_range_of_an_unchanged_row_has_the_bits_of_the_whole() {
+    for cpu in cpus() {
+        for mask in MASKS {
+            for (shape, keep) in [(SHAPES[0], true), (SHAPES[1], false)] {
+                let rows: Vec<Whole> = [(150, 1), (1, 4), (129, 7), (40, 10)]
+                    .map(|(len, seed)| Whole::new(shape, len, keep, seed))
+                    .into();
+                let lens = [150, 1, 129, 40];
+                let mut caches: Vec<Cache> = rows.iter().map(|row| row.cache(0)).collect();
+                let all: Vec<_> = lens.iter().map(|&len| 0..len).collect();
+                let (out, lse) = feed(&cpu, mask, &rows, &mut caches, &all, &lens);
+                let whole: Vec<_> = rows.iter().map(|row| row.forward(&cpu, mask)).collect();
+                let flat = |x: fn(&Outputs) -> &[f32]| -> Vec<u32> {
+                    whole.iter().flat_map(|row| bits(x(row))).collect()
+                };
+                assert!(bits(&out) == flat(|x| &x.0) && bits(&lse) == flat(|x| &x.1));
+
+                // Suffixes, inner blocks, single tokens and nothing, all in one batch.
+                for ranges in [
+                    [70..150, 0..1, 60..61, 5..5],
+                    [31..99, 1..1, 127..129, 39..40],
+                    [149..150, 0..1, 0..129, 8..16],
+                ] {
+                    let (out, _) = feed(&cpu, mask, &rows, &mut caches, &ranges, &lens);
+                    let expected: Vec<u32> = (0..rows.len())
+                        .flat_map(|i| bits(rows[i].cut(&whole[i].0, &ranges[i])))
+                        .collect();
+                    assert!(bits(&out) == expected, "{cpu:?} {mask:?} {ranges:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stale_keys_and_values_are_those_of_the_reference() {
+    for cpu in cpus() {
+        for (shape, keep) in [(SHAPES[1], true), (SHAPES[2], false)] {
+            for mask in MASKS {
+                // The cache is of other tokens; only a block in the middle is fed anew.
+                let (old, len) = (Whole::new(shape, 140, keep, 1), 140);
+                let mut caches = [old.cache(3)];
+                let new = Whole::new(shape, len, keep, 20);
+                let all = 0..len;
+                feed(&cpu, mask, &[old], &mut caches, std::slice::from_ref(&all), &[len]);
+                let range = 50..83;
+                let (out, lse) =
+                    feed(&cpu, mask, &[new], &mut caches, std::slice::from_ref(&range), &[len]);
+
+                let (old, new) =
+                    (Whole::new(shape, len, keep, 1), Whole::new(shape, len, keep, 20));
+                let mixed = |old_x: &[f32], new_x: &[f32]| {
+                    let width = old_x.len() / len;
+                    let mut mixed = wide(old_x);
+                    let part = range.start * width..range.end * width;
+                    mixed[part].copy_from_slice(&wide(new.cut(new_x, &range)));
+                    mixed
+                };
+                let row = reference::attention::Row {
+                    tokens: range.len(),
+                    first: range.start,
+                    len,
+                    keep: new.keep.as_deref(),
+                };
+                let q = wide(new.cut(&new.q, &range));
+                let (k, v) = (mixed(&old.k, &new.k), mixed(&old.v, &new.v));
+                let expected = reference::attention::forward_rows(shape, mask, &[row], &q, &k, &v);
+                let what = format!("{cpu:?} {mask:?}");
+                assert_close(&what, &out, &expected.0, 1e-5);
+                assert_close(&what, &lse, &expected.1, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_stays_with_the_tokens_that_see_it() {
+    for cpu in cpus() {
+        let mut row = Whole::new(SHAPES[0], 10, false, 1);
+        let width = row.k.len() / 10;
+        row.k[4 * width..][..width].fill(f32::NAN);
+        let (rows, mut caches) = ([row], [Whole::new(SHAPES[0], 10, false, 1).cache(0)]);
+        for (range, clean) in [(0..4, true), (4..5, false), (5..10, false)] {
+            let part = std::slice::from_ref(&range);
+            let (out, _) = feed(&cpu, Mask::Causal, &rows, &mut caches, part, &[range.end]);
+            assert_eq!(out.iter().all(|x| x.is_finite()), clean, "{range:?}");
+            assert_eq!(out.iter().any(|x| x.is_nan()), !clean, "{range:?}");
+        }
+    }
+}
+
+#[test]
+fn refuses_rows_that_do_not_fit_their_cache() {
+    let (cpu, shape) = (Cpu::new(1).unwrap(), SHAPES[0]);
+    let attempt = |cache_shape, (tokens, first, len), keep: Option<&[bool]>| {
+        let mut cache = Cache::new(cache_shape, 5).unwrap();
+        let mut rows = [CachedRow { tokens, first, len, keep, cache: &mut cache }];
+        let (q, mut out, mut lse) = (vec![0.0; 2 * 32], vec![0.0; 2 * 32], vec![0.0; 4]);
+        forward_cached(&cpu, shape, Mask::Causal, &mut rows, &q, &q, &q, &mut out, &mut lse)
+    };
+    assert!(attempt(shape, (2, 3, 5), Some(&[true; 5])).is_ok());
+    for (tokens, first, len) in [(2, 3, 4), (2, 4, 6), (1, 0, 5), (2, usize::MAX, 5)] {
+        assert!(attempt(shape, (tokens, first, len), None).is_err(), "{tokens} {first} {len}");
+    }
+    assert!(attempt(shape, (2, 3, 5), Some(&[true; 4])).is_err());
+    let other = Shape { head_dim: 8, ..shape };
+    assert!(attempt(other, (2, 3, 5), None).unwrap_err().to_string().contains("8"));
+    assert!(Cache::new(shape, usize::MAX / 8).is_err());
+    assert!(Cache::new(shape, 0).is_ok());
+}
+
+#[test]
+fn a_cache_says_its_size() {
+    let cache = Cache::new(Shape { heads: 4, kv_heads: 2, head_dim: 64 }, 256).unwrap();
+    assert_eq!(cache.capacity(), 256);
+    assert_eq!(cache.bytes() - 64, 256 * 2 * 2 * 64 * 4);
+}

@@ -1,0 +1,288 @@
+//! Keys and values kept between passes: against the golden logits, and bit for bit against passes
+//! over whole rows.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::ops::{ControlFlow, Range};
+
+use common::{bytes, fixture, golden_f32, golden_u32};
+use llada::{
+    checkpoint,
+    config::{Objective, SpecialTokens},
+    diffusion::{
+        Blocks, Canvas, Prompt, Sampler, Step,
+        generate::{self, Predictor, Summary},
+    },
+    model::{Batch, KvCache, MaskPredictor, Past},
+};
+use llada_kernels::Cpu;
+use safetensors::SafeTensors;
+
+const MODELS: [&str; 3] = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm"];
+
+fn predictor(name: &str, objective: Objective, threads: usize) -> MaskPredictor {
+    let mut model = checkpoint::load(&fixture(&format!("models/{name}"))).unwrap();
+    model.config.objective = objective;
+    MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
+}
+
+/// The rows of a golden file, and its logits [rows · length, vocabulary] of one kind.
+fn golden(name: &str, kind: &str) -> (Vec<Vec<u32>>, Vec<f32>) {
+    let bytes = bytes(&format!("logits/{name}.safetensors"));
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (shape, tokens) = golden_u32(&file, "input_ids").unwrap();
+    let logits = golden_f32(&file, kind).unwrap().1;
+    (tokens.chunks(shape[1]).map(<[u32]>::to_vec).collect(), logits)
+}
+
+/// The logits of all tokens of one row without a cache.
+fn whole(predictor: &mut MaskPredictor, row: &[u32], keep: Option<&[bool]>) -> Vec<f32> {
+    let batch = Batch { tokens: row, starts: &[0, row.len()], keep };
+    let (all, mut logits) = ((0..row.len()).collect::<Vec<_>>(), Vec::new());
+    MaskPredictor::logits(predictor, &batch, &all, &mut logits).unwrap();
+    logits
+}
+
+/// The logits of the positions `range` of one row, fed to its cache.
+fn feed(
+    predictor: &mut MaskPredictor,
+    cache: &mut KvCache,
+    row: &[u32],
+    range: Range<usize>,
+    keep: Option<&[bool]>,
+) -> Vec<f32> {
+    let keep = keep.map(|keep| &keep[range.clone()]);
+    let batch = Batch { tokens: &row[range.clone()], starts: &[0, range.len()], keep };
+    let (all, mut logits) = ((0..range.len()).collect::<Vec<_>>(), Vec::new());
+    let mut pasts = [Past { first: range.start, cache }];
+    predictor.logits_cached(&batch, &mut pasts, &all, &mut logits).unwrap();
+    logits
+}
+
+#[test]
+fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
+    for name in MODELS {
+        let (rows, expected) = golden(name, "logits_causal");
+        let mut predictor = predictor(name, Objective::Autoregressive, 1);
+        let vocabulary = predictor.vocabulary();
+        let (length, config) = (rows[0].len(), predictor.model().config.clone());
+        for (row, expected) in rows.iter().zip(expected.chunks_exact(length * vocabulary)) {
+            let mut cache = KvCache::new(&config, length).unwrap();
+            let prompt = length / 3;
+            let mut found = feed(&mut predictor, &mut cache, row, 0..prompt, None);
+            for i in prompt..length {
+                found.extend(feed(&mut predictor, &mut cache, row, i..i + 1, None));
+                assert_eq!(cache.len(), i + 1);
+            }
+            assert_eq!(found, whole(&mut predictor, row, None), "{name}");
+            for (f, e) in found.iter().zip(expected) {
+                assert!((f - e).abs() <= 1e-4, "{name}: {f} and not {e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
+    for name in MODELS {
+        for objective in [Objective::Diffusion, Objective::Autoregressive] {
+            let mut predictor = predictor(name, objective, 2);
+            let vocabulary = predictor.vocabulary();
+            let row: Vec<u32> = golden(name, "logits_causal").0.concat();
+            let row = &row[..row.len().min(90)];
+            let padded: Vec<bool> = (0..row.len()).map(|i| i >= 5).collect();
+            for keep in [None, Some(padded.as_slice())] {
+                let expected = whole(&mut predictor, row, keep);
+                let config = predictor.model().config.clone();
+                let mut cache = KvCache::new(&config, row.len() + 3).unwrap();
+                let all = feed(&mut predictor, &mut cache, row, 0..row.len(), keep);
+                assert_eq!(all, expected, "{name}");
+                // From a block on (prefix cache), one block (dual cache), one token.
+                for range in [20..row.len(), 20..24, 7..8, 0..2] {
+                    let found = feed(&mut predictor, &mut cache, row, range.clone(), keep);
+                    let part = range.start * vocabulary..range.end * vocabulary;
+                    assert_eq!(found, expected[part], "{name} {objective:?} {range:?}");
+                }
+                // Forgotten positions are fed again.
+                cache.truncate(11);
+                let found = feed(&mut predictor, &mut cache, row, 11..row.len(), keep);
+                assert_eq!(found, expected[11 * vocabulary..], "{name} {objective:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_unequal_length_share_a_pass() {
+    let mut predictor = predictor("b_gqa_tied", Objective::Autoregressive, 2);
+    let (rows, config) =
+        (golden("b_gqa_tied", "logits_causal").0, predictor.model().config.clone());
+    let vocabulary = predictor.vocabulary();
+    let expected = [&rows[0][..], &rows[1][..9]].map(|row| whole(&mut predictor, row, None));
+    let mut caches = [30, 9].map(|capacity| KvCache::new(&config, capacity).unwrap());
+    feed(&mut predictor, &mut caches[0], &rows[0], 0..13, None);
+    let tokens = [&rows[0][13..16], &rows[1][..9]].concat();
+    let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], keep: None };
+    let [a, b] = &mut caches;
+    let mut pasts = [Past { first: 13, cache: a }, Past { first: 0, cache: b }];
+    let mut found = Vec::new();
+    predictor.logits_cached(&batch, &mut pasts, &[2, 3, 11], &mut found).unwrap();
+    let at = |row: usize, position: usize| &expected[row][position * vocabulary..][..vocabulary];
+    assert_eq!(found, [at(0, 15), at(1, 0), at(1, 8)].concat());
+}
+
+/// A predictor that wants every row whole.
+struct Whole(MaskPredictor);
+
+impl Predictor for Whole {
+    fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> llada::Result<()> {
+        MaskPredictor::logits(&mut self.0, batch, wanted, logits)
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.0.vocabulary()
+    }
+}
+
+/// Canvases of unequal prompts, one of them padded.
+fn canvases(rows: Range<usize>, temperature: f64) -> Vec<Canvas> {
+    let sampler = Sampler {
+        gen_length: 20,
+        temperature,
+        seed: 5,
+        blocks: Blocks::Autoregressive,
+        ..Sampler::default()
+    };
+    let prompts = [(1, 0), (17, 0), (9, 4)];
+    let canvas = |row: usize| {
+        let (length, padding) = prompts[row];
+        let tokens = (0..length).map(|i| 3 + (i * 7 + row as u32) % 200).collect();
+        let (special, prompt) = (SpecialTokens::default(), Prompt { tokens, padding });
+        let objective = Objective::Autoregressive;
+        Canvas::new(prompt, &sampler, &special, objective, row as u64).unwrap()
+    };
+    rows.map(canvas).collect()
+}
+
+/// Runs the canvases and returns all their steps; breaks off after `passes` passes.
+fn run(
+    predictor: &mut impl Predictor,
+    canvases: &mut [Canvas],
+    passes: usize,
+) -> (Summary, Vec<Vec<Step>>) {
+    let mut steps = vec![Vec::new(); canvases.len()];
+    let summary = generate::run(predictor, canvases, &mut |row, step| {
+        steps[row].push(step.clone());
+        if steps[row].len() == passes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    (summary.unwrap(), steps)
+}
+
+#[test]
+fn generation_with_caches_is_the_same_to_the_last_bit() {
+    for (name, temperature) in [("a_mha_untied", 0.0), ("b_gqa_tied", 0.0), ("b_gqa_tied", 0.8)] {
+        let mut without = Whole(predictor(name, Objective::Autoregressive, 1));
+        let mut expected = canvases(0..3, temperature);
+        let (all, steps) = run(&mut without, &mut expected, 0);
+        // Each row is fed whole, 20 times.
+        assert_eq!(all.tokens_fed, 20 * (1 + 17 + 9) + 3 * (0..20).sum::<usize>());
+        for threads in [1, 2] {
+            let mut predictor = predictor(name, Objective::Autoregressive, threads);
+            for rows in [0..3, 0..1, 1..2, 2..3] {
+                let mut found = canvases(rows.clone(), temperature);
+                let (summary, found_steps) = run(&mut predictor, &mut found, 0);
+                assert_eq!(found_steps, steps[rows.clone()], "{name} {rows:?}");
+                for (found, expected) in found.iter().zip(&expected[rows.clone()]) {
+                    assert_eq!(found.tokens(), expected.tokens());
+                }
+                // The prompts, and then one token a pass.
+                let prompts: usize = found.iter().map(|c| c.prompt().tokens.len()).sum();
+                assert_eq!(summary.tokens_fed, prompts + 19 * rows.len());
+                assert_eq!(summary.nfe, 20);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_broken_off_goes_on_with_new_caches() {
+    let mut predictor = predictor("a_mha_untied", Objective::Autoregressive, 1);
+    let (mut at_once, mut in_parts) = (canvases(0..3, 0.5), canvases(0..3, 0.5));
+    run(&mut predictor, &mut at_once, 0);
+    let (summary, _) = run(&mut predictor, &mut in_parts, 7);
+    assert!(summary.interrupted);
+    run(&mut predictor, &mut in_parts, 0);
+    for (a, b) in at_once.iter().zip(&in_parts) {
+        assert_eq!((a.tokens(), b.is_done()), (b.tokens(), true));
+    }
+}
+
+#[test]
+fn a_row_that_outgrows_the_model_is_refused_with_and_without_caches() {
+    let special = SpecialTokens::default();
+    let sampler = Sampler { gen_length: 8, blocks: Blocks::Autoregressive, ..Sampler::default() };
+    let canvas = || {
+        let prompt = Prompt::from(vec![5; 250]);
+        [Canvas::new(prompt, &sampler, &special, Objective::Autoregressive, 0).unwrap()]
+    };
+    let model = || predictor("a_mha_untied", Objective::Autoregressive, 1);
+    let go_on = &mut |_: usize, _: &Step| ControlFlow::Continue(());
+    let cached = generate::run(&mut model(), &mut canvas(), go_on).unwrap_err();
+    let uncached = generate::run(&mut Whole(model()), &mut canvas(), go_on).unwrap_err();
+    assert_eq!(cached.to_string(), uncached.to_string());
+    assert!(cached.to_string().contains("257 tokens is longer than the model's 256"), "{cached}");
+}
+
+#[test]
+fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
+    let mut predictor = predictor("a_mha_untied", Objective::Autoregressive, 1);
+    let config = predictor.model().config.clone();
+    let row = golden("a_mha_untied", "logits_causal").0.remove(0);
+    let expected = whole(&mut predictor, &row, None);
+    let vocabulary = predictor.vocabulary();
+    let mut cache = KvCache::new(&config, 10).unwrap();
+    feed(&mut predictor, &mut cache, &row, 0..6, None);
+
+    let mut error = |cache: &mut KvCache, tokens: &[u32], first: usize| {
+        let batch = Batch { tokens, starts: &[0, tokens.len()], keep: None };
+        let mut pasts = [Past { first, cache }];
+        let result = predictor.logits_cached(&batch, &mut pasts, &[0], &mut Vec::new());
+        let error = result.unwrap_err();
+        format!("{error} ({})", error.hint().unwrap_or_default())
+    };
+    let gap = error(&mut cache, &[1], 7);
+    assert!(gap.contains("from position 7 on") && gap.contains("from position 6 on"), "{gap}");
+    let full = error(&mut cache, &[1; 5], 6);
+    assert!(full.contains("11 tokens does not fit a cache of 10"), "{full}");
+    assert!(error(&mut cache, &[1], usize::MAX).contains("position"));
+    assert!(error(&mut cache, &[9999], 2).contains("9999"));
+    let mut other = config.clone();
+    other.n_layers += 1;
+    assert!(error(&mut KvCache::new(&other, 10).unwrap(), &[1], 0).contains("another model"));
+    assert!(KvCache::new(&config, 257).unwrap_err().to_string().contains("longer"));
+
+    assert_eq!(cache.len(), 6);
+    let found = feed(&mut predictor, &mut cache, &row, 6..10, None);
+    assert_eq!(found, expected[6 * vocabulary..10 * vocabulary]);
+
+    let batch = Batch { tokens: &[1], starts: &[0, 1], keep: None };
+    let none = predictor.logits_cached(&batch, &mut [], &[0], &mut Vec::new());
+    assert!(none.unwrap_err().to_string().contains("one cache for each row"));
+}
+
+#[test]
+fn a_cache_knows_its_memory() {
+    let config = predictor("b_gqa_tied", Objective::Autoregressive, 1).model().config.clone();
+    let mut cache = KvCache::new(&config, 128).unwrap();
+    assert_eq!((cache.len(), cache.capacity(), cache.is_empty()), (0, 128, true));
+    let width = config.head_dim().next_multiple_of(16) * config.n_kv_heads;
+    assert_eq!(cache.bytes(), config.n_layers * (2 * 128 * width * 4 + 64));
+    cache.clear();
+    assert!(cache.is_empty());
+}
