@@ -1,6 +1,7 @@
 //! The command line: every verb and every flag, once.
 
 mod data;
+mod eval;
 mod inspect;
 mod run;
 mod tokenizer;
@@ -13,6 +14,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::term::Level;
 
 pub use data::{Data, Prepare};
+pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use run::{Preset, Run, SamplerArgs};
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
@@ -55,6 +57,9 @@ pub enum Command {
     Run(Run),
     /// Train a model from a recipe
     Train(Train),
+    /// Evaluate a model on tasks, list them, check their data
+    #[command(subcommand)]
+    Eval(Eval),
     /// Prepare text for training
     #[command(subcommand)]
     Data(Data),

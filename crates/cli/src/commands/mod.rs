@@ -3,6 +3,7 @@
 mod completions;
 mod data;
 mod doctor;
+mod eval;
 mod replay;
 mod run;
 mod show;
@@ -20,6 +21,7 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, term),
         Command::Train(args) => train::run(args, term),
+        Command::Eval(args) => eval::run(args, term),
         Command::Data(args) => data::run(args, term),
         Command::Tokenizer(args) => tokenizer::run(args, term),
         Command::Replay(args) => replay::run(args, term),
