@@ -17,7 +17,7 @@
 //! | random and low-confidence remasking (Alg. 4, 5) | [`diffusion::Remasking`] |
 //! | classifier-free guidance (Eq. 16) | [`diffusion::guidance`] |
 //! | autoregressive, block diffusion, semi-autoregressive and pure sampling (Fig. 4) | [`diffusion::Blocks`] |
-//! | mask counts of the likelihood estimate (Eq. 6; Alg. 3) | [`diffusion::likelihood`] |
+//! | likelihood of an answer or a text (Eq. 6; Alg. 3) | [`diffusion::likelihood`] |
 //!
 //! # From a folder to text
 //!

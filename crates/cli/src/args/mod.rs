@@ -4,6 +4,7 @@ mod data;
 mod eval;
 mod inspect;
 mod run;
+mod score;
 mod tokenizer;
 mod train;
 
@@ -17,6 +18,7 @@ pub use data::{Data, Prepare};
 pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use run::{Preset, Run, SamplerArgs};
+pub use score::Score;
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 
@@ -55,6 +57,8 @@ impl Cli {
 pub enum Command {
     /// Generate text: the answer on stdout, nothing else
     Run(Run),
+    /// Score answers, or text: how probable a model finds them
+    Score(Score),
     /// Train a model from a recipe
     Train(Train),
     /// Evaluate a model on tasks, list them, check their data

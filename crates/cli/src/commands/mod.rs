@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod replay;
 mod run;
+mod score;
 mod show;
 mod tokenizer;
 mod train;
@@ -20,6 +21,7 @@ use crate::{args::Command, error::Failure, term::Term};
 pub fn run(command: Command, term: &Term) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, term),
+        Command::Score(args) => score::run(args, term),
         Command::Train(args) => train::run(args, term),
         Command::Eval(args) => eval::run(args, term),
         Command::Data(args) => data::run(args, term),

@@ -18,6 +18,11 @@ pub fn steps_bar(term: &Term, steps: u64) -> ProgressBar {
     bar(term, steps, "{bar:30} {pos}/{len} · {msg}")
 }
 
+/// A bar over noisy copies that are scored; invisible off a terminal and with `--quiet`.
+pub fn samples_bar(term: &Term, samples: u64) -> ProgressBar {
+    bar(term, samples, "{bar:30} {pos}/{len} samples · eta {eta}")
+}
+
 /// One line that is written over; invisible off a terminal and with `--quiet`.
 pub fn status_line(term: &Term) -> ProgressBar {
     bar(term, 0, "{wide_msg}")

@@ -4,6 +4,7 @@
 mod eval;
 mod pipeline;
 mod replay;
+mod score;
 mod usage;
 
 use std::{path::Path, process::Output, sync::OnceLock};

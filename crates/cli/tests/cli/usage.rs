@@ -7,8 +7,18 @@ fn every_verb_explains_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (code, help, _) = run(dir.path(), &["--help"]);
     assert_eq!(code, 0);
-    let verbs =
-        ["run", "train", "eval", "data", "tokenizer", "replay", "show", "doctor", "completions"];
+    let verbs = [
+        "run",
+        "score",
+        "train",
+        "eval",
+        "data",
+        "tokenizer",
+        "replay",
+        "show",
+        "doctor",
+        "completions",
+    ];
     for verb in verbs {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} is missing in\n{help}");
         let (code, help, stderr) = run(dir.path(), &[verb, "--help"]);

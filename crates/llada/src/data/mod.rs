@@ -1,10 +1,12 @@
 //! From text to training rows: `corpus` reads documents, `prepare` turns them into shards of token
-//! ids, `shards` maps those into memory, `windows` cuts them into rows in a seeded order.
+//! ids, `shards` maps those into memory, `windows` cuts them into rows in a seeded order. `running`
+//! is the short way, for text that is only scored.
 
 mod corpus;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod prepare;
+mod running;
 mod shards;
 mod windows;
 
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 
 pub use corpus::{Format, Separator};
 pub use prepare::{PrepareOptions, PrepareProgress, prepare};
+pub use running::RunningText;
 pub use shards::{IdType, Meta, ShardMeta, Shards, Split, SplitMeta, TokenizerMeta};
 pub use windows::Windows;
 

@@ -133,16 +133,13 @@ pub fn prepare(
         if !matches!(fate, Fate::Train | Fate::Validation) {
             return Ok(());
         }
-        let mut ids = Vec::new();
-        for piece in pieces(text) {
-            match tokenizer.encode_plain(piece) {
-                Ok(more) => ids.extend(more),
-                Err(error) => {
-                    plan.reject(&document.place, &error.to_string());
-                    return Ok(());
-                }
+        let mut ids = match encode(tokenizer, text) {
+            Ok(ids) => ids,
+            Err(error) => {
+                plan.reject(&document.place, &error.to_string());
+                return Ok(());
             }
-        }
+        };
         ids.push(eos);
         at.tokens += ids.len() as u64;
         progress(at);
@@ -193,6 +190,15 @@ fn check(options: &PrepareOptions) -> Result<()> {
         return Err(DataError::Option { key: "shard_tokens", found: "0".into(), expected }.into());
     }
     Ok(())
+}
+
+/// The ids of a document.
+pub(super) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for piece in pieces(text) {
+        ids.extend(tokenizer.encode_plain(piece)?);
+    }
+    Ok(ids)
 }
 
 /// A long text in pieces of about a megabyte, because tokenizers need many times the memory of what

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | q(x_t given x_0), Eq. 7–8 | [`forward`] |
 //! | Eq. 2, Eq. 3, Eq. 5 | [`loss`] |
-//! | Eq. 6, Alg. 3: how many tokens to mask | [`likelihood`] |
+//! | Eq. 6, Alg. 3: the likelihood of an answer or a text | [`likelihood`] |
 //! | reverse process, Eq. 9–10 | [`reverse::Canvas`], looped by [`generate::run`] |
 //! | *who* is kept, Alg. 4 and 5 | [`remasking`] |
 //! | *how many* are kept | [`transfer`] |

@@ -195,7 +195,7 @@ fn mistakes_in_a_task_file_are_named() {
         (good.replace("target = \"t\"\n", ""), "nothing judges the response"),
         (good.replace("[generate]", ""), "`generate` is missing"),
         (good.replace("generate\"", "perplexity\""), "`generate` has no meaning"),
-        (format!("{good}[cells]\ngiven = \"g\"\nblank = \"00\"\n"), "line 11"),
+        (format!("{good}[cells]\ngiven = \"g\"\nblank = \"00\"\n"), "line 12: invalid value"),
         (format!("{good}[fewshot]\ncount = 1\n"), "either `files` or `text`"),
         (good.replace("\"f.jsonl\"", ""), "names no file"),
         (good.replace("\"t\"\nversion", "\"../t\"\nversion"), "`name` must consist"),

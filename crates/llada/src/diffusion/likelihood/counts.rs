@@ -3,7 +3,8 @@
 /// Numbers of answer tokens to mask in each of `rows` noisy copies of an answer of `answer_length`
 /// tokens (`forward_process` of the reference). They are spread evenly around the circle 1..=L
 /// from the first, `k`, which is drawn uniformly from there; a copy with m masks weighs L/m.
-/// All are 0 if the answer is empty.
+/// Over all k every count is equally likely, but for halves, which round to even as in the
+/// reference. All are 0 if the answer is empty.
 pub fn mask_counts(answer_length: usize, rows: usize, k: usize) -> Vec<usize> {
     if answer_length == 0 || k == 0 {
         return vec![0; rows];

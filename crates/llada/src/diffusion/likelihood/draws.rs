@@ -23,6 +23,8 @@ pub trait Draws {
 pub struct Seeded {
     /// Seed of the run.
     pub seed: u64,
+    /// Number in the run of the first pair, for a run that comes in parts.
+    pub first: u64,
 }
 
 impl Draws for Seeded {
@@ -35,7 +37,7 @@ impl Draws for Seeded {
         length: usize,
         rows: usize,
     ) -> Vec<Vec<usize>> {
-        let address = ((pair as u64) << 24) | (iteration as u64 & 0xff_ffff);
+        let address = ((self.first + pair as u64) << 24) | (iteration as u64 & 0xff_ffff);
         let mut stream = Stream::new(self.seed, Purpose::Likelihood, address);
         let k = 1 + stream.below(length as u64) as usize;
         let counts = mask_counts(length, rows, k);
@@ -58,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_noise_depends_on_every_part_of_its_address() {
-        let draw = |seed, pair, iteration| Seeded { seed }.masked(pair, iteration, 40, 4);
+        let draw = |seed, pair, iteration| Seeded { seed, first: 0 }.masked(pair, iteration, 40, 4);
         let a = draw(1, 2, 3);
         assert_eq!(a, draw(1, 2, 3));
         for b in [draw(0, 2, 3), draw(1, 1, 3), draw(1, 2, 4)] {
@@ -76,7 +78,7 @@ mod tests {
         let (length, iterations, rows) = (7, 2000, 4);
         let mut of = vec![0usize; length];
         for iteration in 0..iterations {
-            for masked in (Seeded { seed: 5 }).masked(0, iteration, length, rows) {
+            for masked in (Seeded { seed: 5, first: 0 }).masked(0, iteration, length, rows) {
                 masked.into_iter().for_each(|i| of[i] += 1);
             }
         }

@@ -3,12 +3,13 @@
 //! For a mask predictor this is a bound that is estimated, [`score`] (Eq. 6, Alg. 3): mask m of
 //! the answer's L tokens, take the cross-entropy of the masked ones L/m times, and average over m
 //! and over which. Its mean is at least −log p. For the autoregressive baseline it is −log p by the
-//! chain rule. [`is_greedy`] says whether greedy decoding gives the answer
+//! chain rule. [`is_greedy`] says whether greedy decoding gives the answer, and [`Evidence`] scores
 //! running text.
 
 mod counts;
 mod draws;
 mod error;
+mod evidence;
 mod greedy;
 mod rows;
 mod scorer;
@@ -26,6 +27,7 @@ use crate::{
 pub use counts::mask_counts;
 pub use draws::{Draws, Seeded};
 pub use error::LikelihoodError;
+pub use evidence::{Bound, Bucket, Evidence, EvidenceSettings, Window, spread_evenly, windows};
 pub use greedy::is_greedy;
 use rows::Rows;
 use scorer::Scorer;
@@ -93,7 +95,7 @@ pub struct Pair {
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Estimate {
     /// log p(answer | prompt) in nats: exact for an autoregressive model; for diffusion an
-    /// unbiased estimate of a lower bound of it.
+    /// estimate of a lower bound of it.
     pub log_likelihood: f64,
     /// Standard error of the estimate, over its batches; `None` when one batch says nothing of
     /// it, 0 where nothing is estimated.
@@ -140,7 +142,7 @@ pub fn score(
     settings: &Settings,
     on_done: &mut dyn FnMut(usize, &Estimate) -> ControlFlow<()>,
 ) -> Result<Vec<Estimate>> {
-    let mut draws = Seeded { seed: settings.seed };
+    let mut draws = Seeded { seed: settings.seed, first: 0 };
     score_with(predictor, special, pairs, settings, &mut draws, &mut |event| match event {
         Event::Done(pair, estimate) => on_done(pair, &estimate),
         Event::Forward { .. } => ControlFlow::Continue(()),

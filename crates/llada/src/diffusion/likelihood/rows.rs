@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Tokens of one forward pass: enough to keep the processor busy. No result depends on it.
-const TOKENS: usize = 4096;
+pub(super) const TOKENS: usize = 4096;
 /// Logits in memory at a time, 64 MiB.
 const LOGITS: usize = 1 << 24;
 
@@ -68,7 +68,12 @@ impl Rows {
 
     /// Whether `row` should wait for the next forward pass.
     pub(super) fn is_full_for(&self, row: &Row) -> bool {
-        self.len() > 0 && self.tokens.len() + row.len() > TOKENS
+        self.is_full(row.len(), TOKENS)
+    }
+
+    /// Whether `more` tokens would make this more than `most`.
+    pub(super) fn is_full(&self, more: usize, most: usize) -> bool {
+        self.len() > 0 && self.tokens.len() + more > most
     }
 
     pub(super) fn push(&mut self, row: &Row) {
@@ -96,16 +101,29 @@ impl Rows {
     /// # Errors
     /// If the model refuses the rows, or a loss is not finite.
     pub(super) fn losses(&self, predictor: &mut MaskPredictor) -> Result<Vec<f64>> {
-        let nll = match self.cfg_scale == 0.0 {
-            true => self.fused(predictor)?,
-            false => self.guided(predictor)?,
-        };
+        let nll = self.nll(predictor)?;
         if let Some(i) = nll.iter().position(|nll| !nll.is_finite()) {
             return Err(LikelihoodError::NotFinite { position: self.places[i] }.into());
         }
+        Ok(self.sums(&nll))
+    }
+
+    /// As [`losses`](Self::losses), of a model that may have diverged: NaN is a loss too.
+    pub(super) fn losses_or_nan(&self, predictor: &mut MaskPredictor) -> Result<Vec<f64>> {
+        Ok(self.sums(&self.nll(predictor)?))
+    }
+
+    fn nll(&self, predictor: &mut MaskPredictor) -> Result<Vec<f64>> {
+        match self.cfg_scale == 0.0 {
+            true => self.fused(predictor),
+            false => self.guided(predictor),
+        }
+    }
+
+    fn sums(&self, nll: &[f64]) -> Vec<f64> {
         let mut start = 0;
         let row = |&end: &usize| nll[std::mem::replace(&mut start, end)..end].iter().sum();
-        Ok(self.ends.iter().map(row).collect())
+        self.ends.iter().map(row).collect()
     }
 
     /// Each loss, without logits in memory.

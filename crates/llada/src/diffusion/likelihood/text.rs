@@ -28,3 +28,38 @@ pub fn encode_pair(tokenizer: &Tokenizer, context: &str, continuation: &str) -> 
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::{Kind, train};
+
+    #[test]
+    fn spaces_move_to_the_continuation() {
+        let text = "the cat sat\non the mat";
+        let tokenizer = train(Kind::Character { min_count: 0 }, [Ok(text)]).unwrap();
+        let split = |context: &str, continuation: &str| {
+            let pair = encode_pair(&tokenizer, context, continuation).unwrap();
+            [pair.prompt, pair.answer].map(|ids| tokenizer.decode(&ids, false).unwrap())
+        };
+        assert_eq!(split("the cat", " sat"), ["the cat", " sat"]);
+        assert_eq!(split("the cat ", "sat"), ["the cat", " sat"]);
+        assert_eq!(split("the \n ", "mat"), ["the", " \n mat"]);
+        assert_eq!(split("", "mat"), ["", "mat"]);
+        assert_eq!(split("  ", "mat"), ["", "  mat"]);
+        assert_eq!(split("the", ""), ["the", ""]);
+    }
+
+    #[test]
+    fn the_joint_encoding_is_sliced() {
+        let text = "a sat cat sat; a sat mat sat ".repeat(20);
+        let tokenizer = train(Kind::Bpe { vocab_size: 290 }, [Ok(text)]).unwrap();
+        let ids = |text: &str| tokenizer.encode(text).unwrap();
+        assert_eq!(ids(" sat").len(), 1);
+        let pair = encode_pair(&tokenizer, "a cat ", "sat").unwrap();
+        assert_eq!((pair.prompt, pair.answer), (ids("a cat"), ids(" sat")));
+        // One token for both leaves nothing to slice.
+        let pair = encode_pair(&tokenizer, " s", "at").unwrap();
+        assert_eq!((pair.prompt, pair.answer), (ids(" s"), ids("at")));
+    }
+}

@@ -1,0 +1,85 @@
+//! The flags of `llada score`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ModelArg, Threads};
+
+/// Most noisy copies of an answer: as many as have a random stream of their own.
+const MOST_SAMPLES: i64 = 1 << 24;
+
+/// `llada score`.
+#[derive(Debug, Args)]
+pub struct Score {
+    /// What is given; "" for nothing, `-` reads it from stdin
+    #[arg(requires = "answers")]
+    pub prompt: Option<String>,
+    /// What is scored after it; several answers are ranked. Most tokenizers want the space
+    /// between prompt and answer; it may end the one or begin the other
+    #[arg(value_name = "ANSWER")]
+    pub answers: Vec<String>,
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Score each line of a file: {"prompt": "…", "answer": "…"} or {"prompt": "…", "answers": […]}
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub file: Option<PathBuf>,
+    /// Wrap the prompt in the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// Also say whether greedy decoding gives the answer
+    #[arg(long)]
+    pub greedy: bool,
+    /// Write one JSON object for each prompt, or for the text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub threads: Threads,
+    #[command(flatten)]
+    pub estimate: Estimate,
+    #[command(flatten)]
+    pub text: Text,
+}
+
+/// How to estimate; names as in the reference's `get_log_likelihood()`. An autoregressive model is
+/// scored exactly.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Estimate")]
+pub struct Estimate {
+    /// Noisy copies of each answer; more make the estimate more precise [default: 128]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=MOST_SAMPLES))]
+    pub mc_num: Option<u32>,
+    /// Copies that cover the noise levels evenly together [default: the most up to 16 that divide
+    /// --mc-num]
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<u32>,
+    /// Weight of classifier-free guidance; above 0 it doubles the work [default: 0]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub cfg_scale: Option<f32>,
+    /// Seed of all random draws
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub seed: u64,
+}
+
+/// How to score running text.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Text")]
+pub struct Text {
+    /// Score text instead: files or folders of .txt, .md, .jsonl or .parquet
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        conflicts_with_all = ["prompt", "file", "chat", "greedy", "mc_num", "batch_size", "cfg_scale"]
+    )]
+    pub perplexity: Vec<PathBuf>,
+    /// Tokens of a row, which is all that a token sees [default: the model's longest]
+    #[arg(long, value_name = "TOKENS", requires = "perplexity", value_parser = clap::value_parser!(u32).range(2..))]
+    pub length: Option<u32>,
+    /// Rows to score, spread evenly over the text; 0 is all
+    #[arg(long, value_name = "N", requires = "perplexity", default_value_t = 0)]
+    pub rows: u32,
+    /// Masked versions of each row; an autoregressive model needs one
+    #[arg(long, value_name = "N", requires = "perplexity", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub draws: u16,
+}

@@ -1,0 +1,253 @@
+//! `llada score`: how probable a model finds answers, or a text.
+
+mod input;
+mod output;
+mod perplexity;
+
+use std::{ops::ControlFlow, time::Instant};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use llada::{
+    chat::Message,
+    config::Objective,
+    diffusion::likelihood::{
+        self, Event, LikelihoodError, Pair, Seeded, Settings, encode_pair, is_greedy,
+    },
+};
+
+use super::argument_or_stdin;
+use crate::{
+    args::{self, Score},
+    error::{Failure, Interrupted},
+    interrupt::Flag,
+    session::Session,
+    term::{self, Term},
+    view::{progress, units},
+};
+use input::Row;
+use output::Scored;
+
+/// What Ctrl-C says first.
+const STOPPING: &str = "stopping after this forward pass; press Ctrl-C again to quit now";
+/// Samples that are scored before their rows are printed: enough to fill forward passes.
+const SAMPLES: usize = 1024;
+/// How many bad rows are named.
+const NAMED: usize = 10;
+
+/// Scores what the command line asks for.
+pub fn run(args: Score, term: &Term) -> Result<()> {
+    if !args.text.perplexity.is_empty() {
+        return perplexity::run(&args, term);
+    }
+    let settings = settings(&args.estimate);
+    let input = match (&args.file, &args.prompt) {
+        (Some(file), _) => input::read(file)?,
+        (None, Some(prompt)) => {
+            let prompt = argument_or_stdin(Some(prompt.clone()), "prompt")?;
+            input::Input::of(Row { line: None, prompt, answers: args.answers.clone() })
+        }
+        (None, None) => {
+            let hint = "give a prompt and answers, `--file FILE`, or `--perplexity FILE`";
+            return Err(Failure::usage("there is nothing to score", hint).into());
+        }
+    };
+    let session = Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let stop = Flag::listen(term, Some(STOPPING))?;
+    let input::Input { rows, mut bad } = input;
+    let total = rows.len() + bad.len();
+    let encoded = encode(rows, &session, args.chat, &mut bad)?;
+    for reason in bad.iter().take(NAMED) {
+        term.warn(reason);
+    }
+    let mut job = Job { args: &args, settings, session, stop, term };
+    job.score(&encoded)?;
+    match bad.len() {
+        0 => Ok(()),
+        n => {
+            let message = format!("{n} of {total} rows could not be scored");
+            Err(Failure::new(message, "mend the rows named above; the others are scored").into())
+        }
+    }
+}
+
+fn settings(args: &args::Estimate) -> Settings {
+    let default = Settings::default();
+    let mc_num = args.mc_num.map_or(default.mc_num, |n| n as usize);
+    let chosen = Settings::with_samples(mc_num);
+    Settings {
+        batch_size: args.batch_size.map_or(chosen.batch_size, |n| n as usize),
+        cfg_scale: args.cfg_scale.unwrap_or(default.cfg_scale),
+        seed: args.seed,
+        ..chosen
+    }
+}
+
+/// A row with the tokens of its answers.
+type Encoded = (Row, Vec<Pair>);
+
+/// The rows as tokens. Of a file, those that cannot be scored are left out and added to `bad`.
+fn encode(
+    rows: Vec<Row>,
+    session: &Session,
+    chat: bool,
+    bad: &mut Vec<String>,
+) -> Result<Vec<Encoded>> {
+    let mut encoded = Vec::with_capacity(rows.len());
+    for row in rows {
+        match (pairs(&row, session, chat), row.line) {
+            (Ok(pairs), _) => encoded.push((row, pairs)),
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(line)) => bad.push(format!("line {line}: {error}")),
+        }
+    }
+    Ok(encoded)
+}
+
+fn pairs(row: &Row, session: &Session, chat: bool) -> Result<Vec<Pair>> {
+    let pair = |answer: &String| {
+        let pair = match chat {
+            true => Pair {
+                prompt: session.encode_chat(&[Message::new("user", &row.prompt)])?,
+                answer: session.tokenizer.encode(answer)?,
+            },
+            false => encode_pair(&session.tokenizer, &row.prompt, answer)?,
+        };
+        match likelihood::check(session.config(), &session.special, &pair) {
+            // What the model lacks, every row lacks.
+            Err(error) if is_of_the_model(&error) => Err(error.into()),
+            checked => Ok(checked.map(|()| pair)?),
+        }
+    };
+    row.answers.iter().map(pair).collect()
+}
+
+fn is_of_the_model(error: &llada::Error) -> bool {
+    matches!(error, llada::Error::Likelihood(LikelihoodError::NoMask))
+}
+
+/// Scoring under way.
+struct Job<'a> {
+    args: &'a Score,
+    settings: Settings,
+    session: Session,
+    stop: Flag,
+    term: &'a Term,
+}
+
+impl Job<'_> {
+    /// Scores the rows and prints each as soon as it is known.
+    fn score(&mut self, rows: &[Encoded]) -> Result<()> {
+        let begun = Instant::now();
+        let is_bound = self.session.objective() == Objective::Diffusion;
+        let samples = if is_bound { self.settings.mc_num } else { 1 };
+        let pairs: usize = rows.iter().map(|(_, pairs)| pairs.len()).sum();
+        let bar = progress::samples_bar(self.term, (pairs * samples) as u64);
+        let mut first = 0;
+        for part in parts(rows, SAMPLES.div_ceil(samples.max(1))) {
+            let scored = self.part(part, first, first * samples, &bar);
+            if scored.is_err() {
+                bar.finish_and_clear();
+            }
+            for ((row, pairs), answers) in part.iter().zip(scored?) {
+                first += pairs.len();
+                let text = match self.args.json {
+                    true => {
+                        let settings = is_bound.then_some(&self.settings);
+                        output::json(row, &answers, &self.session.name, settings).to_string()
+                    }
+                    false => output::table(row, &answers),
+                };
+                bar.suspend(|| term::answer(&text))?;
+            }
+        }
+        bar.finish_and_clear();
+        let seconds = units::duration(begun.elapsed().as_secs_f64());
+        self.term.note(&match is_bound {
+            true => format!(
+                "a lower bound of log p, estimated (ELBO) · {samples} samples of each answer · \
+                 seed {} · {seconds}",
+                self.settings.seed
+            ),
+            false => format!("log p, exact · {seconds}"),
+        });
+        Ok(())
+    }
+
+    /// Scores the answers of some rows; `first` is the number of the first pair among all, and
+    /// `done` samples were scored before.
+    fn part(
+        &mut self,
+        rows: &[Encoded],
+        first: usize,
+        done: usize,
+        bar: &ProgressBar,
+    ) -> Result<Vec<Vec<Scored>>> {
+        let Self { args, settings, session, stop, .. } = self;
+        let Session { predictor, special, .. } = session;
+        let pairs: Vec<Pair> = rows.iter().flat_map(|(_, pairs)| pairs.clone()).collect();
+        let mut draws = Seeded { seed: settings.seed, first: first as u64 };
+        let mut on_event = |event| {
+            if let Event::Forward { samples } = event {
+                bar.set_position((done + samples) as u64);
+            }
+            if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let estimates = likelihood::score_with(
+            predictor,
+            special,
+            &pairs,
+            settings,
+            &mut draws,
+            &mut on_event,
+        )?;
+        let mut scored = Vec::with_capacity(pairs.len());
+        for (pair, estimate) in pairs.iter().zip(estimates) {
+            if stop.is_set() {
+                break;
+            }
+            let greedy = match args.greedy {
+                true => Some(is_greedy(predictor, special, pair, settings.cfg_scale)?),
+                false => None,
+            };
+            scored.push(Scored { estimate, greedy });
+        }
+        if scored.len() < pairs.len() {
+            return Err(Interrupted.into());
+        }
+        let mut scored = scored.into_iter();
+        Ok(rows.iter().map(|(_, pairs)| scored.by_ref().take(pairs.len()).collect()).collect())
+    }
+}
+
+/// Cuts rows into parts of at least `pairs` pairs each, but for the last.
+fn parts(mut rows: &[Encoded], pairs: usize) -> impl Iterator<Item = &[Encoded]> {
+    std::iter::from_fn(move || {
+        let mut found = 0;
+        let enough = rows.iter().position(|(_, answers)| {
+            found += answers.len();
+            found >= pairs
+        });
+        let (part, rest) = rows.split_at(enough.map_or(rows.len(), |last| last + 1));
+        rows = rest;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_hold_whole_rows() {
+        let row = |answers| {
+            let row = Row { line: None, prompt: String::new(), answers: Vec::new() };
+            (row, vec![Pair::default(); answers])
+        };
+        let rows = [row(2), row(1), row(5), row(1), row(1)];
+        let sizes = |pairs| parts(&rows, pairs).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(3), [2, 1, 2]);
+        assert_eq!(sizes(1), [1; 5]);
+        assert_eq!(sizes(100), [5]);
+    }
+}

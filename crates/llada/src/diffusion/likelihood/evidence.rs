@@ -1,0 +1,300 @@
+//! How well a model predicts running text: nats per token, a bound for diffusion and exact for the
+//! autoregressive baseline.
+
+use std::ops::Range;
+
+use super::{
+    LikelihoodError,
+    draws::subset,
+    rows::{Row, Rows, TOKENS},
+};
+use crate::{
+    Result,
+    config::{ModelConfig, Objective},
+    model::MaskPredictor,
+    rng::{Purpose, Stream},
+};
+
+/// Buckets of the masked fraction of a row.
+const BUCKETS: usize = 10;
+/// Address of the draws that are not of one row.
+const SHARED: u64 = 1 << 55;
+
+/// A row of text to be scored by itself: no token sees another row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Its number in the text, which addresses its noise; below 2³⁹.
+    pub number: u64,
+    /// Its tokens.
+    pub length: usize,
+}
+
+/// How to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvidenceSettings {
+    /// Masked versions of each row, at most 2¹⁶; a causal model has one, without masks.
+    pub draws: usize,
+    /// Seed of the masks.
+    pub seed: u64,
+    /// Tokens of a forward pass, at most, unless one row has more. No result depends on it.
+    pub tokens_per_forward: usize,
+}
+
+impl Default for EvidenceSettings {
+    fn default() -> Self {
+        Self { draws: 4, seed: 0, tokens_per_forward: TOKENS }
+    }
+}
+
+/// A measurement of text under way.
+///
+/// For diffusion each row is scored under `draws` masked versions. A version masks exactly l
+/// tokens, and counts their cross-entropy L/l times: the form of Eq. 6, whose mean over l from 1
+/// to L is a bound of −log p of the row. The l of all versions share out 1..=L evenly.
+///
+/// A causal model predicts every token of a row but the first, from those before it in the row.
+#[derive(Debug)]
+pub struct Evidence {
+    windows: Vec<Window>,
+    settings: EvidenceSettings,
+    /// The mask token of a diffusion model.
+    mask: Option<u32>,
+    /// Where in 1..=L the number of masks of each version lies, from 0 to below 1.
+    levels: Vec<f64>,
+    /// Versions that are scored.
+    done: usize,
+    /// Nats of each row, as far as its versions are scored.
+    nats: Vec<f64>,
+    buckets: [(f64, u64); BUCKETS],
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Bound {
+    /// Nats per token: an upper bound (Eq. 4) for diffusion, exact for a causal model.
+    pub nll: f64,
+    /// Standard error of `nll` over rows; `None` for a single row.
+    pub standard_error: Option<f64>,
+    /// Rows.
+    pub rows: usize,
+    /// Tokens that were predicted, each counted once.
+    pub tokens: usize,
+    /// Cross-entropy of the masked tokens by the fraction of the row that is masked; empty for a
+    /// causal model.
+    pub buckets: Vec<Bucket>,
+}
+
+impl Bound {
+    /// e to the nats per token.
+    pub fn perplexity(&self) -> f64 {
+        self.nll.exp()
+    }
+
+    /// Bits per byte of a text with `bytes_per_token` bytes per token.
+    pub fn bits_per_byte(&self, bytes_per_token: f64) -> f64 {
+        self.nll / std::f64::consts::LN_2 / bytes_per_token
+    }
+}
+
+/// Rows with a similar masked fraction.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Bucket {
+    /// Masked fractions above this and up to that of the next bucket, the last up to 1.
+    pub from: f64,
+    /// Mean nats of a masked token; `None` when there was no row.
+    pub nll: Option<f64>,
+    /// Masked tokens.
+    pub tokens: u64,
+}
+
+impl Evidence {
+    /// Plans to score `windows` with a model of `config`, whose mask token is `mask`.
+    ///
+    /// # Errors
+    /// If there is no window, one does not fit the model or has nothing to predict, `draws` is 0,
+    /// or a diffusion model has no mask token.
+    pub fn new(
+        config: &ModelConfig,
+        mask: Option<u32>,
+        windows: Vec<Window>,
+        settings: EvidenceSettings,
+    ) -> Result<Self> {
+        let (mask, least) = match config.objective {
+            Objective::Diffusion => (Some(mask.ok_or(LikelihoodError::NoMask)?), 1),
+            Objective::Autoregressive => (None, 2),
+        };
+        let limit = config.max_sequence_length;
+        if let Some(wrong) = windows.iter().find(|w| !(least..=limit).contains(&w.length)) {
+            return Err(LikelihoodError::RowLength { found: wrong.length, least, limit }.into());
+        }
+        if windows.is_empty() {
+            return Err(LikelihoodError::EmptyText.into());
+        }
+        if settings.draws == 0 {
+            return Err(LikelihoodError::Zero("draws").into());
+        }
+        let draws = if mask.is_some() { settings.draws } else { 1 };
+        let settings = EvidenceSettings { draws, ..settings };
+        Ok(Self {
+            levels: levels(windows.len() * draws, settings.seed),
+            nats: vec![0.0; windows.len()],
+            windows,
+            settings,
+            mask,
+            done: 0,
+            buckets: [(0.0, 0); BUCKETS],
+        })
+    }
+
+    /// Versions of rows to score, in all.
+    pub fn versions(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Versions that are scored.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Scores some versions in one forward pass; `false` when none are left. `read` appends the
+    /// tokens of a window, given its number and length.
+    ///
+    /// # Errors
+    /// If `read` fails, gives another number of tokens, or gives tokens that are not the model's.
+    pub fn advance(
+        &mut self,
+        predictor: &mut MaskPredictor,
+        read: &mut dyn FnMut(Window, &mut Vec<u32>) -> Result<()>,
+    ) -> Result<bool> {
+        let mut rows = Rows::new(0.0);
+        for version in self.done..self.versions() {
+            let window = self.windows[version / self.settings.draws];
+            if rows.is_full(window.length, self.settings.tokens_per_forward) {
+                break;
+            }
+            let mut tokens = Vec::with_capacity(window.length);
+            read(window, &mut tokens)?;
+            let (found, limit) = (tokens.len(), window.length);
+            if found != limit {
+                return Err(LikelihoodError::RowLength { found, least: limit, limit }.into());
+            }
+            rows.push(&match self.mask {
+                Some(mask) => self.masked_row(version, tokens, mask),
+                None => causal_row(tokens),
+            });
+        }
+        for (i, loss) in rows.losses_or_nan(predictor)?.into_iter().enumerate() {
+            self.add(self.done + i, loss);
+        }
+        self.done += rows.len();
+        Ok(self.done < self.versions())
+    }
+
+    /// The result so far; of all rows when [`advance`](Self::advance) has come to the end.
+    pub fn bound(&self) -> Bound {
+        let rows = self.done / self.settings.draws;
+        let predicted = |window: &Window| match self.mask {
+            Some(_) => window.length,
+            None => window.length - 1,
+        };
+        let tokens: usize = self.windows[..rows].iter().map(predicted).sum();
+        let nll = self.nats[..rows].iter().sum::<f64>() / tokens as f64;
+        // Of a ratio of sums, because rows differ in length.
+        let deviation = |(window, nats): (&Window, &f64)| nats - nll * predicted(window) as f64;
+        let squares: f64 =
+            self.windows[..rows].iter().zip(&self.nats).map(|row| deviation(row).powi(2)).sum();
+        let n = rows as f64;
+        let bucket = |(i, &(sum, tokens)): (usize, &(f64, u64))| Bucket {
+            from: i as f64 / BUCKETS as f64,
+            nll: (tokens > 0).then(|| sum / tokens as f64),
+            tokens,
+        };
+        Bound {
+            nll,
+            standard_error: (rows > 1).then(|| (squares * n / (n - 1.0)).sqrt() / tokens as f64),
+            rows,
+            tokens,
+            buckets: match self.mask {
+                Some(_) => self.buckets.iter().enumerate().map(bucket).collect(),
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// How many tokens `version` masks.
+    fn masks(&self, version: usize) -> usize {
+        let length = self.windows[version / self.settings.draws].length;
+        (1 + (self.levels[version] * length as f64) as usize).min(length)
+    }
+
+    fn masked_row(&self, version: usize, mut tokens: Vec<u32>, mask: u32) -> Row {
+        let draws = self.settings.draws;
+        let (window, draw) = (self.windows[version / draws], version % draws);
+        let address = (window.number << 16) | draw as u64;
+        let mut stream = Stream::new(self.settings.seed, Purpose::Validation, address);
+        let positions = subset(&mut stream, tokens.len(), self.masks(version));
+        let targets = positions.iter().map(|&i| std::mem::replace(&mut tokens[i], mask)).collect();
+        Row { tokens, unconditional: None, positions, targets }
+    }
+
+    /// Takes in the loss of a version.
+    fn add(&mut self, version: usize, loss: f64) {
+        let row = version / self.settings.draws;
+        if self.mask.is_none() {
+            self.nats[row] = loss;
+            return;
+        }
+        let (length, masks) = (self.windows[row].length, self.masks(version));
+        self.nats[row] += loss * length as f64 / masks as f64 / self.settings.draws as f64;
+        // A fraction on the border belongs to the lower bucket.
+        let bucket = &mut self.buckets[((masks * BUCKETS - 1) / length).min(BUCKETS - 1)];
+        bucket.0 += loss;
+        bucket.1 += masks as u64;
+    }
+}
+
+/// Each token of the row predicted from those before it.
+fn causal_row(tokens: Vec<u32>) -> Row {
+    let targets = tokens[1..].to_vec();
+    Row { positions: (0..targets.len()).collect(), tokens, unconditional: None, targets }
+}
+
+/// Levels of `n` versions that share out [0, 1) evenly, in a mixed order.
+fn levels(n: usize, seed: u64) -> Vec<f64> {
+    let mut stream = Stream::new(seed, Purpose::Validation, SHARED);
+    let offset = stream.uniform();
+    let mut levels: Vec<f64> = (0..n).map(|i| (i as f64 + offset) / n as f64).collect();
+    stream.shuffle(&mut levels);
+    levels
+}
+
+/// Cuts a stream of `tokens` tokens into rows of at most `length`, such that each token but the
+/// first is predicted exactly once. The first is only a place to start from, as an end of text.
+///
+/// For diffusion the rows lie side by side after the first token. For a causal model they overlap
+/// by one token, the one that the next row starts from. Either way a token sees its own row only,
+/// so that longer rows give it more context and a lower loss.
+pub fn windows(tokens: usize, length: usize, objective: Objective) -> Vec<Range<usize>> {
+    let (overlap, least) = match objective {
+        Objective::Diffusion => (0, 1),
+        Objective::Autoregressive => (1, 2),
+    };
+    let first = 1 - overlap;
+    if length < least {
+        return Vec::new();
+    }
+    (first..tokens)
+        .step_by(length - overlap)
+        .map(|start| start..tokens.min(start + length))
+        .filter(|row| row.len() >= least)
+        .collect()
+}
+
+/// The numbers of `rows` of `count` windows, spread evenly over them; all when `rows` is more.
+pub fn spread_evenly(count: u64, rows: u64) -> impl Iterator<Item = u64> {
+    let rows = rows.min(count);
+    (0..rows).map(move |row| (u128::from(row) * u128::from(count) / u128::from(rows)) as u64)
+}
+
+#[cfg(test)]
+mod tests;
