@@ -55,8 +55,8 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let begun = Instant::now();
     let mut finished = Vec::new();
     for (prepared, plan) in prepared.into_iter().zip(plans) {
-        let checker = sandbox.as_mut().map(|s| s as &mut dyn Checker);
-        finished.push(one(args, &mut session, prepared, plan, checker, &stop, term)?);
+        let sandbox = sandbox.as_mut();
+        finished.push(one(args, &mut session, prepared, plan, sandbox, &stop, term)?);
     }
     let seconds = begun.elapsed().as_secs_f64();
     let results = format!("{:#}", report::json(&finished, config(args, &session, seconds)));
@@ -77,7 +77,7 @@ fn one(
     session: &mut Session,
     prepared: Prepared,
     plan: Plan,
-    checker: Option<&mut dyn Checker>,
+    sandbox: Option<&mut Sandbox>,
     stop: &Flag,
     term: &Term,
 ) -> Result<Finished> {
@@ -97,7 +97,7 @@ fn one(
         template: &session.template,
         special: session.special,
         batch_size: args.sampling.batch_size.unwrap_or(BATCH_SIZE).into(),
-        checker,
+        checker: sandbox.map(|sandbox| sandbox as &mut dyn Checker),
     };
     let outcome = evaluator.run(&prepared, &plan, &done, &mut progress);
     progress.finish();
