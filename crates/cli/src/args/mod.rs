@@ -18,7 +18,7 @@ pub use data::{Data, Prepare};
 pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use run::{Preset, Run, SamplerArgs};
-pub use score::Score;
+pub use score::{Estimate, Score};
 pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 

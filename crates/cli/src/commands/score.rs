@@ -163,11 +163,11 @@ impl Job<'_> {
         }
         bar.finish_and_clear();
         let seconds = units::duration(begun.elapsed().as_secs_f64());
+        let Settings { mc_num, batch_size, seed, .. } = self.settings;
         self.term.note(&match is_bound {
             true => format!(
-                "a lower bound of log p, estimated (ELBO) · {samples} samples of each answer · \
-                 seed {} · {seconds}",
-                self.settings.seed
+                "a lower bound of log p, estimated (ELBO) · mc-num {mc_num} · batch-size \
+                 {batch_size} · seed {seed} · {seconds}"
             ),
             false => format!("log p, exact · {seconds}"),
         });

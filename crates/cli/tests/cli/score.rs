@@ -16,7 +16,7 @@ fn objects(stdout: &str) -> Vec<Value> {
 fn answers_are_ranked() {
     let (code, stdout, stderr) = score(&["--greedy", "the cat", " 3 sat", " qqqqq"]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains("lower bound") && stderr.contains("128 samples"), "{stderr}");
+    assert!(stderr.contains("lower bound") && stderr.contains("mc-num 128"), "{stderr}");
     let lines: Vec<&str> = stdout.lines().collect();
     assert_eq!(lines.len(), 3, "{stdout}");
     assert!(lines[0].contains("log-likelihood") && lines[0].contains("greedy"), "{stdout}");
@@ -72,16 +72,40 @@ fn a_file_is_scored_and_its_bad_rows_are_named() {
 
 #[test]
 fn a_chat_prompt_is_wrapped() {
-    let args = ["--json", "--mc-num", "4", "cat", "sat"];
-    let (code, plain, stderr) = score(&args);
+    let score = |flags: &[&str]| {
+        let (code, stdout, stderr) =
+            score(&[flags, &["--json", "--mc-num", "4", "cat", "sat"]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        objects(&stdout)[0]["answers"][0].clone()
+    };
+    let (plain, chat) = (score(&[]), score(&["--chat"]));
+    assert_ne!(plain["log_likelihood"], chat["log_likelihood"]);
+    assert_eq!((&plain["tokens"], &chat["tokens"]), (&3.into(), &3.into()));
+}
+
+#[test]
+fn an_autoregressive_model_is_scored_exactly() {
+    let dir = trained();
+    let train = ["train", "recipe.toml", "--out", "causal", "-q", "train.objective=autoregressive"];
+    let (code, _, stderr) = run(dir, &train);
     assert_eq!(code, 0, "{stderr}");
-    // The template does not fit the rows of 32 characters of this model.
-    let (code, stdout, stderr) = score(&[&["--chat"], &args[..]].concat());
-    if code == 0 {
-        assert_ne!(stdout, plain);
-    } else {
-        assert!(stderr.contains("the model takes 32"), "{stderr}");
-    }
+    let score = |args: &[&str]| {
+        run(dir, &[&["score", "--model", "causal/checkpoints/step-4"], args].concat())
+    };
+    let (code, stdout, stderr) = score(&["", "the cat"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("log p, exact") && !stdout.contains("±"), "{stdout}{stderr}");
+    let (_, json, _) = score(&["--json", "", "the cat"]);
+    let row = &objects(&json)[0];
+    assert_eq!((&row["is_bound"], &row["settings"]), (&false.into(), &Value::Null));
+    let answer = &row["answers"][0];
+    assert_eq!((&answer["standard_error"], &answer["samples"]), (&0.0.into(), &1.into()));
+
+    let (_, stdout, _) = score(&["--perplexity", "text.txt"]);
+    assert!(stdout.contains("nats/token") && !stdout.contains("bound"), "{stdout}");
+    let (code, _, stderr) = score(&["--cfg-scale", "1", "the", " cat"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("hint: use --cfg-scale 0"), "{stderr}");
 }
 
 #[test]
@@ -93,7 +117,8 @@ fn text_has_a_perplexity() {
     {
         assert!(stdout.contains(part), "{part} is missing in\n{stdout}");
     }
-    assert!(stderr.contains("upper bounds"), "{stderr}");
+    assert_eq!(stdout.matches("(upper bound)").count(), 3, "{stdout}");
+    assert!(stderr.contains("seed 0"), "{stderr}");
     let (_, json, _) =
         score(&["--json", "--rows", "5", "--length", "16", "--perplexity", "text.txt"]);
     let found = &objects(&json)[0];
@@ -104,7 +129,7 @@ fn text_has_a_perplexity() {
     std::fs::write(trained().join("broken.txt"), b"cat<|endoftext|>\xff").unwrap();
     let (code, stdout, stderr) = score(&["--perplexity", "broken.txt"]);
     assert_eq!(code, 1);
-    assert!(stdout.contains("1 documents") && stderr.contains("not UTF-8"), "{stderr}");
+    assert!(stdout.contains("in 1 documents") && stderr.contains("not UTF-8"), "{stderr}");
 }
 
 #[test]

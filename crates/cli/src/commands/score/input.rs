@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::error::Failure;
 
@@ -63,7 +64,12 @@ struct Line {
 }
 
 fn parse(line: &str) -> Result<(String, Vec<String>), String> {
-    let Line { prompt, answer, answers } = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    let row: Value = serde_json::from_str(line).map_err(|e| format!("not JSON ({e})"))?;
+    if !row.is_object() {
+        return Err("not a JSON object".into());
+    }
+    let row = serde_json::from_value(row).map_err(|e| e.to_string())?;
+    let Line { prompt, answer, answers } = row;
     match (answer, answers) {
         (Some(answer), None) => Ok((prompt, vec![answer])),
         (None, Some(answers)) if !answers.is_empty() => Ok((prompt, answers)),
@@ -88,8 +94,8 @@ mod tests {
     #[test]
     fn other_lines_are_explained() {
         for (line, reason) in [
-            ("{", "EOF"),
-            ("[]", "prompt"),
+            ("{", "not JSON (EOF"),
+            ("[\"a\", \"b\", null]", "not a JSON object"),
             (r#"{"answer": "b"}"#, "missing field `prompt`"),
             (r#"{"prompt": "a"}"#, "neither"),
             (r#"{"prompt": "a", "answers": []}"#, "is empty"),

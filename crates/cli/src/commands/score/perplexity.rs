@@ -65,7 +65,7 @@ pub fn run(args: &Score, term: &Term) -> Result<()> {
     })?;
     let seconds = units::duration(begun.elapsed().as_secs_f64());
     term.note(&match is_bound {
-        true => format!("upper bounds, estimated · seed {} · {seconds}", settings.seed),
+        true => format!("estimated · seed {} · {seconds}", settings.seed),
         false => format!("exact · {seconds}"),
     });
     if !text.rejected.is_empty() {
@@ -111,27 +111,24 @@ impl Report<'_> {
             true => format!(", {} masked versions each", settings.draws),
             false => String::new(),
         };
+        let kind = if *is_bound { " (upper bound)" } else { "" };
+        let scored = format!(
+            "{} tokens in {} rows of up to {length}{draws}",
+            units::thousands(bound.tokens as u64),
+            units::thousands(bound.rows as u64),
+        );
+        let text = format!(
+            "{} in {} documents, {:.2} bytes/token",
+            units::bytes(text.bytes),
+            units::thousands(text.documents as u64),
+            text.bytes_per_token()
+        );
         units::table(&[
-            ("nats/token", format!("{:.4}{error}", bound.nll)),
-            ("perplexity", format!("{:.2}", bound.perplexity())),
-            ("bits/byte", format!("{:.4}", self.bits_per_byte())),
-            (
-                "scored",
-                format!(
-                    "{} tokens in {} rows of up to {length}{draws}",
-                    units::thousands(bound.tokens as u64),
-                    units::thousands(bound.rows as u64),
-                ),
-            ),
-            (
-                "text",
-                format!(
-                    "{} documents, {}, {:.2} bytes/token",
-                    units::thousands(text.documents as u64),
-                    units::bytes(text.bytes),
-                    text.bytes_per_token()
-                ),
-            ),
+            ("nats/token", format!("{:.4}{error}{kind}", bound.nll)),
+            ("perplexity", format!("{:.2}{kind}", bound.perplexity())),
+            ("bits/byte", format!("{:.4}{kind}", self.bits_per_byte())),
+            ("scored", scored),
+            ("text", text),
         ])
     }
 
