@@ -190,7 +190,7 @@ fn reason(error: &minijinja::Error) -> String {
 }
 
 /// The methods of Python's strings and dictionaries that chat templates use.
-fn python(
+pub(crate) fn python(
     state: &mut State<'_, '_>,
     value: &Value,
     name: &str,

@@ -11,6 +11,7 @@ use crate::{
     diffusion::{
         SamplerError, infill::InfillError, likelihood::LikelihoodError, trace::TraceError,
     },
+    eval::EvalError,
     model::ModelError,
     tokenizer::TokenizerError,
     train::TrainError,
@@ -57,6 +58,9 @@ pub enum Error {
     /// Training cannot start or go on.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A task cannot be evaluated.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// An operation of the numeric core refused its arguments.
     #[error(transparent)]
     Kernel(#[from] llada_kernels::KernelError),
@@ -87,6 +91,7 @@ impl Error {
             Self::Trace(e) => e.hint(),
             Self::Data(e) => e.hint(),
             Self::Train(e) => e.hint(),
+            Self::Eval(e) => e.hint(),
             Self::Kernel(_) => None,
             // A folder without it was never prepared, or is not the one that was.
             Self::Io { path, source, .. }

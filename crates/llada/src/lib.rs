@@ -57,6 +57,7 @@ pub mod config;
 pub mod data;
 pub mod diffusion;
 mod error;
+pub mod eval;
 pub mod model;
 pub mod rng;
 pub mod tokenizer;

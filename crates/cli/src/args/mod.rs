@@ -2,6 +2,7 @@
 
 mod chat;
 mod data;
+mod eval;
 mod infill;
 mod inspect;
 mod merge;
@@ -18,6 +19,7 @@ use crate::term::Level;
 
 pub use chat::Chat;
 pub use data::{Data, Prepare};
+pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
 pub use infill::Infill;
 pub use inspect::{Completions, Doctor, Export, Replay, Show};
 pub use merge::Merge;
@@ -73,6 +75,9 @@ pub enum Command {
     Sft(Train),
     /// Merge low-rank adapters into the model that they adapt
     Merge(Merge),
+    /// Evaluate a model on tasks, list them, check their data
+    #[command(subcommand)]
+    Eval(Eval),
     /// Prepare text for training
     #[command(subcommand)]
     Data(Data),

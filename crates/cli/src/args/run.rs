@@ -88,7 +88,7 @@ pub enum Preset {
 }
 
 /// Reads a name of the library's, with its remedy in the message.
-pub(super) fn parse<T>(text: &str) -> Result<T, String>
+pub fn parse<T>(text: &str) -> Result<T, String>
 where
     T: std::str::FromStr<Err = llada::diffusion::SamplerError>,
 {

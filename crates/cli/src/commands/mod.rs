@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 mod data;
 mod doctor;
+mod eval;
 mod infill;
 mod merge;
 mod replay;
@@ -29,6 +30,7 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
         Command::Train(args) => train::run(args, train::Stage::Pretraining, term),
         Command::Sft(args) => train::run(args, train::Stage::FineTuning, term),
         Command::Merge(args) => merge::run(args, term),
+        Command::Eval(args) => eval::run(args, term),
         Command::Data(args) => data::run(args, term),
         Command::Tokenizer(args) => tokenizer::run(args, term),
         Command::Replay(args) => replay::run(args, term),

@@ -15,6 +15,7 @@ fn every_verb_explains_itself() {
         "sft",
         "score",
         "merge",
+        "eval",
         "data",
         "tokenizer",
         "replay",

@@ -1,0 +1,186 @@
+//! The flags of `llada eval`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use llada::{
+    diffusion::{Blocks, Remasking},
+    eval::settings::{Sampling, Scoring},
+};
+
+use super::{ModelArg, Threads, run::parse};
+
+/// `llada eval`.
+#[derive(Debug, Subcommand)]
+pub enum Eval {
+    /// Evaluate a model on tasks: a table on stdout
+    Run(Box<EvalRun>),
+    /// List the tasks that ship, or print the file of one
+    Ls(EvalLs),
+    /// Check task files and their data, and show the first prompt
+    Validate(EvalValidate),
+}
+
+/// `llada eval ls`.
+#[derive(Debug, Args)]
+pub struct EvalLs {
+    /// The task whose file to print
+    pub task: Option<String>,
+}
+
+/// `llada eval validate`.
+#[derive(Debug, Args)]
+pub struct EvalValidate {
+    /// Names of shipped tasks, or task files
+    #[arg(required = true, value_name = "TASK")]
+    pub tasks: Vec<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// Where the data of tasks is.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Folder of the data, or TASK=PATH for one task; can be given several times [default: .]
+    #[arg(short, long, value_name = "DIR|TASK=PATH")]
+    pub data: Vec<String>,
+    /// Examples in each prompt [default: the task's]
+    #[arg(long, value_name = "N")]
+    pub fewshot: Option<usize>,
+    /// Only the first rows of each task, or of each of its groups
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
+/// `llada eval run`.
+#[derive(Debug, Args)]
+pub struct EvalRun {
+    /// Names of shipped tasks, or task files
+    #[arg(required = true, value_name = "TASK")]
+    pub tasks: Vec<String>,
+    #[command(flatten)]
+    pub model: ModelArg,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Folder for the results and every row; a run that was broken off goes on from there
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Write the results as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Wrap prompts in the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// Cut prompts that are too long from the left, instead of leaving out their rows
+    #[arg(long)]
+    pub truncate: bool,
+    /// Seed of all random draws
+    #[arg(long, value_name = "N", default_value_t = 1234, allow_negative_numbers = true)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub threads: Threads,
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+}
+
+/// How answers are scored.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Scoring [default: the task's]")]
+pub struct ScoringArgs {
+    /// By what the best of several answers is found
+    #[arg(long, value_enum)]
+    pub scoring: Option<ScoringName>,
+    /// Monte Carlo samples of a likelihood
+    #[arg(long, value_name = "N")]
+    pub mc_num: Option<usize>,
+    /// Samples that cover the noise levels evenly together
+    #[arg(long, value_name = "N")]
+    pub mc_batch_size: Option<usize>,
+    /// Weight of classifier-free guidance; above 0 it doubles the work
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub cfg_scale: Option<f32>,
+}
+
+/// The names of [`Scoring`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScoringName {
+    /// The estimate of log p(answer | prompt).
+    Likelihood,
+    /// The confidence with which the answer is unmasked.
+    Confidence,
+}
+
+impl From<ScoringName> for Scoring {
+    fn from(name: ScoringName) -> Self {
+        match name {
+            ScoringName::Likelihood => Self::Likelihood,
+            ScoringName::Confidence => Self::Confidence,
+        }
+    }
+}
+
+/// How responses are generated.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Sampling [default: the task's]")]
+pub struct SamplingArgs {
+    /// Length of the response
+    #[arg(short = 'n', long, value_name = "TOKENS")]
+    pub gen_length: Option<usize>,
+    /// Sampling steps; with --gen-length alone, one for each token
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Where tokens may be committed: pure, semi-autoregressive, block-diffusion, autoregressive
+    #[arg(long, value_name = "LAYOUT", value_parser = parse::<Blocks>)]
+    pub blocks: Option<Blocks>,
+    /// Length of a block; alone, it asks for semi-autoregressive blocks
+    #[arg(long, value_name = "TOKENS")]
+    pub block_length: Option<usize>,
+    /// Who is kept in each step: low-confidence, random
+    #[arg(long, value_name = "STRATEGY", value_parser = parse::<Remasking>)]
+    pub remasking: Option<Remasking>,
+    /// Factor on the Gumbel noise
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
+    /// Never choose the end-of-text token
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub logits_eos_inf: Option<bool>,
+    /// Choose the end-of-text and end-of-turn tokens last
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub confidence_eos_eot_inf: Option<bool>,
+    /// Rows that are generated together; changes no result [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: Option<u16>,
+}
+
+impl SamplingArgs {
+    /// The settings of the library, without guidance, which scoring has too.
+    pub fn settings(&self) -> Sampling {
+        Sampling {
+            gen_length: self.gen_length,
+            steps: self.steps,
+            block_length: self.block_length,
+            blocks: self.blocks,
+            remasking: self.remasking,
+            temperature: self.temperature,
+            cfg_scale: None,
+            logits_eos_inf: self.logits_eos_inf,
+            confidence_eos_eot_inf: self.confidence_eos_eot_inf,
+        }
+    }
+}
+
+/// Running programs that a model wrote.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Code")]
+pub struct CodeArgs {
+    /// Run programs that the model writes, in a sandbox with limits of time and memory
+    #[arg(long)]
+    pub allow_code: bool,
+    /// Run them also where they cannot be kept from the network
+    #[arg(long, requires = "allow_code")]
+    pub allow_network: bool,
+}

@@ -1,0 +1,190 @@
+//! `llada eval`: tasks, their data, runs that are broken off.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::{MODEL, run, trained};
+
+/// A folder with two tasks of our own and their rows.
+fn tasks() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let row =
+        |i: usize| format!("{{\"q\":\"the cat {i}\",\"a\":[\"sat\",\"a mat\"],\"n\":{}}}\n", i % 2);
+    fs::write(dir.join("rows.jsonl"), (0..6).map(row).collect::<String>()).unwrap();
+    fs::write(dir.join("cats.toml"), CATS).unwrap();
+    fs::write(dir.join("code.toml"), CODE).unwrap();
+    folder
+}
+
+const CATS: &str = r#"
+name = "cats"
+version = 3
+about = "cats"
+kind = "choice"
+prompt = "{{ q }}"
+[data]
+files = ["rows.jsonl"]
+[choice]
+choices = "a"
+answer = "n"
+metrics = ["acc", "acc_norm"]
+[likelihood]
+mc_num = 8
+"#;
+
+const CODE: &str = r#"
+name = "code"
+version = 1
+about = "code"
+kind = "generate"
+prompt = "{{ q }}"
+[data]
+files = ["rows.jsonl"]
+[generate.sampling]
+gen_length = 4
+[code]
+program = "x = {{ n }}  # {{ response | replace('\n', ' ') }}\nassert x == 1"
+timeout = 20.0
+memory_mb = 512
+"#;
+
+fn eval(dir: &Path, line: &str) -> (i32, String, String) {
+    let model = trained().join(MODEL);
+    let mut args: Vec<&str> = line.split(' ').collect();
+    if args[1] == "run" {
+        args.extend(["--model", model.to_str().unwrap()]);
+    }
+    run(dir, &args)
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn tasks_are_listed_and_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = eval(dir.path(), "eval ls");
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for name in [
+        "mmlu",
+        "arc_challenge",
+        "piqa",
+        "lambada",
+        "gsm8k",
+        "bbh",
+        "mbpp",
+        "humaneval",
+        "sudoku",
+        "countdown",
+        "wikitext",
+    ] {
+        assert!(stdout.lines().any(|line| line.starts_with(name)), "{name}: {stdout}");
+    }
+    let (code, stdout, _) = eval(dir.path(), "eval ls gsm8k");
+    assert_eq!(code, 0);
+    assert!(stdout.contains("name = \"gsm8k\"") && stdout.contains("[[extract]]"), "{stdout}");
+    let (code, stdout, stderr) = eval(dir.path(), "eval ls gsm9k");
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("no task `gsm9k`") && stderr.contains("hint: "), "{stderr}");
+}
+
+#[test]
+fn validation_shows_the_first_prompt_and_names_bad_rows() {
+    let folder = tasks();
+    let dir = folder.path();
+    let (code, stdout, stderr) = eval(dir, "eval validate cats.toml code.toml");
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains("--- prompt ---\nthe cat 0\n--- expected ---\n* sat\n"), "{stdout}");
+
+    let mut rows = fs::read_to_string(dir.join("rows.jsonl")).unwrap();
+    rows.push_str("{\"q\":\"x\"}\n[\n");
+    fs::write(dir.join("rows.jsonl"), rows).unwrap();
+    let (code, stdout, stderr) = eval(dir, "eval validate cats.toml");
+    assert_eq!(code, 1);
+    assert!(stdout.contains("bad rows") && stderr.contains("2 rows cannot be used"), "{stderr}");
+    assert!(
+        stderr.contains("rows.jsonl:7: ") && stderr.contains("rows.jsonl:8: not JSON"),
+        "{stderr}"
+    );
+
+    let (code, _, stderr) = eval(dir, "eval validate mmlu");
+    assert_eq!(code, 1);
+    assert!(stderr.contains("the data of task `mmlu` was not found"), "{stderr}");
+    assert!(stderr.contains("hint: point `--data DIR`"), "{stderr}");
+}
+
+#[test]
+fn a_run_that_was_broken_off_goes_on_to_the_same_results() {
+    let folder = tasks();
+    let dir = folder.path();
+    let line = "eval run cats.toml --data . --out out --json";
+    let (code, first, stderr) = eval(dir, line);
+    assert_eq!(code, 0, "{stderr}");
+    let results = |json: &str| serde_json::from_str::<Value>(json).unwrap()["results"].clone();
+    let cats = &results(&first)["cats"];
+    assert!(cats["acc,none"].is_f64() && cats["acc_norm_stderr,none"].is_f64(), "{cats}");
+    let file = dir.join("out/samples_cats.jsonl");
+    let rows = lines(&file);
+    assert_eq!(rows.len(), 6);
+    let written = fs::read_to_string(dir.join("out/results.json")).unwrap();
+    assert_eq!(results(&written), results(&first));
+
+    // The end of a run that was killed within its third row.
+    fs::write(&file, format!("{}\n{}\n{}", rows[0], rows[1], &rows[2][..30])).unwrap();
+    let (code, again, stderr) = eval(dir, line);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("1 lines of `out/samples_cats.jsonl` are no rows"), "{stderr}");
+    assert_eq!(results(&again), results(&first));
+    assert_eq!(lines(&file)[3..], rows[2..]);
+
+    let (code, _, _) = eval(dir, &format!("{line} --seed 5"));
+    assert_eq!(code, 0);
+    assert_eq!(lines(&file).len(), 13, "another seed does not reuse rows");
+    let (code, table, _) = eval(dir, "eval run cats.toml --limit 2 --scoring confidence");
+    assert_eq!(code, 0);
+    assert!(table.starts_with("task") && table.contains("\ncats  3 "), "{table}");
+}
+
+#[test]
+fn code_is_run_only_where_it_is_allowed() {
+    let folder = tasks();
+    let dir = folder.path();
+    let (code, stdout, stderr) = eval(dir, "eval run code.toml");
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.contains("was not allowed") && stderr.contains("--allow-code"), "{stderr}");
+    let (code, stdout, stderr) = eval(dir, "eval run code.toml --allow-code --json --batch-size 2");
+    if code == 1 && (stderr.contains("python3") || stderr.contains("unshare")) {
+        eprintln!("SKIPPED: {stderr}");
+        return;
+    }
+    assert_eq!(code, 0, "{stderr}");
+    let json: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(json["results"]["code"]["pass@1,none"], 0.5, "{stdout}");
+}
+
+#[test]
+fn flags_that_no_task_would_notice_are_refused() {
+    let folder = tasks();
+    let dir = folder.path();
+    for flags in [
+        "--gen-length 8",
+        "--batch-size 2",
+        "--allow-code",
+        "--allow-network",
+        "--data mmlu=nowhere",
+        "--limit 0",
+        "cats.toml",
+    ] {
+        let (code, stdout, stderr) = eval(dir, &format!("eval run cats.toml {flags}"));
+        assert_eq!((code, stdout.as_str()), (2, ""), "{flags}: {stderr}");
+        assert_eq!(stderr.matches("  hint: ").count(), 1, "{flags}: {stderr}");
+    }
+    for flags in ["--mc-num 0", "--mc-num 4 --mc-batch-size 3", "--cfg-scale -1"] {
+        let (code, stdout, stderr) = eval(dir, &format!("eval run cats.toml {flags}"));
+        assert_eq!((code, stdout.as_str()), (1, ""), "{flags}: {stderr}");
+        assert_eq!(stderr.matches("  hint: ").count(), 1, "{flags}: {stderr}");
+    }
+}

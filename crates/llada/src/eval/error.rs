@@ -1,0 +1,102 @@
+//! What can go wrong with a task file or its data, before anything is evaluated.
+
+use std::path::PathBuf;
+
+/// A task that cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// Neither a shipped task nor a file.
+    #[error("there is no task `{name}`")]
+    NoTask {
+        /// What was asked for.
+        name: String,
+        /// The shipped tasks.
+        known: String,
+    },
+    /// A task file that is not valid.
+    #[error("the task `{task}` is not valid: {what}")]
+    Task {
+        /// The file, or the name of a shipped task.
+        task: String,
+        /// What is wrong, with the line where it is known.
+        what: String,
+    },
+    /// No file of the data was found.
+    #[error("the data of task `{task}` was not found in `{root}`: looked for {patterns}")]
+    NoData {
+        /// The task.
+        task: String,
+        /// Where it was looked for.
+        root: PathBuf,
+        /// The names that would have done.
+        patterns: String,
+        /// Where the data can be had.
+        source_of_data: String,
+    },
+    /// A file that cannot be read as its format.
+    #[error("`{path}` cannot be read as {format}: {what}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it was taken for.
+        format: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// Every row is bad.
+    #[error("the task `{task}` has no row that can be used; the first says: {first}")]
+    NoRows {
+        /// The task.
+        task: String,
+        /// Why the first row cannot be used.
+        first: String,
+    },
+    /// Fewer examples than are to be shown.
+    #[error("the task `{task}` has {found} examples for its prompt, {wanted} are asked for")]
+    Shots {
+        /// The task, and the group.
+        task: String,
+        /// How many there are.
+        found: usize,
+        /// How many are asked for.
+        wanted: usize,
+    },
+    /// A setting that this model or task does not have.
+    #[error("the task `{task}` cannot be evaluated so: {what}")]
+    Setting {
+        /// The task.
+        task: String,
+        /// What does not fit.
+        what: String,
+        /// What would.
+        remedy: String,
+    },
+    /// A program that could not be run at all.
+    #[error("cannot check a program: {0}")]
+    Checker(String),
+}
+
+impl EvalError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoTask { known, .. } => {
+                format!("give the path of a task file, or one of: {known}")
+            }
+            Self::Task { .. } => {
+                "mend the task file; `llada eval ls TASK` prints a shipped one as an example".into()
+            }
+            Self::NoData { source_of_data, task, .. } => {
+                format!("point `--data DIR` or `--data {task}=PATH` at it; {source_of_data}")
+            }
+            Self::Format { .. } => "check that the file is what the task expects".into(),
+            Self::NoRows { .. } => {
+                "check that the data is of this task: `llada eval validate` names every row".into()
+            }
+            Self::Shots { found, .. } => format!("use --fewshot {found} or less"),
+            Self::Setting { remedy, .. } => remedy.clone(),
+            Self::Checker(_) => "check that `python3` can be started".into(),
+        })
+    }
+}

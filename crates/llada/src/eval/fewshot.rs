@@ -1,0 +1,137 @@
+//! The examples in front of a prompt.
+
+use std::{collections::BTreeMap, path::Path};
+
+use minijinja::Value;
+
+use super::{
+    EvalError,
+    dataset::{self, DataFile},
+    prompt::{Renderer, fields, with_source},
+    task::{Data, Fewshot},
+    template::{evaluate, render},
+};
+use crate::{Result, checkpoint::files::read_text};
+
+/// Largest file of ready examples.
+const MAX_TEXT: u64 = 1 << 24;
+
+/// What stands before every prompt of a group, rendered once.
+pub(super) struct Prefixes<'a> {
+    pub(super) renderer: Renderer<'a>,
+    pub(super) base: &'a Path,
+    pub(super) shots: usize,
+    pub(super) known: BTreeMap<Option<String>, String>,
+}
+
+impl Prefixes<'_> {
+    /// What stands before the prompts of `group`.
+    pub(super) fn of(&mut self, group: Option<&str>) -> Result<&str> {
+        let key = group.map(str::to_owned);
+        if !self.known.contains_key(&key) {
+            let prefix = self.render(group)?;
+            self.known.insert(key.clone(), prefix);
+        }
+        Ok(self.known.get(&key).map_or("", String::as_str))
+    }
+
+    fn render(&self, group: Option<&str>) -> Result<String> {
+        let task = self.renderer.task;
+        let invalid = |what| EvalError::Task { task: task.name.clone(), what };
+        let fields = Value::from_pairs([("group", group.unwrap_or_default())]);
+        let environment = self.renderer.environment;
+        let mut prefix = render(environment, &task.description, &fields).map_err(invalid)?;
+        let Some(fewshot) = &task.fewshot else {
+            return match self.shots {
+                0 => Ok(prefix),
+                wanted => Err(self.too_few(group, 0, wanted).into()),
+            };
+        };
+        // A text of examples begins with the description, which is wanted without examples too.
+        if self.shots == 0 && fewshot.text.is_empty() {
+            return Ok(prefix);
+        }
+        let shots = match fewshot.text.is_empty() {
+            true => self.from_rows(fewshot, group)?,
+            false => {
+                let (description, shots) = self.from_text(fewshot, group)?;
+                prefix.push_str(&description);
+                shots
+            }
+        };
+        if shots.len() < self.shots {
+            return Err(self.too_few(group, shots.len(), self.shots).into());
+        }
+        for shot in &shots[..self.shots] {
+            prefix.push_str(shot);
+            prefix.push_str(&fewshot.separator);
+        }
+        Ok(prefix)
+    }
+
+    fn too_few(&self, group: Option<&str>, found: usize, wanted: usize) -> EvalError {
+        let task = match group {
+            Some(group) => format!("{}, {group}", self.renderer.task.name),
+            None => self.renderer.task.name.clone(),
+        };
+        EvalError::Shots { task, found, wanted }
+    }
+
+    /// The first rows that can be examples, rendered.
+    fn from_rows(&self, fewshot: &Fewshot, group: Option<&str>) -> Result<Vec<String>> {
+        let Renderer { task, environment } = self.renderer;
+        let path = dataset::find_one(self.base, &task.name, &fewshot.files, group)
+            .map_err(|error| with_source(error, &task.source))?;
+        let data = Data { begin: None, ..task.data.clone() };
+        let file = DataFile { path, group: group.map(str::to_owned) };
+        let mut shots = Vec::new();
+        for (index, row) in dataset::read(&file, &data)?.into_iter().enumerate() {
+            if shots.len() == self.shots {
+                break;
+            }
+            let shot = row.map_err(|bad| (bad.place, bad.reason)).and_then(|row| {
+                let fields = fields(&row, index);
+                let wanted = match &fewshot.condition {
+                    Some(condition) => {
+                        evaluate(environment, condition, &fields).map(|v| v.is_true())
+                    }
+                    None => Ok(true),
+                };
+                let shot = wanted.and_then(|wanted| {
+                    wanted.then(|| self.renderer.shot(fewshot, &fields)).transpose()
+                });
+                shot.map_err(|reason| (row.place, reason))
+            });
+            // An example that is wrong would be part of every prompt.
+            let shot = shot.map_err(|(place, reason)| EvalError::Task {
+                task: task.name.clone(),
+                what: format!("its example at {place} cannot be used: {reason}"),
+            })?;
+            shots.extend(shot);
+        }
+        Ok(shots)
+    }
+
+    /// The description and the examples of a text.
+    fn from_text(&self, fewshot: &Fewshot, group: Option<&str>) -> Result<(String, Vec<String>)> {
+        let task = self.renderer.task;
+        let path = dataset::find_one(self.base, &task.name, &fewshot.text, group)
+            .map_err(|error| with_source(error, &task.source))?;
+        let text = read_text(&path, MAX_TEXT)?;
+        let text = match &fewshot.after {
+            Some(after) => text.split_once(after.as_str()).map_or(text.as_str(), |(_, rest)| rest),
+            None => &text,
+        };
+        let begin = fewshot.begin.as_deref().unwrap_or_default();
+        let marker = format!("{}{begin}", fewshot.separator);
+        let mut parts = text.split(marker.as_str());
+        let first = parts.next().unwrap_or_default().trim_end_matches('\n');
+        let mut shots: Vec<String> =
+            parts.map(|part| format!("{begin}{}", part.trim_end_matches('\n'))).collect();
+        if first.starts_with(begin) {
+            shots.insert(0, first.to_owned());
+            return Ok((String::new(), shots));
+        }
+        Ok((format!("{first}{}", fewshot.separator), shots))
+    }
+}

@@ -1,0 +1,42 @@
+//! Evaluation: tasks that are data, answers that are scored or generated, results with their
+//! errors.
+//!
+//! | what | here |
+//! |---|---|
+//! | a task file, and those that ship | [`Task`], [`shipped`] |
+//! | rows, prompts, what is right | [`prepare`] gives [`Prepared`] |
+//! | settings of a run | [`Overrides`] over the task's give a [`Plan`] |
+//! | the loop | [`Evaluator::run`] |
+//! | best answer by likelihood (Eq. 6) | [`crate::diffusion::likelihood`] |
+//! | best answer by confidence | [`confidence`] |
+//! | results in the form of lm-evaluation-harness | [`report`] |
+
+mod arithmetic;
+pub mod confidence;
+mod csv;
+mod dataset;
+mod error;
+mod extract;
+mod fewshot;
+mod judge;
+pub mod metric;
+mod plan;
+mod prompt;
+pub mod record;
+pub mod report;
+mod runner;
+pub mod settings;
+pub mod shipped;
+pub mod task;
+mod template;
+
+pub use dataset::BadRow;
+pub use error::EvalError;
+pub use plan::{Overrides, Plan};
+pub use prompt::{Example, Prepared, Request, prepare};
+pub use record::Record;
+pub use runner::{Checker, Evaluator, Observer, Outcome, Verdict};
+pub use task::{Kind, Task};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+//! The loop over the rows of a task: ask, judge, keep.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use super::{
+    Example, Prepared, Request, confidence,
+    dataset::BadRow,
+    extract,
+    judge::{self, Judged},
+    metric::Value,
+    plan::Plan,
+    record::{Fnv, Record},
+    task::Code,
+};
+use crate::{
+    Result,
+    chat::{Message, Template},
+    config::{Objective, SpecialTokens},
+    diffusion::{
+        Canvas, Prompt, generate,
+        likelihood::{self, Pair},
+    },
+    eval::settings::Scoring,
+    model::{MaskPredictor, Model},
+    rng::{Purpose, Stream},
+    tokenizer::Tokenizer,
+};
+
+/// Runs programs that a model wrote. The library has no processes: the caller brings one.
+pub trait Checker {
+    /// Whether `program` ends without an error within the limits of `code`.
+    ///
+    /// # Errors
+    /// If the program could not be run; one that fails is a [`Verdict`].
+    fn check(&mut self, program: &str, code: &Code) -> Result<Verdict>;
+}
+
+/// What became of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it ended without an error.
+    pub passed: bool,
+    /// How it ended, in a few words.
+    pub reason: String,
+}
+
+/// Hears how a run goes, and may end it.
+pub trait Observer {
+    /// A row is done; `reused` tells that it was done by an earlier run.
+    ///
+    /// # Errors
+    /// If the record cannot be kept, which ends the run.
+    fn record(&mut self, record: &Record, reused: bool) -> Result<()>;
+
+    /// Whether to end the run; asked between rows, and between the steps of a generation.
+    fn is_over(&self) -> bool;
+}
+
+/// A model that answers.
+pub struct Evaluator<'a> {
+    /// The model on the processor.
+    pub predictor: &'a mut MaskPredictor,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Its chat template.
+    pub template: &'a Template,
+    /// Its special tokens.
+    pub special: SpecialTokens,
+    /// Rows that are generated together.
+    pub batch_size: usize,
+    /// Runs programs, where that is allowed.
+    pub checker: Option<&'a mut dyn Checker>,
+}
+
+/// What a run gave.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// The rows that are done, in their order.
+    pub records: Vec<Record>,
+    /// Rows that do not fit the model.
+    pub too_long: Vec<BadRow>,
+    /// Rows whose prompt was cut to fit.
+    pub truncated: usize,
+    /// Whether the observer ended it.
+    pub interrupted: bool,
+}
+
+/// A row whose response is to be generated.
+struct Pending<'p> {
+    example: &'p Example,
+    key: String,
+    canvas: Canvas,
+}
+
+impl Evaluator<'_> {
+    /// Evaluates the rows of `prepared` that are not in `done`. The result of a row does not depend
+    /// on the rows around it, `batch_size` or the number of threads.
+    ///
+    /// # Errors
+    /// If the model fails, its settings are impossible, or a program cannot be run.
+    pub fn run(
+        &mut self,
+        prepared: &Prepared,
+        plan: &Plan,
+        done: &BTreeMap<String, Record>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let identity = identity(self.predictor.model(), prepared, plan);
+        let mut outcome = Outcome::default();
+        let mut pending: Vec<Pending<'_>> = Vec::new();
+        for example in &prepared.examples {
+            if observer.is_over() {
+                outcome.interrupted = true;
+                return Ok(outcome);
+            }
+            let rows = match self.rows(example, plan)? {
+                Ok((rows, truncated)) => {
+                    outcome.truncated += usize::from(truncated);
+                    rows
+                }
+                Err(bad) => {
+                    outcome.too_long.push(bad);
+                    continue;
+                }
+            };
+            let key = key(identity, example, &rows);
+            if let Some(record) = done.get(&key) {
+                observer.record(record, true)?;
+                outcome.records.push(record.clone());
+                continue;
+            }
+            if let (Request::Generate { .. }, Some(sampler)) = (&example.request, &plan.sampler) {
+                let prompt = rows.into_iter().next().unwrap_or_default().prompt;
+                let objective = self.predictor.model().config.objective;
+                let prompt = Prompt::from(prompt);
+                let canvas =
+                    Canvas::new(prompt, sampler, &self.special, objective, example.index as u64)?;
+                pending.push(Pending { example, key, canvas });
+                if pending.len() >= self.batch_size.max(1) {
+                    self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;
+                }
+                continue;
+            }
+            let judged = self.score(prepared, plan, example, &rows)?;
+            keep(prepared, example, key, judged, &mut outcome, observer)?;
+        }
+        self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;
+        outcome.records.sort_by_key(|record| record.doc_id);
+        Ok(outcome)
+    }
+
+    /// The tokens of a row, one pair for each text to be scored (for a generation only a prompt),
+    /// and whether the prompt was cut; or why they do not fit.
+    fn rows(
+        &self,
+        example: &Example,
+        plan: &Plan,
+    ) -> Result<std::result::Result<(Vec<Pair>, bool), BadRow>> {
+        let config = &self.predictor.model().config;
+        let limit = config.max_sequence_length;
+        let is_causal = config.objective == Objective::Autoregressive;
+        let context = example.request.context();
+        let (mut pairs, response) = match &example.request {
+            Request::Document { text, .. } => {
+                return Ok(Ok((windows(self.tokenizer.encode(text)?, limit), false)));
+            }
+            Request::Continuation { target, .. } => {
+                (vec![self.pair(context, target, plan.chat)?], 0)
+            }
+            Request::Choice { delimiter, choices, .. } => {
+                let pair = |choice| self.pair(context, &format!("{delimiter}{choice}"), plan.chat);
+                (choices.iter().map(pair).collect::<Result<_>>()?, 0)
+            }
+            Request::Generate { .. } => {
+                let prompt = match (plan.chat, context.is_empty()) {
+                    (true, _) => self.chat(context)?,
+                    (false, true) => self.special.eos.into_iter().collect(),
+                    (false, false) => self.tokenizer.encode(context)?,
+                };
+                let length = plan.sampler.as_ref().map_or(0, |s| s.gen_length);
+                (vec![Pair { prompt, answer: Vec::new() }], length)
+            }
+        };
+        let mut truncated = false;
+        for pair in &mut pairs {
+            // A causal model that is given nothing begins with an end of text.
+            let start = usize::from(is_causal && pair.prompt.is_empty());
+            let answer = pair.answer.len() + response + start;
+            let found = pair.prompt.len() + answer;
+            // One token of the prompt must stay, or there is nothing to answer to.
+            if found > limit && !(plan.truncate && answer < limit) {
+                let reason = format!("{found} tokens do not fit the model's {limit}");
+                return Ok(Err(BadRow { place: example.place.clone(), reason }));
+            }
+            truncated |= found > limit;
+            pair.prompt.drain(..found.saturating_sub(limit));
+        }
+        Ok(Ok((pairs, truncated)))
+    }
+
+    fn pair(&self, context: &str, answer: &str, chat: bool) -> Result<Pair> {
+        if chat {
+            let answer = self.tokenizer.encode(answer.trim_start())?;
+            return Ok(Pair { prompt: self.chat(context)?, answer });
+        }
+        likelihood::encode_pair(self.tokenizer, context, answer)
+    }
+
+    fn chat(&self, context: &str) -> Result<Vec<u32>> {
+        let text = self.template.render(&[Message::new("user", context)], true)?;
+        self.tokenizer.encode(&text)
+    }
+
+    /// Scores the texts of a row.
+    fn score(
+        &mut self,
+        prepared: &Prepared,
+        plan: &Plan,
+        example: &Example,
+        pairs: &[Pair],
+    ) -> Result<Judged> {
+        let tokens: Vec<usize> = pairs.iter().map(|pair| pair.answer.len()).collect();
+        let settings = plan.likelihood;
+        if let (Scoring::Confidence, Some(mask)) = (plan.scoring, self.special.mask) {
+            let scores = confidence::score(self.predictor, mask, pairs, settings.cfg_scale)?;
+            let detail = json!({ "scores": scores, "tokens": tokens });
+            return Ok((self.judge(prepared, example, &scores, &tokens, None), detail));
+        }
+        // Every row has draws of its own, so that rows can be taken up one by one.
+        let seed = Stream::new(plan.seed, Purpose::Likelihood, example.index as u64).bits();
+        let settings = likelihood::Settings {
+            mc_num: settings.mc_num,
+            batch_size: settings.batch_size,
+            cfg_scale: settings.cfg_scale,
+            seed,
+        };
+        let estimates =
+            likelihood::score(self.predictor, &self.special, pairs, &settings, &mut |_, _| {
+                ControlFlow::Continue(())
+            })?;
+        let greedy = match (&example.request, pairs) {
+            (Request::Continuation { .. }, [pair]) => Some(likelihood::is_greedy(
+                self.predictor,
+                &self.special,
+                pair,
+                settings.cfg_scale,
+            )?),
+            _ => None,
+        };
+        let scores: Vec<f64> = estimates.iter().map(|e| e.log_likelihood).collect();
+        let errors: Vec<Option<f64>> = estimates.iter().map(|e| e.standard_error).collect();
+        let detail = json!({ "log_likelihoods": scores, "standard_errors": errors,
+            "tokens": tokens, "is_greedy": greedy });
+        Ok((self.judge(prepared, example, &scores, &tokens, greedy), detail))
+    }
+
+    fn judge(
+        &self,
+        prepared: &Prepared,
+        example: &Example,
+        scores: &[f64],
+        tokens: &[usize],
+        greedy: Option<bool>,
+    ) -> BTreeMap<String, Value> {
+        let total: f64 = scores.iter().sum();
+        let named = |list: &[(&str, Value)]| {
+            list.iter().map(|(name, value)| (format!("{name},none"), *value)).collect()
+        };
+        match (&example.request, &prepared.task.choice) {
+            (Request::Choice { choices, answer, .. }, Some(task)) => {
+                judge::choice(&task.metrics, choices, *answer, scores, tokens)
+            }
+            (Request::Document { words, bytes, .. }, _) => named(&[
+                ("word_perplexity", Value::Share(total, *words as f64)),
+                ("byte_perplexity", Value::Share(total, *bytes as f64)),
+                ("bits_per_byte", Value::Share(total, *bytes as f64)),
+            ]),
+            _ => named(&[
+                ("acc", Value::One(f64::from(greedy.unwrap_or(false)))),
+                ("perplexity", Value::One(total)),
+            ]),
+        }
+    }
+
+    /// Writes the pending responses together, and judges them.
+    fn generate(
+        &mut self,
+        prepared: &Prepared,
+        plan: &Plan,
+        pending: &mut Vec<Pending<'_>>,
+        outcome: &mut Outcome,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (mut canvases, rows): (Vec<Canvas>, Vec<_>) =
+            pending.drain(..).map(|p| (p.canvas, (p.example, p.key))).unzip();
+        let summary =
+            generate::run(self.predictor, &mut canvases, &mut |_, _| match observer.is_over() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })?;
+        if summary.interrupted {
+            outcome.interrupted = true;
+            return Ok(());
+        }
+        for (canvas, (example, key)) in canvases.iter().zip(rows) {
+            let text = self.tokenizer.decode(canvas.useful(), true)?;
+            let text = extract::cut(&text, &plan.stop);
+            let (metrics, mut detail) =
+                judge::response(prepared, example, text, &mut self.checker)?;
+            let found = canvas.outcome();
+            detail["useful_tokens"] = found.useful_tokens.into();
+            detail["nfe"] = found.nfe.into();
+            keep(prepared, example, key, (metrics, detail), outcome, observer)?;
+        }
+        Ok(())
+    }
+}
+
+fn keep(
+    prepared: &Prepared,
+    example: &Example,
+    key: String,
+    (metrics, detail): (BTreeMap<String, Value>, Json),
+    outcome: &mut Outcome,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let record = Record {
+        key,
+        task: prepared.task.name.clone(),
+        group: example.group.clone(),
+        doc_id: example.index,
+        place: example.place.clone(),
+        metrics,
+        detail,
+    };
+    observer.record(&record, false)?;
+    outcome.records.push(record);
+    Ok(())
+}
+
+/// Windows of a document, each after the last token of the one before, as the harness rolls them.
+fn windows(tokens: Vec<u32>, limit: usize) -> Vec<Pair> {
+    let step = limit.saturating_sub(1).max(1);
+    let starts = (0..tokens.len()).step_by(step);
+    let window = |start: usize| Pair {
+        prompt: tokens[start.saturating_sub(1)..start].to_vec(),
+        answer: tokens[start..tokens.len().min(start + step)].to_vec(),
+    };
+    starts.map(window).collect()
+}
+
+/// A hash of the model, the settings and how answers are judged. Of each tensor it takes 64
+/// numbers, evenly spread, so that a model of 16 GB need not be read through.
+fn identity(model: &Model, prepared: &Prepared, plan: &Plan) -> Fnv {
+    let mut hash = Fnv::new().add(format!("{:?}", model.config).as_bytes());
+    for tensor in &model.tensors {
+        let view = tensor.view();
+        let step = view.len().div_ceil(64).max(1);
+        for at in (0..view.len()).step_by(step) {
+            let mut value = [0.0];
+            view.slice(at..at + 1).widen(&mut value);
+            hash = hash.add(&value[0].to_le_bytes());
+        }
+    }
+    let task = &prepared.task;
+    let rules = (plan, &task.kind, &task.choice, &task.extract, &task.code, &task.cells);
+    hash.add(&serde_json::to_vec(&rules).unwrap_or_default())
+}
+
+/// A hash of all that the result of a row depends on: its tokens tell of the tokenizer and the
+/// chat template too.
+fn key(identity: Fnv, example: &Example, rows: &[Pair]) -> String {
+    let request = serde_json::to_vec(&example.request).unwrap_or_default();
+    let mut hash = identity.add(&example.index.to_le_bytes()).add(&request);
+    for pair in rows {
+        for tokens in [&pair.prompt, &pair.answer] {
+            hash = hash.add(&tokens.len().to_le_bytes());
+            hash = tokens.iter().fold(hash, |hash, token| hash.add(&token.to_le_bytes()));
+        }
+    }
+    hash.hex()
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

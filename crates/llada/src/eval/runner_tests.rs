@@ -1,0 +1,262 @@
+//! Runs on a tiny model: what decides a result, what does not, and what is kept.
+
+use std::collections::BTreeMap;
+
+use llada_kernels::Cpu;
+
+use super::*;
+use crate::{
+    config::{ModelConfig, Objective},
+    eval::{Overrides, Task, prepare, report, settings::Sampling},
+    tokenizer::{Kind as TokenizerKind, train},
+    train::Recipe,
+};
+
+struct Setup {
+    predictor: MaskPredictor,
+    tokenizer: Tokenizer,
+    template: Template,
+    special: SpecialTokens,
+    _dir: tempfile::TempDir,
+    data: std::path::PathBuf,
+}
+
+fn setup(objective: Objective) -> Setup {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_path_buf();
+    let text = "the cat sat on a mat. Question: Answer: 0123456789+-*/()=[]<>|_\n\n";
+    let tokenizer = train(TokenizerKind::Character { min_count: 1 }, [Ok(text)]).unwrap();
+    let special = tokenizer.special_tokens();
+    let config = Recipe::default().model_config(tokenizer.vocab_size(), special).unwrap();
+    let config = ModelConfig {
+        d_model: 16,
+        n_layers: 1,
+        n_heads: 2,
+        n_kv_heads: 2,
+        mlp_hidden_size: 32,
+        max_sequence_length: 48,
+        objective,
+        ..config
+    };
+    let model = Model::init(config, 3).unwrap();
+    let predictor = MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap();
+    let template = Template::llada().unwrap();
+    let rows: String = (0..5)
+        .map(|i| format!("{{\"q\":\"cat {i}\",\"a\":[\"mat\",\"a cat\"],\"right\":{}}}\n", i % 2))
+        .collect();
+    std::fs::write(data.join("rows.jsonl"), rows).unwrap();
+    Setup { predictor, tokenizer, template, special, _dir: dir, data }
+}
+
+#[derive(Default)]
+struct Log {
+    seen: Vec<(usize, bool)>,
+    stop_after: Option<usize>,
+}
+
+impl Observer for Log {
+    fn record(&mut self, record: &Record, reused: bool) -> Result<()> {
+        self.seen.push((record.doc_id, reused));
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop_after.is_some_and(|n| self.seen.len() >= n)
+    }
+}
+
+/// Passes programs that hold the text `mat`.
+struct Contains;
+
+impl Checker for Contains {
+    fn check(&mut self, program: &str, _: &Code) -> Result<Verdict> {
+        Ok(Verdict { passed: program.contains("mat"), reason: "looked".into() })
+    }
+}
+
+const CHOICE: &str = r#"
+name = "pets"
+version = 1
+about = "a"
+kind = "choice"
+prompt = "Question: {{ q }}\nAnswer:"
+[data]
+files = ["rows.jsonl"]
+[choice]
+choices = "a"
+answer = "right"
+metrics = ["acc", "acc_norm"]
+[likelihood]
+mc_num = 4
+batch_size = 2
+"#;
+
+const GENERATE: &str = r#"
+name = "write"
+version = 1
+about = "a"
+kind = "generate"
+prompt = "{{ q }}"
+target = "mat"
+[data]
+files = ["rows.jsonl"]
+[generate]
+stop = ["z"]
+[generate.sampling]
+gen_length = 6
+temperature = 1.0
+[code]
+program = "mat {{ response }}"
+timeout = 1.0
+memory_mb = 64
+"#;
+
+impl Setup {
+    fn run(
+        &mut self,
+        task: &str,
+        asked: &Overrides,
+        batch_size: usize,
+        done: &BTreeMap<String, Record>,
+        log: &mut Log,
+    ) -> Result<report::Finished> {
+        let task = Task::parse(task, "t").unwrap();
+        let plan = Plan::new(&task, asked, &self.predictor.model().config, &self.special)?;
+        let prepared = prepare(task, &self.data, None, None)?;
+        let mut checker = Contains;
+        let mut evaluator = Evaluator {
+            predictor: &mut self.predictor,
+            tokenizer: &self.tokenizer,
+            template: &self.template,
+            special: self.special,
+            batch_size,
+            checker: Some(&mut checker),
+        };
+        let outcome = evaluator.run(&prepared, &plan, done, log)?;
+        Ok(report::Finished { prepared, plan, outcome })
+    }
+}
+
+fn by_key(records: &[Record]) -> BTreeMap<String, Record> {
+    records.iter().map(|r| (r.key.clone(), r.clone())).collect()
+}
+
+#[test]
+fn results_depend_on_neither_the_batch_nor_interruptions() {
+    let none = BTreeMap::new();
+    for (task, asked) in [(CHOICE, Overrides::default()), (GENERATE, Overrides::default())] {
+        let mut setup = setup(Objective::Diffusion);
+        let whole = setup.run(task, &asked, 2, &none, &mut Log::default()).unwrap().outcome;
+        assert_eq!(whole.records.len(), 5);
+        let other = setup.run(task, &asked, 5, &none, &mut Log::default()).unwrap().outcome;
+        assert_eq!(other.records, whole.records);
+
+        let mut log = Log { stop_after: Some(2), ..Log::default() };
+        let part = setup.run(task, &asked, 1, &none, &mut log).unwrap().outcome;
+        assert!(part.interrupted && part.records.len() == 2, "{}", part.records.len());
+        let mut log = Log::default();
+        let rest = setup.run(task, &asked, 2, &by_key(&part.records), &mut log).unwrap().outcome;
+        assert_eq!(rest.records, whole.records);
+        assert_eq!(log.seen.iter().filter(|(_, reused)| *reused).count(), 2);
+    }
+}
+
+#[test]
+fn a_changed_setting_does_not_reuse_rows() {
+    let mut setup = setup(Objective::Diffusion);
+    let done =
+        setup.run(CHOICE, &Overrides::default(), 1, &BTreeMap::new(), &mut Log::default()).unwrap();
+    let done = by_key(&done.outcome.records);
+    let reused = |setup: &mut Setup, task: &str, asked: &Overrides| {
+        let mut log = Log::default();
+        setup.run(task, asked, 1, &done, &mut log).unwrap();
+        log.seen.iter().filter(|(_, reused)| *reused).count()
+    };
+    assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), 5);
+    let asked = |change: &dyn Fn(&mut Overrides)| {
+        let mut asked = Overrides::default();
+        change(&mut asked);
+        asked
+    };
+    for changed in [
+        asked(&|a| a.seed = 1),
+        asked(&|a| a.mc_num = Some(2)),
+        asked(&|a| a.cfg_scale = Some(0.5)),
+        asked(&|a| a.scoring = Some(Scoring::Confidence)),
+    ] {
+        assert_eq!(reused(&mut setup, CHOICE, &changed), 0, "{changed:?}");
+    }
+    assert_eq!(reused(&mut setup, &CHOICE.replace("Answer:", "A:"), &Overrides::default()), 0);
+    let weights = setup.predictor.model().clone();
+    let changed = Model::init(weights.config.clone(), 4).unwrap();
+    setup.predictor = MaskPredictor::new(changed, Cpu::new(1).unwrap()).unwrap();
+    assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), 0);
+}
+
+#[test]
+fn a_causal_model_scores_and_writes_from_left_to_right() {
+    let mut setup = setup(Objective::Autoregressive);
+    let none = BTreeMap::new();
+    for task in [CHOICE, GENERATE] {
+        let done = setup.run(task, &Overrides::default(), 2, &none, &mut Log::default()).unwrap();
+        assert_eq!(done.outcome.records.len(), 5);
+    }
+    let confidence = Overrides { scoring: Some(Scoring::Confidence), ..Overrides::default() };
+    let error = setup.run(CHOICE, &confidence, 1, &none, &mut Log::default()).unwrap_err();
+    assert!(error.hint().unwrap().contains("--scoring likelihood"));
+    let guided = Overrides { cfg_scale: Some(1.0), ..Overrides::default() };
+    assert!(setup.run(CHOICE, &guided, 1, &none, &mut Log::default()).is_err());
+}
+
+#[test]
+fn rows_that_do_not_fit_are_named_or_cut() {
+    let mut setup = setup(Objective::Diffusion);
+    let long = CHOICE.replace("Question:", &"cat ".repeat(20));
+    let none = BTreeMap::new();
+    let asked = Overrides::default();
+    let outcome = setup.run(&long, &asked, 1, &none, &mut Log::default()).unwrap().outcome;
+    assert_eq!((outcome.records.len(), outcome.too_long.len()), (0, 5));
+    assert!(outcome.too_long[0].reason.contains("do not fit the model's 48"), "{outcome:?}");
+    let asked = Overrides { truncate: true, ..asked };
+    let outcome = setup.run(&long, &asked, 1, &none, &mut Log::default()).unwrap().outcome;
+    assert_eq!((outcome.records.len(), outcome.truncated), (5, 5));
+}
+
+#[test]
+fn results_have_the_form_of_the_harness() {
+    let mut setup = setup(Objective::Diffusion);
+    let none = BTreeMap::new();
+    let sampling = Sampling { gen_length: Some(4), ..Sampling::default() };
+    let asked = Overrides { sampling, ..Overrides::default() };
+    let choice = setup.run(CHOICE, &asked, 1, &none, &mut Log::default()).unwrap();
+    let write = setup.run(GENERATE, &asked, 1, &none, &mut Log::default()).unwrap();
+    let right = choice.outcome.records.iter().map(|r| match r.metrics["acc,none"] {
+        Value::One(x) => x,
+        Value::Share(..) => panic!("acc is a mean"),
+    });
+    let mean = right.sum::<f64>() / 5.0;
+    let json = report::json(&[choice, write], json!({ "model": "llada" }));
+    assert_eq!(json["results"]["pets"]["acc,none"], mean);
+    // √(p (1 − p) / (n − 1)) for zeros and ones.
+    let error = json["results"]["pets"]["acc_stderr,none"].as_f64().unwrap();
+    assert!((error - (mean * (1.0 - mean) / 4.0).sqrt()).abs() < 1e-12);
+    assert_eq!(json["results"]["write"]["pass@1,none"], 1.0);
+    assert_eq!(json["configs"]["write"]["settings"]["sampler"]["gen_length"], 4);
+    assert_eq!(json["n-samples"]["pets"]["effective"], 5);
+    assert_eq!(json["higher_is_better"]["pets"]["acc"], true);
+    assert_eq!(json["versions"]["pets"], 1);
+    assert_eq!(json["config"]["model"], "llada");
+}
+
+#[test]
+fn windows_cover_a_document_once() {
+    let windows = windows((0..10).collect(), 4);
+    let pairs: Vec<_> = windows.iter().map(|p| (p.prompt.clone(), p.answer.clone())).collect();
+    let expected = [
+        (vec![], vec![0, 1, 2]),
+        (vec![2], vec![3, 4, 5]),
+        (vec![5], vec![6, 7, 8]),
+        (vec![8], vec![9]),
+    ];
+    assert_eq!(pairs, expected);
+}
