@@ -54,6 +54,8 @@ pub enum Compare {
     Text,
     /// As numbers: `1,000` is `1000.0`; an answer that is none is wrong.
     Number,
+    /// Whether the wanted answer occurs anywhere in the given one.
+    Contains,
 }
 
 /// An [`Extract`] with its regexes compiled.
@@ -99,6 +101,7 @@ impl Extractor {
                 (Some(a), Some(b)) => a == b,
                 _ => false,
             },
+            Compare::Contains => !target.is_empty() && answer.contains(&target),
         }
     }
 
@@ -181,6 +184,14 @@ mod tests {
         assert_eq!(fence.answer("so\n```python\nx = 1\n```").as_deref(), Some("x = 1\n"));
         assert!(Extractor::new(&Extract { regex: "(".into(), ..Extract::default() }).is_err());
         assert!(compile("(a{1000}){1000}").is_err(), "too large");
+    }
+
+    #[test]
+    fn an_answer_may_stand_anywhere() {
+        let anywhere = extractor(Extract { compare: Compare::Contains, ..Extract::default() });
+        assert!(anywhere.agrees("said: the line, and more", " the line "));
+        assert!(!anywhere.agrees("the lin", "the line"));
+        assert!(!anywhere.agrees("anything", ""));
     }
 
     #[test]
