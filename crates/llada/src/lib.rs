@@ -12,6 +12,7 @@
 //! | forward process q(x_t\|x_0) (Eq. 7–8) | [`diffusion::forward::noise`] |
 //! | pre-training loss (Eq. 3; Alg. 1) | [`diffusion::loss::pretrain_weights`] |
 //! | fine-tuning loss (Eq. 5; Alg. 2) | [`diffusion::loss::sft_weights`] |
+//! | its data: prompts, responses, turns (Section 2.3; Fig. 2b) | [`data::Conversations`] |
 //! | autoregressive baseline (Eq. 2) | [`diffusion::loss::autoregressive`] |
 //! | reverse process (Eq. 9–10) | [`diffusion::Canvas`]: `plan`, then `commit` |
 //! | random and low-confidence remasking (Alg. 4, 5) | [`diffusion::Remasking`] |

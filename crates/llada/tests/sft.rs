@@ -218,9 +218,11 @@ fn rows_of_a_batch_are_padded_only_when_asked() {
 #[test]
 fn epochs_decide_the_steps() {
     let bench = Bench::new();
-    let trainer = bench.trainer("a", &["sft.epochs=3", "eval.every=0"], Start::Fresh, 1).unwrap();
+    let trainer = bench
+        .trainer("a", &["sft.epochs=3", "sft.held_out=0", "eval.every=0"], Start::Fresh, 1)
+        .unwrap();
     assert_eq!(trainer.recipe().train.steps, 24 * 3 / 4);
-    let twice = ["sft.epochs=3", "eval.every=0", "sft.complementary_masks=true"];
+    let twice = ["sft.epochs=3", "sft.held_out=0", "eval.every=0", "sft.complementary_masks=true"];
     let trainer = bench.trainer("b", &twice, Start::Fresh, 1).unwrap();
     assert_eq!(trainer.recipe().train.steps, 36);
     let none: [&str; 0] = [];
@@ -230,9 +232,14 @@ fn epochs_decide_the_steps() {
 #[test]
 fn a_run_is_not_resumed_on_other_conversations_or_adapters() {
     let bench = Bench::new();
-    run(&mut bench.trainer("run", &["lora.rank=2", "eval.every=0"], Start::Fresh, 1).unwrap(), 3)
-        .0
-        .unwrap();
+    run(
+        &mut bench
+            .trainer("run", &["lora.rank=2", "sft.held_out=0", "eval.every=0"], Start::Fresh, 1)
+            .unwrap(),
+        3,
+    )
+    .0
+    .unwrap();
     for (other, key) in [
         ("lora.rank=0", "lora.rank"),
         ("lora.rank=3", "lora.rank"),
@@ -240,7 +247,12 @@ fn a_run_is_not_resumed_on_other_conversations_or_adapters() {
         ("lora.targets=q_proj,v_proj", "lora.targets"),
     ] {
         let error = bench
-            .trainer("run", &["lora.rank=2", "eval.every=0", other], Start::Resume, 1)
+            .trainer(
+                "run",
+                &["lora.rank=2", "sft.held_out=0", "eval.every=0", other],
+                Start::Resume,
+                1,
+            )
             .unwrap_err();
         let Error::Train(TrainError::OtherModel { key: found, .. }) = &error else {
             panic!("{error}")
@@ -248,8 +260,9 @@ fn a_run_is_not_resumed_on_other_conversations_or_adapters() {
         assert_eq!(*found, key);
     }
     let refuse = || {
-        let error =
-            bench.trainer("run", &["lora.rank=2", "eval.every=0"], Start::Resume, 1).unwrap_err();
+        let error = bench
+            .trainer("run", &["lora.rank=2", "sft.held_out=0", "eval.every=0"], Start::Resume, 1)
+            .unwrap_err();
         assert!(matches!(error, Error::Train(TrainError::OtherData { .. })), "{error}");
         error.to_string()
     };
@@ -298,6 +311,20 @@ fn a_start_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn checkpoints_keep_their_tokenizer_when_the_first_is_gone() {
+    let bench = Bench::new();
+    let few = ["train.keep=1", "train.checkpoint_every=1", "eval.every=0"];
+    run(&mut bench.trainer("run", &few, Start::Fresh, 1).unwrap(), 2).0.unwrap();
+    fs::remove_dir_all(bench.path("base")).unwrap();
+    run(&mut bench.trainer("run", &few, Start::Resume, 1).unwrap(), 4).0.unwrap();
+    assert_eq!(fs::read_dir(bench.path("run/checkpoints")).unwrap().count(), 1);
+    Tokenizer::from_dir(&bench.path("run/checkpoints/step-6")).unwrap();
+    // Neither does another rhythm of validation make other data of it.
+    let other = ["train.keep=1", "eval.every=2"];
+    assert!(bench.trainer("run", &other, Start::Resume, 1).is_ok());
+}
+
+#[test]
 fn no_model_and_no_shards_are_explained() {
     let bench = Bench::new();
     let mut recipe = bench.recipe(&[]);
@@ -309,4 +336,16 @@ fn no_model_and_no_shards_are_explained() {
     recipe.sft = None;
     let error = new(recipe).unwrap_err();
     assert!(error.hint().unwrap().contains("llada sft"), "{error}");
+}
+
+#[test]
+fn the_recipes_that_come_along_are_valid() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let none: [&str; 0] = [];
+    for name in ["sft", "lora"] {
+        let text = fs::read_to_string(configs.join(format!("{name}.toml"))).unwrap();
+        let recipe = Recipe::parse(&text, &none).unwrap();
+        assert!(recipe.sft.is_some());
+        assert_eq!(recipe.lora.rank > 0, name == "lora");
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use llada::{checkpoint, tokenizer};
+use llada::{checkpoint, tokenizer::TokenizerFiles};
 
 use crate::{args::Merge, error::Failure, term::Term};
 
@@ -34,9 +34,10 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
     checkpoint::save(&model, &args.out, storage)
         .with_context(|| format!("cannot write `{}`", args.out.display()))?;
     let has_tokenizer = args.adapter.join("tokenizer.json").is_file();
-    tokenizer::copy_files(if has_tokenizer { &args.adapter } else { &base }, &args.out)?;
-    term.note(&format!("merged {} into {}", args.adapter.display(), base.display()));
-    term.note(&format!("wrote {}", args.out.display()));
+    let from = if has_tokenizer { &args.adapter } else { &base };
+    TokenizerFiles::read(from)?.write(&args.out)?;
+    let (adapter, base) = (args.adapter.display(), base.display());
+    term.note(&format!("wrote {}: {base} with the adapters {adapter}", args.out.display()));
     Ok(())
 }
 

@@ -96,14 +96,14 @@ impl Conversations {
 
     /// The pair that is row `row` of the run: every dialogue comes once in each epoch, in an order
     /// drawn for that epoch, and gives one of its pairs, each as likely as the others.
-    pub fn row(&self, row: u64, seed: u64) -> &Pair {
+    pub(crate) fn row(&self, row: u64, seed: u64) -> &Pair {
         let n = self.train.len().max(1) as u64;
         let at = Permutation::new(n, seed, row / n).at(row % n);
         pick(&self.train[at as usize], seed, row)
     }
 
     /// The pair by which held-out dialogue `n` is measured, the same every time.
-    pub fn held_out(&self, n: u64) -> &Pair {
+    pub(crate) fn held_out(&self, n: u64) -> &Pair {
         pick(&self.validation[n as usize], HELD_OUT_SEED, n)
     }
 
@@ -134,7 +134,7 @@ fn read(
 ) -> Result<Vec<(u64, Dialogue)>> {
     let mut found = Vec::new();
     let files = jsonl_files(paths)?;
-    let (files_before, rejected_before) = (report.files, report.rejected);
+    let before = report.clone();
     report.files += files.len();
     for path in &files {
         lines(path, &mut |number, line, _| {
@@ -157,10 +157,9 @@ fn read(
         })?;
     }
     if found.is_empty() {
-        let files = report.files - files_before;
-        let rejected = report.rejected - rejected_before;
-        let first = report.first_rejected.iter().filter(|_| rejected > 0);
-        let first = first.map(|f| format!(", first {f}")).next().unwrap_or_default();
+        let (files, rejected) = (files.len(), report.rejected - before.rejected);
+        let first = report.first_rejected.get(before.first_rejected.len());
+        let first = first.map(|first| format!(", first {first}")).unwrap_or_default();
         return Err(DataError::NoConversations { files, rejected, first }.into());
     }
     Ok(found)

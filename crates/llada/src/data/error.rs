@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Format;
+
 /// What can go wrong with text, token shards and conversations.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -159,7 +161,7 @@ impl DataError {
                 "hold out a larger fraction, lower `data.sequence_length`, or set `eval.every=0`"
                     .into()
             }
-            Self::NotShards { path } if path.extension().is_some_and(|e| e == "jsonl") => {
+            Self::NotShards { path } if Format::of(path) == Some(Format::Jsonl) => {
                 "fine-tune on conversations with `llada sft`, or turn text into shards with \
                  `llada data prepare`"
                     .into()

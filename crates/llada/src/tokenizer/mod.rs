@@ -2,6 +2,7 @@
 
 mod bpe;
 mod error;
+mod files;
 mod settings;
 mod train;
 
@@ -15,14 +16,14 @@ use std::{
 use serde_json::{Map, Value};
 
 pub use error::TokenizerError;
+pub use files::TokenizerFiles;
 pub(crate) use settings::Settings;
 pub use train::{Kind, SPECIAL_TOKENS, train};
 
 use crate::{
     Result,
-    checkpoint::files,
+    checkpoint::files as disk,
     config::{ModelConfig, SpecialTokens},
-    io,
 };
 
 /// LLaDA's file has 10 MB.
@@ -65,7 +66,7 @@ impl Tokenizer {
     }
 
     fn read(file: &Path, settings: Settings) -> Result<Self> {
-        let text = files::read_text(file, MAX_TOKENIZER)?;
+        let text = disk::read_text(file, MAX_TOKENIZER)?;
         let what = match serde_json::from_str(&text) {
             Ok(json) => match Self::from_json(json, settings) {
                 Ok(tokenizer) => return Ok(tokenizer),
@@ -213,7 +214,7 @@ impl Tokenizer {
             .inner
             .to_string(true)
             .map_err(|e| TokenizerError::File { file: path.to_path_buf(), what: e.to_string() })?;
-        files::replace_with(path, json.as_bytes())
+        disk::replace_with(path, json.as_bytes())
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `dir`, as `transformers` reads
@@ -222,33 +223,11 @@ impl Tokenizer {
     /// # Errors
     /// When a file cannot be written.
     pub fn save_dir(&self, dir: &Path) -> Result<()> {
-        files::create_dir(dir)?;
+        disk::create_dir(dir)?;
         self.save(&dir.join("tokenizer.json"))?;
         let name = |id: Option<u32>| id.and_then(|id| self.inner.id_to_token(id));
         self.settings.stating(self.special, &name).write(dir)
     }
-}
-
-/// Copies the files that make the tokenizer of the folder `from`, those that it has, to the folder
-/// `to`.
-///
-/// # Errors
-/// When a file cannot be read or written.
-pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
-    let names = [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-    ];
-    for name in names {
-        let source = from.join(name);
-        if source.is_file() {
-            let bytes = std::fs::read(&source).map_err(io("read", &source))?;
-            files::replace_with(&to.join(name), &bytes)?;
-        }
-    }
-    Ok(())
 }
 
 /// Runs a function of `tokenizers`, turning its errors and panics into ours.

@@ -16,8 +16,7 @@ use crate::{
         Conversations, DataError, Shards, Windows,
         conversations::{Encoder, Files},
     },
-    io,
-    tokenizer::Tokenizer,
+    tokenizer::{Tokenizer, TokenizerFiles},
 };
 
 /// The data of a run.
@@ -34,6 +33,15 @@ pub(super) enum Source {
     },
 }
 
+/// A model's folder, as far as it makes text into tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) files: &'a TokenizerFiles,
+    pub(super) special: &'a SpecialTokens,
+}
+
 impl Source {
     /// Opens the shards of `data.path`.
     pub(super) fn shards(recipe: &Recipe) -> Result<Self> {
@@ -47,34 +55,27 @@ impl Source {
         }
     }
 
-    /// Reads the conversations of `data.path` as the model in `dir` reads them.
-    pub(super) fn conversations(
-        recipe: &Recipe,
-        sft: &Sft,
-        dir: &Path,
-        tokenizer: &Tokenizer,
-        special: &SpecialTokens,
-    ) -> Result<Self> {
+    /// Reads the conversations of `data.path` as the model of `reader` does.
+    pub(super) fn conversations(recipe: &Recipe, sft: &Sft, reader: Reader<'_>) -> Result<Self> {
         let template = match sft.template {
-            SftTemplate::Chat => Some(Template::from_dir(dir)?),
+            SftTemplate::Chat => Some(Template::from_dir(reader.dir)?),
             SftTemplate::Plain => None,
         };
-        let eos = special.eos.ok_or(DataError::NoEos)?;
+        let eos = reader.special.eos.ok_or(DataError::NoEos)?;
         let encoder = Encoder {
-            tokenizer,
+            tokenizer: reader.tokenizer,
             template: template.as_ref(),
             eos,
-            eot: special.eot,
+            eot: reader.special.eot,
             longest: recipe.data.sequence_length,
         };
         let files = Files {
             train: recipe.data.path.as_slice(),
             validation: recipe.data.validation.as_ref().map(OneOrMany::as_slice),
-            held_out: if recipe.eval.every > 0 { sft.held_out } else { 0.0 },
+            held_out: sft.held_out,
         };
         let conversations = Conversations::open(&files, &encoder)?;
-        let path = dir.join("tokenizer.json");
-        let tokenizer_crc32c = crc32c::crc32c(&std::fs::read(&path).map_err(io("read", &path))?);
+        let tokenizer_crc32c = reader.files.crc32c();
         Ok(Self::Conversations { conversations, eos, tokenizer_crc32c })
     }
 

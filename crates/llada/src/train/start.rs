@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use llada_kernels::Cpu;
 
 use super::{
-    Recipe, Start, TrainError, Trainer, optimizer::Optimizer, source::Source, state::State,
-    store::Store, trainable::Trainable,
+    Recipe, Start, TrainError, Trainer,
+    optimizer::Optimizer,
+    source::{Reader, Source},
+    state::State,
+    store::Store,
+    trainable::Trainable,
 };
 use crate::{
     Result, checkpoint,
     config::{ModelConfig, Objective},
     model::{Gradients, MaskPredictor, Model},
-    tokenizer::Tokenizer,
+    tokenizer::{Tokenizer, TokenizerFiles},
 };
 
 impl Trainer {
@@ -34,6 +38,8 @@ impl Trainer {
         let (state, found) = store.find(start)?.unzip();
         let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found.as_deref())?;
         let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
+        // Kept, because the checkpoint that they are from may be removed during the run.
+        let tokenizer_files = TokenizerFiles::read(&tokenizer_dir)?;
         let (mut model, trainable) = starting_model(&recipe, &cpu, &tokenizer, found.as_deref())?;
         let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
         let mask = match recipe.train.objective {
@@ -44,8 +50,9 @@ impl Trainer {
         let source = match (pretraining, &recipe.sft) {
             (Some(source), _) => source,
             (None, sft) => {
-                let sft = sft.clone().unwrap_or_default();
-                Source::conversations(&recipe, &sft, &tokenizer_dir, &tokenizer, &special)?
+                let (dir, files) = (tokenizer_dir.as_path(), &tokenizer_files);
+                let reader = Reader { dir, tokenizer: &tokenizer, files, special: &special };
+                Source::conversations(&recipe, &sft.clone().unwrap_or_default(), reader)?
             }
         };
         source.check(&recipe)?;
@@ -76,7 +83,7 @@ impl Trainer {
             store,
             source,
             tokenizer,
-            tokenizer_dir,
+            tokenizer_files,
             predictor,
             gradients,
             trainable,

@@ -17,7 +17,7 @@ use crate::{
     data::conversations::Report,
     diffusion::loss,
     model::{Gradients, MaskPredictor},
-    tokenizer::{self, Tokenizer},
+    tokenizer::{Tokenizer, TokenizerFiles},
 };
 
 /// What happens during a run, as it happens.
@@ -74,8 +74,8 @@ pub struct Trainer {
     pub(super) store: Store,
     pub(super) source: Source,
     pub(super) tokenizer: Tokenizer,
-    /// The folder of the tokenizer.
-    pub(super) tokenizer_dir: PathBuf,
+    /// Its files, for every checkpoint.
+    pub(super) tokenizer_files: TokenizerFiles,
     pub(super) predictor: MaskPredictor,
     pub(super) gradients: Gradients,
     pub(super) trainable: Trainable,
@@ -280,11 +280,11 @@ impl Trainer {
         log.flush()?;
         let (model, trainable, optimizer) =
             (self.predictor.model(), &self.trainable, &self.optimizer);
-        let tokenizer = &self.tokenizer_dir;
+        let tokenizer = &self.tokenizer_files;
         let path = self.store.save(&mut self.state, self.recipe.train.keep, |dir| {
             trainable.save(model, dir)?;
             optimizer.save(&dir.join("optimizer.safetensors"))?;
-            tokenizer::copy_files(tokenizer, dir)
+            tokenizer.write(dir)
         })?;
         log.report(&self.recipe)?;
         (hooks.event)(&Event::Checkpoint { step: self.state.step, path: &path });

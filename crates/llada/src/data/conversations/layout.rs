@@ -72,7 +72,8 @@ impl Encoder<'_> {
                 let left_out = messages[at..].iter().filter(|m| m.role == "assistant").count();
                 return match pairs.is_empty() {
                     true => {
-                        Err(format!("{} tokens, the longest row has {}", ids.len(), self.longest))
+                        let (found, most) = (ids.len(), self.longest);
+                        Err(format!("{found} tokens, longer than `data.sequence_length`, {most}"))
                     }
                     false => Ok((pairs, left_out as u64)),
                 };

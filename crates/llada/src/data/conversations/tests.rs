@@ -274,11 +274,11 @@ fn folders_and_lists_are_read_in_order_and_shards_refused() {
     let found = open(&[dir.clone(), dir.join("b.jsonl")], Some(&[dir.join("a.ndjson")])).unwrap();
     assert_eq!((found.train().len(), found.validation().len()), (3, 1));
     assert!(bench.text(found.train()[0][0].ids()).contains("\n\n1<"));
-    assert_ne!(found.crc32c()[0], open(&[dir.clone()], None).unwrap().crc32c()[0]);
+    assert_ne!(found.crc32c()[0], open(std::slice::from_ref(&dir), None).unwrap().crc32c()[0]);
 
     let shards = bench.dir.path().join("shards");
     fs::create_dir(&shards).unwrap();
-    let error = open(&[shards.clone()], None).unwrap_err();
+    let error = open(std::slice::from_ref(&shards), None).unwrap_err();
     assert!(error.hint().unwrap().contains("`.jsonl` files"), "{error}");
     fs::write(shards.join("meta.json"), "{}").unwrap();
     let error = open(&[shards], None).unwrap_err();

@@ -283,7 +283,8 @@ pub struct Sft {
     pub complementary_masks: bool,
     /// Passes over the dialogues, in place of `train.steps`; 0 leaves it to that.
     pub epochs: f64,
-    /// Fraction of the dialogues held out for validation where `data.validation` names none.
+    /// Fraction of the dialogues held out for validation where `data.validation` names none; they
+    /// are not trained on, whether or not there is a validation.
     pub held_out: f64,
 }
 
