@@ -46,6 +46,9 @@ struct Memory {
     d_wanted: Vec<f32>,
 }
 
+/// Takes some of the wanted positions, as a range of their numbers, and their logits.
+type VisitLogits<'v> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<()> + 'v;
+
 impl MaskPredictor {
     /// Prepares `model` to run on `cpu`. Norms and biases are widened to `f32`; matrices stay in
     /// their storage type.
@@ -107,7 +110,7 @@ impl MaskPredictor {
         batch: &Batch<'_>,
         wanted: &[usize],
         most: usize,
-        visit: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+        visit: &mut VisitLogits<'_>,
     ) -> Result<()> {
         self.hidden(batch, wanted, Keep::Nothing)?;
         let mut logits = Vec::new();
