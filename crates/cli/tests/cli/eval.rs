@@ -152,6 +152,7 @@ fn a_run_that_was_broken_off_goes_on_to_the_same_results() {
 }
 
 #[test]
+#[allow(clippy::print_stderr)]
 fn code_is_run_only_where_it_is_allowed() {
     let folder = tasks();
     let dir = folder.path();
