@@ -52,9 +52,9 @@ impl Prefixes<'_> {
             return Ok(prefix);
         }
         let shots = match fewshot.text.is_empty() {
-            true => self.from_rows(fewshot, group)?,
+            true => self.rendered(fewshot, group)?,
             false => {
-                let (description, shots) = self.from_text(fewshot, group)?;
+                let (description, shots) = self.ready(fewshot, group)?;
                 prefix.push_str(&description);
                 shots
             }
@@ -78,7 +78,7 @@ impl Prefixes<'_> {
     }
 
     /// The first rows that can be examples, rendered.
-    fn from_rows(&self, fewshot: &Fewshot, group: Option<&str>) -> Result<Vec<String>> {
+    fn rendered(&self, fewshot: &Fewshot, group: Option<&str>) -> Result<Vec<String>> {
         let Renderer { task, environment } = self.renderer;
         let path = dataset::find_one(self.base, &task.name, &fewshot.files, group)
             .map_err(|error| with_source(error, &task.source))?;
@@ -113,7 +113,7 @@ impl Prefixes<'_> {
     }
 
     /// The description and the examples of a text.
-    fn from_text(&self, fewshot: &Fewshot, group: Option<&str>) -> Result<(String, Vec<String>)> {
+    fn ready(&self, fewshot: &Fewshot, group: Option<&str>) -> Result<(String, Vec<String>)> {
         let task = self.renderer.task;
         let path = dataset::find_one(self.base, &task.name, &fewshot.text, group)
             .map_err(|error| with_source(error, &task.source))?;

@@ -59,9 +59,11 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         finished.push(one(args, &mut session, prepared, plan, sandbox, &stop, term)?);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let results = format!("{:#}", report::json(&finished, config(args, &session, seconds)));
+    let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let config = config(args, &session, date, seconds);
+    let results = format!("{:#}", report::json(&finished, config));
     if let Some(dir) = &args.out {
-        let path = store::write_results(dir, &results)?;
+        let path = store::write_results(dir, date, &results)?;
         term.note(&format!("wrote {}", path.display()));
     }
     term.note(&format!("{} · seed {}", units::duration(seconds), args.seed));
@@ -111,7 +113,7 @@ fn one(
                 prepared.examples.len(),
                 dir.display()
             ),
-            None => format!("{name}: {rows} rows are lost; `--out DIR` would have kept them"),
+            None => format!("{name}: no row is kept; `--out DIR` keeps those that are done"),
         });
         return Err(Interrupted.into());
     }
@@ -133,8 +135,7 @@ fn one(
 }
 
 /// What is known of the run as a whole, under the harness's names where it has them.
-fn config(args: &EvalRun, session: &Session, seconds: f64) -> serde_json::Value {
-    let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+fn config(args: &EvalRun, session: &Session, date: u64, seconds: f64) -> serde_json::Value {
     json!({
         "model": "llada",
         "model_args": format!("pretrained={}", session.name),

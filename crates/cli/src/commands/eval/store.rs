@@ -52,10 +52,11 @@ impl Store {
     }
 }
 
-/// Writes the results beside the rows, whole or not at all.
-pub fn write_results(dir: &Path, results: &str) -> Result<PathBuf> {
-    let path = dir.join("results.json");
-    let temporary = dir.join("results.json.tmp");
+/// Writes the results beside the rows, whole or not at all, under the time in seconds, so that a
+/// run does not take away the results of another.
+pub fn write_results(dir: &Path, seconds: u64, results: &str) -> Result<PathBuf> {
+    let path = dir.join(format!("results_{seconds}.json"));
+    let temporary = dir.join(format!("results_{seconds}.tmp"));
     fs::write(&temporary, results)
         .and_then(|()| fs::rename(&temporary, &path))
         .with_context(|| format!("cannot write `{}`", path.display()))?;
