@@ -21,6 +21,7 @@ pub mod guidance;
 pub mod infill;
 pub mod likelihood;
 pub mod loss;
+mod query;
 pub mod remasking;
 pub mod reverse;
 pub mod sample;
@@ -30,7 +31,8 @@ pub mod transfer;
 
 pub use blocks::Blocks;
 pub use error::SamplerError;
+pub use query::{Logits, Outcome, Prompt, Query};
 pub use remasking::Remasking;
-pub use reverse::{Canvas, Logits, Outcome, Prompt, Query};
+pub use reverse::Canvas;
 pub use sampler::{Precision, Sampler};
 pub use trace::{Commit, Step};

@@ -1,0 +1,65 @@
+//! What goes into a canvas and what comes out of it.
+
+use std::ops::Range;
+
+/// What a row starts from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its tokens, padding included. Mask tokens among them are filled ([`Sampler::exact`](super::Sampler::exact) tells
+    /// the difference to the reference).
+    pub tokens: Vec<u32>,
+    /// How many of the first tokens are padding that no position may attend to. Rows of unequal
+    /// length need none.
+    pub padding: usize,
+}
+
+impl From<Vec<u32>> for Prompt {
+    fn from(tokens: Vec<u32>) -> Self {
+        Self { tokens, padding: 0 }
+    }
+}
+
+/// What the next step needs from the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// The row as it is now.
+    pub tokens: &'a [u32],
+    /// The positions that must be fed to a model which has answered the queries before this one and
+    /// kept the keys and values of the others; all, where nothing may be kept. The wanted positions
+    /// are among them.
+    pub fresh: Range<usize>,
+    /// How many of the first tokens are padding that no position may attend to.
+    pub padding: usize,
+    /// The row with its prompt masked, padding included, for guidance (Eq. 16).
+    pub unconditional: Option<Vec<u32>>,
+    /// Positions whose logits are wanted: those that can be committed now, in ascending order;
+    /// of a causal model, the one before.
+    pub wanted: Vec<usize>,
+}
+
+/// What the model answered: for each wanted position a row of logits over the vocabulary.
+#[derive(Debug)]
+pub struct Logits<'a> {
+    /// Of the row, [wanted, vocabulary]. Overwritten.
+    pub conditional: &'a mut [f32],
+    /// Of the row without its prompt, in the same shape, if that was asked for.
+    pub unconditional: Option<&'a [f32]>,
+}
+
+/// How a canvas ended, or stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Forward passes that this row took part in; guidance does not add to them.
+    pub nfe: usize,
+    /// Tokens committed.
+    pub committed: usize,
+    /// Positions that are still masked.
+    pub masks_left: usize,
+    /// Tokens of the response, whatever they are.
+    pub canvas_tokens: usize,
+    /// Tokens of the response before the first EOS or EoT.
+    pub useful_tokens: usize,
+    /// Whether the end of the text was found before `gen_length`, in a layout that grows or with
+    /// [`Sampler::stop_at_eos`](super::Sampler::stop_at_eos).
+    pub stopped_at_eos: bool,
+}
