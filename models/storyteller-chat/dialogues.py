@@ -6,8 +6,10 @@ FAIRYTALEQA is the folder of the data set of that name, TALES the text that `../
 prints, OUT a folder that receives train.jsonl and validation.jsonl, and test.jsonl with the passages
 and questions of the published test split.
 
-Four kinds of rows, none longer than the model's 128 positions allow:
+Five kinds of rows, none longer than the model's 128 positions allow:
 - questions about a passage of one to three sentences, the passage given (FairytaleQA);
+- questions made from a sentence of the tales, who did something and what somebody did, the sentence
+  and what follows it given;
 - requests for a bit of story about somebody, answered by sentences of the tales about them;
 - small talk, written for this purpose;
 - dialogues of two and three turns, put together from short rows of the other kinds.
@@ -59,10 +61,12 @@ def main(fairytaleqa: Path, tales: Path, out: Path) -> None:
     talk = [row(q, a) for asked, answers in TALK for q in asked for a in answers]
     draw.shuffle(told)
     train = rows["train"] + told[300:] + talk * 12
+    made = made_questions(tales.read_text(encoding="utf-8"), draw)
+    train += made[300:]
     train += dialogues(rows["train"] + told[300:], talk, 1500, draw)
     draw.shuffle(train)
     out.mkdir(parents=True, exist_ok=True)
-    parts = {"train": train, "validation": rows["val"][:400] + told[:300], "test": rows["test"]}
+    parts = {"train": train, "validation": rows["val"] + told[:300] + made[:300], "test": rows["test"]}
     for name, part in parts.items():
         text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in part)
         (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -137,6 +141,45 @@ def stories(tales: str, draw: random.Random) -> list[dict]:
                     text += " " + following
             if len(text) <= STORY and text[-1] in '.!?"' and text.count('"') % 2 == 0:
                 rows.append(row(draw.choice(ASK).format(who), text))
+    return rows
+
+
+VERBS = """was went came said took saw gave had made found ran sat stood fell ate drank sang cried asked
+answered looked lived loved wanted told heard brought thought began carried called opened killed caught
+threw put got set rode flew slept wept laughed jumped climbed returned followed married kept sent drew
+lay left held knew let turned walked""".split()
+SUBJECT = re.compile(
+    rf"^(?:(?:But|And|Then|So|Now|At last|Soon) )?((?:[Tt]he|[Aa]n?|[Hh]is|[Hh]er|[Oo]ne|[Tt]heir|[Tt]wo|[Tt]hree) "
+    rf"(?:\w+ ){{1,3}}?)((?:{'|'.join(VERBS)}|\w{{3,}}ed)\b.*)$"
+)
+
+
+def made_questions(tales: str, draw: random.Random) -> list[dict]:
+    """Who did it, and what did they do: the answer stands in the passage, to be found and copied."""
+    rows = []
+    for tale in tales.split("<|endoftext|>"):
+        parts = sentences(tale)
+        for i, sentence in enumerate(parts):
+            found = SUBJECT.match(sentence)
+            if not found or '"' in sentence or sentence[-1] not in ".!":
+                continue
+            subject, deed = found[1].strip(), re.split("[,;:]", found[2].rstrip(".!"))[0].strip()
+            subject = subject[0].upper() + subject[1:]
+            if not 12 <= len(deed) <= ANSWER:
+                continue
+            text = sentence
+            # What stands around it must be told apart from it.
+            for other in draw.sample([parts[i - 1], parts[min(i + 1, len(parts) - 1)]], k=draw.randint(0, 2)):
+                if other not in text and len(text) + len(other) < QUESTION - 60:
+                    text = f"{text} {other}" if other is not parts[i - 1] else f"{other} {text}"
+            if len(text) > QUESTION - 60:
+                continue
+            if draw.random() < 0.65:
+                rows.append(row(f"{text}\nWho {deed}?", f"{subject}."))
+            elif deed.split()[0] not in ("was", "had"):
+                lower = subject[0].lower() + subject[1:]
+                rows.append(row(f"{text}\nWhat did {lower} do?", f"{deed[0].upper()}{deed[1:]}."))
+    draw.shuffle(rows)
     return rows
 
 

@@ -6,11 +6,33 @@ use anyhow::Result;
 
 use crate::error::Failure;
 
-/// The folder under `models/` of the model that comes with the program.
-pub const SHIPPED: &str = "storyteller";
+/// The models that come with the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shipped {
+    /// Continues text.
+    Base,
+    /// Answers.
+    Tuned,
+}
 
-/// The folder of the model to use: `given` (from `--model` or `LLADA_MODEL`), or the shipped one.
-pub fn model(given: Option<&Path>) -> Result<PathBuf> {
+impl Shipped {
+    /// Its folder under `models/`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "storyteller",
+            Self::Tuned => "storyteller-chat",
+        }
+    }
+
+    /// The one that a conversation needs, or the one that it does not.
+    pub fn for_chat(chat: bool) -> Self {
+        if chat { Self::Tuned } else { Self::Base }
+    }
+}
+
+/// The folder of the model to use: `given` (from `--model` or `LLADA_MODEL`), or else the one that
+/// ships for the purpose.
+pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
     match given {
         Some(dir) if is_model(dir) => Ok(dir.to_owned()),
         Some(dir) if dir.is_dir() => Err(Failure::new(
@@ -23,9 +45,9 @@ pub fn model(given: Option<&Path>) -> Result<PathBuf> {
             "`--model` takes the folder of a checkpoint; without it the shipped model is used",
         )
         .into()),
-        None => shipped().ok_or_else(|| {
+        None => shipped(otherwise).ok_or_else(|| {
             Failure::new(
-                format!("the shipped model `models/{SHIPPED}` was not found"),
+                format!("the shipped model `models/{}` was not found", otherwise.name()),
                 "run inside the project's folder, or name a model with `--model DIR` or `LLADA_MODEL`",
             )
             .into()
@@ -33,16 +55,16 @@ pub fn model(given: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// The shipped model: above the working folder, above the executable, or in the source tree that
+/// The folder of a shipped model: above the working folder, above the executable, or in the source tree that
 /// the program was built from.
-pub fn shipped() -> Option<PathBuf> {
+pub fn shipped(model: Shipped) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
     let upwards = starts.iter().flatten().flat_map(|start| start.ancestors());
     upwards
         .map(Path::to_owned)
         .chain(source.canonicalize().ok())
-        .map(|dir| dir.join("models").join(SHIPPED))
+        .map(|dir| dir.join("models").join(model.name()))
         .find(|dir| is_model(dir))
 }
 

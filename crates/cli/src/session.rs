@@ -13,7 +13,11 @@ use llada::{
 };
 use llada_kernels::Cpu;
 
-use crate::{locate, term::Term, view::units};
+use crate::{
+    locate::{self, Shipped},
+    term::Term,
+    view::units,
+};
 
 /// A model with its tokenizer and chat template.
 pub struct Session {
@@ -30,10 +34,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the model in `model`, or the one that comes with the program; 0 `threads` is one for
-    /// each core.
-    pub fn open(model: Option<&Path>, threads: usize, term: &Term) -> Result<Self> {
-        let dir = locate::model(model)?;
+    /// Loads the model in `model`, or the shipped one `otherwise`; 0 `threads` is one for each core.
+    pub fn open(
+        model: Option<&Path>,
+        otherwise: Shipped,
+        threads: usize,
+        term: &Term,
+    ) -> Result<Self> {
+        let dir = locate::model(model, otherwise)?;
         let tokenizer = Tokenizer::from_dir(&dir)?;
         let template = Template::from_dir(&dir)?;
         let begun = Instant::now();

@@ -19,6 +19,7 @@ use crate::{
     args::{self, SamplerArgs},
     error::{self, Failure, StdoutClosed},
     interrupt::Flag,
+    locate::Shipped,
     session::Session,
     term::{self, Term},
     view::units,
@@ -28,7 +29,12 @@ use input::Input;
 
 /// Reads lines and answers them until the input ends.
 pub fn run(args: args::Chat, term: &Term) -> Result<()> {
-    let session = Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let session = Session::open(
+        args.model.model.as_deref(),
+        Shipped::Tuned,
+        args.threads.threads.into(),
+        term,
+    )?;
     session.note_base_model(term)?;
     let sampler = settings::sampler(&args.sampler, session.config())?;
     let is_watched = !args.no_watch && term.interactive;

@@ -28,6 +28,7 @@ use crate::{
     args::Infill,
     error::{Failure, Interrupted},
     interrupt::Flag,
+    locate::Shipped,
     session::Session,
     term::{self, Term},
     view::units,
@@ -43,7 +44,12 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         }
     };
     let sampler = sampler(&args);
-    let session = Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let session = Session::open(
+        args.model.model.as_deref(),
+        Shipped::Base,
+        args.threads.threads.into(),
+        term,
+    )?;
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watch).then_some(message))?;
 

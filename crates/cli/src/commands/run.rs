@@ -22,6 +22,7 @@ use crate::{
     args::Run,
     error::{Failure, Interrupted},
     interrupt::Flag,
+    locate::Shipped,
     session::Session,
     term::{self, Term},
     view::units,
@@ -34,8 +35,12 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         Some(file) => lines(file)?,
         None => vec![argument_or_stdin(args.prompt.clone(), "prompt")?],
     };
-    let mut session =
-        Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let mut session = Session::open(
+        args.model.model.as_deref(),
+        Shipped::for_chat(args.chat),
+        args.threads.threads.into(),
+        term,
+    )?;
     let system = args.system.as_ref().map(|text| Message::new("system", text));
     let encode = |prompt: &String| match args.chat {
         true => {

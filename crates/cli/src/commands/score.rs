@@ -21,6 +21,7 @@ use crate::{
     args::{self, Score},
     error::{Failure, Interrupted},
     interrupt::Flag,
+    locate::Shipped,
     session::Session,
     term::{self, Term},
     view::{progress, units},
@@ -52,7 +53,12 @@ pub fn run(args: Score, term: &Term) -> Result<()> {
             return Err(Failure::usage("there is nothing to score", hint).into());
         }
     };
-    let session = Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let session = Session::open(
+        args.model.model.as_deref(),
+        Shipped::for_chat(args.chat),
+        args.threads.threads.into(),
+        term,
+    )?;
     let stop = Flag::listen(term, Some(STOPPING))?;
     let input::Input { rows, mut bad } = input;
     let total = rows.len() + bad.len();

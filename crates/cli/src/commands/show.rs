@@ -15,11 +15,16 @@ use llada::{
 use llada_kernels::DType;
 use serde_json::{Value, json};
 
-use crate::{args::Show, locate, term, view::units};
+use crate::{
+    args::Show,
+    locate::{self, Shipped},
+    term,
+    view::units,
+};
 
 /// Prints the description as text, or as JSON.
 pub fn run(args: Show) -> Result<()> {
-    let dir = locate::model(args.model.as_deref())?;
+    let dir = locate::model(args.model.as_deref(), Shipped::Base)?;
     let model = checkpoint::load(&dir)?;
     let tokenizer = match dir.join("tokenizer.json").is_file() {
         true => Some(Tokenizer::from_dir(&dir)?),

@@ -13,7 +13,7 @@ use super::argument_or_stdin;
 use crate::{
     args::{self, Apply, TokenizerKind, TokenizerTrain},
     error::Failure,
-    locate,
+    locate::{self, Shipped},
     term::{self, Term},
 };
 
@@ -73,7 +73,7 @@ fn decode(args: Apply) -> Result<()> {
 fn chosen(path: Option<PathBuf>) -> Result<Tokenizer> {
     match path {
         Some(path) => open(&path),
-        None => open(&locate::model(None)?),
+        None => open(&locate::model(None, Shipped::Base)?),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     args::EvalRun,
     error::{Failure, Interrupted},
     interrupt::Flag,
+    locate::Shipped,
     session::Session,
     term::{self, Term},
     view::units,
@@ -35,8 +36,12 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         store::check(dir)?;
     }
     let mut sandbox = sandbox(args, &prepared)?;
-    let mut session =
-        Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let mut session = Session::open(
+        args.model.model.as_deref(),
+        Shipped::for_chat(args.chat),
+        args.threads.threads.into(),
+        term,
+    )?;
     let asked = Overrides {
         scoring: args.scoring.scoring.map(Into::into),
         mc_num: args.scoring.mc_num,

@@ -15,6 +15,7 @@ use crate::{
     args::Score,
     error::{Failure, Interrupted},
     interrupt::Flag,
+    locate::Shipped,
     session::Session,
     term::{self, Term},
     view::{progress, units},
@@ -22,8 +23,12 @@ use crate::{
 
 /// Scores the text and prints the result.
 pub fn run(args: &Score, term: &Term) -> Result<()> {
-    let mut session =
-        Session::open(args.model.model.as_deref(), args.threads.threads.into(), term)?;
+    let mut session = Session::open(
+        args.model.model.as_deref(),
+        Shipped::Base,
+        args.threads.threads.into(),
+        term,
+    )?;
     let text = RunningText::read(&args.text.perplexity, &session.tokenizer)?;
     for reason in text.rejected.iter().take(NAMED) {
         term.warn(&format!("left out {reason}"));
