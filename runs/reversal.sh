@@ -1,23 +1,68 @@
 #!/usr/bin/env bash
-# The reversal experiment (Section 3.3 of the paper), from a clean start: LLaDA and the autoregressive
-# baseline learn couplets in one direction, are tuned to answer "what is the next line?" and "what is
-# the line before?" on some of them, and are asked about the others.
+# The reversal experiment (Section 3.3 of the paper), from a clean start: do models that learn facts in
+# one direction know them in the other? LLaDA and the autoregressive baseline get the same rows, size and
+# steps, under several seeds.
 #
 #   runs/reversal.sh [FOLDER]
 #
 # FOLDER is for data and runs [default: runs/out/reversal]. LLADA names the program, SEEDS the seeds
 # [default: "1 2 3"]. Finished runs are not repeated, so that the script can be started again.
 #
-# Tested are the 469 records of the official evaluation, with its prompts and settings (28 tokens and
-# steps, no end of text, right if the line occurs in the answer). They are part of the running text,
-# first line before second, and never of the instruction tuning. "Infilling" gives a model the couplet
-# with one line masked, which a left-to-right model cannot be given.
+# Couplets: 1001 of them are learnt as text, first line before second. The models are then tuned to
+# answer "what is the next line?" and "what is the line before?" on 532, and are asked about the 469 of
+# the official evaluation, with its prompts and settings (28 tokens and steps, no end of text, right if
+# the line occurs in the answer). "Infilling" gives the couplet with one line masked, which a
+# left-to-right model cannot be given.
+#
+# People: the set of the Reversal Curse paper (arXiv 2309.12288). 30 people are known by sentences that
+# name them before their description, 30 by sentences the other way round, 30 by both.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)/reversal"
 out="${1:-runs/out/reversal}" llada="${LLADA:-llada}" seeds="${SEEDS:-1 2 3}"
 mkdir -p "$out"
 
-# Rows from couplets: the text, and the questions.
+# The last checkpoint of a finished run; trains it first where there is none.
+trained() { # VERB RECIPE RUN OVERRIDES…
+  local verb="$1" recipe="$2" run="$3"
+  shift 3
+  if [ ! -f "$run/finished" ]; then
+    rm -rf "$run"
+    "$llada" "$verb" "$here/$recipe.toml" --out "$run" -q "$@" >&2
+    touch "$run/finished"
+  fi
+  echo "$run/checkpoints/$(ls "$run/checkpoints" | sort -V | tail -n 1)"
+}
+# Per cent of its rows that a task finds.
+asked() { # TASK MODEL DATA
+  "$llada" eval run "$here/$1.toml" --model "$2" --data "$3" --json -q |
+    sed -n 's/.*"exact_match,contains": *\([0-9.e-]*\).*/\1/p' | awk 'NR == 1 { printf "%.1f", 100 * $1 }'
+}
+# Per cent of the rows with holes that become what they were.
+infilled() { # HOLES WHOLE MODEL
+  "$llada" infill --model "$3" --file "$1" --json -q |
+    sed 's/.*"text": *"\(\([^"\\]\|\\.\)*\)".*/\1/' |
+    paste -d'\t' - "$2" | awk -F'\t' '$1 == $2 { n++ } END { printf "%.1f", 100 * n / NR }'
+}
+
+# Mean and standard deviation over the seeds, a line for each model.
+table() { # RESULTS
+  for objective in diffusion autoregressive; do
+    awk -F'\t' -v objective=$objective '
+      $1 == objective { n++; for (i = 3; i <= NF; i++) { sum[i] += $i; square[i] += $i * $i; text[i] = $i } }
+      END {
+        printf "| %s |", objective == "diffusion" ? "LLaDA" : "baseline"
+        for (i = 3; i in text; i++) {
+          mean = sum[i] / n
+          variance = n > 1 ? (square[i] - n * mean * mean) / (n - 1) : 0
+          if (text[i] == "–") printf " – |"
+          else printf " %.1f ± %.1f |", mean, (variance > 0 ? sqrt(variance) : 0)
+        }
+        print ""
+      }' "$1"
+  done
+}
+
+# Rows from couplets: the text, the questions, and the text with holes.
 poems() { awk -F'\t' '{ printf "{\"prompt\": \"诗\", \"response\": \"%s，%s。\"}\n", $1, $2 }' "$@"; }
 questions() {
   awk -F'\t' '{
@@ -33,69 +78,75 @@ holes() {
     else printf "{\"text\": \"诗{{hole:%d}}，%s。\"}\n", length($1) / 3, $2
   }' "$here/official.tsv"
 }
-
-poems "$here/official.tsv" "$here/couplets.tsv" > "$out/poems.jsonl"
-{ questions "$here/couplets.tsv"; cat "$out/poems.jsonl"; } > "$out/tune.jsonl"
-awk -F'\t' '{ printf "{\"first\": \"%s\", \"second\": \"%s\"}\n", $1, $2 }' "$here/official.tsv" > "$out/official.jsonl"
-for side in first second; do holes "$side" > "$out/holes-$side.jsonl"; done
-awk -F'\t' '{ printf "诗%s，%s。\n", $1, $2 }' "$here/official.tsv" > "$out/whole.txt"
-cat "$out/poems.jsonl" "$out/tune.jsonl" | tr -d '{}"' > "$out/text.txt"
-[ -d "$out/tokenizer" ] || "$llada" tokenizer train "$out/text.txt" --kind char -o "$out/tokenizer" -q
-[ -d "$out/data" ] || "$llada" data prepare "$out/text.txt" -t "$out/tokenizer" -o "$out/data" -q
-
-# The last checkpoint of a finished run; trains it first where there is none.
-trained() { # VERB RECIPE RUN OVERRIDES…
-  local verb="$1" recipe="$2" run="$3"
-  shift 3
-  if [ ! -f "$run/finished" ]; then
-    rm -rf "$run"
-    "$llada" "$verb" "$here/$recipe.toml" --out "$run" -q "$@" >&2
-    touch "$run/finished"
-  fi
-  echo "$run/checkpoints/$(ls "$run/checkpoints" | sort -V | tail -n 1)"
-}
-# Per cent of the official records that a task finds.
-asked() { # TASK MODEL
-  "$llada" eval run "$here/$1.toml" --model "$2" --data "$out" --json -q |
-    sed -n 's/.*"exact_match,contains": *\([0-9.e-]*\).*/\1/p' | awk 'NR == 1 { printf "%.1f", 100 * $1 }'
-}
-infilled() { # SIDE MODEL
-  "$llada" infill --model "$2" --file "$out/holes-$1.jsonl" --json -q |
-    sed 's/.*"text": *"\([^"]*\)".*/\1/' |
-    paste -d'\t' - "$out/whole.txt" | awk -F'\t' '$1 == $2 { n++ } END { printf "%.1f", 100 * n / NR }'
-}
-
-rows="$out/results.tsv"
-touch "$rows"
-for seed in $seeds; do
-  for objective in diffusion autoregressive; do
-    key="$objective"$'\t'"$seed"
-    grep -q "^$key"$'\t' "$rows" && continue
-    run="$out/$objective-$seed"
-    fresh=$(trained train model "$run/model" data.path="$out/data" train.seed="$seed" train.objective=$objective)
-    text=$(trained sft poems "$run/poems" model.init_from="$fresh" data.path="$out/poems.jsonl" \
-      train.seed="$seed" train.objective=$objective)
-    tuned=$(trained sft tune "$run/tune" model.init_from="$text" data.path="$out/tune.jsonl" \
-      train.seed="$seed" train.objective=$objective)
-    fill=$'–\t–'
-    [ $objective = diffusion ] && fill="$(infilled second "$tuned")"$'\t'"$(infilled first "$tuned")"
-    printf '%s\t%s\t%s\t%s\n' "$key" "$(asked next "$tuned")" "$(asked previous "$tuned")" "$fill" >> "$rows"
+couplets() {
+  poems "$here/official.tsv" "$here/couplets.tsv" > "$out/poems.jsonl"
+  { questions "$here/couplets.tsv"; cat "$out/poems.jsonl"; } > "$out/tune.jsonl"
+  awk -F'\t' '{ printf "{\"first\": \"%s\", \"second\": \"%s\"}\n", $1, $2 }' "$here/official.tsv" > "$out/official.jsonl"
+  for side in first second; do holes "$side" > "$out/holes-$side.jsonl"; done
+  awk -F'\t' '{ printf "诗%s，%s。\n", $1, $2 }' "$here/official.tsv" > "$out/whole.txt"
+  tr -d '{}"' < "$out/tune.jsonl" > "$out/text.txt"
+  [ -d "$out/tokenizer" ] || "$llada" tokenizer train "$out/text.txt" --kind char -o "$out/tokenizer" -q
+  [ -d "$out/data" ] || "$llada" data prepare "$out/text.txt" -t "$out/tokenizer" -o "$out/data" -q
+  touch "$out/couplets.tsv"
+  for seed in $seeds; do
+    for objective in diffusion autoregressive; do
+      grep -q "^$objective"$'\t'"$seed"$'\t' "$out/couplets.tsv" && continue
+      local run="$out/$objective-$seed" with="train.seed=$seed train.objective=$objective"
+      fresh=$(trained train model "$run/model" data.path="$out/data" $with)
+      text=$(trained sft poems "$run/poems" model.init_from="$fresh" data.path="$out/poems.jsonl" $with)
+      tuned=$(trained sft tune "$run/tune" model.init_from="$text" data.path="$out/tune.jsonl" $with)
+      fill=$'–\t–'
+      [ $objective = diffusion ] && fill="$(infilled "$out/holes-second.jsonl" "$out/whole.txt" "$tuned")"$'\t'"$(
+        infilled "$out/holes-first.jsonl" "$out/whole.txt" "$tuned")"
+      printf '%s\t%s\t%s\t%s\t%s\n' $objective "$seed" \
+        "$(asked next "$tuned" "$out")" "$(asked previous "$tuned" "$out")" "$fill" >> "$out/couplets.tsv"
+    done
   done
-done
+  echo "| couplets | forward | backward | forward by infilling | backward by infilling |"
+  echo "|---|---|---|---|---|"
+  table "$out/couplets.tsv"
+}
 
-echo "| model | forward | backward | forward by infilling | backward by infilling |"
-echo "|---|---|---|---|---|"
-for objective in diffusion autoregressive; do
-  # Mean and standard deviation over the seeds.
-  awk -F'\t' -v objective=$objective -v name="$([ $objective = diffusion ] && echo LLaDA || echo baseline)" '
-    $1 == objective { n++; for (i = 3; i <= 6; i++) { sum[i] += $i; square[i] += $i * $i; text[i] = $i } }
-    END {
-      printf "| %s |", name
-      for (i = 3; i <= 6; i++) {
-        mean = sum[i] / n; variance = n > 1 ? (square[i] - n * mean * mean) / (n - 1) : 0
-        if (text[i] == "–") printf " – |"
-        else printf " %.1f ± %.1f |", mean, (variance > 0 ? sqrt(variance) : 0)
-      }
-      print ""
-    }' "$rows"
-done
+# Sentences of the file as they stand, still escaped.
+sentences() { sed 's/{"prompt": "\(.*\)", "completion": "\(.*\)"}/\1\2/' "$1"; }
+people() {
+  local data="$out/people"
+  mkdir -p "$data"
+  cp "$here"/english/*.jsonl "$data"
+  sentences "$here/english/train.jsonl" | sed 's/.*/{"prompt": "Fact:", "response": " &"}/' > "$data/facts.jsonl"
+  sentences "$here/english/train.jsonl" | sed 's/\\"/"/g; s/^/Fact: /' > "$data/text.txt"
+  [ -d "$data/tokenizer" ] || "$llada" tokenizer train "$data/text.txt" --vocab-size 1024 -o "$data/tokenizer" -q
+  [ -d "$data/data" ] || "$llada" data prepare "$data/text.txt" -t "$data/tokenizer" -o "$data/data" -q
+  # The name out of the sentences that were learnt with the name first, as long as it is in tokens.
+  sed 's/.*"completion": " \(.*\)"}/\1/' "$here/english/description-to-name-reversed.jsonl" | sort -u |
+    while read -r name; do
+      printf '%s\t%s\n' "$name" "$("$llada" tokenizer encode " $name" -t "$data/tokenizer" | wc -w)"
+    done > "$data/names.tsv"
+  sentences "$here/english/name-to-description.jsonl" | sed 's/^/Fact: /' > "$data/whole.txt"
+  awk -F'\t' 'NR == FNR { tokens[$1] = $2; next }
+    { for (name in tokens) if (sub(name, "{{hole:" tokens[name] "}}")) break; printf "{\"text\": \"%s\"}\n", $0 }' \
+    "$data/names.tsv" "$data/whole.txt" > "$data/holes.jsonl"
+  touch "$out/people.tsv"
+  for seed in $seeds; do
+    for objective in diffusion autoregressive; do
+      grep -q "^$objective"$'\t'"$seed"$'\t' "$out/people.tsv" && continue
+      local run="$data/$objective-$seed" with="train.seed=$seed train.objective=$objective"
+      fresh=$(trained train model "$run/model" data.path="$data/data" $with)
+      facts=$(trained sft facts "$run/facts" model.init_from="$fresh" data.path="$data/facts.jsonl" $with)
+      fill='–'
+      [ $objective = diffusion ] && fill=$(infilled "$data/holes.jsonl" "$data/whole.txt" "$facts")
+      found=""
+      for task in name-to-description description-to-name description-to-name-reversed name-to-description-reversed; do
+        found="$found"$'\t'"$(asked "$task" "$facts" "$data")"
+      done
+      printf '%s\t%s%s\t%s\n' $objective "$seed" "$found" "$fill" >> "$out/people.tsv"
+    done
+  done
+  echo "| people | name → description | description → name | the latter, learnt name first | the former, learnt description first | name by infilling, learnt name first |"
+  echo "|---|---|---|---|---|---|"
+  table "$out/people.tsv"
+}
+
+couplets
+echo
+people

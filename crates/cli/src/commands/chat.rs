@@ -29,12 +29,13 @@ use input::Input;
 
 /// Reads lines and answers them until the input ends.
 pub fn run(args: args::Chat, term: &Term) -> Result<()> {
-    let session = Session::open(
-        args.model.model.as_deref(),
-        Shipped::Tuned,
-        args.threads.threads.into(),
-        term,
-    )?;
+    let from_environment = std::env::var_os("LLADA_MODEL").is_some();
+    if args.folder.is_some() && args.model.is_some() && !from_environment {
+        let message = "two models were given";
+        return Err(Failure::usage(message, "name one, with or without `--model`").into());
+    }
+    let model = args.folder.as_deref().or(args.model.as_deref());
+    let session = Session::open(model, Shipped::Tuned, args.threads.threads.into(), term)?;
     session.note_base_model(term)?;
     let sampler = settings::sampler(&args.sampler, session.config())?;
     let is_watched = !args.no_watch && term.interactive;
