@@ -31,7 +31,7 @@ impl Shipped {
 }
 
 /// The folder of the model to use: `given` (from `--model` or `LLADA_MODEL`), or else the one that
-/// ships for the purpose.
+/// ships for the purpose; the base model where only that one was installed.
 pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
     match given {
         Some(dir) if is_model(dir) => Ok(dir.to_owned()),
@@ -45,7 +45,7 @@ pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
             "`--model` takes the folder of a checkpoint; without it the shipped model is used",
         )
         .into()),
-        None => shipped(otherwise).ok_or_else(|| {
+        None => shipped(otherwise).or_else(|| shipped(Shipped::Base)).ok_or_else(|| {
             Failure::new(
                 format!("the shipped model `models/{}` was not found", otherwise.name()),
                 "run inside the project's folder, or name a model with `--model DIR` or `LLADA_MODEL`",
