@@ -13,7 +13,7 @@ pub struct Chat {
     #[arg(value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
     pub model: Option<PathBuf>,
     /// The same as a flag, as other verbs take it
-    #[arg(short, long = "model", value_name = "DIR", hide = true)]
+    #[arg(short = 'm', long = "model", value_name = "DIR", hide = true)]
     pub folder: Option<PathBuf>,
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT")]
