@@ -99,7 +99,6 @@ impl MaskPredictor {
         logits: &mut Vec<f32>,
     ) -> Result<()> {
         self.hidden(batch, &mut [], wanted, Keep::Nothing)?;
-        logits.resize(wanted.len() * self.model.config.embedding_size, 0.0);
         self.project(0..wanted.len(), logits)
     }
 
@@ -117,7 +116,6 @@ impl MaskPredictor {
         let mut logits = Vec::new();
         for start in (0..wanted.len()).step_by(most.max(1)) {
             let part = start..wanted.len().min(start.saturating_add(most.max(1)));
-            logits.resize(part.len() * self.model.config.embedding_size, 0.0);
             self.project(part.clone(), &mut logits)?;
             visit(part, &mut logits)?;
         }
@@ -144,14 +142,14 @@ impl MaskPredictor {
             return Err(ModelError::Batch(what.into()).into());
         }
         self.hidden(batch, pasts, wanted, Keep::Nothing)?;
-        logits.resize(wanted.len() * self.model.config.embedding_size, 0.0);
         self.project(0..wanted.len(), logits)
     }
 
     /// Logits of the wanted positions numbered `part`, from what [`hidden`](Self::hidden) left.
-    fn project(&self, part: Range<usize>, logits: &mut [f32]) -> Result<()> {
+    fn project(&self, part: Range<usize>, logits: &mut Vec<f32>) -> Result<()> {
         let config = &self.model.config;
         let (vocab, d, n) = (config.embedding_size, config.d_model, part.len());
+        logits.resize(n * vocab, 0.0);
         let head = self.model.tensors[self.layout.head_or_tied()].view();
         let hidden = &self.memory.hidden[part.start * d..part.end * d];
         linear::forward(&self.cpu, hidden, head, None, n, vocab, d, logits, Out::Write)?;
