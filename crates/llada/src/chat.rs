@@ -79,6 +79,12 @@ pub enum ChatError {
         /// Where the template is from.
         origin: String,
     },
+    /// What comes before an answer is not what asks for it.
+    #[error("the chat template of `{origin}` writes the prompt otherwise once it is answered")]
+    Rewritten {
+        /// Where the template is from.
+        origin: String,
+    },
 }
 
 impl ChatError {
@@ -90,6 +96,9 @@ impl ChatError {
                 "check the roles and their order: many templates want user and assistant in turn"
             }
             Self::Role { .. } => "use the roles system, user and assistant",
+            Self::Rewritten { .. } => {
+                "end the prompt with the very header that the template puts before an answer"
+            }
             Self::Special { .. } => "remove special tokens such as `<|eot_id|>` from the messages",
         };
         Some(hint.into())

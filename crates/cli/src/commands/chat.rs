@@ -198,19 +198,8 @@ impl Chat {
         let Session { predictor, tokenizer, name, .. } = &mut self.session;
         let look = Look { watch: self.is_watched, response_only: true, trace: None };
         let mut observer = Observer::new(look, &canvases, tokenizer, name, &self.term)?;
-        let mut failure = None;
-        let stop = &self.stop;
-        let summary = generate::run(predictor, &mut canvases, &mut |row, step| {
-            failure = observer.step(row, step).err();
-            match stop.is_set() || failure.is_some() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
+        let summary = observer.follow(predictor, &mut canvases, &self.stop, |_| {});
         observer.erase();
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
         let [canvas] = canvases;
         Ok((canvas, summary?))
     }

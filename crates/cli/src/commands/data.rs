@@ -72,7 +72,7 @@ fn summary(meta: &Meta, out: &Path) -> Vec<String> {
         lines.push(format!("{} duplicates dropped", units::thousands(meta.duplicates)));
     }
     if meta.rejected > 0 {
-        lines.push(format!("warning: {} rows rejected", units::thousands(meta.rejected)));
+        lines.push(format!("warning: {} rejected", units::counted(meta.rejected, "row")));
         lines.extend(meta.first_rejected.iter().map(|reason| format!("  {reason}")));
     }
     lines.push(format!("wrote {}", out.display()));

@@ -1,14 +1,13 @@
 //! `llada infill`: a text with holes in, the same text without holes on stdout.
 
 use std::{
-    ops::ControlFlow,
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use llada::diffusion::{
-    Blocks, Canvas, Sampler, Step, generate,
+    Blocks, Canvas, Sampler, generate,
     infill::{
         Encoder, Template,
         length::{self, Search},
@@ -81,25 +80,14 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let Some(lengths) = lengths else { return Err(Interrupted.into()) };
         let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective, row);
         let mut canvases = [canvas.map_err(llada::Error::from)?];
-        let mut filling = Filling {
-            observer: Observer::new(
-                Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() },
-                &canvases,
-                &tokenizer,
-                &name,
-                term,
-            )?,
-            confidence: vec![0.0; canvases[0].tokens().len()],
-            stop: &stop,
-            failure: None,
-        };
-        let summary =
-            generate::run(&mut predictor, &mut canvases, &mut |_, step| filling.step(step));
-        let Filling { observer, confidence, failure, .. } = filling;
+        let look = Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() };
+        let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term)?;
+        // How sure the model was of each token of the row that it filled.
+        let mut confidence = vec![0.0; canvases[0].tokens().len()];
+        let summary = observer.follow(&mut predictor, &mut canvases, &stop, |step| {
+            step.committed.iter().for_each(|c| confidence[c.position] = c.confidence);
+        });
         observer.finish();
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
         let summary = summary?;
         if summary.interrupted {
             return Err(Interrupted.into());
@@ -184,28 +172,6 @@ fn rows(file: &Path) -> Result<Vec<Template>> {
         return Err(Failure::new(message, r#"write `{"text": "..."}` on each line"#).into());
     }
     Ok(templates)
-}
-
-/// One canvas while it is filled.
-struct Filling<'a> {
-    observer: Observer<'a>,
-    /// How sure the model was of each token of the row that it filled.
-    confidence: Vec<f32>,
-    stop: &'a Flag,
-    failure: Option<anyhow::Error>,
-}
-
-impl Filling<'_> {
-    fn step(&mut self, step: &Step) -> ControlFlow<()> {
-        for commit in &step.committed {
-            self.confidence[commit.position] = commit.confidence;
-        }
-        self.failure = self.observer.step(0, step).err();
-        match self.stop.is_set() || self.failure.is_some() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
 }
 
 /// What all rows took.

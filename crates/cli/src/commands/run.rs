@@ -4,7 +4,6 @@ pub(super) mod observer;
 pub(super) mod settings;
 
 use std::{
-    ops::ControlFlow,
     path::Path,
     time::{Duration, Instant},
 };
@@ -64,18 +63,8 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     let (predictor, tokenizer) = (&mut session.predictor, &session.tokenizer);
     let look = Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() };
     let mut observer = Observer::new(look, &canvases, tokenizer, &session.name, term)?;
-    let mut failure = None;
-    let summary = generate::run(predictor, &mut canvases, &mut |row, step| {
-        failure = observer.step(row, step).err();
-        match stop.is_set() || failure.is_some() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    });
+    let summary = observer.follow(predictor, &mut canvases, &stop, |_| {});
     observer.finish();
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
     let summary = summary?;
     if summary.interrupted {
         return Err(Interrupted.into());

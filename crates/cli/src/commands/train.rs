@@ -162,7 +162,7 @@ fn conversations(report: &Report) -> Vec<String> {
         count(report.validation)
     )];
     if report.rejected > 0 {
-        lines.push(format!("warning: {} rows rejected", units::thousands(report.rejected)));
+        lines.push(format!("warning: {} rejected", units::counted(report.rejected, "row")));
         lines.extend(report.first_rejected.iter().map(|reason| format!("  {reason}")));
         if report.rejected > report.first_rejected.len() as u64 {
             lines.push("  …".into());

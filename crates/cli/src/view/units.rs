@@ -27,6 +27,11 @@ pub fn thousands(n: u64) -> String {
     out
 }
 
+/// So many things of a name whose plural ends in s: `1 row`, `2,000 rows`.
+pub fn counted(n: u64, name: &str) -> String {
+    format!("{} {name}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// A count in the style of model names: `8.0B`, `110.3M`, `12.0k`.
 pub fn count(n: u64) -> String {
     let value = n as f64;
@@ -76,6 +81,7 @@ mod tests {
     fn units_at_their_borders() {
         assert_eq!([0, 1023, 1024, 1536 << 20].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
         assert_eq!([0, 999, 1000, 1234567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 1, 2000].map(|n| counted(n, "row")), ["0 rows", "1 row", "2,000 rows"]);
         assert_eq!([999, 12_000, 8_015_581_184].map(count), ["999", "12.0k", "8.0B"]);
         assert_eq!(
             [0.8124, 4.2, 59.96, 187.0, 3960.0, 183_600.0, f64::NAN].map(duration),

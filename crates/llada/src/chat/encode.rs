@@ -31,22 +31,58 @@ impl Template {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>> {
-        for Message { role, .. } in messages {
-            if tokenizer.encode(role)?.iter().any(|&id| tokenizer.is_special(id)) {
-                return Err(ChatError::Role { role: role.clone() }.into());
-            }
-        }
-        let text = self.render(messages, add_generation_prompt)?;
-        let whole = tokenizer.encode(&text)?;
+        refuse_special_roles(tokenizer, messages)?;
+        let rendered = self.rendered(messages, add_generation_prompt)?;
+        self.tokens(tokenizer, messages, &rendered.text, &rendered.stencil)
+    }
 
-        // Contents cannot touch what is rendered without them.
+    /// The tokens of a conversation that ends with an answer: first those that ask for it, as
+    /// [`encode`](Self::encode) gives them, then those of the answer.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), and when the template writes what comes before an answer
+    /// otherwise than what asks for one.
+    pub fn encode_answered(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+    ) -> Result<(Vec<u32>, Vec<u32>)> {
+        refuse_special_roles(tokenizer, messages)?;
+        let before = &messages[..messages.len().saturating_sub(1)];
+        let asked = self.rendered(before, true)?;
+        let answered = self.rendered(messages, false)?;
+        let text = answered.text.strip_prefix(&asked.text);
+        let (Some(text), Some(stencil)) = (text, answered.stencil.strip_prefix(&asked.stencil))
+        else {
+            return Err(ChatError::Rewritten { origin: self.origin.clone() }.into());
+        };
+        let prompt = self.tokens(tokenizer, before, &asked.text, &asked.stencil)?;
+        Ok((prompt, self.tokens(tokenizer, messages, text, stencil)?))
+    }
+
+    fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
         let stencil: Vec<Message> = messages
             .iter()
             .enumerate()
             .map(|(i, message)| Message::new(message.role.clone(), placeholder(i)))
             .collect();
-        let stencil = self.render(&stencil, add_generation_prompt)?;
-        let pieces = pieces(&stencil, messages.len());
+        Ok(Rendered {
+            text: self.render(messages, add_generation_prompt)?,
+            stencil: self.render(&stencil, add_generation_prompt)?,
+        })
+    }
+
+    /// The tokens of `text`, which a rendered conversation ends with or consists of; `stencil` is
+    /// the same part of its stencil.
+    fn tokens(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        text: &str,
+        stencil: &str,
+    ) -> Result<Vec<u32>> {
+        let whole = tokenizer.encode(text)?;
+        let pieces = pieces(stencil, messages.len());
         let mut own = Vec::new();
         for piece in &pieces {
             if let Piece::Template(text) = piece {
@@ -60,7 +96,7 @@ impl Template {
             return Ok(whole);
         }
 
-        let contents = contents(&pieces, &text, messages)
+        let contents = contents(&pieces, text, messages)
             .ok_or_else(|| ChatError::Special { origin: self.origin.clone() })?;
         let mut contents = contents.into_iter();
         let mut ids = Vec::new();
@@ -72,6 +108,23 @@ impl Template {
         }
         Ok(ids)
     }
+}
+
+/// A conversation as text.
+struct Rendered {
+    text: String,
+    /// The same with placeholders for the contents, which cannot touch what is rendered without
+    /// them.
+    stencil: String,
+}
+
+fn refuse_special_roles(tokenizer: &Tokenizer, messages: &[Message]) -> Result<()> {
+    for Message { role, .. } in messages {
+        if tokenizer.encode(role)?.iter().any(|&id| tokenizer.is_special(id)) {
+            return Err(ChatError::Role { role: role.clone() }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Stands for the content of message `i`: Unicode keeps these two characters for uses inside a
@@ -243,6 +296,9 @@ mod tests {
             let answered = [question, vec![Message::new("assistant", reply)]].concat();
             let ids = template.encode(tokenizer, &answered, false).unwrap();
             prop_assert!(ids.starts_with(&prompt));
+            let (asked, answer) = template.encode_answered(tokenizer, &answered).unwrap();
+            prop_assert_eq!([&asked[..], &answer].concat(), ids);
+            prop_assert_eq!(asked, prompt);
         }
     }
 }

@@ -145,16 +145,6 @@ impl Tokenizer {
         }
     }
 
-    /// The first special token that [`Tokenizer::encode`] finds written in `text`.
-    ///
-    /// # Errors
-    /// When the tokenizer's model refuses the text.
-    pub fn find_special(&self, text: &str) -> Result<Option<String>> {
-        let ids = self.encode(text)?;
-        let found = ids.iter().find(|id| self.reserved.contains(id));
-        Ok(found.and_then(|&id| self.inner.id_to_token(id)))
-    }
-
     /// The text of `ids`; special tokens are written out, or left out with `skip_special`. Ids
     /// that the tokenizer does not know (unused rows of an embedding) give no text.
     ///

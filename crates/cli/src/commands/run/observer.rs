@@ -1,7 +1,8 @@
 //! Follows a generation step by step: the drawn canvas or the status line, and the trace.
 
 use std::{
-    cell::RefCell, collections::HashMap, fs::File, io::BufWriter, path::Path, time::Instant,
+    cell::RefCell, collections::HashMap, fs::File, io::BufWriter, ops::ControlFlow, path::Path,
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
@@ -9,12 +10,15 @@ use indicatif::ProgressBar;
 use llada::{
     diffusion::{
         Canvas, Step,
+        generate::{self, Summary},
         trace::{Header, Writer},
     },
+    model::MaskPredictor,
     tokenizer::Tokenizer,
 };
 
 use crate::{
+    interrupt::Flag,
     term::{Level, Term},
     view::{
         canvas::Painter,
@@ -96,8 +100,32 @@ impl<'a> Observer<'a> {
         Ok(observer)
     }
 
+    /// Generates and looks on, until the canvases are done or `stop` is set; `also` is told of every
+    /// step as well. What went wrong with looking on stops the run and is its failure.
+    pub fn follow(
+        &mut self,
+        predictor: &mut MaskPredictor,
+        canvases: &mut [Canvas],
+        stop: &Flag,
+        mut also: impl FnMut(&Step),
+    ) -> Result<Summary> {
+        let mut failure = None;
+        let summary = generate::run(predictor, canvases, &mut |row, step| {
+            also(step);
+            failure = self.step(row, step).err();
+            match stop.is_set() || failure.is_some() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(summary?),
+        }
+    }
+
     /// Takes in one step of one row.
-    pub fn step(&mut self, row: usize, step: &Step) -> Result<()> {
+    fn step(&mut self, row: usize, step: &Step) -> Result<()> {
         self.progress[row].advance(step, self.begun);
         if row > 0 {
             return Ok(());

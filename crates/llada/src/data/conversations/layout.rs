@@ -57,7 +57,6 @@ impl Encoder<'_> {
     /// The pairs of a dialogue that `row::messages` has checked, one for each turn of the
     /// assistant, and how many later ones are left out because they are too long.
     pub(super) fn dialogue(&self, messages: &[Message]) -> Result<(Vec<Pair>, u64), Reason> {
-        self.refuse_special(messages)?;
         let mut pairs = Vec::new();
         for (at, answer) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
             let (mut ids, response) = match self.template {
@@ -83,23 +82,15 @@ impl Encoder<'_> {
         Ok((pairs, 0))
     }
 
-    /// Prompt and response of the last message by the chat template. They are encoded apart, so
-    /// that the prompt has the very tokens that it has when an answer is asked for.
+    /// Prompt and response of the last message by the chat template, the prompt with the very tokens
+    /// that it has when an answer is asked for.
     fn chat(
         &self,
         template: &Template,
         messages: &[Message],
     ) -> Result<(Vec<u32>, Vec<u32>), Reason> {
-        let render = |messages: &[Message], asks: bool| {
-            template.render(messages, asks).map_err(|e| e.to_string())
-        };
-        let prompt = render(&messages[..messages.len() - 1], true)?;
-        let whole = render(messages, false)?;
-        let Some(response) = whole.strip_prefix(&prompt) else {
-            return Err("the chat template writes the prompt otherwise once it is answered".into());
-        };
-        let encode = |text: &str| self.tokenizer.encode(text).map_err(|e| e.to_string());
-        let mut response = encode(response)?;
+        let encoded = template.encode_answered(self.tokenizer, messages);
+        let (prompt, mut response) = encoded.map_err(|e| e.to_string())?;
         // Some templates go on with the header of a next turn.
         if let Some(end) = response.iter().position(|&id| Some(id) == self.eot) {
             response.truncate(end + 1);
@@ -107,7 +98,7 @@ impl Encoder<'_> {
         while response.last() == Some(&self.eos) {
             response.pop();
         }
-        Ok((encode(&prompt)?, response))
+        Ok((prompt, response))
     }
 
     fn plain(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<u32>), Reason> {
@@ -115,20 +106,5 @@ impl Encoder<'_> {
         let (answer, before) = messages.split_last().ok_or("no message")?;
         let prompt: String = before.iter().map(|m| m.content.as_str()).collect();
         Ok((encode(&prompt)?, encode(&answer.content)?))
-    }
-
-    /// What a person writes must not end a turn or pose as another: the text of a template is
-    /// encoded with its special tokens, and so they may not stand in the contents.
-    fn refuse_special(&self, messages: &[Message]) -> Result<(), Reason> {
-        if self.template.is_none() {
-            return Ok(());
-        }
-        for (i, message) in messages.iter().enumerate() {
-            let found = self.tokenizer.find_special(&message.content).map_err(|e| e.to_string())?;
-            if let Some(token) = found {
-                return Err(format!("message {} contains the special token `{token}`", i + 1));
-            }
-        }
-        Ok(())
     }
 }
