@@ -21,6 +21,9 @@ pub struct Infill {
     /// Longest fill of a `{{hole}}`, in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub max_hole: u16,
+    /// The text is whole: let the model see that it ends there, and does not go on
+    #[arg(long)]
+    pub whole: bool,
     /// Draw the canvas on the terminal while it is unmasked
     #[arg(short, long)]
     pub watch: bool,

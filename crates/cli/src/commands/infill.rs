@@ -62,7 +62,13 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let started = Instant::now();
         let row = row as u64;
         let at_row = || format!("row {}", row + 1);
-        let frame = encoder.frame(template)?;
+        let mut frame = encoder.frame(template)?;
+        if args.whole {
+            let eos = special.eos.ok_or_else(|| {
+                Failure::new("this model has no end of text", "leave out `--whole`")
+            })?;
+            frame = frame.ended(eos);
+        }
         let search = Search {
             frame: &frame,
             sampler: &sampler,

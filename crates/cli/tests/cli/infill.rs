@@ -24,6 +24,21 @@ fn the_filled_text_alone_is_on_stdout() {
 }
 
 #[test]
+fn a_whole_text_is_filled_in_view_of_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "The king {{hole:5}} and died.";
+    let args = ["infill", "-m", storyteller(), "--json", text];
+    let tokens = |more: &[&str]| {
+        let (code, stdout, stderr) = run(dir.path(), &[&args[..], more].concat());
+        assert_eq!(code, 0, "{stderr}");
+        let answer: Value = serde_json::from_str(&stdout).unwrap();
+        assert!(answer["text"].as_str().unwrap().ends_with(" and died."), "{answer}");
+        answer["fills"][0]["confidence"].as_f64().unwrap()
+    };
+    assert_ne!(tokens(&[]), tokens(&["--whole"]), "the end is part of the condition");
+}
+
+#[test]
 fn free_lengths_are_chosen_up_to_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["infill", "-m", storyteller(), "--json", "--max-hole", "3", "--steps", "2"];

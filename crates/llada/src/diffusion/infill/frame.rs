@@ -122,6 +122,13 @@ impl<'a> Encoder<'a> {
 }
 
 impl Frame {
+    /// The frame of a text that is whole: `eos`, an end of text, follows it. Fine-tuning shows answers
+    /// with their end, so that a model takes a text without one for a text that goes on.
+    pub fn ended(mut self, eos: u32) -> Self {
+        self.pieces.push(Piece::Tokens(vec![eos]));
+        self
+    }
+
     /// The parts, in their order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces

@@ -212,6 +212,19 @@ fn special_tokens_around_a_hole_are_text() {
 }
 
 #[test]
+fn a_whole_text_is_followed_by_its_end() {
+    let [tokenizer, _] = tokenizers();
+    let special = tokenizer.special_tokens();
+    let (template, frame) = frame(tokenizer, "The {{hole:2}}.");
+    let open = canvas(tokenizer, &frame, &[2], &Sampler::default()).tokens().to_vec();
+    let ended = frame.ended(special.eos.unwrap());
+    let whole = canvas(tokenizer, &ended, &[2], &Sampler::default()).tokens().to_vec();
+    assert_eq!(whole, [&open[..], &[special.eos.unwrap()]].concat());
+    let fills = ended.fills(tokenizer, &whole, &[2]).unwrap();
+    assert_eq!(template.fill(&fills).matches('.').count(), 1);
+}
+
+#[test]
 fn blocks_run_over_the_masks_from_left_to_right() {
     let [tokenizer, _] = tokenizers();
     let (_, frame) = frame(tokenizer, "{{hole:3}} and {{hole:4}}");
