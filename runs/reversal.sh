@@ -8,17 +8,19 @@
 # FOLDER is for data and runs [default: runs/out/reversal]. LLADA names the program, SEEDS the seeds
 # [default: "1 2 3"]. Finished runs are not repeated, so that the script can be started again.
 #
-# Couplets: 1001 of them are learnt as text, first line before second. The models are then tuned to
-# answer "what is the next line?" and "what is the line before?" on 532, and are asked about the 469 of
-# the official evaluation, with its prompts and settings (28 tokens and steps, no end of text, right if
-# the line occurs in the answer). "Infilling" gives the couplet with one line masked, which a
-# left-to-right model cannot be given.
+# Couplets: 1001 of them are learnt as text, first line before second. What was learnt is asked for in the
+# text itself: LLaDA fills a masked line, either of the two; the baseline goes on after the first, and
+# cannot do more. Then the models are tuned to answer "what is the next line?" about all of them and "what
+# is the line before?" about 532. They are asked both about the other 469, which are those of the official
+# evaluation, with its prompts and settings (28 tokens and steps, no end of text, right if the line occurs
+# in the answer).
 #
 # People: the set of the Reversal Curse paper (arXiv 2309.12288). 30 people are known by sentences that
 # name them before their description, 30 by sentences the other way round, 30 by both.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)/reversal"
 out="${1:-runs/out/reversal}" llada="${LLADA:-llada}" seeds="${SEEDS:-1 2 3}"
+ask="是什么？ 直接输出句子即可。"
 mkdir -p "$out"
 
 # The last checkpoint of a finished run; trains it first where there is none.
@@ -39,7 +41,7 @@ asked() { # TASK MODEL DATA
 }
 # Per cent of the rows with holes that become what they were.
 infilled() { # HOLES WHOLE MODEL
-  "$llada" infill --model "$3" --file "$1" --json -q |
+  "$llada" infill --model "$3" --file "$1" --whole --json -q |
     sed 's/.*"text": *"\(\([^"\\]\|\\.\)*\)".*/\1/' |
     paste -d'\t' - "$2" | awk -F'\t' '$1 == $2 { n++ } END { printf "%.1f", 100 * n / NR }'
 }
@@ -62,15 +64,10 @@ table() { # RESULTS
   done
 }
 
-# Rows from couplets: the text, the questions, and the text with holes.
+# Rows from couplets: the text, and the questions for the next line and for the line before.
 poems() { awk -F'\t' '{ printf "{\"prompt\": \"诗\", \"response\": \"%s，%s。\"}\n", $1, $2 }' "$@"; }
-questions() {
-  awk -F'\t' '{
-    ask = "是什么？ 直接输出句子即可。"
-    printf "{\"prompt\": \"%s的下一句%s\", \"response\": \"%s\"}\n", $1, ask, $2
-    printf "{\"prompt\": \"%s的上一句%s\", \"response\": \"%s\"}\n", $2, ask, $1
-  }' "$1"
-}
+nexts() { awk -F'\t' -v asks="的下一句$ask" '{ printf "{\"prompt\": \"%s%s\", \"response\": \"%s\"}\n", $1, asks, $2 }' "$@"; }
+previouses() { awk -F'\t' -v asks="的上一句$ask" '{ printf "{\"prompt\": \"%s%s\", \"response\": \"%s\"}\n", $2, asks, $1 }' "$@"; }
 # Each character is three bytes, and one token.
 holes() {
   LC_ALL=C awk -F'\t' -v side="$1" '{
@@ -80,11 +77,11 @@ holes() {
 }
 couplets() {
   poems "$here/official.tsv" "$here/couplets.tsv" > "$out/poems.jsonl"
-  { questions "$here/couplets.tsv"; cat "$out/poems.jsonl"; } > "$out/tune.jsonl"
+  { nexts "$here/official.tsv" "$here/couplets.tsv"; previouses "$here/couplets.tsv"; } > "$out/tune.jsonl"
   awk -F'\t' '{ printf "{\"first\": \"%s\", \"second\": \"%s\"}\n", $1, $2 }' "$here/official.tsv" > "$out/official.jsonl"
   for side in first second; do holes "$side" > "$out/holes-$side.jsonl"; done
   awk -F'\t' '{ printf "诗%s，%s。\n", $1, $2 }' "$here/official.tsv" > "$out/whole.txt"
-  tr -d '{}"' < "$out/tune.jsonl" > "$out/text.txt"
+  cat "$out/poems.jsonl" "$out/tune.jsonl" | tr -d '{}"' > "$out/text.txt"
   [ -d "$out/tokenizer" ] || "$llada" tokenizer train "$out/text.txt" --kind char -o "$out/tokenizer" -q
   [ -d "$out/data" ] || "$llada" data prepare "$out/text.txt" -t "$out/tokenizer" -o "$out/data" -q
   touch "$out/couplets.tsv"
@@ -95,14 +92,17 @@ couplets() {
       fresh=$(trained train model "$run/model" data.path="$out/data" $with)
       text=$(trained sft poems "$run/poems" model.init_from="$fresh" data.path="$out/poems.jsonl" $with)
       tuned=$(trained sft tune "$run/tune" model.init_from="$text" data.path="$out/tune.jsonl" $with)
-      fill=$'–\t–'
-      [ $objective = diffusion ] && fill="$(infilled "$out/holes-second.jsonl" "$out/whole.txt" "$tuned")"$'\t'"$(
-        infilled "$out/holes-first.jsonl" "$out/whole.txt" "$tuned")"
-      printf '%s\t%s\t%s\t%s\t%s\n' $objective "$seed" \
-        "$(asked next "$tuned" "$out")" "$(asked previous "$tuned" "$out")" "$fill" >> "$out/couplets.tsv"
+      if [ $objective = diffusion ]; then
+        second=$(infilled "$out/holes-second.jsonl" "$out/whole.txt" "$text")
+        first=$(infilled "$out/holes-first.jsonl" "$out/whole.txt" "$text")
+      else
+        second=$(asked continue "$text" "$out") first='–'
+      fi
+      printf '%s\t%s\t%s\t%s\t%s\t%s\n' $objective "$seed" "$second" "$first" \
+        "$(asked next "$tuned" "$out")" "$(asked previous "$tuned" "$out")" >> "$out/couplets.tsv"
     done
   done
-  echo "| couplets | forward | backward | forward by infilling | backward by infilling |"
+  echo "| couplets | second line from the first | first line from the second | asked for the next line (tuned on) | asked for the line before (not) |"
   echo "|---|---|---|---|---|"
   table "$out/couplets.tsv"
 }

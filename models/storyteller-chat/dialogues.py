@@ -6,10 +6,11 @@ FAIRYTALEQA is the folder of the data set of that name, TALES the text that `../
 prints, OUT a folder that receives train.jsonl and validation.jsonl, and test.jsonl with the passages
 and questions of the published test split.
 
-Five kinds of rows, none longer than the model's 128 positions allow:
+Six kinds of rows, none longer than the model's 128 positions allow:
 - questions about a passage of one to three sentences, the passage given (FairytaleQA);
-- questions made from a sentence of the tales, who did something and what somebody did, the sentence
-  and what follows it given;
+- questions made from a sentence of the tales, the sentence and what stands around it given: who did
+  something, what somebody did, where to, who said something, what somebody said;
+- a clause of the tales to be said again;
 - requests for a bit of story about somebody, answered by sentences of the tales about them;
 - small talk, written for this purpose;
 - dialogues of two and three turns, put together from short rows of the other kinds.
@@ -62,7 +63,7 @@ def main(fairytaleqa: Path, tales: Path, out: Path) -> None:
     draw.shuffle(told)
     train = rows["train"] + told[300:] + talk * 12
     made = made_questions(tales.read_text(encoding="utf-8"), draw)
-    train += made[300:]
+    train += made[300:] + echoes(tales.read_text(encoding="utf-8"), 1500, draw)
     train += dialogues(rows["train"] + told[300:], talk, 1500, draw)
     draw.shuffle(train)
     out.mkdir(parents=True, exist_ok=True)
@@ -154,33 +155,73 @@ SUBJECT = re.compile(
 )
 
 
+SPEECH = re.compile(
+    r'^"([^"]{8,80})[,!?.]" (?:said|cried|asked|answered|replied) ((?:[Tt]he|[Hh]is|[Hh]er|[Aa]n?) [\w-]+(?: [\w-]+)?)[.,;]'
+)
+PLACE = re.compile(
+    r"^(?:\w+ ){0,2}?((?:[Tt]he|[Aa]n?|[Hh]is|[Hh]er|[Oo]ne) (?:\w+ ){1,2}?)"
+    r"(went|rode|ran|came|walked|flew|climbed|sat|lay|lived|stood) "
+    r"((?:(?:back|out|up|down|away|straight) )?(?:into|to|in|under|on|upon|through|beside|behind|by|over|across) "
+    r"(?:the|an?|his|her|their) (?:[a-z-]+ ){0,2}?[a-z-]+)(?: and\b.*|[.,;].*)$"
+)
+BASE = {"went": "go", "rode": "ride", "ran": "run", "came": "come", "walked": "walk", "flew": "fly", "climbed": "climb",
+        "sat": "sit", "lay": "lie", "lived": "live", "stood": "stand"}
+
+
 def made_questions(tales: str, draw: random.Random) -> list[dict]:
-    """Who did it, and what did they do: the answer stands in the passage, to be found and copied."""
+    """Questions whose answer stands in the passage, to be found and copied."""
     rows = []
     for tale in tales.split("<|endoftext|>"):
-        parts = sentences(tale)
+        parts = [s for s in re.split(r'(?<=[.!?])\s+(?=[A-Z"])|(?<=[.!?]")\s+', plain(tale)) if s.strip()]
         for i, sentence in enumerate(parts):
-            found = SUBJECT.match(sentence)
-            if not found or '"' in sentence or sentence[-1] not in ".!":
+            pairs = asked(sentence)
+            if not pairs:
                 continue
-            subject, deed = found[1].strip(), re.split("[,;:]", found[2].rstrip(".!"))[0].strip()
-            subject = subject[0].upper() + subject[1:]
-            if not 12 <= len(deed) <= ANSWER:
-                continue
+            question, answer = draw.choice(pairs)
             text = sentence
             # What stands around it must be told apart from it.
             for other in draw.sample([parts[i - 1], parts[min(i + 1, len(parts) - 1)]], k=draw.randint(0, 2)):
                 if other not in text and len(text) + len(other) < QUESTION - 60:
                     text = f"{text} {other}" if other is not parts[i - 1] else f"{other} {text}"
-            if len(text) > QUESTION - 60:
-                continue
-            if draw.random() < 0.65:
-                rows.append(row(f"{text}\nWho {deed}?", f"{subject}."))
-            elif deed.split()[0] not in ("was", "had"):
-                lower = subject[0].lower() + subject[1:]
-                rows.append(row(f"{text}\nWhat did {lower} do?", f"{deed[0].upper()}{deed[1:]}."))
+            if len(text) <= QUESTION - 60 and len(question) + len(answer) < 130:
+                rows.append(row(f"{text}\n{question}", answer))
     draw.shuffle(rows)
     return rows
+
+
+def asked(sentence: str) -> list[tuple[str, str]]:
+    """Questions that a sentence answers."""
+    pairs = []
+    if said := SPEECH.match(sentence):
+        who = lower(said[2])
+        pairs.append((f'Who said "{said[1]}"?', f"{upper(said[2])}."))
+        pairs.append((f"What did {who} say?", f'"{said[1]}."'))
+    if '"' in sentence or sentence[-1] not in ".!":
+        return pairs
+    if place := PLACE.match(sentence):
+        pairs.append((f"Where did {lower(place[1].strip())} {BASE[place[2]]}?", f"{upper(place[3])}."))
+    if found := SUBJECT.match(sentence):
+        subject, deed = found[1].strip(), re.split("[,;:]", found[2].rstrip(".!"))[0].strip()
+        if 12 <= len(deed) <= ANSWER:
+            pairs += [(f"Who {deed}?", f"{upper(subject)}.")] * 2
+            if deed.split()[0] not in ("was", "had"):
+                pairs.append((f"What did {lower(subject)} do?", f"{upper(deed)}."))
+    return pairs
+
+
+def upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def lower(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def echoes(tales: str, count: int, draw: random.Random) -> list[dict]:
+    """A clause to be said again: the plainest way to learn to copy."""
+    clauses = [c.strip() for c in re.split(r'[.!?,;:"]+\s', plain(tales.replace("<|endoftext|>", ". "))) if 12 <= len(c.strip()) <= 60 and '"' not in c]
+    return [row(draw.choice(("Say: {}", "Say after me: {}", "Repeat: {}")).format(c), f"{upper(c)}.")
+            for c in draw.sample(clauses, count)]
 
 
 def dialogues(rows: list[dict], talk: list[dict], count: int, draw: random.Random) -> list[dict]:
