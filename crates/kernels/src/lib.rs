@@ -10,6 +10,7 @@
 pub mod adamw;
 pub mod argmax;
 pub mod attention;
+mod blocks;
 mod cpu;
 pub mod cross_entropy;
 pub mod embedding;
@@ -29,6 +30,7 @@ pub mod swiglu;
 mod testing;
 mod weights;
 
+pub use blocks::BlockFormat;
 pub use cpu::{Cpu, Features, Isa};
 pub use error::{KernelError, Result};
 pub use map::Mapping;

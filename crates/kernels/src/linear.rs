@@ -7,6 +7,7 @@ use crate::{
     Cpu, Result, WeightView,
     error::check,
     gemm::{Layout, Operand, gemm},
+    weights::Floats,
 };
 
 /// What happens to the values that a result buffer holds already.
@@ -35,7 +36,7 @@ pub fn forward(
 ) -> Result<()> {
     const OP: &str = "linear forward";
     check(OP, "x", x.len(), m * k)?;
-    check(OP, "w", w.len(), n * k)?;
+    w.check_matrix(OP, "w", n, k)?;
     check(OP, "y", y.len(), m * n)?;
     let mut out = out;
     if let Some(bias) = bias {
@@ -50,8 +51,13 @@ pub fn forward(
         }
         out = Out::Add;
     }
-    let x = Operand { data: WeightView::F32(x), layout: Layout::KInner };
-    let w = Operand { data: w, layout: Layout::KInner };
+    if let WeightView::Blocks { format, bytes } = w {
+        let mut wide = vec![0.0; n * k];
+        format.dequantize(cpu, bytes, &mut wide)?;
+        return forward(cpu, x, WeightView::F32(&wide), None, m, n, k, y, out);
+    }
+    let x = Operand { data: Floats::F32(x), layout: Layout::KInner };
+    let w = Operand { data: w.floats(OP)?, layout: Layout::KInner };
     gemm(cpu, x, w, (m, n, k), y, out);
     Ok(())
 }
@@ -72,10 +78,10 @@ pub fn backward_input(
 ) -> Result<()> {
     const OP: &str = "linear backward (input)";
     check(OP, "dy", dy.len(), m * n)?;
-    check(OP, "w", w.len(), n * k)?;
+    w.check_matrix(OP, "w", n, k)?;
     check(OP, "dx", dx.len(), m * k)?;
-    let dy = Operand { data: WeightView::F32(dy), layout: Layout::KInner };
-    let w = Operand { data: w, layout: Layout::KOuter };
+    let dy = Operand { data: Floats::F32(dy), layout: Layout::KInner };
+    let w = Operand { data: w.floats(OP)?, layout: Layout::KOuter };
     gemm(cpu, dy, w, (m, k, n), dx, out);
     Ok(())
 }
@@ -98,8 +104,8 @@ pub fn backward_weight(
     check(OP, "dy", dy.len(), m * n)?;
     check(OP, "x", x.len(), m * k)?;
     check(OP, "dw", dw.len(), n * k)?;
-    let dy = Operand { data: WeightView::F32(dy), layout: Layout::KOuter };
-    let x = Operand { data: WeightView::F32(x), layout: Layout::KOuter };
+    let dy = Operand { data: Floats::F32(dy), layout: Layout::KOuter };
+    let x = Operand { data: Floats::F32(x), layout: Layout::KOuter };
     gemm(cpu, dy, x, (n, k, m), dw, out);
     Ok(())
 }
