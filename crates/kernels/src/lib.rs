@@ -17,6 +17,7 @@ pub mod embedding;
 mod error;
 mod gemm;
 pub mod grad_norm;
+mod int8;
 mod isa;
 pub mod linear;
 mod map;

@@ -18,9 +18,8 @@ pub(crate) trait Layout {
     /// Factors of a run: the scales of its groups, then its minimum if there is one.
     const FACTORS: usize = RUN / Self::GROUP + Self::MINS as usize;
 
-    /// Spreads a block of `BYTES` bytes out: run `j` of its codes to `codes[j * RUN * stride..]`, factor
-    /// `i` of that run to `factors[(j * FACTORS + i) * stride]`.
-    fn unpack(block: &[u8], codes: &mut [u8], factors: &mut [f32], stride: usize);
+    /// Spreads whole blocks out: the codes in their order, and for each run its factors.
+    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]);
 }
 
 /// An `f16` as `f32`: exactly, and without a branch, so that loops over it become vectors.
@@ -34,6 +33,21 @@ pub(crate) fn half(bytes: [u8; 2]) -> f32 {
     f32::from_bits(magnitude | special | (bits & 0x8000) << 16)
 }
 
+/// [`half`] of the lower 16 bits of each number, which a loop over blocks has put there.
+#[inline(always)]
+fn halves(factors: &mut [f32]) {
+    for factor in factors {
+        let [low, high, ..] = factor.to_bits().to_le_bytes();
+        *factor = half([low, high]);
+    }
+}
+
+/// Two bytes as the bits of a number, for [`halves`].
+#[inline(always)]
+fn bits(low: u8, high: u8) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes([low, high])))
+}
+
 /// `d: f16, q: [i8; 32]`.
 pub(crate) struct Q8Zero;
 
@@ -45,12 +59,18 @@ impl Layout for Q8Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], factors: &mut [f32], _: usize) {
-        let block = &block[..Self::BYTES];
-        for (code, q) in codes[..RUN].iter_mut().zip(&block[2..]) {
-            *code = q ^ 0x80;
+    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let blocks = blocks.as_chunks::<34>().0;
+        let codes = &mut codes.as_chunks_mut::<RUN>().0[..blocks.len()];
+        let factors = &mut factors[..blocks.len()];
+        for b in 0..blocks.len() {
+            let [low, high, q @ ..] = &blocks[b];
+            for i in 0..RUN {
+                codes[b][i] = q[i] ^ 0x80;
+            }
+            factors[b] = bits(*low, *high);
         }
-        factors[0] = half([block[0], block[1]]);
+        halves(factors);
     }
 }
 
@@ -65,14 +85,19 @@ impl Layout for Q4Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], factors: &mut [f32], _: usize) {
-        let block = &block[..Self::BYTES];
-        let (low, high) = codes[..RUN].split_at_mut(16);
-        for i in 0..16 {
-            low[i] = block[2 + i] & 0xf;
-            high[i] = block[2 + i] >> 4;
+    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let blocks = blocks.as_chunks::<18>().0;
+        let codes = &mut codes.as_chunks_mut::<RUN>().0[..blocks.len()];
+        let factors = &mut factors[..blocks.len()];
+        for b in 0..blocks.len() {
+            let [low, high, q @ ..] = &blocks[b];
+            for i in 0..RUN / 2 {
+                codes[b][i] = q[i] & 0xf;
+                codes[b][RUN / 2 + i] = q[i] >> 4;
+            }
+            factors[b] = bits(*low, *high);
         }
-        factors[0] = half([block[0], block[1]]);
+        halves(factors);
     }
 }
 
@@ -81,14 +106,17 @@ impl Layout for Q4Zero {
 pub(crate) struct Q4K;
 
 impl Q4K {
-    /// The 6-bit scale and minimum of group `j`, of 8. The first four of each lie in the low bits of
-    /// bytes 0..4 and 4..8, the others in bytes 8..12 with their upper bits in the first ones' bytes.
+    /// The 6-bit scales and minima of the 8 groups. The first four of each lie in the low bits of bytes
+    /// 0..4 and 4..8; the others in bytes 8..12, with their upper bits in the first ones' bytes.
     #[inline(always)]
-    pub(super) fn scale_and_min(s: &[u8], j: usize) -> (u8, u8) {
-        match j {
-            0..4 => (s[j] & 63, s[j + 4] & 63),
-            _ => (s[j + 4] & 15 | s[j - 4] >> 6 << 4, s[j + 4] >> 4 | s[j] >> 6 << 4),
-        }
+    pub(super) fn scales_and_mins(s: &[u8]) -> ([u8; 8], [u8; 8]) {
+        let word = |i: usize| u32::from_le_bytes([s[i], s[i + 1], s[i + 2], s[i + 3]]);
+        let (first, second, third) = (word(0), word(4), word(8));
+        let top = |word: u32| (word >> 6 & 0x0303_0303) << 4;
+        let both = |low: u32, high: u32| (u64::from(high) << 32 | u64::from(low)).to_le_bytes();
+        let scales = both(first & 0x3f3f_3f3f, third & 0x0f0f_0f0f | top(first));
+        let mins = both(second & 0x3f3f_3f3f, third >> 4 & 0x0f0f_0f0f | top(second));
+        (scales, mins)
     }
 }
 
@@ -100,21 +128,25 @@ impl Layout for Q4K {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], factors: &mut [f32], stride: usize) {
-        let block = &block[..Self::BYTES];
-        let (scales, q) = block[4..].split_at(12);
-        for (j, q) in q.chunks_exact(RUN).enumerate() {
-            let (low, high) = codes[2 * j * RUN * stride..].split_at_mut(RUN * stride);
-            for ((low, high), q) in low[..RUN].iter_mut().zip(&mut high[..RUN]).zip(q) {
-                *low = q & 0xf;
-                *high = q >> 4;
+    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let blocks = blocks.as_chunks::<144>().0;
+        let codes = &mut codes.as_chunks_mut::<256>().0[..blocks.len()];
+        let factors = &mut factors.as_chunks_mut::<16>().0[..blocks.len()];
+        for b in 0..blocks.len() {
+            let block = &blocks[b];
+            let (q, s) = (&block[16..], &block[4..16]);
+            for j in 0..4 {
+                for i in 0..RUN {
+                    codes[b][2 * j * RUN + i] = q[j * RUN + i] & 0xf;
+                    codes[b][(2 * j + 1) * RUN + i] = q[j * RUN + i] >> 4;
+                }
             }
-        }
-        let (d, dmin) = (half([block[0], block[1]]), half([block[2], block[3]]));
-        for j in 0..8 {
-            let (scale, min) = Self::scale_and_min(scales, j);
-            factors[2 * j * stride] = d * f32::from(scale);
-            factors[(2 * j + 1) * stride] = dmin * f32::from(min);
+            let (d, dmin) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            let (scales, mins) = Self::scales_and_mins(s);
+            for j in 0..8 {
+                factors[b][2 * j] = d * f32::from(scales[j]);
+                factors[b][2 * j + 1] = dmin * f32::from(mins[j]);
+            }
         }
     }
 }
@@ -132,21 +164,26 @@ impl Layout for Q6K {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], factors: &mut [f32], stride: usize) {
-        let block = &block[..Self::BYTES];
-        for j in 0..8 {
-            let (part, quarter) = (j / 4, j % 4);
-            let low = &block[part * 64 + quarter % 2 * RUN..][..RUN];
-            let high = &block[128 + part * RUN..][..RUN];
-            let codes = &mut codes[j * RUN * stride..][..RUN];
-            for ((code, low), high) in codes.iter_mut().zip(low).zip(high) {
-                let low = if quarter < 2 { low & 0xf } else { low >> 4 };
-                *code = low | (high >> (2 * quarter) & 3) << 4;
+    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let blocks = blocks.as_chunks::<210>().0;
+        let codes = &mut codes.as_chunks_mut::<256>().0[..blocks.len()];
+        let factors = &mut factors.as_chunks_mut::<16>().0[..blocks.len()];
+        for b in 0..blocks.len() {
+            let block = &blocks[b];
+            for part in 0..2 {
+                let (low, high) = (&block[part * 64..], &block[128 + part * 32..]);
+                let codes = &mut codes[b][part * 128..];
+                for i in 0..RUN {
+                    codes[i] = low[i] & 0xf | (high[i] & 3) << 4;
+                    codes[32 + i] = low[32 + i] & 0xf | (high[i] >> 2 & 3) << 4;
+                    codes[64 + i] = low[i] >> 4 | (high[i] >> 4 & 3) << 4;
+                    codes[96 + i] = low[32 + i] >> 4 | high[i] >> 6 << 4;
+                }
             }
-        }
-        let d = half([block[208], block[209]]);
-        for j in 0..16 {
-            factors[j * stride] = d * f32::from(block[192 + j] as i8);
+            let d = half([block[208], block[209]]);
+            for j in 0..16 {
+                factors[b][j] = d * f32::from(block[192 + j] as i8);
+            }
         }
     }
 }

@@ -59,6 +59,8 @@ macro_rules! with_layout {
     };
 }
 
+pub(crate) use with_layout;
+
 impl BlockFormat {
     /// Every format, finest first.
     pub const ALL: [Self; 4] = [Self::Q8_0, Self::Q6K, Self::Q4K, Self::Q4_0];
@@ -175,7 +177,7 @@ vectorised! {
     fn widen<L: Layout>(bytes: &[u8], out: &mut [f32]) {
         let (mut codes, mut factors) = ([0; LONGEST], [0.0; LONGEST / 16]);
         for (block, out) in bytes.chunks_exact(L::BYTES).zip(out.chunks_exact_mut(L::LEN)) {
-            L::unpack(block, &mut codes, &mut factors, 1);
+            L::unpack(block, &mut codes, &mut factors);
             for (g, out) in out.chunks_exact_mut(L::GROUP).enumerate() {
                 let factors = &factors[g * L::GROUP / RUN * L::FACTORS..];
                 let scale = factors[g % (RUN / L::GROUP)];

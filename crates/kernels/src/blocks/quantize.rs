@@ -78,9 +78,9 @@ pub(super) fn q4_k(x: &[f32], block: &mut [u8]) {
             packed[j] |= min >> 4 << 6;
         }
     }
+    let (scales, mins) = Q4K::scales_and_mins(packed);
     for (j, x) in x.chunks_exact(32).enumerate() {
-        let (scale, min) = Q4K::scale_and_min(packed, j);
-        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+        let (scale, min) = (d * f32::from(scales[j]), dmin * f32::from(mins[j]));
         for (i, x) in x.iter().enumerate() {
             // Without a scale the codes mean nothing, and those of the search are kept.
             let code = match scale == 0.0 {
