@@ -218,7 +218,7 @@ unsafe fn square<T: Load>(data: *const T, ld: usize, rows: usize, terms: usize) 
 }
 
 /// As many vectors as a vector has elements.
-type Square = [__m256; LANES];
+pub(crate) type Square = [__m256; LANES];
 
 /// # Safety
 /// As [`Kernel::few`], with `rows` equal to `R` and the elements of `panel` in `data`.
@@ -276,7 +276,7 @@ unsafe fn few<T: Load, const R: usize>(
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn transposed(rows: Square) -> Square {
+pub(crate) fn transposed(rows: Square) -> Square {
     // Vector `4 g + j` of `quads` holds, in its 128-bit part `l`, column `4 l + j` of rows `4 g ..`.
     let mut quads = rows;
     for g in (0..LANES).step_by(4) {

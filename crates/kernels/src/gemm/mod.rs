@@ -16,6 +16,9 @@ mod avx2;
 mod avx512;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::transposed;
+
 use std::{cell::Cell, ops::Range};
 
 use crate::{Cpu, Isa, linear::Out, weights::Floats};

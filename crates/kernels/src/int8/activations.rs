@@ -11,8 +11,10 @@ use crate::{Cpu, Result, blocks::RUN, error::check, isa::vectorised};
 pub(super) const WIDEST: usize = 32;
 /// Bytes of one row in a record: the codes, the scale and the two sums.
 const PER_ROW: usize = RUN + 12;
+/// Runs that are filled together: rows are read in whole cache lines, the records stay in the cache.
+const FILL: usize = 8;
 /// Runs of one task: enough to outweigh handing it to a thread.
-const CHUNK: usize = 16;
+const CHUNK: usize = 2 * FILL;
 /// Activations that are not worth a second thread.
 const SERIAL: usize = 16384;
 
@@ -55,11 +57,6 @@ impl std::fmt::Debug for Activations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Activations[{}, {}]", self.rows, self.inputs)
     }
-}
-
-/// Bytes of `rows` rows of `inputs`.
-pub(super) fn bytes(rows: usize, inputs: usize) -> usize {
-    rows * inputs / RUN * PER_ROW
 }
 
 /// Rows that lie side by side.
@@ -140,14 +137,16 @@ impl Activations {
         let work = |panel: Panel, from: usize| {
             let rows = rows.min(panel.first + panel.width) - panel.first;
             let x = &x[panel.first * inputs..][..rows * inputs];
-            for run in from..runs.min(from + chunk) {
-                let at = (panel.first * runs + panel.width * run) * PER_ROW;
+            for first in (from..runs.min(from + chunk)).step_by(FILL) {
+                let at = (panel.first * runs + panel.width * first) * PER_ROW;
+                let count = FILL.min(runs - first);
                 // SAFETY: the records lie one after the other in the buffer, and no other task writes
-                // this one.
-                let record = unsafe {
-                    std::slice::from_raw_parts_mut(to.get().cast::<u8>().add(at), panel.record())
+                // these.
+                let records = unsafe {
+                    let to = to.get().cast::<u8>().add(at);
+                    std::slice::from_raw_parts_mut(to, count * panel.record())
                 };
-                fill(isa, x, inputs, run * RUN, panel.width, record);
+                fill(isa, x, inputs, first * RUN, panel.width, records);
             }
         };
         if serial {
@@ -176,50 +175,57 @@ impl Activations {
 }
 
 vectorised! {
-    /// The record of the inputs from `at` on of the rows `x`; lanes without a row are zero.
-    fn fill(x: &[f32], inputs: usize, at: usize, width: usize, record: &mut [u8]) {
+    /// The records of the inputs from `at` on of the rows `x`; lanes without a row are zero.
+    fn fill(x: &[f32], inputs: usize, at: usize, width: usize, records: &mut [u8]) {
         /// Adding it leaves a number rounded to nearest in the low bits.
         const ROUND: f32 = 12_582_912.0;
         /// The bits of infinity: those of every finite magnitude are below.
         const INFINITY: u32 = 0x7f80_0000;
         let rows = x.len() / inputs;
-        let mut fours = [[[0u8; 4]; RUN / 4]; WIDEST];
-        let mut scales = [0.0f32; WIDEST];
-        for lane in 0..rows.min(width) {
-            let Some(x) = x[lane * inputs + at..].first_chunk::<RUN>() else { return };
-            let bits = x.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
-            let most = f32::from_bits(bits);
-            // Below this, 127 / most is infinite.
-            let tiny = most < 1e-36;
-            let factor = if tiny || bits >= INFINITY { 0.0 } else { 127.0 / most };
-            scales[lane] = if bits >= INFINITY { f32::NAN } else if tiny { 0.0 } else { most / 127.0 };
-            let fours = fours[lane].as_flattened_mut();
-            for i in 0..RUN {
-                fours[i] = (x[i] * factor + ROUND).to_bits() as u8;
-            }
+        let words = records.as_chunks_mut::<4>().0;
+        let record = width * PER_ROW / 4;
+        let runs = words.len() / record;
+        if rows < width {
+            words.fill([0; 4]);
         }
-        let (codes, rest) = record.split_at_mut(RUN * width);
-        let codes = codes.as_chunks_mut::<4>().0;
-        let (to_scales, sums) = rest.as_chunks_mut::<4>().0.split_at_mut(width);
-        for lane in 0..width {
-            to_scales[lane] = scales[lane].to_ne_bytes();
-        }
-        for four in 0..RUN / 4 {
-            let codes = &mut codes[four * width..][..width];
-            for lane in 0..width {
-                codes[lane] = fours[lane][four];
-            }
-        }
-        for half in 0..2 {
-            let codes = &codes[half * RUN / 8 * width..][..RUN / 8 * width];
-            let sums = &mut sums[half * width..][..width];
-            for lane in 0..width {
-                let mut sum = 0;
-                for four in 0..RUN / 8 {
-                    let word = i32::from_le_bytes(codes[four * width + lane]);
-                    sum += (word << 24 >> 24) + (word << 16 >> 24) + (word << 8 >> 24) + (word >> 24);
+        for lane in 0..rows {
+            let x = &x[lane * inputs + at..][..runs * RUN];
+            for run in 0..runs {
+                let (x, words) = (&x[run * RUN..][..RUN], &mut words[run * record..][..record]);
+                let mut bits = 0;
+                for i in 0..RUN {
+                    bits = (x[i].to_bits() & 0x7fff_ffff).max(bits);
                 }
-                sums[lane] = sum.to_ne_bytes();
+                let most = f32::from_bits(bits);
+                // Below this, 127 / most is infinite.
+                let tiny = most < 1e-36;
+                let factor = if tiny || bits >= INFINITY { 0.0 } else { 127.0 / most };
+                let scale = if bits >= INFINITY { f32::NAN } else if tiny { 0.0 } else { most / 127.0 };
+                let mut codes = [[0; 4]; RUN / 4];
+                for four in 0..RUN / 4 {
+                    for i in 0..4 {
+                        codes[four][i] = (x[4 * four + i] * factor + ROUND).to_bits() as u8;
+                    }
+                }
+                for four in 0..RUN / 4 {
+                    words[four * width + lane] = codes[four];
+                }
+                words[RUN / 4 * width + lane] = scale.to_ne_bytes();
+            }
+        }
+        for run in 0..runs {
+            let (codes, rest) = words[run * record..][..record].split_at_mut(RUN / 4 * width);
+            for half in 0..2 {
+                let codes = &codes[half * RUN / 8 * width..][..RUN / 8 * width];
+                let sums = &mut rest[(1 + half) * width..][..width];
+                for lane in 0..width {
+                    let mut sum = 0;
+                    for four in 0..RUN / 8 {
+                        let word = i32::from_le_bytes(codes[four * width + lane]);
+                        sum += (word << 24 >> 24) + (word << 16 >> 24) + (word << 8 >> 24) + (word >> 24);
+                    }
+                    sums[lane] = sum.to_ne_bytes();
+                }
             }
         }
     }

@@ -145,6 +145,10 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                 sums[r][v] = s.floats(to.add(r * width + v * S::LANES));
             }
         }
+        for r in 0..R {
+            // The line in which the last run ends; the others are asked for by where runs begin.
+            s.prefetch(next.wrapping_add(r * work.next.line + work.runs * work.next.step));
+        }
         for _ in 0..work.runs {
             for r in 0..R {
                 s.prefetch(next.wrapping_add(r * work.next.line));

@@ -32,11 +32,15 @@ use crate::{
 };
 
 /// Outputs whose weights are spread out together.
-const STRIP: usize = 16;
+const STRIP: usize = 24;
 /// Inputs spread out together at most: the codes of a strip stay in a first-level cache. Whole blocks.
-const KC: usize = 1024;
-/// Bytes of activations that a task goes through again and again, in a second-level cache.
-const CACHE: usize = 1 << 19;
+const KC: usize = 512;
+/// Rows of a block of `y` at most: with `KC` inputs they stay in a second-level cache.
+const HEIGHT: usize = 256;
+/// Outputs of a block that is worked through piece of inputs by piece: its sums stay there too.
+const WIDTH: usize = 8 * STRIP;
+/// Rows and columns of the squares in which sums are turned into rows of `y`.
+const TURN: usize = 8;
 /// Products of fewer multiplications than this run on the calling thread.
 const SERIAL: usize = 64 * 64 * 64;
 
@@ -93,7 +97,7 @@ pub(crate) fn product(
     let (isa, y) = (cpu.isa(), Output(y.as_mut_ptr()));
     let product = Product { kernel: Kernel::of(isa), isa, x, w, n, y, add };
     let serial = m * n * k <= SERIAL;
-    let (height, columns) = grid(m, n, k, if serial { 1 } else { cpu.threads() });
+    let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
     cpu.for_each(m.div_ceil(height) * columns, |task| {
         let (block, column) = (task / columns, task % columns);
         let rows = block * height..((block + 1) * height).min(m);
@@ -103,11 +107,10 @@ pub(crate) fn product(
     });
 }
 
-/// Rows of a block of `y`, whole panels of them whose activations stay in the cache, and the blocks
-/// side by side: enough for a thread that falls behind to be helped.
-fn grid(m: usize, n: usize, k: usize, threads: usize) -> (usize, usize) {
-    let most = (CACHE / activations::bytes(WIDEST, k)).max(1) * WIDEST;
-    let blocks = m.div_ceil(most);
+/// Rows of a block of `y`, whole panels of them, and the blocks side by side: enough for a thread that
+/// falls behind to be helped.
+fn grid(m: usize, n: usize, threads: usize) -> (usize, usize) {
+    let blocks = m.div_ceil(HEIGHT);
     let height = m.div_ceil(blocks).next_multiple_of(WIDEST);
     let wanted = if threads == 1 { 1 } else { (8 * threads).div_ceil(blocks) };
     (height, wanted.min(n.div_ceil(STRIP)))
@@ -121,97 +124,95 @@ fn share(len: usize, parts: usize, i: usize) -> Range<usize> {
 impl Product<'_> {
     /// One block of `y`, on one thread.
     fn block<L: Layout>(&self, rows: Range<usize>, columns: Range<usize>) {
-        let k = self.x.inputs();
+        let inputs = self.x.inputs();
         let mut scratch = Scratch::take();
-        let (codes, factors, sums) = scratch.split(
-            STRIP * kernel::CODES,
-            STRIP * kernel::factors::<L>(),
-            STRIP * rows.len().next_multiple_of(WIDEST),
-        );
-        for first in columns.clone().step_by(STRIP) {
-            let strip = first..(first + STRIP).min(columns.end);
+        let height = rows.len().next_multiple_of(WIDEST);
+        let (codes, factors, sums) =
+            scratch.split(STRIP * kernel::CODES, STRIP * kernel::factors::<L>(), WIDTH * height);
+        for first in columns.clone().step_by(WIDTH) {
+            let columns = first..(first + WIDTH).min(columns.end);
             sums.fill(0.0);
-            for start in (0..k).step_by(KC) {
-                let inputs = start..(start + KC).min(k);
-                let runs = inputs.len() / RUN;
-                let blocks = self.blocks::<L>(&strip, &inputs);
-                unpack::<L>(
-                    self.isa,
-                    blocks,
-                    self.line::<L>(),
-                    strip.len(),
-                    inputs.len() / L::LEN,
-                    codes,
-                    factors,
-                );
-                let after = match inputs.end < k {
-                    true => Some((strip.clone(), inputs.end)),
-                    false => (strip.end < columns.end).then_some((strip.end..columns.end, 0)),
-                };
-                let mut next = Next { at: blocks.as_ptr(), line: 0, step: 0 };
-                if let Some((strip, start)) = after {
-                    let at = self.blocks::<L>(&strip, &(start..k)).as_ptr();
-                    next = Next {
-                        at,
-                        line: self.line::<L>(),
-                        step: (L::BYTES * RUN).div_ceil(L::LEN),
+            let (strips, pieces) = (columns.len().div_ceil(STRIP), inputs.div_ceil(KC));
+            for piece in 0..pieces {
+                let blocks = share(inputs / L::LEN, pieces, piece);
+                for i in 0..strips {
+                    let first = columns.start + i * STRIP;
+                    let strip = first..(first + STRIP).min(columns.end);
+                    let next = if i + 1 < strips {
+                        (strip.end, blocks.start)
+                    } else if piece + 1 < pieces {
+                        (columns.start, blocks.end)
+                    } else {
+                        (columns.end, 0)
                     };
-                }
-                for panel in Panel::of(rows.start, rows.end) {
-                    let sums =
-                        &mut sums[(panel.first - rows.start) * STRIP..][..panel.width * STRIP];
-                    let records = &self.x.records(panel)[start / RUN * panel.record()..];
-                    let records = &records[..runs * panel.record()];
-                    let work = Work {
-                        runs,
-                        codes: codes.as_ptr(),
-                        factors: factors.as_ptr(),
-                        records: records.as_ptr(),
-                        width: panel.width,
-                        sums: sums.as_mut_ptr(),
-                        next,
-                    };
-                    // SAFETY: the slices have the lengths that `Work` says.
-                    unsafe { self.kernel.run::<L>(work) };
-                    (next.line, next.step) = (0, 0);
+                    let sums = &mut sums[i * STRIP * height..][..STRIP * height];
+                    self.strip::<L>(&rows, strip, &blocks, next, codes, factors, sums);
                 }
             }
-            for panel in Panel::of(rows.start, rows.end) {
-                let sums = &sums[(panel.first - rows.start) * STRIP..][..panel.width * STRIP];
-                self.store(panel, rows.end, &strip, sums);
-            }
+            self.store(&rows, &columns, height, sums);
         }
     }
 
-    /// Bytes of a row of weights.
-    fn line<L: Layout>(&self) -> usize {
-        self.x.inputs() / L::LEN * L::BYTES
-    }
-
-    /// The blocks from the first of these rows and inputs on.
-    fn blocks<L: Layout>(&self, strip: &Range<usize>, inputs: &Range<usize>) -> &[u8] {
-        &self.w[strip.start * self.line::<L>() + inputs.start / L::LEN * L::BYTES..]
-    }
-
-    /// Writes the sums of a strip and a panel, or adds them.
-    fn store(&self, panel: Panel, end: usize, strip: &Range<usize>, sums: &[f32]) {
-        for (lane, row) in (panel.first..end.min(panel.first + panel.width)).enumerate() {
-            let mut line = [0.0; STRIP];
-            for (i, element) in line.iter_mut().enumerate() {
-                *element = sums[i * panel.width + lane];
-            }
-            // SAFETY: these elements of `y` are in the block of this task.
-            let y = unsafe {
-                std::slice::from_raw_parts_mut(
-                    self.y.0.add(row * self.n + strip.start),
-                    strip.len(),
-                )
+    /// Adds to the sums of a strip what some blocks of inputs bring; `next` are the row of weights and
+    /// the block with which the next strip begins.
+    fn strip<L: Layout>(
+        &self,
+        rows: &Range<usize>,
+        strip: Range<usize>,
+        inputs: &Range<usize>,
+        next: (usize, usize),
+        codes: &mut [u8],
+        factors: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let line = self.x.inputs() / L::LEN * L::BYTES;
+        let (runs, per_block) = (inputs.len() * L::LEN / RUN, L::LEN / RUN);
+        let blocks = &self.w[strip.start * line + inputs.start * L::BYTES..];
+        unpack::<L>(self.isa, blocks, line, strip.len(), inputs.len(), codes, factors);
+        let at = self.w.as_ptr().wrapping_add(next.0 * line + next.1 * L::BYTES);
+        let mut next = Next { at, line, step: L::BYTES.div_ceil(per_block) };
+        for panel in Panel::of(rows.start, rows.end) {
+            let sums = &mut sums[(panel.first - rows.start) * STRIP..][..panel.width * STRIP];
+            let records = &self.x.records(panel)[inputs.start * per_block * panel.record()..];
+            let work = Work {
+                runs,
+                codes: codes.as_ptr(),
+                factors: factors.as_ptr(),
+                records: records[..runs * panel.record()].as_ptr(),
+                width: panel.width,
+                sums: sums.as_mut_ptr(),
+                next,
             };
-            if let Some(y) = y.first_chunk_mut::<STRIP>().filter(|_| !self.add) {
-                *y = line;
-            } else {
-                for (y, sum) in y.iter_mut().zip(line) {
-                    *y = if self.add { *y + sum } else { sum };
+            // SAFETY: the slices have the lengths that `Work` says.
+            unsafe { self.kernel.run::<L>(work) };
+            (next.line, next.step) = (0, 0);
+        }
+    }
+
+    /// Writes the sums of a block, or adds them; `height` is the rows that each strip has room for.
+    fn store(&self, rows: &Range<usize>, columns: &Range<usize>, height: usize, sums: &[f32]) {
+        let mut lines = [[0.0; WIDTH]; TURN];
+        for panel in Panel::of(rows.start, rows.end) {
+            let end = rows.end.min(panel.first + panel.width);
+            for first in (panel.first..end).step_by(TURN) {
+                let strips = sums.chunks_exact(STRIP * height).take(columns.len().div_ceil(STRIP));
+                for (i, sums) in strips.enumerate() {
+                    let sums = &sums[(panel.first - rows.start) * STRIP..][..panel.width * STRIP];
+                    for j in (0..STRIP).step_by(TURN) {
+                        let sums = &sums[j * panel.width + first - panel.first..];
+                        self.kernel.turn(sums, panel.width, &mut lines, i * STRIP + j);
+                    }
+                }
+                for (row, line) in (first..end).zip(&lines) {
+                    // SAFETY: these elements of `y` are in the block of this task.
+                    let y = unsafe {
+                        let y = self.y.0.add(row * self.n + columns.start);
+                        std::slice::from_raw_parts_mut(y, columns.len())
+                    };
+                    match self.add {
+                        true => y.iter_mut().zip(line).for_each(|(y, sum)| *y += sum),
+                        false => y.copy_from_slice(&line[..columns.len()]),
+                    }
                 }
             }
         }
@@ -275,6 +276,24 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Turns a square of sums, its lines `stride` apart: sum `i` of line `j` to `lines[i][at + j]`.
+    fn turn(self, sums: &[f32], stride: usize, lines: &mut [[f32; WIDTH]; TURN], at: usize) {
+        match self {
+            Self::Portable => {
+                for (j, sums) in sums.chunks(stride).take(TURN).enumerate() {
+                    for (line, sum) in lines.iter_mut().zip(sums) {
+                        line[at + j] = *sum;
+                    }
+                }
+            }
+            // SAFETY: `of` has checked the instruction set.
+            #[cfg(target_arch = "x86_64")]
+            _ => unsafe { x86::turn(sums, stride, lines, at) },
+        }
+    }
+}
+
 /// # Safety
 /// As [`Kernel::run`].
 #[cfg(target_arch = "x86_64")]
@@ -283,7 +302,7 @@ unsafe fn vnni<L: Layout>(work: Work) {
     // SAFETY: the caller's promises; the instructions are those of this function.
     unsafe {
         match work.width {
-            WIDEST => kernel::strip::<_, L, 4, 2>(x86::Wide::new(), work),
+            WIDEST => kernel::strip::<_, L, 6, 2>(x86::Wide::new(), work),
             16 => kernel::strip::<_, L, 8, 1>(x86::Wide::new(), work),
             _ => kernel::strip::<_, L, 8, 1>(x86::Narrow::new(), work),
         }

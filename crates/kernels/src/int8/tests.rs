@@ -220,9 +220,8 @@ fn a_row_and_a_column_have_the_same_bits_in_any_company() {
 }
 
 #[test]
-fn blocks_of_rows_meet_without_a_gap() {
-    // So many inputs that two panels do not fit the cache together.
-    let (m, n, k) = (70, 3, 12288);
+fn blocks_of_rows_and_of_columns_meet_without_a_gap() {
+    let (m, n, k) = (2 * HEIGHT + 5, WIDTH + STRIP + 3, 32);
     let w = Weights::of(BlockFormat::Q4_0, &noise(1, n * k));
     agrees(&noise(2, m * k), &w, (m, n, k));
 }
@@ -336,7 +335,7 @@ fn shares_cover_everything_once() {
         assert!(ends[0].start == 0 && ends[parts - 1].end == len);
         assert!(ends.windows(2).all(|pair| pair[0].end == pair[1].start));
     }
-    let (height, columns) = grid(512, 2048, 2048, 2);
-    assert!(height < 512 && height % WIDEST == 0 && columns * 512usize.div_ceil(height) >= 16);
-    assert_eq!(grid(32, 16, 256, 2), (32, 1));
+    let (height, columns) = grid(500, 2048, 2);
+    assert!(height <= HEIGHT && height % WIDEST == 0 && columns * 500usize.div_ceil(height) >= 16);
+    assert_eq!(grid(32, STRIP, 2), (32, 1));
 }

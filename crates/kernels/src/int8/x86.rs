@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::Simd;
+use super::{TURN, WIDTH, kernel::Simd};
+use crate::gemm::transposed;
 
 /// Sixteen lanes; AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -244,5 +245,21 @@ impl Simd for Avx2 {
             let odd = _mm256_madd_epi16(codes.1, bytes.1);
             _mm256_add_epi32(_mm256_add_epi32(sum, even), odd)
         }
+    }
+}
+
+/// Turns a square: element `i` of line `j` of `sums`, the lines `stride` apart, to `lines[i][at + j]`.
+#[target_feature(enable = "avx2")]
+pub(super) fn turn(sums: &[f32], stride: usize, lines: &mut [[f32; WIDTH]; TURN], at: usize) {
+    let mut square = [_mm256_setzero_ps(); TURN];
+    for (j, line) in square.iter_mut().enumerate() {
+        let from = &sums[j * stride..][..TURN];
+        // SAFETY: the slice has as many elements as the vector.
+        *line = unsafe { _mm256_loadu_ps(from.as_ptr()) };
+    }
+    for (line, turned) in lines.iter_mut().zip(transposed(square)) {
+        let to = &mut line[at..][..TURN];
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), turned) };
     }
 }
