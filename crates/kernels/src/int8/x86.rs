@@ -13,6 +13,10 @@ pub(super) struct Wide(());
 #[derive(Clone, Copy)]
 pub(super) struct Narrow(());
 
+/// Eight lanes; AVX-VNNI and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct AvxVnni(());
+
 /// Eight lanes; AVX2 and FMA.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
@@ -28,6 +32,14 @@ impl Wide {
 impl Narrow {
     /// # Safety
     /// The processor has AVX-512 F, BW, VL and VNNI.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl AvxVnni {
+    /// # Safety
+    /// The processor has AVX2, AVX-VNNI and FMA.
     pub(super) unsafe fn new() -> Self {
         Self(())
     }
@@ -186,29 +198,37 @@ impl Simd for Wide {
     }
 }
 
-impl Simd for Narrow {
-    common_256!();
-    type Bytes = __m256i;
-    type Codes = __m256i;
+/// Eight lanes with a byte product: encoded as AVX-512 or as AVX, they differ in its name.
+macro_rules! narrow {
+    ($vectors:ident, $dot:ident) => {
+        impl Simd for $vectors {
+            common_256!();
+            type Bytes = __m256i;
+            type Codes = __m256i;
 
-    #[inline(always)]
-    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
-        // SAFETY: the bytes can be read; the instructions are there.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
+            #[inline(always)]
+            unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
+                // SAFETY: the bytes can be read; the instructions are there.
+                unsafe { _mm256_loadu_si256(from.cast()) }
+            }
 
-    #[inline(always)]
-    unsafe fn codes(self, from: *const u8) -> Self::Codes {
-        // SAFETY: as above.
-        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-    }
+            #[inline(always)]
+            unsafe fn codes(self, from: *const u8) -> Self::Codes {
+                // SAFETY: as above.
+                unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+            }
 
-    #[inline(always)]
-    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
-        // SAFETY: the instructions are there.
-        unsafe { _mm256_dpbusd_epi32(sum, codes, bytes) }
-    }
+            #[inline(always)]
+            fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+                // SAFETY: the instructions are there.
+                unsafe { $dot(sum, codes, bytes) }
+            }
+        }
+    };
 }
+
+narrow!(Narrow, _mm256_dpbusd_epi32);
+narrow!(AvxVnni, _mm256_dpbusd_avx_epi32);
 
 /// Bytes 0 and 2, and bytes 1 and 3, of each lane as two 16-bit numbers.
 type Halves = (__m256i, __m256i);
