@@ -339,7 +339,7 @@ unsafe fn avx2<L: Layout>(work: Work) {
     unsafe {
         match work.width {
             8 => kernel::strip::<_, L, 4, 1>(x86::Avx2::new(), work),
-            _ => kernel::strip::<_, L, 2, 2>(x86::Avx2::new(), work),
+            _ => kernel::strip::<_, L, 4, 2>(x86::Avx2::new(), work),
         }
     }
 }
