@@ -94,8 +94,10 @@ pub(super) struct Next {
 
 /// The whole of `work`, in tiles of `R` outputs by `NV` vectors of rows.
 ///
-/// Element by element, and so for every instruction set: over the groups of inputs, `sum` becomes
-/// `fma(fma(-min, total, dot * scale), row_scale, sum)`, where `dot` is a sum of whole numbers.
+/// Element by element, and so for every instruction set: over the runs of inputs, `sum` becomes
+/// `fma(product, row_scale, sum)`, where `product` is `dot * scale`, for a run of two groups
+/// `fma(dot', scale', dot * scale)`, and with a minimum `fma(-min, total, dot * scale)`; `dot` and `total`
+/// are sums of whole numbers.
 ///
 /// # Safety
 /// The pointers are to as many elements as [`Work`] says, `R` divides `STRIP`, and `NV * LANES`
@@ -141,8 +143,9 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                 s.prefetch(next.wrapping_add(r * work.next.line));
             }
             let after = record.add(RUN * width);
+            let mut total = [s.splat_int(0); NV];
+            let mut products = [[s.splat(0.0); NV]; R];
             for group in 0..RUN / L::GROUP {
-                let mut total = [s.splat_int(0); NV];
                 let mut start = [s.splat_int(0); NV];
                 for v in 0..NV {
                     let halves = after.add(4 * width + 4 * v * S::LANES).cast::<i32>();
@@ -171,17 +174,25 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                     }
                 }
                 for r in 0..R {
-                    let factors = factors.add(r * self::factors::<L>());
-                    let scale = s.splat(*factors.add(group));
+                    let scale = s.splat(*factors.add(r * self::factors::<L>() + group));
                     for v in 0..NV {
-                        let mut product = s.mul(s.to_floats(dots[r][v]), scale);
-                        if L::MINS {
-                            let min = s.splat(*factors.add(1));
-                            product = s.neg_mul_add(min, s.to_floats(total[v]), product);
-                        }
-                        let row_scale = s.floats(after.add(4 * v * S::LANES).cast());
-                        sums[r][v] = s.mul_add(product, row_scale, sums[r][v]);
+                        let dot = s.to_floats(dots[r][v]);
+                        products[r][v] = match group {
+                            0 => s.mul(dot, scale),
+                            _ => s.mul_add(dot, scale, products[r][v]),
+                        };
                     }
+                }
+            }
+            for r in 0..R {
+                for v in 0..NV {
+                    let mut product = products[r][v];
+                    if L::MINS {
+                        let min = s.splat(*factors.add(r * self::factors::<L>() + 1));
+                        product = s.neg_mul_add(min, s.to_floats(total[v]), product);
+                    }
+                    let row_scale = s.floats(after.add(4 * v * S::LANES).cast());
+                    sums[r][v] = s.mul_add(product, row_scale, sums[r][v]);
                 }
             }
             codes = codes.add(RUN);

@@ -309,6 +309,8 @@ unsafe fn vnni<L: Layout>(work: Work) {
     // SAFETY: the caller's promises; the instructions are those of this function.
     unsafe {
         match work.width {
+            // Two groups a run have products to keep.
+            WIDEST if L::GROUP < RUN => kernel::strip::<_, L, 4, 2>(x86::Wide::new(), work),
             WIDEST => kernel::strip::<_, L, 6, 2>(x86::Wide::new(), work),
             16 => kernel::strip::<_, L, 8, 1>(x86::Wide::new(), work),
             _ => kernel::strip::<_, L, 8, 1>(x86::Narrow::new(), work),
