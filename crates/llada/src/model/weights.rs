@@ -203,11 +203,9 @@ impl Tensor {
     /// lies outside the file or is not a whole number of elements.
     pub fn mapped(file: Arc<Mapping>, bytes: Range<usize>, dtype: DType) -> Option<Self> {
         let slice = file.get(bytes.clone())?;
-        if slice.len() % dtype.size() != 0 {
-            return None;
-        }
-        let aligned = slice.as_ptr().align_offset(dtype.size()) == 0;
-        if aligned && cfg!(target_endian = "little") {
+        dtype.len(slice.len())?;
+        let aligned = slice.as_ptr().align_offset(dtype.align()) == 0;
+        if aligned && (cfg!(target_endian = "little") || dtype.align() == 1) {
             return Some(Self::Mapped { file, bytes, dtype });
         }
         Some(Self::Owned(decode(slice, dtype)))
@@ -223,6 +221,7 @@ impl Tensor {
                     DType::F32 => WeightView::F32(bytemuck::cast_slice(slice)),
                     DType::Bf16 => WeightView::Bf16(bytemuck::cast_slice(slice)),
                     DType::F16 => WeightView::F16(bytemuck::cast_slice(slice)),
+                    DType::Blocks(format) => WeightView::Blocks { format: *format, bytes: slice },
                 }
             }
         }
@@ -256,6 +255,39 @@ fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
         }
         DType::F16 => {
             bytes.chunks_exact(2).map(|b| half::f16::from_bits(pair(b)).to_f32()).collect()
+        }
+        DType::Blocks(format) => {
+            let view = WeightView::Blocks { format, bytes };
+            let mut out = vec![0.0; view.len()];
+            view.widen(&mut out);
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llada_kernels::{BlockFormat, Cpu};
+
+    #[test]
+    fn blocks_of_a_mapped_file_are_viewed_at_any_address() {
+        let format = BlockFormat::Q4K;
+        let weights: Vec<f32> = (0..512).map(|i| (i as f32).sin()).collect();
+        let mut bytes = vec![0; format.bytes(512).unwrap()];
+        format.quantize(&Cpu::new(1).unwrap(), &weights, &mut bytes).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blocks");
+        std::fs::write(&path, [&[7; 3], &bytes[..]].concat()).unwrap();
+        let file = Arc::new(Mapping::open(&path).unwrap());
+        let end = 3 + bytes.len();
+        let tensor = Tensor::mapped(file.clone(), 3..end, DType::Blocks(format)).unwrap();
+        assert!(matches!(tensor, Tensor::Mapped { .. }));
+        assert_eq!(tensor.dtype(), DType::Blocks(format));
+        assert_eq!(tensor.view().bytes(), bytes.len());
+        assert!(tensor.to_f32().iter().zip(weights).all(|(a, b)| (a - b).abs() < 0.1));
+        for range in [3..end - 1, 3..end + 1, end..end + 144] {
+            assert!(Tensor::mapped(file.clone(), range, DType::Blocks(format)).is_none());
         }
     }
 }
