@@ -265,7 +265,7 @@ fn check_shapes(
     targets: &[u32],
     nll: &[f32],
 ) -> Result<()> {
-    check(op, "head.weight", head.weight.len(), head.vocab * head.d)?;
+    head.weight.check_matrix(op, "head.weight", head.vocab, head.d)?;
     check(op, "hidden", hidden.len(), targets.len() * head.d)?;
     check(op, "nll", nll.len(), targets.len())?;
     let vocab = head.vocab;

@@ -24,7 +24,7 @@ pub fn forward(
     d: usize,
     out: &mut [f32],
 ) -> Result<()> {
-    check("embedding::forward", "table", table.len(), vocab * d)?;
+    table.check_matrix("embedding::forward", "table", vocab, d)?;
     check("embedding::forward", "out", out.len(), ids.len() * d)?;
     check_ids("embedding::forward", ids, vocab)?;
     if d == 0 {
@@ -94,7 +94,7 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
-    use crate::{reference, testing::*};
+    use crate::{BlockFormat, reference, testing::*};
 
     #[test]
     fn agrees_with_the_reference() {
@@ -128,6 +128,26 @@ mod tests {
         backward(&cpu, &[1, 1], &[1.0, 2.0, 3.0, f32::NAN], 2, 2, &mut dtable).unwrap();
         assert_eq!(dtable[..3], [10.0, 10.0, 14.0]);
         assert!(dtable[3].is_nan());
+    }
+
+    #[test]
+    fn tables_of_blocks() {
+        let cpu = Cpu::new(2).unwrap();
+        let (table, ids) = (noise(1, 7 * 256), [3, 0, 6, 3]);
+        for format in BlockFormat::ALL {
+            let mut bytes = vec![0; format.bytes(table.len()).unwrap()];
+            format.quantize(&cpu, &table, &mut bytes).unwrap();
+            let mut wide = vec![0.0; table.len()];
+            format.dequantize(&cpu, &bytes, &mut wide).unwrap();
+            let (mut expected, mut found) = ([0.0; 1024], [0.0; 1024]);
+            forward(&cpu, &ids, WeightView::F32(&wide), 7, 256, &mut expected).unwrap();
+            let view = WeightView::Blocks { format, bytes: &bytes };
+            forward(&cpu, &ids, view, 7, 256, &mut found).unwrap();
+            assert_eq!(found, expected, "{format}");
+            // As many weights, but rows that are not whole blocks.
+            let error = forward(&cpu, &[0], view, 256, 7, &mut [0.0; 7]).unwrap_err();
+            assert!(error.to_string().contains("whole"), "{error}");
+        }
     }
 
     #[test]

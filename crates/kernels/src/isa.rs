@@ -8,33 +8,33 @@
 macro_rules! vectorised {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident $(<$p:ident: $bound:path>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
     ) => {
         $(#[$meta])*
-        $vis fn $name(isa: $crate::Isa, $($arg: $type),*) $(-> $ret)? {
+        $vis fn $name$(<$p: $bound>)?(isa: $crate::Isa, $($arg: $type),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $type),*) $(-> $ret)? $body
+            fn body$(<$p: $bound>)?($($arg: $type),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-            fn avx512($($arg: $type),*) $(-> $ret)? {
-                body($($arg),*)
+            fn avx512$(<$p: $bound>)?($($arg: $type),*) $(-> $ret)? {
+                body$(::<$p>)?($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $type),*) $(-> $ret)? {
-                body($($arg),*)
+            fn avx2$(<$p: $bound>)?($($arg: $type),*) $(-> $ret)? {
+                body$(::<$p>)?($($arg),*)
             }
 
             match isa {
                 // SAFETY: a `Cpu` is only made for an instruction set that the machine has.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::Isa::Avx512 => unsafe { avx512$(::<$p>)?($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                _ => body($($arg),*),
+                $crate::Isa::Avx2 => unsafe { avx2$(::<$p>)?($($arg),*) },
+                _ => body$(::<$p>)?($($arg),*),
             }
         }
     };

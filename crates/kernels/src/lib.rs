@@ -10,12 +10,14 @@
 pub mod adamw;
 pub mod argmax;
 pub mod attention;
+mod blocks;
 mod cpu;
 pub mod cross_entropy;
 pub mod embedding;
 mod error;
 mod gemm;
 pub mod grad_norm;
+mod int8;
 mod isa;
 pub mod linear;
 mod map;
@@ -29,6 +31,7 @@ pub mod swiglu;
 mod testing;
 mod weights;
 
+pub use blocks::BlockFormat;
 pub use cpu::{Cpu, Features, Isa};
 pub use error::{KernelError, Result};
 pub use map::Mapping;

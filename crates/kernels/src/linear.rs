@@ -3,10 +3,15 @@
 //! `m` rows (tokens), `k` inputs, `n` outputs. Weights are read in their storage type and computed
 //! in `f32`; a row of the result has the same bits in any batch, on any number of threads.
 
+use std::cell::Cell;
+
+pub use crate::int8::Activations;
 use crate::{
-    Cpu, Result, WeightView,
+    Cpu, KernelError, Result, WeightView,
     error::check,
     gemm::{Layout, Operand, gemm},
+    int8,
+    weights::Floats,
 };
 
 /// What happens to the values that a result buffer holds already.
@@ -18,10 +23,19 @@ pub enum Out {
     Add,
 }
 
+thread_local! {
+    /// The quantised rows of the last call, kept for their memory.
+    static ACTIVATIONS: Cell<Activations> = const { Cell::new(Activations::new()) };
+}
+
 /// `y[m, n] (+)= x[m, k] w[n, k]^T + bias[n]`.
 ///
+/// With a weight of blocks the rows are quantised too ([`Activations`]) and multiplied in whole numbers:
+/// an element is then off by `sum |w| max |x| / 254` at most, the maximum being that of the 32 inputs
+/// around.
+///
 /// # Errors
-/// A buffer that does not have the length of its shape.
+/// A buffer that does not have the length of its shape, or a weight whose rows are not whole blocks.
 pub fn forward(
     cpu: &Cpu,
     x: &[f32],
@@ -35,25 +49,69 @@ pub fn forward(
 ) -> Result<()> {
     const OP: &str = "linear forward";
     check(OP, "x", x.len(), m * k)?;
-    check(OP, "w", w.len(), n * k)?;
+    w.check_matrix(OP, "w", n, k)?;
     check(OP, "y", y.len(), m * n)?;
-    let mut out = out;
-    if let Some(bias) = bias {
-        check(OP, "bias", bias.len(), n)?;
-        if n > 0 {
-            for y in y.chunks_exact_mut(n) {
-                match out {
-                    Out::Write => y.copy_from_slice(bias),
-                    Out::Add => y.iter_mut().zip(bias).for_each(|(y, b)| *y += b),
-                }
-            }
-        }
-        out = Out::Add;
+    if let WeightView::Blocks { .. } = w {
+        return ACTIVATIONS.with(|cell| {
+            let mut quantized = cell.take();
+            let result = quantized
+                .quantize(cpu, x, m, k)
+                .and_then(|()| forward_quantized(cpu, &quantized, w, bias, n, y, out));
+            cell.set(quantized);
+            result
+        });
     }
-    let x = Operand { data: WeightView::F32(x), layout: Layout::KInner };
-    let w = Operand { data: w, layout: Layout::KInner };
+    let out = add_bias(OP, bias, n, y, out)?;
+    let x = Operand { data: Floats::F32(x), layout: Layout::KInner };
+    let w = Operand { data: w.floats(OP)?, layout: Layout::KInner };
     gemm(cpu, x, w, (m, n, k), y, out);
     Ok(())
+}
+
+/// [`forward`] with a weight of blocks and rows that are quantised already: the same bits, and cheaper
+/// where several weights multiply the same rows. `n` are the outputs.
+///
+/// # Errors
+/// A buffer that does not have the length of its shape, a weight that is not of blocks, or rows of it
+/// that are not whole blocks.
+pub fn forward_quantized(
+    cpu: &Cpu,
+    x: &Activations,
+    w: WeightView<'_>,
+    bias: Option<&[f32]>,
+    n: usize,
+    y: &mut [f32],
+    out: Out,
+) -> Result<()> {
+    const OP: &str = "linear forward (quantised)";
+    w.check_matrix(OP, "w", n, x.inputs())?;
+    check(OP, "y", y.len(), x.rows() * n)?;
+    let WeightView::Blocks { format, bytes } = w else {
+        let what = "the weight is not of blocks: call `forward` with the rows as `f32`".into();
+        return Err(KernelError::Argument { op: OP, what });
+    };
+    let out = add_bias(OP, bias, n, y, out)?;
+    int8::product(cpu, x, format, bytes, n, y, out);
+    Ok(())
+}
+
+/// Puts the bias where the product is to be added, or adds it to what is there.
+fn add_bias(
+    op: &'static str,
+    bias: Option<&[f32]>,
+    n: usize,
+    y: &mut [f32],
+    out: Out,
+) -> Result<Out> {
+    let Some(bias) = bias else { return Ok(out) };
+    check(op, "bias", bias.len(), n)?;
+    for y in y.chunks_exact_mut(n.max(1)) {
+        match out {
+            Out::Write => y.copy_from_slice(bias),
+            Out::Add => y.iter_mut().zip(bias).for_each(|(y, b)| *y += b),
+        }
+    }
+    Ok(Out::Add)
 }
 
 /// `dx[m, k] (+)= dy[m, n] w[n, k]`.
@@ -72,10 +130,10 @@ pub fn backward_input(
 ) -> Result<()> {
     const OP: &str = "linear backward (input)";
     check(OP, "dy", dy.len(), m * n)?;
-    check(OP, "w", w.len(), n * k)?;
+    w.check_matrix(OP, "w", n, k)?;
     check(OP, "dx", dx.len(), m * k)?;
-    let dy = Operand { data: WeightView::F32(dy), layout: Layout::KInner };
-    let w = Operand { data: w, layout: Layout::KOuter };
+    let dy = Operand { data: Floats::F32(dy), layout: Layout::KInner };
+    let w = Operand { data: w.floats(OP)?, layout: Layout::KOuter };
     gemm(cpu, dy, w, (m, k, n), dx, out);
     Ok(())
 }
@@ -98,8 +156,8 @@ pub fn backward_weight(
     check(OP, "dy", dy.len(), m * n)?;
     check(OP, "x", x.len(), m * k)?;
     check(OP, "dw", dw.len(), n * k)?;
-    let dy = Operand { data: WeightView::F32(dy), layout: Layout::KOuter };
-    let x = Operand { data: WeightView::F32(x), layout: Layout::KOuter };
+    let dy = Operand { data: Floats::F32(dy), layout: Layout::KOuter };
+    let x = Operand { data: Floats::F32(x), layout: Layout::KOuter };
     gemm(cpu, dy, x, (n, k, m), dw, out);
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! Weights as they are stored: `f32`, `bf16` or `f16`, always computed in `f32`.
+//! Weights as they are stored: `f32`, `bf16` or `f16`, computed in `f32`, or blocks of few bits.
 
 use half::{bf16, f16};
+
+use crate::{BlockFormat, Isa, KernelError, Result, error::check};
 
 /// The storage type of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,14 +13,34 @@ pub enum DType {
     Bf16,
     /// IEEE half precision.
     F16,
+    /// A block format of GGML.
+    Blocks(BlockFormat),
 }
 
 impl DType {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
+    /// Bytes of `len` elements; `None` when they are not whole blocks.
+    pub fn bytes(self, len: usize) -> Option<usize> {
+        match self {
+            Self::F32 => len.checked_mul(4),
+            Self::Bf16 | Self::F16 => len.checked_mul(2),
+            Self::Blocks(format) => format.bytes(len),
+        }
+    }
+
+    /// Elements in `bytes` bytes; `None` when that is no whole number of elements or blocks.
+    pub fn len(self, bytes: usize) -> Option<usize> {
+        match self {
+            Self::Blocks(format) => format.len(bytes),
+            _ => bytes.is_multiple_of(self.align()).then(|| bytes / self.align()),
+        }
+    }
+
+    /// The alignment that a view of it needs, in bytes.
+    pub fn align(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,
+            Self::Blocks(_) => 1,
         }
     }
 }
@@ -32,6 +54,13 @@ pub enum WeightView<'a> {
     Bf16(&'a [bf16]),
     /// IEEE half precision.
     F16(&'a [f16]),
+    /// Whole blocks of a format.
+    Blocks {
+        /// The format.
+        format: BlockFormat,
+        /// The blocks; any alignment will do.
+        bytes: &'a [u8],
+    },
 }
 
 impl<'a> WeightView<'a> {
@@ -41,6 +70,19 @@ impl<'a> WeightView<'a> {
             Self::F32(w) => w.len(),
             Self::Bf16(w) => w.len(),
             Self::F16(w) => w.len(),
+            Self::Blocks { format, bytes } => {
+                bytes.len() / format.block_bytes() * format.block_len()
+            }
+        }
+    }
+
+    /// Bytes of memory or of a file that they take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(w) => size_of_val(*w),
+            Self::Bf16(w) => size_of_val(*w),
+            Self::F16(w) => size_of_val(*w),
+            Self::Blocks { bytes, .. } => bytes.len(),
         }
     }
 
@@ -49,12 +91,38 @@ impl<'a> WeightView<'a> {
         self.len() == 0
     }
 
+    /// The storage type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::F32(_) => DType::F32,
+            Self::Bf16(_) => DType::Bf16,
+            Self::F16(_) => DType::F16,
+            Self::Blocks { format, .. } => DType::Blocks(*format),
+        }
+    }
+
     /// The elements `range` of this weight.
+    ///
+    /// # Panics
+    /// When there are no such elements, or when they are not whole blocks.
     pub fn slice(&self, range: std::ops::Range<usize>) -> WeightView<'a> {
         match self {
             Self::F32(w) => WeightView::F32(&w[range]),
             Self::Bf16(w) => WeightView::Bf16(&w[range]),
             Self::F16(w) => WeightView::F16(&w[range]),
+            Self::Blocks { format, bytes } => {
+                let at = |element: usize| {
+                    assert!(
+                        element.is_multiple_of(format.block_len()),
+                        "{element} is inside a block"
+                    );
+                    element / format.block_len() * format.block_bytes()
+                };
+                WeightView::Blocks {
+                    format: *format,
+                    bytes: &bytes[at(range.start)..at(range.end)],
+                }
+            }
         }
     }
 
@@ -64,6 +132,63 @@ impl<'a> WeightView<'a> {
             Self::F32(w) => out.copy_from_slice(w),
             Self::Bf16(w) => out.iter_mut().zip(*w).for_each(|(o, x)| *o = x.to_f32()),
             Self::F16(w) => out.iter_mut().zip(*w).for_each(|(o, x)| *o = x.to_f32()),
+            Self::Blocks { format, bytes } => format.widen(Isa::detect(), bytes, out),
+        }
+    }
+
+    /// Checks that this is a matrix of `rows` rows of `columns`, each row whole blocks.
+    pub(crate) fn check_matrix(
+        &self,
+        op: &'static str,
+        what: &'static str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<()> {
+        check(op, what, self.len(), rows * columns)?;
+        match self {
+            Self::Blocks { format, .. } => format.whole_blocks(op, columns).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// The numbers as they lie in memory, which blocks are not.
+    pub(crate) fn floats(&self, op: &'static str) -> Result<Floats<'a>> {
+        match self {
+            Self::F32(w) => Ok(Floats::F32(w)),
+            Self::Bf16(w) => Ok(Floats::Bf16(w)),
+            Self::F16(w) => Ok(Floats::F16(w)),
+            Self::Blocks { format, .. } => {
+                let what = format!(
+                    "{format} weights only go forward; dequantise them to train or to change them"
+                );
+                Err(KernelError::Argument { op, what })
+            }
+        }
+    }
+}
+
+/// Weights of which each has a place of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Floats<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+impl<'a> Floats<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::Bf16(w) => w.len(),
+            Self::F16(w) => w.len(),
+        }
+    }
+
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> Floats<'a> {
+        match self {
+            Self::F32(w) => Floats::F32(&w[range]),
+            Self::Bf16(w) => Floats::Bf16(&w[range]),
+            Self::F16(w) => Floats::F16(&w[range]),
         }
     }
 }

@@ -43,7 +43,7 @@ fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Val
     let embedding =
         layout.specs()[layout.wte].len() + layout.head.map_or(0, |h| layout.specs()[h].len());
     let special = checkpoint::special_tokens(config, tokenizer);
-    let weights: usize = model.tensors.iter().map(|t| t.view().len() * t.dtype().size()).sum();
+    let weights: usize = model.tensors.iter().map(|t| t.view().bytes()).sum();
     let row = activations(model);
     Ok(json!({
         "folder": dir,
@@ -111,6 +111,7 @@ fn storage(model: &Model) -> BTreeMap<&'static str, usize> {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
             DType::F16 => "f16",
+            DType::Blocks(format) => format.name(),
         };
         *counts.entry(name).or_default() += 1;
     }

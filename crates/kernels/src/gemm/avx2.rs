@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::{FEW, Kernel, Layout, Next, Panel, ahead};
-use crate::WeightView;
+use crate::weights::Floats;
 
 /// Elements of a vector.
 const LANES: usize = 8;
@@ -24,9 +24,9 @@ impl Kernel for Avx2 {
         // SAFETY: the caller has checked the instruction set and the length of `out`.
         unsafe {
             match panel.data {
-                WeightView::F32(data) => pack(data, panel, stride, out),
-                WeightView::Bf16(data) => pack(data, panel, stride, out),
-                WeightView::F16(data) => pack(data, panel, stride, out),
+                Floats::F32(data) => pack(data, panel, stride, out),
+                Floats::Bf16(data) => pack(data, panel, stride, out),
+                Floats::F16(data) => pack(data, panel, stride, out),
             }
         }
     }
@@ -76,9 +76,9 @@ impl Kernel for Avx2 {
             };
         }
         match panel.data {
-            WeightView::F32(data) => by_rows!(data: 1 2 3 4 5 6 7),
-            WeightView::Bf16(data) => by_rows!(data: 1 2 3 4 5 6 7),
-            WeightView::F16(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            Floats::F32(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            Floats::Bf16(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            Floats::F16(data) => by_rows!(data: 1 2 3 4 5 6 7),
         }
     }
 }
@@ -218,7 +218,7 @@ unsafe fn square<T: Load>(data: *const T, ld: usize, rows: usize, terms: usize) 
 }
 
 /// As many vectors as a vector has elements.
-type Square = [__m256; LANES];
+pub(crate) type Square = [__m256; LANES];
 
 /// # Safety
 /// As [`Kernel::few`], with `rows` equal to `R` and the elements of `panel` in `data`.
@@ -276,7 +276,7 @@ unsafe fn few<T: Load, const R: usize>(
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn transposed(rows: Square) -> Square {
+pub(crate) fn transposed(rows: Square) -> Square {
     // Vector `4 g + j` of `quads` holds, in its 128-bit part `l`, column `4 l + j` of rows `4 g ..`.
     let mut quads = rows;
     for g in (0..LANES).step_by(4) {

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::{FEW, Kernel, Layout, Next, Panel, ahead};
-use crate::WeightView;
+use crate::weights::Floats;
 
 /// Elements of a vector.
 const LANES: usize = 16;
@@ -24,9 +24,9 @@ impl Kernel for Avx512 {
         // SAFETY: the caller has checked the instruction set and the length of `out`.
         unsafe {
             match panel.data {
-                WeightView::F32(data) => pack(data, panel, stride, out),
-                WeightView::Bf16(data) => pack(data, panel, stride, out),
-                WeightView::F16(data) => pack(data, panel, stride, out),
+                Floats::F32(data) => pack(data, panel, stride, out),
+                Floats::Bf16(data) => pack(data, panel, stride, out),
+                Floats::F16(data) => pack(data, panel, stride, out),
             }
         }
     }
@@ -77,9 +77,9 @@ impl Kernel for Avx512 {
             };
         }
         match panel.data {
-            WeightView::F32(data) => by_rows!(data: 1 2 3 4 5 6 7),
-            WeightView::Bf16(data) => by_rows!(data: 1 2 3 4 5 6 7),
-            WeightView::F16(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            Floats::F32(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            Floats::Bf16(data) => by_rows!(data: 1 2 3 4 5 6 7),
+            Floats::F16(data) => by_rows!(data: 1 2 3 4 5 6 7),
         }
     }
 }

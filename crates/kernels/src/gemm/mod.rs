@@ -16,9 +16,12 @@ mod avx2;
 mod avx512;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::transposed;
+
 use std::{cell::Cell, ops::Range};
 
-use crate::{Cpu, Isa, WeightView, linear::Out};
+use crate::{Cpu, Isa, linear::Out, weights::Floats};
 
 /// Terms summed in a lane before they are added to `C`.
 const KC: usize = 384;
@@ -50,7 +53,7 @@ pub(crate) enum Layout {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operand<'a> {
     /// The elements, `len * k` of them.
-    pub(crate) data: WeightView<'a>,
+    pub(crate) data: Floats<'a>,
     /// How they are stored.
     pub(crate) layout: Layout,
 }
@@ -59,7 +62,7 @@ pub(crate) struct Operand<'a> {
 #[derive(Clone, Copy)]
 struct Panel<'a> {
     /// The elements from the panel's first on.
-    data: WeightView<'a>,
+    data: Floats<'a>,
     layout: Layout,
     /// Elements from one stored line to the next.
     ld: usize,
@@ -162,9 +165,9 @@ impl Next {
     fn of(panel: &Panel<'_>, tile: usize) -> Self {
         const LINE: usize = 64;
         let (at, size) = match panel.data {
-            WeightView::F32(data) => (data.as_ptr().cast::<u8>(), 4),
-            WeightView::Bf16(data) => (data.as_ptr().cast(), 2),
-            WeightView::F16(data) => (data.as_ptr().cast(), 2),
+            Floats::F32(data) => (data.as_ptr().cast::<u8>(), 4),
+            Floats::Bf16(data) => (data.as_ptr().cast(), 2),
+            Floats::F16(data) => (data.as_ptr().cast(), 2),
         };
         let line = panel.ld * size;
         let (skip, step) = match panel.layout {
@@ -253,7 +256,7 @@ impl Product<'_> {
     fn block<K: Kernel>(&self, rows: Range<usize>, columns: Range<usize>) {
         if let (1..=FEW, Layout::KInner, Operand { layout: Layout::KInner, data }) =
             (rows.len(), self.b.layout, self.a)
-            && let WeightView::F32(a) = data
+            && let Floats::F32(a) = data
         {
             return self.few::<K>(a, rows, columns);
         }

@@ -1,7 +1,7 @@
 //! The tile kernel in plain Rust, which the compiler vectorises as the target allows.
 
 use super::{Kernel, Layout, Next, Panel};
-use crate::WeightView;
+use crate::weights::Floats;
 
 /// The kernel of every machine.
 pub(super) struct Portable;
@@ -13,9 +13,9 @@ impl Kernel for Portable {
 
     unsafe fn pack(panel: Panel<'_>, stride: usize, out: &mut [f32]) {
         match panel.data {
-            WeightView::F32(data) => pack(data, |x| x, panel, stride, out),
-            WeightView::Bf16(data) => pack(data, |x| x.to_f32(), panel, stride, out),
-            WeightView::F16(data) => pack(data, |x| x.to_f32(), panel, stride, out),
+            Floats::F32(data) => pack(data, |x| x, panel, stride, out),
+            Floats::Bf16(data) => pack(data, |x| x.to_f32(), panel, stride, out),
+            Floats::F16(data) => pack(data, |x| x.to_f32(), panel, stride, out),
         }
     }
 
@@ -63,9 +63,9 @@ impl Kernel for Portable {
                 )
             };
             match panel.data {
-                WeightView::F32(data) => few(a, data, |x| x, panel.ld, c, add),
-                WeightView::Bf16(data) => few(a, data, |x| x.to_f32(), panel.ld, c, add),
-                WeightView::F16(data) => few(a, data, |x| x.to_f32(), panel.ld, c, add),
+                Floats::F32(data) => few(a, data, |x| x, panel.ld, c, add),
+                Floats::Bf16(data) => few(a, data, |x| x.to_f32(), panel.ld, c, add),
+                Floats::F16(data) => few(a, data, |x| x.to_f32(), panel.ld, c, add),
             }
         }
     }

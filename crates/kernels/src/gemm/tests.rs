@@ -22,7 +22,7 @@ fn product(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, shape: (usize, usize, usiz
 }
 
 fn operand(data: &[f32], layout: Layout) -> Operand<'_> {
-    Operand { data: WeightView::F32(data), layout }
+    Operand { data: Floats::F32(data), layout }
 }
 
 fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
@@ -66,7 +66,7 @@ fn a_few_rows_have_the_same_bits_in_every_storage_type() {
         let (x, w) = (numbers(most * k, 5), numbers(n * k, 6));
         let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
         let half: Vec<f16> = w.iter().map(|&w| f16::from_f32(w)).collect();
-        for data in [WeightView::F32(&w), WeightView::Bf16(&bf), WeightView::F16(&half)] {
+        for data in [Floats::F32(&w), Floats::Bf16(&bf), Floats::F16(&half)] {
             let w = Operand { data, layout: Layout::KInner };
             for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
                 for cpu in cpus(isa) {

@@ -93,7 +93,8 @@ pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
     safetensors::write(&dir.join(shards::SINGLE), &tensors, &metadata)?;
     let mut config = model.config.to_json();
     config["torch_dtype"] = match dtype {
-        DType::F32 => "float32",
+        // A file of blocks was refused above.
+        DType::F32 | DType::Blocks(_) => "float32",
         DType::Bf16 => "bfloat16",
         DType::F16 => "float16",
     }

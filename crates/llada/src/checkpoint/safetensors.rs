@@ -129,7 +129,7 @@ pub fn write(
 ) -> Result<()> {
     let mut tensors = tensors.to_vec();
     // Wide types first keeps every tensor aligned for its type.
-    tensors.sort_by_key(|t| std::cmp::Reverse(t.dtype.size()));
+    tensors.sort_by_key(|t| std::cmp::Reverse(t.dtype.align()));
     let header = header(path, &tensors, metadata)?;
     files::replace(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io("write", path))?;
@@ -171,7 +171,13 @@ fn header(
         if t.shape.iter().product::<usize>() != t.values.len() {
             return Err(entry("has numbers that do not fit its shape").into());
         }
-        let end = offset + t.values.len() * t.dtype.size();
+        let (DType::F32 | DType::Bf16 | DType::F16) = t.dtype else {
+            let (tensor, file) = (t.name.to_owned(), path.to_path_buf());
+            let dtype = name(t.dtype).to_owned();
+            return Err(CheckpointError::DType { tensor, file, dtype }.into());
+        };
+        let bytes = t.dtype.bytes(t.values.len());
+        let end = offset + bytes.ok_or_else(|| entry("has more bytes than memory"))?;
         let value = serde_json::json!({
             "dtype": name(t.dtype), "shape": t.shape, "data_offsets": [offset, end],
         });
@@ -203,7 +209,8 @@ fn encode(
             let mut wide = vec![0.0; values.len()];
             values.widen(&mut wide);
             return match dtype {
-                DType::F32 => encode(WeightView::F32(&wide), dtype, bytes),
+                // There is no file of blocks: its header was refused.
+                DType::F32 | DType::Blocks(_) => encode(WeightView::F32(&wide), DType::F32, bytes),
                 DType::Bf16 => {
                     let narrow: Vec<_> = wide.iter().map(|&x| bf16::from_f32(x)).collect();
                     encode(WeightView::Bf16(&narrow), dtype, bytes)
@@ -238,6 +245,11 @@ fn first_non_finite(values: WeightView<'_>) -> Option<usize> {
         }
         WeightView::Bf16(w) => scan(bytemuck::cast_slice::<bf16, u16>(w), all(0x7f80)),
         WeightView::F16(w) => scan(bytemuck::cast_slice::<f16, u16>(w), all(0x7c00)),
+        WeightView::Blocks { .. } => {
+            let mut wide = vec![0.0; values.len()];
+            values.widen(&mut wide);
+            first_non_finite(WeightView::F32(&wide))
+        }
     }
 }
 
@@ -246,6 +258,7 @@ fn name(dtype: DType) -> &'static str {
         DType::F32 => "F32",
         DType::Bf16 => "BF16",
         DType::F16 => "F16",
+        DType::Blocks(format) => format.name(),
     }
 }
 

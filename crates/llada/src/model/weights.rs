@@ -203,11 +203,9 @@ impl Tensor {
     /// lies outside the file or is not a whole number of elements.
     pub fn mapped(file: Arc<Mapping>, bytes: Range<usize>, dtype: DType) -> Option<Self> {
         let slice = file.get(bytes.clone())?;
-        if slice.len() % dtype.size() != 0 {
-            return None;
-        }
-        let aligned = slice.as_ptr().align_offset(dtype.size()) == 0;
-        if aligned && cfg!(target_endian = "little") {
+        dtype.len(slice.len())?;
+        let aligned = slice.as_ptr().align_offset(dtype.align()) == 0;
+        if aligned && (cfg!(target_endian = "little") || dtype.align() == 1) {
             return Some(Self::Mapped { file, bytes, dtype });
         }
         Some(Self::Owned(decode(slice, dtype)))
@@ -223,6 +221,7 @@ impl Tensor {
                     DType::F32 => WeightView::F32(bytemuck::cast_slice(slice)),
                     DType::Bf16 => WeightView::Bf16(bytemuck::cast_slice(slice)),
                     DType::F16 => WeightView::F16(bytemuck::cast_slice(slice)),
+                    DType::Blocks(format) => WeightView::Blocks { format: *format, bytes: slice },
                 }
             }
         }
@@ -256,6 +255,12 @@ fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
         }
         DType::F16 => {
             bytes.chunks_exact(2).map(|b| half::f16::from_bits(pair(b)).to_f32()).collect()
+        }
+        DType::Blocks(format) => {
+            let view = WeightView::Blocks { format, bytes };
+            let mut out = vec![0.0; view.len()];
+            view.widen(&mut out);
+            out
         }
     }
 }

@@ -141,6 +141,7 @@ impl Trainable {
             WeightView::F32(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
             WeightView::Bf16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
             WeightView::F16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
+            WeightView::Blocks { bytes, .. } => crc32c::crc32c_append(crc, bytes),
         };
         Some(base.iter().fold(0, append))
     }

@@ -1,0 +1,109 @@
+//! The vectors in plain Rust.
+
+use super::kernel::Simd;
+
+const LANES: usize = 8;
+
+/// Eight lanes, on every machine.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+/// Applies `f` lane by lane.
+#[inline(always)]
+fn each<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; LANES] {
+    let mut out = [T::default(); LANES];
+    for lane in 0..LANES {
+        out[lane] = f(lane);
+    }
+    out
+}
+
+impl Simd for Portable {
+    type Ints = [i32; LANES];
+    type Floats = [f32; LANES];
+    type Bytes = [[i16; 4]; LANES];
+    type Codes = [i16; 4];
+    const LANES: usize = LANES;
+
+    #[inline(always)]
+    unsafe fn ints(self, from: *const i32) -> Self::Ints {
+        // SAFETY: the elements can be read.
+        unsafe { from.cast::<Self::Ints>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn floats(self, from: *const f32) -> Self::Floats {
+        // SAFETY: as above.
+        unsafe { from.cast::<Self::Floats>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn write(self, v: Self::Floats, to: *mut f32) {
+        // SAFETY: the elements can be written.
+        unsafe { to.cast::<Self::Floats>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
+        // SAFETY: the bytes can be read.
+        let all = unsafe { from.cast::<[[i8; 4]; LANES]>().read_unaligned() };
+        each(|lane| all[lane].map(i16::from))
+    }
+
+    #[inline(always)]
+    unsafe fn codes(self, from: *const u8) -> Self::Codes {
+        // SAFETY: as above.
+        unsafe { from.cast::<[u8; 4]>().read_unaligned() }.map(i16::from)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::Floats {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn zero(self) -> Self::Ints {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        each(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn minus_shifted(self, a: Self::Ints, bits: u32) -> Self::Ints {
+        each(|i| -(a[i] << bits))
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+        each(|i| {
+            let product = |j: usize| i32::from(codes[j]) * i32::from(bytes[i][j]);
+            sum[i] + product(0) + product(1) + product(2) + product(3)
+        })
+    }
+
+    #[inline(always)]
+    fn to_floats(self, a: Self::Ints) -> Self::Floats {
+        a.map(|a| a as f32)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        each(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        each(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn neg_mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        each(|i| (-a[i]).mul_add(b[i], c[i]))
+    }
+}

@@ -1,0 +1,265 @@
+//! The vectors of AVX-512 and AVX2, with the byte products of VNNI where the processor has them.
+
+use std::arch::x86_64::*;
+
+use super::{TURN, WIDTH, kernel::Simd};
+use crate::gemm::transposed;
+
+/// Sixteen lanes; AVX-512 F, BW, VL and VNNI.
+#[derive(Clone, Copy)]
+pub(super) struct Wide(());
+
+/// Eight lanes, of the same instruction sets.
+#[derive(Clone, Copy)]
+pub(super) struct Narrow(());
+
+/// Eight lanes; AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+impl Wide {
+    /// # Safety
+    /// The processor has AVX-512 F, BW, VL and VNNI.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Narrow {
+    /// # Safety
+    /// The processor has AVX-512 F, BW, VL and VNNI.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Avx2 {
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// The operations that differ in the names of the intrinsics only.
+macro_rules! common {
+    ($ints:ty, $floats:ty, $lanes:literal, $load:ident, $load_ps:ident, $store_ps:ident,
+     $set_ps:ident, $zero:ident, $add:ident, $sub:ident, $shift:ident, $convert:ident, $mul:ident,
+     $fma:ident, $fnma:ident) => {
+        type Ints = $ints;
+        type Floats = $floats;
+        const LANES: usize = $lanes;
+
+        #[inline(always)]
+        unsafe fn ints(self, from: *const i32) -> Self::Ints {
+            // SAFETY: the elements can be read, and whoever made `self` has the instructions.
+            unsafe { $load(from.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn floats(self, from: *const f32) -> Self::Floats {
+            // SAFETY: as above.
+            unsafe { $load_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn write(self, v: Self::Floats, to: *mut f32) {
+            // SAFETY: the elements can be written; the instructions are there.
+            unsafe { $store_ps(to, v) }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, at: *const u8) {
+            // SAFETY: prefetching touches nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> Self::Floats {
+            // SAFETY: whoever made `self` has the instructions.
+            unsafe { $set_ps(x) }
+        }
+
+        #[inline(always)]
+        fn zero(self) -> Self::Ints {
+            // SAFETY: as above.
+            unsafe { $zero() }
+        }
+
+        #[inline(always)]
+        fn add(self, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+            // SAFETY: as above.
+            unsafe { $add(a, b) }
+        }
+
+        #[inline(always)]
+        fn minus_shifted(self, a: Self::Ints, bits: u32) -> Self::Ints {
+            // SAFETY: as above.
+            unsafe { $sub($zero(), $shift(a, _mm_cvtsi32_si128(bits as i32))) }
+        }
+
+        #[inline(always)]
+        fn to_floats(self, a: Self::Ints) -> Self::Floats {
+            // SAFETY: as above.
+            unsafe { $convert(a) }
+        }
+
+        #[inline(always)]
+        fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+            // SAFETY: as above.
+            unsafe { $mul(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+            // SAFETY: as above.
+            unsafe { $fma(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn neg_mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+            // SAFETY: as above.
+            unsafe { $fnma(a, b, c) }
+        }
+    };
+}
+
+macro_rules! common_256 {
+    () => {
+        common!(
+            __m256i,
+            __m256,
+            8,
+            _mm256_loadu_si256,
+            _mm256_loadu_ps,
+            _mm256_storeu_ps,
+            _mm256_set1_ps,
+            _mm256_setzero_si256,
+            _mm256_add_epi32,
+            _mm256_sub_epi32,
+            _mm256_sll_epi32,
+            _mm256_cvtepi32_ps,
+            _mm256_mul_ps,
+            _mm256_fmadd_ps,
+            _mm256_fnmadd_ps
+        );
+    };
+}
+
+impl Simd for Wide {
+    common!(
+        __m512i,
+        __m512,
+        16,
+        _mm512_loadu_si512,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_set1_ps,
+        _mm512_setzero_si512,
+        _mm512_add_epi32,
+        _mm512_sub_epi32,
+        _mm512_sll_epi32,
+        _mm512_cvtepi32_ps,
+        _mm512_mul_ps,
+        _mm512_fmadd_ps,
+        _mm512_fnmadd_ps
+    );
+    type Bytes = __m512i;
+    type Codes = __m512i;
+
+    #[inline(always)]
+    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
+        // SAFETY: the bytes can be read; the instructions are there.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes(self, from: *const u8) -> Self::Codes {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+        // SAFETY: the instructions are there.
+        unsafe { _mm512_dpbusd_epi32(sum, codes, bytes) }
+    }
+}
+
+impl Simd for Narrow {
+    common_256!();
+    type Bytes = __m256i;
+    type Codes = __m256i;
+
+    #[inline(always)]
+    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
+        // SAFETY: the bytes can be read; the instructions are there.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes(self, from: *const u8) -> Self::Codes {
+        // SAFETY: as above.
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+        // SAFETY: the instructions are there.
+        unsafe { _mm256_dpbusd_epi32(sum, codes, bytes) }
+    }
+}
+
+/// Bytes 0 and 2, and bytes 1 and 3, of each lane as two 16-bit numbers.
+type Halves = (__m256i, __m256i);
+
+impl Simd for Avx2 {
+    common_256!();
+    type Bytes = Halves;
+    type Codes = Halves;
+
+    #[inline(always)]
+    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
+        // SAFETY: the bytes can be read; the instructions are there.
+        unsafe {
+            let all = _mm256_loadu_si256(from.cast());
+            (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(all)), _mm256_srai_epi16::<8>(all))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes(self, from: *const u8) -> Self::Codes {
+        // SAFETY: as above.
+        unsafe {
+            let all = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+            (_mm256_and_si256(all, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(all))
+        }
+    }
+
+    /// In 16 bits, because `vpmaddubsw` saturates: two products of a byte and a code leave its range.
+    #[inline(always)]
+    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+        // SAFETY: the instructions are there.
+        unsafe {
+            let even = _mm256_madd_epi16(codes.0, bytes.0);
+            let odd = _mm256_madd_epi16(codes.1, bytes.1);
+            _mm256_add_epi32(_mm256_add_epi32(sum, even), odd)
+        }
+    }
+}
+
+/// Turns a square: element `i` of line `j` of `sums`, the lines `stride` apart, to `lines[i][at + j]`.
+#[target_feature(enable = "avx2")]
+pub(super) fn turn(sums: &[f32], stride: usize, lines: &mut [[f32; WIDTH]; TURN], at: usize) {
+    let mut square = [_mm256_setzero_ps(); TURN];
+    for (j, line) in square.iter_mut().enumerate() {
+        let from = &sums[j * stride..][..TURN];
+        // SAFETY: the slice has as many elements as the vector.
+        *line = unsafe { _mm256_loadu_ps(from.as_ptr()) };
+    }
+    for (line, turned) in lines.iter_mut().zip(transposed(square)) {
+        let to = &mut line[at..][..TURN];
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), turned) };
+    }
+}
