@@ -17,6 +17,16 @@ impl Mapping {
         // renaming a new file over them, never truncated in place, so the bytes stay as they are.
         unsafe { memmap2::Mmap::map(&file) }.map(Self).map_err(map)
     }
+
+    /// Memory that belongs to no file, zeroed and then written once by `fill`. It stands in for a
+    /// mapped file where its bytes are needed in another order.
+    pub fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
+        let map = |source| KernelError::Map { path: "(memory)".into(), source };
+        // The system maps no empty memory.
+        let mut memory = memmap2::MmapMut::map_anon(len.max(1)).map_err(map)?;
+        fill(&mut memory[..len]);
+        memory.make_read_only().map(Self).map_err(map)
+    }
 }
 
 impl Deref for Mapping {
