@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use llada_kernels::{DType, WeightView};
+use llada_kernels::{BlockFormat, DType, WeightView};
 
 use super::{
     write::{Entry as Key, Setting, Source},
@@ -279,4 +279,77 @@ fn a_weight_that_is_not_finite_is_not_written() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     write(DType::Bf16).unwrap();
     assert_eq!(load_folder(&path).unwrap().tensors[0].dtype(), DType::Bf16);
+}
+
+#[test]
+fn memory_stands_in_for_a_file() {
+    for len in [0, 1, 5000] {
+        let memory = Mapping::filled(len, |out| {
+            assert_eq!(out.len(), len);
+            out.iter_mut().zip(0..).for_each(|(byte, n)| *byte = n as u8);
+        });
+        let memory = memory.unwrap();
+        assert!(memory.iter().take(len).zip(0..).all(|(&byte, n)| byte == n as u8));
+    }
+}
+
+#[test]
+fn quantised_tensors_come_back_as_they_were_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, again) = (dir.path().join("a.gguf"), dir.path().join("b.gguf"));
+    let model = load_folder(&storyteller()).unwrap();
+    let files = TokenizerFiles::read(&storyteller()).unwrap();
+    for format in BlockFormat::ALL {
+        let formats = Formats { blocks: DType::Blocks(format), ..Formats::all(DType::F16) };
+        let one = Cpu::new(1).unwrap();
+        assert_eq!(save(&model, &files, &path, &formats, &one).unwrap(), None);
+        let quantised = load_folder(&path).unwrap();
+        let layout = Layout::new(&model.config);
+        let dtypes: Vec<_> = quantised.tensors.iter().map(Tensor::dtype).collect();
+        assert_eq!(dtypes, formats.of_each(&layout));
+        // The rows of q in their order, to within a step of the coarsest format.
+        let q = layout.blocks[0].qkv[0];
+        let (a, b) = (model.tensors[q].to_f32(), quantised.tensors[q].to_f32());
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>().sqrt();
+        let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied());
+        assert!(error < 0.15, "{format}: {error}");
+        // Written once more it is the same file, on any number of threads.
+        save(&model, &files, &again, &formats, &cpu()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+        save(&quantised, &files, &again, &formats, &cpu()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+    }
+}
+
+#[test]
+fn scales_that_are_not_finite_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.gguf");
+    let model = load_folder(&storyteller()).unwrap();
+    let formats = Formats::all(DType::Blocks(BlockFormat::Q8_0));
+    save(&model, &TokenizerFiles::default(), &path, &formats, &cpu()).unwrap();
+    let start = File::open(&path).unwrap().tensors()["token_embd.weight"].bytes.start;
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[start + 34..][..2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let error = load_folder(&path).unwrap_err();
+    assert!(
+        matches!(&error, Error::Checkpoint(CheckpointError::NonFinite { index: 32, .. })),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_type_that_is_not_read_is_named() {
+    let (dir, path) = converted(&golden("a_mha_untied"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The type of a tensor follows its name, its number of dimensions and those.
+    let name = b"token_embd.weight";
+    let at = bytes.windows(name.len()).position(|found| found == name).unwrap();
+    bytes[at + name.len() + 4 + 16] = 26;
+    let path = dir.path().join("other.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let error = load_folder(&path).unwrap_err();
+    assert!(error.to_string().contains("is stored as `I32`, which is not read"), "{error}");
+    assert!(error.hint().unwrap().contains("Q4_K"));
 }
