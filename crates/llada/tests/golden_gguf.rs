@@ -41,7 +41,7 @@ fn floats_give_libllamas_logits() {
 #[test]
 fn halves_and_blocks_give_libllamas_logits() {
     let (difference, largest) = difference("mixed");
-    assert!(difference < 0.02 * largest && largest > 1.0, "off by {difference} of {largest}");
+    assert!(difference < 0.04 * largest && largest > 1.0, "off by {difference} of {largest}");
 }
 
 #[test]
