@@ -39,6 +39,9 @@ pub fn int8_ops(cpu: &Cpu) -> f64 {
         Kernel::Vnni => unsafe { vnni() },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni => unsafe { avx_vnni() },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
         Kernel::Avx2 => unsafe { avx2_int8() },
         Kernel::Portable => portable_int8(),
     })
@@ -106,6 +109,22 @@ fn vnni() -> usize {
     }
     black_box(chains);
     64
+}
+
+/// Runs the chains and returns the multiply-adds of each step.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,avxvnni")]
+fn avx_vnni() -> usize {
+    use std::arch::x86_64::*;
+    let (a, b) = (_mm256_set1_epi8(black_box(1)), _mm256_set1_epi8(black_box(2)));
+    let mut chains = [_mm256_setzero_si256(); CHAINS];
+    for _ in 0..STEPS {
+        for chain in &mut chains {
+            *chain = _mm256_dpbusd_avx_epi32(*chain, a, b);
+        }
+    }
+    black_box(chains);
+    32
 }
 
 /// Runs the chains and returns the multiply-adds of each step.

@@ -192,3 +192,47 @@ impl<'a> Floats<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cpu;
+
+    #[test]
+    fn bytes_and_elements_of_every_type() {
+        for (dtype, bytes) in [(DType::F32, 1024), (DType::Bf16, 512), (DType::F16, 512)] {
+            assert_eq!((dtype.bytes(256), dtype.len(bytes)), (Some(bytes), Some(256)));
+            assert_eq!(dtype.len(bytes + 1), None);
+            assert_eq!(dtype.bytes(usize::MAX), None);
+        }
+        for format in BlockFormat::ALL {
+            let dtype = DType::Blocks(format);
+            assert_eq!(dtype.len(dtype.bytes(512).unwrap()), Some(512));
+            assert_eq!((dtype.bytes(511), dtype.len(1), dtype.align()), (None, None, 1));
+        }
+    }
+
+    #[test]
+    fn slices_of_blocks_hold_their_weights() {
+        let x: Vec<f32> = (0..1024).map(|i| i as f32).collect();
+        let cpu = Cpu::new(1).unwrap();
+        for format in BlockFormat::ALL {
+            let mut bytes = vec![0; format.bytes(x.len()).unwrap()];
+            format.quantize(&cpu, &x, &mut bytes).unwrap();
+            let view = WeightView::Blocks { format, bytes: &bytes };
+            assert_eq!((view.len(), view.bytes()), (1024, bytes.len()));
+            assert_eq!(view.dtype(), DType::Blocks(format));
+            let (mut whole, mut part) = (vec![0.0; 1024], vec![0.0; 512]);
+            view.widen(&mut whole);
+            view.slice(256..768).widen(&mut part);
+            assert_eq!(part, whole[256..768]);
+            assert!(view.slice(512..512).is_empty());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "inside a block")]
+    fn a_slice_does_not_cut_a_block() {
+        WeightView::Blocks { format: BlockFormat::Q8_0, bytes: &[0; 68] }.slice(16..32);
+    }
+}

@@ -117,15 +117,8 @@ impl BlockFormat {
         }
         let (len, bytes) = (self.block_len(), self.block_bytes());
         cpu.chunks(out, CHUNK * bytes, |i, out| {
-            let x = &x[i * CHUNK * len..];
-            for (x, block) in x.chunks_exact(len).zip(out.chunks_exact_mut(bytes)) {
-                match self {
-                    Self::Q8_0 => quantize::q8_0(x, block),
-                    Self::Q4_0 => quantize::q4_0(x, block),
-                    Self::Q4K => quantize::q4_k(x, block),
-                    Self::Q6K => quantize::q6_k(x, block),
-                }
-            }
+            let x = &x[i * CHUNK * len..][..out.len() / bytes * len];
+            quantize::quantize(cpu.isa(), self, x, out);
         });
         Ok(())
     }

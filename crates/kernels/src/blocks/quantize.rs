@@ -4,11 +4,13 @@
 use half::f16;
 
 use super::layout::{Q4K, half};
+use crate::{BlockFormat, isa::vectorised};
 
 /// Groups whose greatest weight is below this are zero.
 const NOTHING: f32 = 1e-15;
 
 /// Writes an `f16` and returns the number it holds.
+#[inline(always)]
 fn write_half(x: f32, out: &mut [u8]) -> f32 {
     let bytes = f16::from_f32(x).to_le_bytes();
     out.copy_from_slice(&bytes);
@@ -16,22 +18,41 @@ fn write_half(x: f32, out: &mut [u8]) -> f32 {
 }
 
 /// The whole number nearest to `x`, even ones in the middle, kept within `low..=high`.
+#[inline(always)]
 fn nearest(x: f32, low: i32, high: i32) -> i32 {
     (x.round_ties_even() as i32).clamp(low, high)
 }
 
 /// The weight of the greatest magnitude, the first of equals; 0 if there is none.
+#[inline(always)]
 fn greatest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |max: f32, &x| if x.abs() > max.abs() { x } else { max })
 }
 
 /// `a / b`, or 0 where `b` is.
+#[inline(always)]
 fn ratio(a: f32, b: f32) -> f32 {
     if b == 0.0 { 0.0 } else { a / b }
 }
 
+vectorised! {
+    /// Whole blocks of weights.
+    pub(super) fn quantize(format: BlockFormat, x: &[f32], out: &mut [u8]) {
+        let blocks = x.chunks_exact(format.block_len());
+        for (x, block) in blocks.zip(out.chunks_exact_mut(format.block_bytes())) {
+            match format {
+                BlockFormat::Q8_0 => q8_0(x, block),
+                BlockFormat::Q4_0 => q4_0(x, block),
+                BlockFormat::Q4K => q4_k(x, block),
+                BlockFormat::Q6K => q6_k(x, block),
+            }
+        }
+    }
+}
+
 /// The greatest magnitude becomes 127.
-pub(super) fn q8_0(x: &[f32], block: &mut [u8]) {
+#[inline(always)]
+fn q8_0(x: &[f32], block: &mut [u8]) {
     let d = greatest(x).abs() / 127.0;
     let inverse = ratio(1.0, d);
     write_half(d, &mut block[..2]);
@@ -41,7 +62,8 @@ pub(super) fn q8_0(x: &[f32], block: &mut [u8]) {
 }
 
 /// The weight of the greatest magnitude becomes -8, the end of the range that has one code more.
-pub(super) fn q4_0(x: &[f32], block: &mut [u8]) {
+#[inline(always)]
+fn q4_0(x: &[f32], block: &mut [u8]) {
     let d = greatest(x) / -8.0;
     let inverse = ratio(1.0, d);
     write_half(d, &mut block[..2]);
@@ -52,9 +74,10 @@ pub(super) fn q4_0(x: &[f32], block: &mut [u8]) {
 }
 
 /// Each group's scale and minimum are searched, then rounded to 6 bits, then the codes found anew.
-pub(super) fn q4_k(x: &[f32], block: &mut [u8]) {
+#[inline(always)]
+fn q4_k(x: &[f32], block: &mut [u8]) {
     let mut fits = [Affine::default(); 8];
-    for (fit, x) in fits.iter_mut().zip(x.chunks_exact(32)) {
+    for (fit, x) in fits.iter_mut().zip(x.as_chunks().0) {
         *fit = Affine::search(x);
     }
     let most = |of: fn(&Affine) -> f32| fits.iter().map(of).fold(0.0, f32::max);
@@ -104,7 +127,8 @@ struct Affine {
 impl Affine {
     /// Tries 21 ranges of codes around the plain one; for each, scale and minimum are the weighted
     /// least-squares fit, large weights counting more; keeps the best.
-    fn search(x: &[f32]) -> Self {
+    #[inline(always)]
+    fn search(x: &[f32; 32]) -> Self {
         const HIGHEST: f32 = 15.0;
         let square: f32 = x.iter().fold(0.0, |sum, x| sum + x * x);
         let mean = (square / 32.0).sqrt();
@@ -122,16 +146,18 @@ impl Affine {
         }
         let codes = |factor: f32, low: f32| {
             let mut codes = [0; 32];
-            for (code, x) in codes.iter_mut().zip(x) {
-                *code = nearest(factor * (x - low), 0, 15) as u8;
+            for i in 0..32 {
+                codes[i] = nearest(factor * (x[i] - low), 0, 15) as u8;
             }
             codes
         };
         let error = |codes: &[u8; 32], scale: f32, low: f32| {
-            codes.iter().zip(x).fold(0.0, |sum, (&code, &x)| {
-                let off = scale * f32::from(code) + low - x;
-                sum + weight(x) * (off * off)
-            })
+            let mut sum = 0.0;
+            for i in 0..32 {
+                let off = scale * f32::from(codes[i]) + low - x[i];
+                sum += weight(x[i]) * (off * off);
+            }
+            sum
         };
         let factor = HIGHEST / (high - low);
         let mut best = Self { scale: 1.0 / factor, min: low, codes: codes(factor, low) };
@@ -140,12 +166,12 @@ impl Affine {
             let low = best.min;
             let codes = codes((-1.0 + 0.1 * step as f32 + HIGHEST) / (high - low), low);
             let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0, 0.0, 0.0);
-            for (&code, &x) in codes.iter().zip(x) {
-                let l = f32::from(code);
-                let wl = weight(x) * l;
+            for i in 0..32 {
+                let l = f32::from(codes[i]);
+                let wl = weight(x[i]) * l;
                 sum_l += wl;
                 sum_l2 += wl * l;
-                sum_xl += wl * x;
+                sum_xl += wl * x[i];
             }
             let determinant = sum_w * sum_l2 - sum_l * sum_l;
             if determinant <= 0.0 {
@@ -168,9 +194,10 @@ impl Affine {
 }
 
 /// Each group's scale is searched, then rounded to 8 bits, then the codes found anew.
-pub(super) fn q6_k(x: &[f32], block: &mut [u8]) {
+#[inline(always)]
+fn q6_k(x: &[f32], block: &mut [u8]) {
     let mut fits = [Linear::default(); 16];
-    for (fit, x) in fits.iter_mut().zip(x.chunks_exact(16)) {
+    for (fit, x) in fits.iter_mut().zip(x.as_chunks().0) {
         *fit = Linear::search(x);
     }
     let mut scales = [0.0; 16];
@@ -214,7 +241,8 @@ struct Linear {
 impl Linear {
     /// Tries 19 ranges of codes around the plain one; for each, the scale is the least-squares fit,
     /// weights counting by their squares; keeps the best.
-    fn search(x: &[f32]) -> Self {
+    #[inline(always)]
+    fn search(x: &[f32; 16]) -> Self {
         let most = greatest(x);
         if most.abs() < NOTHING {
             return Self::default();
@@ -223,11 +251,11 @@ impl Linear {
             let factor = -(32.0 + 0.1 * step) / most;
             let mut codes = [0; 16];
             let (mut sum_xl, mut sum_l2) = (0.0f32, 0.0f32);
-            for (code, x) in codes.iter_mut().zip(x) {
-                let l = nearest(factor * x, -32, 31);
-                *code = (l + 32) as u8;
-                let (w, l) = (x * x, l as f32);
-                sum_xl += w * x * l;
+            for i in 0..16 {
+                let l = nearest(factor * x[i], -32, 31);
+                codes[i] = (l + 32) as u8;
+                let (w, l) = (x[i] * x[i], l as f32);
+                sum_xl += w * x[i] * l;
                 sum_l2 += w * l * l;
             }
             (codes, sum_xl, sum_l2)

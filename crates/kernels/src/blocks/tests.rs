@@ -51,6 +51,8 @@ fn golden_weights_quantise_to_the_byte() {
     let weights = floats(golden!("weights.f32"));
     assert_eq!(quantized(BlockFormat::Q8_0, &weights), golden!("q8_0.bin"));
     assert_eq!(quantized(BlockFormat::Q4_0, &weights), golden!("q4_0.bin"));
+    assert_eq!(quantized(BlockFormat::Q4K, &weights), golden!("q4_k_of_weights.bin"));
+    assert_eq!(quantized(BlockFormat::Q6K, &weights), golden!("q6_k_of_weights.bin"));
 }
 
 /// The root of the mean squared error of a round trip, relative to that of the weights.

@@ -12,9 +12,9 @@ pub(super) const WIDEST: usize = 32;
 /// Bytes of one row in a record: the codes, the scale and the two sums.
 const PER_ROW: usize = RUN + 12;
 /// Runs that are filled together: rows are read in whole cache lines, the records stay in the cache.
-const FILL: usize = 8;
+const FILL: usize = 16;
 /// Runs of one task: enough to outweigh handing it to a thread.
-const CHUNK: usize = 2 * FILL;
+const CHUNK: usize = FILL;
 /// Activations that are not worth a second thread.
 const SERIAL: usize = 16384;
 

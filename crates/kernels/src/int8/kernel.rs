@@ -8,14 +8,10 @@ use crate::blocks::{Layout, RUN};
 /// A value exists only where the processor has the instructions. All code that touches vectors is
 /// `#[inline(always)]` and no closure, so that it ends up in a function compiled with them on.
 pub(super) trait Simd: Copy {
-    /// [`LANES`](Self::LANES) numbers of type `i32`.
+    /// [`LANES`](Self::LANES) numbers of type `i32`, or four bytes in the place of each.
     type Ints: Copy;
     /// As many of type `f32`.
     type Floats: Copy;
-    /// Four signed bytes for each lane, made ready for [`dot`](Self::dot).
-    type Bytes: Copy;
-    /// Four codes, the same in each lane, made ready for [`dot`](Self::dot).
-    type Codes: Copy;
     /// Elements in a vector.
     const LANES: usize;
 
@@ -34,28 +30,19 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// `to` points to `LANES` writable elements.
     unsafe fn write(self, v: Self::Floats, to: *mut f32);
-    /// Reads four bytes for each lane.
-    ///
-    /// # Safety
-    /// `from` points to `4 * LANES` readable bytes.
-    unsafe fn bytes(self, from: *const u8) -> Self::Bytes;
-    /// Reads four codes.
-    ///
-    /// # Safety
-    /// `from` points to 4 readable bytes.
-    unsafe fn codes(self, from: *const u8) -> Self::Codes;
     /// Asks for the cache line at `at`, which need not exist.
     fn prefetch(self, at: *const u8);
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::Floats;
-    /// Zeros.
-    fn zero(self) -> Self::Ints;
+    /// `x` in every lane.
+    fn splat_int(self, x: i32) -> Self::Ints;
     /// `a + b`
     fn add(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// `-a * 2^bits`
     fn minus_shifted(self, a: Self::Ints, bits: u32) -> Self::Ints;
-    /// `sum` and the four products of each lane.
-    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints;
+    /// `sum` and, for each lane, the four products of the unsigned bytes `codes` with the signed `bytes`;
+    /// `small` is known to the compiler and says that no code is above 63.
+    fn dot(self, sum: Self::Ints, codes: Self::Ints, bytes: Self::Ints, small: bool) -> Self::Ints;
     /// The same numbers.
     fn to_floats(self, a: Self::Ints) -> Self::Floats;
     /// `a * b`
@@ -107,8 +94,10 @@ pub(super) struct Next {
 
 /// The whole of `work`, in tiles of `R` outputs by `NV` vectors of rows.
 ///
-/// Element by element, and so for every instruction set: over the groups of inputs, `sum` becomes
-/// `fma(fma(-min, total, dot * scale), row_scale, sum)`, where `dot` is a sum of whole numbers.
+/// Element by element, and so for every instruction set: over the runs of inputs, `sum` becomes
+/// `fma(product, row_scale, sum)`, where `product` is `dot * scale`, for a run of two groups
+/// `fma(dot', scale', dot * scale)`, and with a minimum `fma(-min, total, dot * scale)`; `dot` and `total`
+/// are sums of whole numbers.
 ///
 /// # Safety
 /// The pointers are to as many elements as [`Work`] says, `R` divides `STRIP`, and `NV * LANES`
@@ -154,9 +143,10 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                 s.prefetch(next.wrapping_add(r * work.next.line));
             }
             let after = record.add(RUN * width);
+            let mut total = [s.splat_int(0); NV];
+            let mut products = [[s.splat(0.0); NV]; R];
             for group in 0..RUN / L::GROUP {
-                let mut total = [s.zero(); NV];
-                let mut start = [s.zero(); NV];
+                let mut start = [s.splat_int(0); NV];
                 for v in 0..NV {
                     let halves = after.add(4 * width + 4 * v * S::LANES).cast::<i32>();
                     total[v] = if L::GROUP == RUN {
@@ -170,30 +160,39 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                 }
                 let mut dots = [start; R];
                 for q in group * L::GROUP / 4..(group + 1) * L::GROUP / 4 {
-                    let bytes = record.add(q * width * 4);
-                    let mut x = [s.bytes(bytes); NV];
+                    let bytes = record.add(q * width * 4).cast::<i32>();
+                    let mut x = [s.ints(bytes); NV];
                     for v in 1..NV {
-                        x[v] = s.bytes(bytes.add(v * S::LANES * 4));
+                        x[v] = s.ints(bytes.add(v * S::LANES));
                     }
                     for r in 0..R {
-                        let codes = s.codes(codes.add(r * CODES + q * 4));
+                        let codes = codes.add(r * CODES + q * 4).cast::<i32>();
+                        let codes = s.splat_int(codes.read_unaligned());
                         for v in 0..NV {
-                            dots[r][v] = s.dot(dots[r][v], codes, x[v]);
+                            dots[r][v] = s.dot(dots[r][v], codes, x[v], L::OFFSET < 128);
                         }
                     }
                 }
                 for r in 0..R {
-                    let factors = factors.add(r * self::factors::<L>());
-                    let scale = s.splat(*factors.add(group));
+                    let scale = s.splat(*factors.add(r * self::factors::<L>() + group));
                     for v in 0..NV {
-                        let mut product = s.mul(s.to_floats(dots[r][v]), scale);
-                        if L::MINS {
-                            let min = s.splat(*factors.add(1));
-                            product = s.neg_mul_add(min, s.to_floats(total[v]), product);
-                        }
-                        let row_scale = s.floats(after.add(4 * v * S::LANES).cast());
-                        sums[r][v] = s.mul_add(product, row_scale, sums[r][v]);
+                        let dot = s.to_floats(dots[r][v]);
+                        products[r][v] = match group {
+                            0 => s.mul(dot, scale),
+                            _ => s.mul_add(dot, scale, products[r][v]),
+                        };
                     }
+                }
+            }
+            for r in 0..R {
+                for v in 0..NV {
+                    let mut product = products[r][v];
+                    if L::MINS {
+                        let min = s.splat(*factors.add(r * self::factors::<L>() + 1));
+                        product = s.neg_mul_add(min, s.to_floats(total[v]), product);
+                    }
+                    let row_scale = s.floats(after.add(4 * v * S::LANES).cast());
+                    sums[r][v] = s.mul_add(product, row_scale, sums[r][v]);
                 }
             }
             codes = codes.add(RUN);

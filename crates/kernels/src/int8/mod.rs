@@ -34,7 +34,7 @@ use crate::{
 /// Outputs whose weights are spread out together.
 const STRIP: usize = 24;
 /// Inputs spread out together at most: the codes of a strip stay in a first-level cache. Whole blocks.
-const KC: usize = 512;
+const KC: usize = 1024;
 /// Rows of a block of `y` at most: with `KC` inputs they stay in a second-level cache.
 const HEIGHT: usize = 256;
 /// Outputs of a block that is worked through piece of inputs by piece: its sums stay there too.
@@ -244,6 +244,9 @@ pub(crate) enum Kernel {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// VNNI without AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Vnni,
 }
@@ -254,6 +257,8 @@ impl Kernel {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => Self::Vnni,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avxvnni") => Self::AvxVnni,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avx2") => Self::Avx2,
             _ => Self::Portable,
@@ -269,6 +274,8 @@ impl Kernel {
                 Self::Portable => kernel::strip::<_, L, 4, 1>(portable::Portable, work),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => avx2::<L>(work),
+                #[cfg(target_arch = "x86_64")]
+                Self::AvxVnni => avx_vnni::<L>(work),
                 #[cfg(target_arch = "x86_64")]
                 Self::Vnni => vnni::<L>(work),
             }
@@ -302,9 +309,25 @@ unsafe fn vnni<L: Layout>(work: Work) {
     // SAFETY: the caller's promises; the instructions are those of this function.
     unsafe {
         match work.width {
+            // Two groups a run have products to keep.
+            WIDEST if L::GROUP < RUN => kernel::strip::<_, L, 4, 2>(x86::Wide::new(), work),
             WIDEST => kernel::strip::<_, L, 6, 2>(x86::Wide::new(), work),
             16 => kernel::strip::<_, L, 8, 1>(x86::Wide::new(), work),
             _ => kernel::strip::<_, L, 8, 1>(x86::Narrow::new(), work),
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::run`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,avxvnni,fma")]
+unsafe fn avx_vnni<L: Layout>(work: Work) {
+    // SAFETY: the caller's promises; the instructions are those of this function.
+    unsafe {
+        match work.width {
+            8 => kernel::strip::<_, L, 4, 1>(x86::AvxVnni::new(), work),
+            _ => kernel::strip::<_, L, 3, 2>(x86::AvxVnni::new(), work),
         }
     }
 }
@@ -318,7 +341,7 @@ unsafe fn avx2<L: Layout>(work: Work) {
     unsafe {
         match work.width {
             8 => kernel::strip::<_, L, 4, 1>(x86::Avx2::new(), work),
-            _ => kernel::strip::<_, L, 2, 2>(x86::Avx2::new(), work),
+            _ => kernel::strip::<_, L, 4, 2>(x86::Avx2::new(), work),
         }
     }
 }

@@ -21,8 +21,6 @@ fn each<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; LANES] {
 impl Simd for Portable {
     type Ints = [i32; LANES];
     type Floats = [f32; LANES];
-    type Bytes = [[i16; 4]; LANES];
-    type Codes = [i16; 4];
     const LANES: usize = LANES;
 
     #[inline(always)]
@@ -44,19 +42,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
-        // SAFETY: the bytes can be read.
-        let all = unsafe { from.cast::<[[i8; 4]; LANES]>().read_unaligned() };
-        each(|lane| all[lane].map(i16::from))
-    }
-
-    #[inline(always)]
-    unsafe fn codes(self, from: *const u8) -> Self::Codes {
-        // SAFETY: as above.
-        unsafe { from.cast::<[u8; 4]>().read_unaligned() }.map(i16::from)
-    }
-
-    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
@@ -65,8 +50,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn zero(self) -> Self::Ints {
-        [0; LANES]
+    fn splat_int(self, x: i32) -> Self::Ints {
+        [x; LANES]
     }
 
     #[inline(always)]
@@ -80,11 +65,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
-        each(|i| {
-            let product = |j: usize| i32::from(codes[j]) * i32::from(bytes[i][j]);
-            sum[i] + product(0) + product(1) + product(2) + product(3)
-        })
+    fn dot(self, sum: Self::Ints, codes: Self::Ints, bytes: Self::Ints, _: bool) -> Self::Ints {
+        let mut sum = sum;
+        for i in 0..LANES {
+            let (code, byte) = (codes[i] as u32, bytes[i]);
+            sum[i] += (code & 0xff) as i32 * (byte << 24 >> 24);
+            sum[i] += (code >> 8 & 0xff) as i32 * (byte << 16 >> 24);
+            sum[i] += (code >> 16 & 0xff) as i32 * (byte << 8 >> 24);
+            sum[i] += (code >> 24) as i32 * (byte >> 24);
+        }
+        sum
     }
 
     #[inline(always)]

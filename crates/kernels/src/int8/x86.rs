@@ -13,6 +13,10 @@ pub(super) struct Wide(());
 #[derive(Clone, Copy)]
 pub(super) struct Narrow(());
 
+/// Eight lanes; AVX-VNNI and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct AvxVnni(());
+
 /// Eight lanes; AVX2 and FMA.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
@@ -33,6 +37,14 @@ impl Narrow {
     }
 }
 
+impl AvxVnni {
+    /// # Safety
+    /// The processor has AVX2, AVX-VNNI and FMA.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
 impl Avx2 {
     /// # Safety
     /// The processor has AVX2 and FMA.
@@ -44,7 +56,7 @@ impl Avx2 {
 /// The operations that differ in the names of the intrinsics only.
 macro_rules! common {
     ($ints:ty, $floats:ty, $lanes:literal, $load:ident, $load_ps:ident, $store_ps:ident,
-     $set_ps:ident, $zero:ident, $add:ident, $sub:ident, $shift:ident, $convert:ident, $mul:ident,
+     $set_ps:ident, $set:ident, $add:ident, $sub:ident, $shift:ident, $convert:ident, $mul:ident,
      $fma:ident, $fnma:ident) => {
         type Ints = $ints;
         type Floats = $floats;
@@ -81,9 +93,9 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn zero(self) -> Self::Ints {
+        fn splat_int(self, x: i32) -> Self::Ints {
             // SAFETY: as above.
-            unsafe { $zero() }
+            unsafe { $set(x) }
         }
 
         #[inline(always)]
@@ -95,7 +107,7 @@ macro_rules! common {
         #[inline(always)]
         fn minus_shifted(self, a: Self::Ints, bits: u32) -> Self::Ints {
             // SAFETY: as above.
-            unsafe { $sub($zero(), $shift(a, _mm_cvtsi32_si128(bits as i32))) }
+            unsafe { $sub($set(0), $shift(a, _mm_cvtsi32_si128(bits as i32))) }
         }
 
         #[inline(always)]
@@ -134,7 +146,7 @@ macro_rules! common_256 {
             _mm256_loadu_ps,
             _mm256_storeu_ps,
             _mm256_set1_ps,
-            _mm256_setzero_si256,
+            _mm256_set1_epi32,
             _mm256_add_epi32,
             _mm256_sub_epi32,
             _mm256_sll_epi32,
@@ -155,7 +167,7 @@ impl Simd for Wide {
         _mm512_loadu_ps,
         _mm512_storeu_ps,
         _mm512_set1_ps,
-        _mm512_setzero_si512,
+        _mm512_set1_epi32,
         _mm512_add_epi32,
         _mm512_sub_epi32,
         _mm512_sll_epi32,
@@ -164,23 +176,9 @@ impl Simd for Wide {
         _mm512_fmadd_ps,
         _mm512_fnmadd_ps
     );
-    type Bytes = __m512i;
-    type Codes = __m512i;
 
     #[inline(always)]
-    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
-        // SAFETY: the bytes can be read; the instructions are there.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn codes(self, from: *const u8) -> Self::Codes {
-        // SAFETY: as above.
-        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
-    }
-
-    #[inline(always)]
-    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+    fn dot(self, sum: __m512i, codes: __m512i, bytes: __m512i, _: bool) -> __m512i {
         // SAFETY: the instructions are there.
         unsafe { _mm512_dpbusd_epi32(sum, codes, bytes) }
     }
@@ -188,62 +186,43 @@ impl Simd for Wide {
 
 impl Simd for Narrow {
     common_256!();
-    type Bytes = __m256i;
-    type Codes = __m256i;
 
     #[inline(always)]
-    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
-        // SAFETY: the bytes can be read; the instructions are there.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn codes(self, from: *const u8) -> Self::Codes {
-        // SAFETY: as above.
-        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-    }
-
-    #[inline(always)]
-    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+    fn dot(self, sum: __m256i, codes: __m256i, bytes: __m256i, _: bool) -> __m256i {
         // SAFETY: the instructions are there.
         unsafe { _mm256_dpbusd_epi32(sum, codes, bytes) }
     }
 }
 
-/// Bytes 0 and 2, and bytes 1 and 3, of each lane as two 16-bit numbers.
-type Halves = (__m256i, __m256i);
+impl Simd for AvxVnni {
+    common_256!();
+
+    #[inline(always)]
+    fn dot(self, sum: __m256i, codes: __m256i, bytes: __m256i, _: bool) -> __m256i {
+        // SAFETY: the instructions are there.
+        unsafe { _mm256_dpbusd_avx_epi32(sum, codes, bytes) }
+    }
+}
 
 impl Simd for Avx2 {
     common_256!();
-    type Bytes = Halves;
-    type Codes = Halves;
 
+    /// `vpmaddubsw` adds two products in 16 bits, which small codes cannot leave; with others the bytes
+    /// are widened first.
     #[inline(always)]
-    unsafe fn bytes(self, from: *const u8) -> Self::Bytes {
-        // SAFETY: the bytes can be read; the instructions are there.
-        unsafe {
-            let all = _mm256_loadu_si256(from.cast());
-            (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(all)), _mm256_srai_epi16::<8>(all))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn codes(self, from: *const u8) -> Self::Codes {
-        // SAFETY: as above.
-        unsafe {
-            let all = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
-            (_mm256_and_si256(all, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(all))
-        }
-    }
-
-    /// In 16 bits, because `vpmaddubsw` saturates: two products of a byte and a code leave its range.
-    #[inline(always)]
-    fn dot(self, sum: Self::Ints, codes: Self::Codes, bytes: Self::Bytes) -> Self::Ints {
+    fn dot(self, sum: __m256i, codes: __m256i, bytes: __m256i, small: bool) -> __m256i {
         // SAFETY: the instructions are there.
         unsafe {
-            let even = _mm256_madd_epi16(codes.0, bytes.0);
-            let odd = _mm256_madd_epi16(codes.1, bytes.1);
-            _mm256_add_epi32(_mm256_add_epi32(sum, even), odd)
+            if small {
+                let pairs = _mm256_maddubs_epi16(codes, bytes);
+                return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            }
+            let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0xff));
+            let odd_codes = _mm256_srli_epi16::<8>(codes);
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
+            let odd = _mm256_srai_epi16::<8>(bytes);
+            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(even_codes, even));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(odd_codes, odd))
         }
     }
 }

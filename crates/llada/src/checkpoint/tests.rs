@@ -130,7 +130,7 @@ fn what_is_saved_is_loaded_again() {
                     DType::F32 => *x,
                     DType::Bf16 => half::bf16::from_f32(*x).to_f32(),
                     DType::F16 => half::f16::from_f32(*x).to_f32(),
-                    DType::Blocks(_) => unreachable!(),
+                    DType::Blocks(_) => unreachable!("not among them"),
                 };
                 let expected: Vec<f32> = before.to_f32().iter().map(round).collect();
                 assert_eq!(after.to_f32(), expected);

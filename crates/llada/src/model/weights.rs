@@ -264,3 +264,30 @@ fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llada_kernels::{BlockFormat, Cpu};
+
+    #[test]
+    fn blocks_of_a_mapped_file_are_viewed_at_any_address() {
+        let format = BlockFormat::Q4K;
+        let weights: Vec<f32> = (0..512).map(|i| (i as f32).sin()).collect();
+        let mut bytes = vec![0; format.bytes(512).unwrap()];
+        format.quantize(&Cpu::new(1).unwrap(), &weights, &mut bytes).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blocks");
+        std::fs::write(&path, [&[7; 3], &bytes[..]].concat()).unwrap();
+        let file = Arc::new(Mapping::open(&path).unwrap());
+        let end = 3 + bytes.len();
+        let tensor = Tensor::mapped(file.clone(), 3..end, DType::Blocks(format)).unwrap();
+        assert!(matches!(tensor, Tensor::Mapped { .. }));
+        assert_eq!(tensor.dtype(), DType::Blocks(format));
+        assert_eq!(tensor.view().bytes(), bytes.len());
+        assert!(tensor.to_f32().iter().zip(weights).all(|(a, b)| (a - b).abs() < 0.1));
+        for range in [3..end - 1, 3..end + 1, end..end + 144] {
+            assert!(Tensor::mapped(file.clone(), range, DType::Blocks(format)).is_none());
+        }
+    }
+}

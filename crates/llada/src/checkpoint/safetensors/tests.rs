@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use half::bf16;
+use half::{bf16, f16};
 
 use super::*;
 use crate::Error;
@@ -214,6 +214,27 @@ fn a_number_too_large_for_its_type_is_not_written() {
     ));
     assert!(write_one(WeightView::F32(&values), DType::Bf16).is_ok());
     assert!(write_one(WeightView::F32(&[f32::NAN]), DType::F32).is_err());
+}
+
+#[test]
+fn blocks_are_widened_and_there_is_no_file_of_them() {
+    let cpu = llada_kernels::Cpu::new(1).unwrap();
+    let format = llada_kernels::BlockFormat::Q8_0;
+    let weights: Vec<f32> = (0..CHUNK + 64).map(|i| (i % 100) as f32).collect();
+    let mut bytes = vec![0; format.bytes(weights.len()).unwrap()];
+    format.quantize(&cpu, &weights, &mut bytes).unwrap();
+    let view = WeightView::Blocks { format, bytes: &bytes };
+    let mut wide = vec![0.0; weights.len()];
+    view.widen(&mut wide);
+    let file = open(&write_one(view, DType::F32).unwrap()).unwrap();
+    assert!(file.tensor("w", &[wide.len()]).unwrap().to_f32() == wide);
+    let error = write_one(WeightView::F32(&weights), DType::Blocks(format)).unwrap_err();
+    assert!(error.to_string().contains("Q8_0"), "{error}");
+
+    bytes[34..36].copy_from_slice(&f16::INFINITY.to_le_bytes());
+    let view = WeightView::Blocks { format, bytes: &bytes };
+    assert_eq!(numbers::first_non_finite(view), Some(32));
+    assert!(write_one(view, DType::F32).is_err());
 }
 
 #[test]
