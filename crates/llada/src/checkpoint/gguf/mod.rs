@@ -117,6 +117,7 @@ fn tensor(file: &File, name: &Name, shape: &[usize]) -> Result<Tensor> {
         None => (file.mapping().clone(), entry.bytes.clone()),
         Some(head) => {
             let copy = reordered(&file.mapping()[entry.bytes.clone()], shape[0], head)?;
+            file.mapping().release(entry.bytes.clone());
             (Arc::new(copy), 0..entry.bytes.len())
         }
     };

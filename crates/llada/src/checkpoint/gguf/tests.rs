@@ -282,18 +282,6 @@ fn a_weight_that_is_not_finite_is_not_written() {
 }
 
 #[test]
-fn memory_stands_in_for_a_file() {
-    for len in [0, 1, 5000] {
-        let memory = Mapping::filled(len, |out| {
-            assert_eq!(out.len(), len);
-            out.iter_mut().zip(0..).for_each(|(byte, n)| *byte = n as u8);
-        });
-        let memory = memory.unwrap();
-        assert!(memory.iter().take(len).zip(0..).all(|(&byte, n)| byte == n as u8));
-    }
-}
-
-#[test]
 fn quantised_tensors_come_back_as_they_were_written() {
     let dir = tempfile::tempdir().unwrap();
     let (path, again) = (dir.path().join("a.gguf"), dir.path().join("b.gguf"));
