@@ -30,7 +30,7 @@ impl Shipped {
     }
 }
 
-/// The folder of the model to use: `given` (from `--model` or `LLADA_MODEL`), or else the one that
+/// The folder or GGUF file of the model to use: `given` (from `--model` or `LLADA_MODEL`), or else the one that
 /// ships for the purpose; the base model where only that one was installed.
 pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
     match given {
@@ -40,9 +40,15 @@ pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
             "give the folder that holds `config.json`, `tokenizer.json` and the safetensors files",
         )
         .into()),
+        Some(file) if file.is_file() => Err(Failure::new(
+            format!("`{}` is not a model: its name does not end in `.gguf`", file.display()),
+            "give the folder of a checkpoint, or a GGUF file",
+        )
+        .into()),
         Some(dir) => Err(Failure::new(
             format!("there is no folder `{}`", dir.display()),
-            "`--model` takes the folder of a checkpoint; without it the shipped model is used",
+            "`--model` takes the folder of a checkpoint or a GGUF file; without it the shipped \
+             model is used",
         )
         .into()),
         None => shipped(otherwise).or_else(|| shipped(Shipped::Base)).ok_or_else(|| {
@@ -69,5 +75,6 @@ pub fn shipped(model: Shipped) -> Option<PathBuf> {
 }
 
 fn is_model(dir: &Path) -> bool {
-    dir.join("config.json").is_file() || llada::checkpoint::is_adapter(dir)
+    let is_file = llada::checkpoint::gguf::is_gguf(dir) && dir.is_file();
+    is_file || dir.join("config.json").is_file() || llada::checkpoint::is_adapter(dir)
 }

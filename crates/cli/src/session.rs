@@ -21,7 +21,7 @@ use crate::{
 
 /// A model with its tokenizer and chat template.
 pub struct Session {
-    /// Name of the model's folder.
+    /// Name of the model's folder or file.
     pub name: String,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -58,7 +58,8 @@ impl Session {
             cpu.threads()
         ));
         let name = dir.canonicalize().unwrap_or(dir);
-        let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = if name.is_file() { name.file_stem() } else { name.file_name() };
+        let name = name.map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let predictor = MaskPredictor::new(model, cpu)?;
         Ok(Self { name, tokenizer, template, special, predictor })
     }

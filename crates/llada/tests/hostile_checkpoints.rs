@@ -4,9 +4,13 @@
 use std::{fs, path::PathBuf, sync::LazyLock};
 
 use llada::{
-    checkpoint,
-    tokenizer::{self, Kind, Tokenizer},
+    checkpoint::{
+        self,
+        gguf::{self, Formats},
+    },
+    tokenizer::{self, Kind, Tokenizer, TokenizerFiles},
 };
+use llada_kernels::{BlockFormat, Cpu, DType};
 use proptest::prelude::*;
 
 /// A folder of the golden models.
@@ -75,6 +79,40 @@ fn load_or_refuse(dir: &tempfile::TempDir) {
     }
 }
 
+/// Two GGUF files: one of floats without a tokenizer, and one of blocks with the shipped model's.
+static GGUF: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller");
+    let q8_0 = DType::Blocks(BlockFormat::Q8_0);
+    let cases = [(golden("d_qkvbias_qknorm"), DType::F32), (shipped.into(), q8_0)];
+    cases
+        .map(|(folder, dtype): (PathBuf, DType)| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("model.gguf");
+            let (model, files) = (checkpoint::load(&folder), TokenizerFiles::read(&folder));
+            let (formats, cpu) = (Formats::all(dtype), Cpu::new(1).unwrap());
+            gguf::save(&model.unwrap(), &files.unwrap(), &path, &formats, &cpu).unwrap();
+            fs::read(&path).unwrap()
+        })
+        .into()
+});
+
+/// Loads a damaged GGUF file, and the tokenizer in it.
+fn load_or_refuse_file(file: &[u8], damage: &Damage, reach: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    fs::write(&path, damage.apply(file, reach)).unwrap();
+    match checkpoint::load(&path) {
+        Ok(model) => {
+            let finite = |t: &llada::model::Tensor| t.to_f32().iter().all(|x| x.is_finite());
+            assert!(model.tensors.iter().all(finite));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    if let Ok(tokenizer) = Tokenizer::from_dir(&path) {
+        let _ = tokenizer.encode("a text <|mdm_mask|> 日本");
+    }
+}
+
 static TOKENIZER: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let kinds = [Kind::Bpe { vocab_size: 280 }, Kind::Character { min_count: 0 }];
     let text = "a small text, a small text";
@@ -112,6 +150,16 @@ proptest! {
     }
 
     #[test]
+    fn a_damaged_gguf_header(damage in damage()) {
+        load_or_refuse_file(&GGUF[0], &damage, 6000);
+    }
+
+    #[test]
+    fn a_damaged_gguf_file(damage in damage()) {
+        load_or_refuse_file(&GGUF[0], &damage, usize::MAX);
+    }
+
+    #[test]
     fn a_damaged_tokenizer(damage in damage(), kind in 0..2usize) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.json");
@@ -121,5 +169,15 @@ proptest! {
             let _ = tokenizer.encode_plain("a text <|mdm_mask|>");
             let _ = tokenizer.decode(&[0, 1, 300, u32::MAX], false);
         }
+    }
+}
+
+proptest! {
+    // The vocabulary is long: fewer cases, as each takes longer.
+    #![proptest_config(ProptestConfig::with_cases(20))]
+
+    #[test]
+    fn a_damaged_gguf_vocabulary(damage in damage()) {
+        load_or_refuse_file(&GGUF[1], &damage, 300_000);
     }
 }

@@ -40,7 +40,7 @@ pub enum Export {
 /// `llada show`.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// Folder of the checkpoint; without it, the model that comes with the program
+    /// Folder of the checkpoint, or a GGUF file; without it, the model that comes with the program
     #[arg(value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
     pub model: Option<PathBuf>,
     /// Write JSON

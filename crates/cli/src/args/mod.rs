@@ -1,6 +1,7 @@
 //! The command line: every verb and every flag, once.
 
 mod chat;
+mod convert;
 mod data;
 mod eval;
 mod infill;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::term::Level;
 
 pub use chat::Chat;
+pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
 pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
 pub use infill::Infill;
@@ -75,6 +77,10 @@ pub enum Command {
     Sft(Train),
     /// Merge low-rank adapters into the model that they adapt
     Merge(Merge),
+    /// Convert a model: a folder into a GGUF file, or a file into a folder
+    Convert(Convert),
+    /// Store a model in fewer bits, as a GGUF file
+    Quantize(Quantize),
     /// Evaluate a model on tasks, list them, check their data
     #[command(subcommand)]
     Eval(Eval),
@@ -97,8 +103,8 @@ pub enum Command {
 /// The checkpoint to use.
 #[derive(Debug, Args)]
 pub struct ModelArg {
-    /// Folder of the checkpoint; without it, the model that comes with the program
-    #[arg(short, long, value_name = "DIR", env = "LLADA_MODEL", hide_env_values = true)]
+    /// Folder of the checkpoint, or a GGUF file; without it, the model that comes with the program
+    #[arg(short, long, value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
     pub model: Option<PathBuf>,
 }
 

@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod convert;
 mod data;
 mod doctor;
 mod eval;
@@ -30,6 +31,8 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
         Command::Train(args) => train::run(args, train::Stage::Pretraining, term),
         Command::Sft(args) => train::run(args, train::Stage::FineTuning, term),
         Command::Merge(args) => merge::run(args, term),
+        Command::Convert(args) => convert::convert(args, term),
+        Command::Quantize(args) => convert::quantize(args, term),
         Command::Eval(args) => eval::run(args, term),
         Command::Data(args) => data::run(args, term),
         Command::Tokenizer(args) => tokenizer::run(args, term),

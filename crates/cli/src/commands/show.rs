@@ -9,14 +9,14 @@ use anyhow::{Context, Result};
 use llada::{
     checkpoint,
     config::{Family, Objective, SpecialTokens},
-    model::{Layout, Model},
-    tokenizer::Tokenizer,
+    model::{BlockIds, Layout, Model},
+    tokenizer::{Tokenizer, TokenizerFiles},
 };
-use llada_kernels::DType;
 use serde_json::{Value, json};
 
 use crate::{
     args::Show,
+    commands::convert,
     locate::{self, Shipped},
     term,
     view::units,
@@ -28,7 +28,8 @@ pub fn run(args: Show) -> Result<()> {
     let model = checkpoint::load(&dir)?;
     let tokenizer = match dir.join("tokenizer.json").is_file() {
         true => Some(Tokenizer::from_dir(&dir)?),
-        false => None,
+        // A GGUF file carries its tokenizer; a folder without the file has none.
+        false => TokenizerFiles::read(&dir)?.tokenizer(&dir)?,
     };
     let facts = facts(&dir, &model, tokenizer.as_ref())?;
     if args.json {
@@ -68,6 +69,7 @@ fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Val
         "tokenizer_size": tokenizer.map(Tokenizer::vocab_size),
         "files": files(dir)?,
         "storage": storage(model),
+        "groups": groups(model, &layout),
         "weight_bytes": weights,
         "activation_bytes_of_a_full_row": row,
         "memory_available_bytes": super::doctor::memory("MemAvailable"),
@@ -87,13 +89,19 @@ fn tokens(special: &SpecialTokens, tokenizer: Option<&Tokenizer>) -> Value {
     ids.iter().map(|(name, id)| ((*name).to_owned(), id.map_or(Value::Null, describe))).collect()
 }
 
-/// Files of the folder and their sizes.
+/// The files of the folder and their sizes, or the one file that the model is.
 fn files(dir: &Path) -> Result<Vec<Value>> {
     let unreadable = || format!("cannot list `{}`", dir.display());
-    let entries = std::fs::read_dir(dir).with_context(unreadable)?;
-    let mut files: Vec<(PathBuf, u64)> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
+    let paths: Vec<PathBuf> = match dir.is_file() {
+        true => vec![dir.to_path_buf()],
+        false => {
+            let entries = std::fs::read_dir(dir).with_context(unreadable)?;
+            entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+        }
+    };
+    let mut files: Vec<(PathBuf, u64)> = paths
+        .into_iter()
+        .filter_map(|path| {
             let data = std::fs::metadata(&path).ok()?;
             data.is_file().then_some((path, data.len()))
         })
@@ -107,15 +115,37 @@ fn files(dir: &Path) -> Result<Vec<Value>> {
 fn storage(model: &Model) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for tensor in &model.tensors {
-        let name = match tensor.dtype() {
-            DType::F32 => "f32",
-            DType::Bf16 => "bf16",
-            DType::F16 => "f16",
-            DType::Blocks(format) => format.name(),
-        };
-        *counts.entry(name).or_default() += 1;
+        *counts.entry(convert::name(tensor.dtype())).or_default() += 1;
     }
     counts
+}
+
+/// What each part of the model is stored as: format, tensors, bytes.
+fn groups(model: &Model, layout: &Layout) -> Value {
+    let group = |id: usize| {
+        let block = |b: &&BlockIds| {
+            b.qkv.contains(&id) || id == b.attn_out || [b.gate, b.up, b.down].contains(&id)
+        };
+        match layout.blocks.iter().find(block) {
+            _ if id == layout.wte => "embedding",
+            _ if Some(id) == layout.head => "head",
+            Some(b) if [b.gate, b.up, b.down].contains(&id) => "feed-forward",
+            Some(_) => "attention",
+            None => "norms and biases",
+        }
+    };
+    let mut groups: BTreeMap<&str, BTreeMap<&str, (u64, u64)>> = BTreeMap::new();
+    for (id, tensor) in model.tensors.iter().enumerate() {
+        let formats = groups.entry(group(id)).or_default();
+        let (tensors, bytes) = formats.entry(convert::name(tensor.dtype())).or_default();
+        *tensors += 1;
+        *bytes += tensor.view().bytes() as u64;
+    }
+    let format = |(format, (tensors, bytes)): (&&str, &(u64, u64))| json!({"format": format, "tensors": tensors, "bytes": bytes});
+    let listed = groups.iter().map(|(group, formats)| {
+        ((*group).to_owned(), Value::Array(formats.iter().map(format).collect()))
+    });
+    Value::Object(listed.collect())
 }
 
 /// Bytes that one forward pass over the longest row needs besides the weights: the buffers of a
@@ -124,6 +154,16 @@ fn activations(model: &Model) -> usize {
     let c = &model.config;
     let block = 8 * c.d_model + 2 * c.kv_dim() + 3 * c.mlp_hidden_size + c.n_heads;
     c.max_sequence_length * (block + c.embedding_size) * size_of::<f32>()
+}
+
+/// How one group of tensors is stored: `q8_0 1.2 MiB`.
+fn stored(formats: &Value) -> String {
+    let one = |f: &Value| {
+        let bytes = units::bytes(f["bytes"].as_u64().unwrap_or(0));
+        format!("{} {bytes}", f["format"].as_str().unwrap_or("?"))
+    };
+    let formats = formats.as_array().into_iter().flatten();
+    formats.map(one).collect::<Vec<_>>().join(" + ")
 }
 
 fn text(facts: &Value) -> String {
@@ -169,6 +209,7 @@ fn text(facts: &Value) -> String {
         ("longest row", format!("{} tokens", plain("max_sequence_length"))),
         ("tokens", listed("tokens", &token)),
         ("storage", listed("storage", &|dtype, n| Some(format!("{n} tensors in {dtype}")))),
+        ("", listed("groups", &|group, formats| Some(format!("{group} {}", stored(formats))))),
         (
             "memory",
             format!(

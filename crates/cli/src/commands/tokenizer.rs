@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Result;
-use llada::tokenizer::{Kind, Tokenizer, train};
+use llada::{
+    checkpoint::gguf,
+    tokenizer::{Kind, Tokenizer, train},
+};
 
 use super::argument_or_stdin;
 use crate::{
@@ -29,9 +32,10 @@ pub fn run(args: args::Tokenizer, term: &Term) -> Result<()> {
     }
 }
 
-/// Opens a `tokenizer.json`, or the one of a folder.
+/// Opens a `tokenizer.json`, or the one of a folder or of a GGUF file.
 pub fn open(path: &Path) -> Result<Tokenizer> {
-    Ok(if path.is_dir() { Tokenizer::from_dir(path)? } else { Tokenizer::from_file(path)? })
+    let is_model = path.is_dir() || gguf::is_gguf(path);
+    Ok(if is_model { Tokenizer::from_dir(path)? } else { Tokenizer::from_file(path)? })
 }
 
 fn train_from_files(args: TokenizerTrain, term: &Term) -> Result<()> {

@@ -15,6 +15,8 @@ fn every_verb_explains_itself() {
         "sft",
         "score",
         "merge",
+        "convert",
+        "quantize",
         "eval",
         "data",
         "tokenizer",

@@ -10,7 +10,7 @@ use std::{
 use llada_kernels::{Cpu, DType, WeightView};
 use serde_json::{Map, Value, json};
 
-use super::{CheckpointError, files, safetensors};
+use super::{CheckpointError, files, gguf, safetensors};
 use crate::{
     Result,
     model::{Adapter, Layout, LowRank, Model, lora},
@@ -28,7 +28,7 @@ pub fn is_adapter(dir: &Path) -> bool {
     dir.join(CONFIG).is_file() && !dir.join("config.json").is_file()
 }
 
-/// The folder of the model that the adapters in `dir` belong to, which their configuration names:
+/// The folder or GGUF file of the model that the adapters in `dir` belong to, which their configuration names:
 /// a path from the adapters' folder, or else from the working folder.
 ///
 /// # Errors
@@ -38,7 +38,10 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
     let named = read_config(&file)?;
     let named = named.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default();
     let candidates = [dir.join(named), PathBuf::from(named)];
-    let base = candidates.into_iter().find(|base| base.join("config.json").is_file());
+    let is_model = |base: &PathBuf| {
+        base.join("config.json").is_file() || (gguf::is_gguf(base) && base.is_file())
+    };
+    let base = candidates.into_iter().find(is_model);
     match base.filter(|_| !named.is_empty()) {
         Some(base) => Ok(base),
         None => Err(CheckpointError::NoBase { file, base: named.to_owned() }.into()),

@@ -20,6 +20,32 @@ pub enum CheckpointError {
         /// What is wrong with it.
         what: String,
     },
+    /// A file is not a GGUF file, or is damaged as a whole.
+    #[error("`{file}` is not a valid GGUF file: {what}")]
+    Gguf {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The metadata of a GGUF file do not describe a model that can be read.
+    #[error("`{key}` in `{file}` {what}")]
+    GgufKey {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        what: String,
+    },
+    /// A GGUF file of a model of another architecture.
+    #[error("`{file}` holds a model of the architecture `{found}`, which is not `llada`")]
+    GgufArchitecture {
+        /// The file.
+        file: PathBuf,
+        /// Its architecture.
+        found: String,
+    },
     /// The header describes one tensor wrongly.
     #[error("tensor `{tensor}` in `{file}` {what}")]
     Entry {
@@ -68,8 +94,10 @@ pub enum CheckpointError {
         /// The other file.
         other: PathBuf,
     },
-    /// A tensor that the model of `config.json` does not have.
-    #[error("tensor `{tensor}` in `{file}` is not part of the model that `config.json` describes")]
+    /// A tensor that the model of the configuration does not have.
+    #[error(
+        "tensor `{tensor}` in `{file}` is not part of the model that its configuration describes"
+    )]
     Unknown {
         /// The tensor.
         tensor: String,
@@ -88,8 +116,8 @@ pub enum CheckpointError {
         /// The shape it should have.
         expected: Vec<usize>,
     },
-    /// A weight of a storage type other than `F32`, `BF16` or `F16`.
-    #[error("tensor `{tensor}` in `{file}` is stored as `{dtype}`, not as F32, BF16 or F16")]
+    /// A weight of a storage type that is not read.
+    #[error("tensor `{tensor}` in `{file}` is stored as `{dtype}`, which is not read")]
     DType {
         /// The tensor.
         tensor: String,
@@ -143,17 +171,30 @@ impl CheckpointError {
                  not read"
             }
             Self::NoWeights { .. } => "give the folder of a Hugging Face checkpoint",
-            Self::File { .. } | Self::Entry { .. } => {
+            Self::File { .. } | Self::Gguf { .. } | Self::Entry { .. } => {
                 "the file is damaged or its download was cut short: fetch it again"
             }
             Self::Index { .. } | Self::Shard { .. } | Self::Missing { .. } => {
                 "fetch the whole checkpoint again, every shard of it"
             }
             Self::Duplicate { .. } => "remove the shards that belong to another checkpoint",
+            Self::GgufKey { .. } => {
+                "convert the model again, with `llada convert` or a recent llama.cpp, from the \
+                 folder that it came from"
+            }
+            Self::GgufArchitecture { .. } => {
+                "LLaDA, LLaDA-1.5 and iLLaDA can be read; llama.cpp runs models of other families"
+            }
             Self::Unknown { .. } | Self::Shape { .. } => {
                 "check that `config.json` and the weights belong to the same checkpoint"
             }
-            Self::DType { .. } => "convert the checkpoint to bf16; quantised weights are not read",
+            Self::DType { file, .. } if super::gguf::is_gguf(file) => {
+                "F32, F16, BF16, Q8_0, Q6_K, Q4_K and Q4_0 are read: quantise the original model with \
+                 `llada quantize`"
+            }
+            Self::DType { .. } => {
+                "convert the checkpoint to bf16; quantised weights are read from GGUF files only"
+            }
             Self::NonFinite { .. } => {
                 "the run that wrote these weights diverged; when saving as f16, try bf16 or f32"
             }

@@ -2,11 +2,14 @@
 //!
 //! A folder has `config.json` and the weights in `model.safetensors`, or in several files that
 //! `model.safetensors.index.json` lists. Files are mapped: the weights are read where they lie. A
-//! folder of low-rank adapters stands for the model that they make of another.
+//! folder of low-rank adapters stands for the model that they make of another. A GGUF file is a
+//! whole folder in one: wherever the path of a model is read, both will do.
 
 mod adapter;
 mod error;
 pub(crate) mod files;
+pub mod gguf;
+mod numbers;
 pub mod safetensors;
 mod shards;
 
@@ -30,7 +33,7 @@ use crate::{
 /// A real `config.json` has 2 kB.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// Reads the model in `dir`. Weights stay in the mapped files, in their storage type (`f32`, `bf16`
+/// Reads the model in `dir`, a folder or a GGUF file. Weights stay in the mapped files, in their storage type (`f32`, `bf16`
 /// or `f16`); every one is checked to be finite. Tensors that carry nothing of their own (rotary
 /// tables, a head stored although it is tied) are passed over. Of adapters it gives the merged
 /// model, as [`load_merged`].
@@ -43,6 +46,9 @@ pub fn load(dir: &Path) -> Result<Model> {
 }
 
 fn load_plain(dir: &Path) -> Result<Model> {
+    if gguf::is_gguf(dir) {
+        return gguf::load(dir);
+    }
     let config = load_config(dir)?;
     let layout = Layout::new(&config);
     let shards = shards::Shards::open(dir)?;
@@ -58,12 +64,16 @@ fn load_plain(dir: &Path) -> Result<Model> {
     Ok(Model { config, tensors })
 }
 
-/// Reads `config.json` in `dir`, or of the model that the adapters in `dir` belong to.
+/// Reads `config.json` in `dir`, or of the model that the adapters in `dir` belong to; of a GGUF
+/// file, what stands for it.
 ///
 /// # Errors
-/// When it cannot be read, or as [`ModelConfig::from_json`].
+/// When it cannot be read or is damaged, or as [`ModelConfig::from_json`].
 pub fn load_config(dir: &Path) -> Result<ModelConfig> {
     let base = if is_adapter(dir) { base_of(dir)? } else { dir.to_path_buf() };
+    if gguf::is_gguf(&base) {
+        return gguf::load_config(&base);
+    }
     let text = files::read_text(&base.join("config.json"), MAX_CONFIG)?;
     Ok(ModelConfig::from_json(&text)?)
 }

@@ -12,11 +12,10 @@ use std::{
     sync::Arc,
 };
 
-use half::{bf16, f16};
 use llada_kernels::{DType, Mapping, WeightView};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{CheckpointError, files};
+use super::{CheckpointError, files, numbers};
 use crate::{Result, io, model::Tensor};
 
 /// The format's own bound on the header.
@@ -97,7 +96,7 @@ impl File {
             let what = "has bytes outside of the file".into();
             return Err(CheckpointError::Entry { tensor, file, what }.into());
         };
-        if let Some(index) = first_non_finite(mapped.view()) {
+        if let Some(index) = numbers::first_non_finite(mapped.view()) {
             return Err(CheckpointError::NonFinite { tensor, file, index }.into());
         }
         Ok(mapped)
@@ -138,13 +137,12 @@ pub fn write(
         for tensor in &tensors {
             for start in (0..tensor.values.len()).step_by(CHUNK) {
                 let end = tensor.values.len().min(start + CHUNK);
-                encode(tensor.values.slice(start..end), tensor.dtype, &mut bytes).map_err(
-                    |offset| CheckpointError::NonFinite {
+                numbers::encode(tensor.values.slice(start..end), tensor.dtype, &mut bytes)
+                    .map_err(|offset| CheckpointError::NonFinite {
                         tensor: tensor.name.to_owned(),
                         file: path.to_path_buf(),
                         index: start + offset,
-                    },
-                )?;
+                    })?;
                 out.write_all(&bytes).map_err(io("write", path))?;
             }
         }
@@ -189,68 +187,6 @@ fn header(
     let mut header = serde_json::Value::Object(json).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
-}
-
-/// Encodes numbers in a storage type, or gives the index of the first that is not finite in it.
-fn encode(
-    values: WeightView<'_>,
-    dtype: DType,
-    bytes: &mut Vec<u8>,
-) -> std::result::Result<(), usize> {
-    fn all<const N: usize>(bytes: &mut Vec<u8>, values: impl Iterator<Item = [u8; N]>) {
-        bytes.extend(values.flatten());
-    }
-    bytes.clear();
-    match (values, dtype) {
-        (WeightView::F32(w), DType::F32) => all(bytes, w.iter().map(|x| x.to_le_bytes())),
-        (WeightView::Bf16(w), DType::Bf16) => all(bytes, w.iter().map(|x| x.to_le_bytes())),
-        (WeightView::F16(w), DType::F16) => all(bytes, w.iter().map(|x| x.to_le_bytes())),
-        _ => {
-            let mut wide = vec![0.0; values.len()];
-            values.widen(&mut wide);
-            return match dtype {
-                // There is no file of blocks: its header was refused.
-                DType::F32 | DType::Blocks(_) => encode(WeightView::F32(&wide), DType::F32, bytes),
-                DType::Bf16 => {
-                    let narrow: Vec<_> = wide.iter().map(|&x| bf16::from_f32(x)).collect();
-                    encode(WeightView::Bf16(&narrow), dtype, bytes)
-                }
-                DType::F16 => {
-                    let narrow: Vec<_> = wide.iter().map(|&x| f16::from_f32(x)).collect();
-                    encode(WeightView::F16(&narrow), dtype, bytes)
-                }
-            };
-        }
-    }
-    first_non_finite(values).map_or(Ok(()), Err)
-}
-
-/// The first NaN or infinity: all exponent bits set. Tested on the bits, in whole chunks, so that
-/// the compiler can use the widest registers; loading is bound by the disk and not by this.
-fn first_non_finite(values: WeightView<'_>) -> Option<usize> {
-    fn scan<T: Copy>(bits: &[T], exponent_full: impl Fn(T) -> bool) -> Option<usize> {
-        bits.chunks(4096).enumerate().find_map(|(n, chunk)| {
-            let any = chunk.iter().fold(false, |any, &b| any | exponent_full(b));
-            if !any {
-                return None;
-            }
-            chunk.iter().position(|&b| exponent_full(b)).map(|i| n * 4096 + i)
-        })
-    }
-    let all = |mask: u16| move |b: u16| b & mask == mask;
-    match values {
-        WeightView::F32(w) => {
-            const EXPONENT: u32 = 0x7f80_0000;
-            scan(bytemuck::cast_slice::<f32, u32>(w), |b| b & EXPONENT == EXPONENT)
-        }
-        WeightView::Bf16(w) => scan(bytemuck::cast_slice::<bf16, u16>(w), all(0x7f80)),
-        WeightView::F16(w) => scan(bytemuck::cast_slice::<f16, u16>(w), all(0x7c00)),
-        WeightView::Blocks { .. } => {
-            let mut wide = vec![0.0; values.len()];
-            values.widen(&mut wide);
-            first_non_finite(WeightView::F32(&wide))
-        }
-    }
 }
 
 fn name(dtype: DType) -> &'static str {

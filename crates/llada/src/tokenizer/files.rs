@@ -1,8 +1,13 @@
-//! The files that make a folder's tokenizer, as bytes.
+//! The files that make a tokenizer, as bytes: of a folder, or carried by a GGUF file.
 
 use std::path::Path;
 
-use crate::{Result, checkpoint::files, io};
+use super::{Settings, Tokenizer, TokenizerError};
+use crate::{
+    Result,
+    checkpoint::{files, gguf},
+    io,
+};
 
 const NAMES: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
@@ -12,11 +17,15 @@ const NAMES: [&str; 4] =
 pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
 
 impl TokenizerFiles {
-    /// Reads those that `dir` has.
+    /// Reads those that `dir` has; of a GGUF file, those that it carries or that its vocabulary
+    /// makes.
     ///
     /// # Errors
     /// When one of them cannot be read.
     pub fn read(dir: &Path) -> Result<Self> {
+        if gguf::is_gguf(dir) {
+            return gguf::tokenizer_files(dir);
+        }
         let mut found = Vec::new();
         for name in NAMES {
             let path = dir.join(name);
@@ -33,6 +42,47 @@ impl TokenizerFiles {
     /// When the disk refuses.
     pub fn write(&self, dir: &Path) -> Result<()> {
         self.0.iter().try_for_each(|(name, bytes)| files::replace_with(&dir.join(name), bytes))
+    }
+
+    /// Those of the files that `read` gives bytes for.
+    pub(crate) fn collect(read: impl Fn(&str) -> Option<Vec<u8>>) -> Self {
+        Self(NAMES.into_iter().filter_map(|name| Some((name, read(name)?))).collect())
+    }
+
+    /// The files there are, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(found, _)| *found == name).map(|(_, bytes)| bytes)
+    }
+
+    /// Adds one, or puts it in the place of another.
+    pub(crate) fn set(&mut self, name: &'static str, bytes: Vec<u8>) {
+        self.0.retain(|(found, _)| *found != name);
+        self.0.push((name, bytes));
+    }
+
+    /// The tokenizer that they make, `None` without a `tokenizer.json`; errors name `origin`.
+    ///
+    /// # Errors
+    /// When one of the files cannot be used.
+    pub fn tokenizer(&self, origin: &Path) -> Result<Option<Tokenizer>> {
+        let Some(json) = self.get(NAMES[0]) else { return Ok(None) };
+        let settings = Settings::of(self, origin)?;
+        let read = serde_json::from_slice(json).map_err(|e| e.to_string());
+        match read.and_then(|json| Tokenizer::from_json(json, settings)) {
+            Ok(tokenizer) => Ok(Some(tokenizer)),
+            Err(what) => Err(TokenizerError::File { file: origin.to_path_buf(), what }.into()),
+        }
+    }
+
+    /// The chat template that they hold.
+    pub(crate) fn chat_template(&self) -> Option<String> {
+        let settings = Settings::of(self, Path::new("")).ok()?;
+        settings.chat_template().map(str::to_owned)
     }
 
     /// CRC-32C of `tokenizer.json`.

@@ -22,7 +22,7 @@ pub use train::{Kind, SPECIAL_TOKENS, train};
 
 use crate::{
     Result,
-    checkpoint::files as disk,
+    checkpoint::{files as disk, gguf},
     config::{ModelConfig, SpecialTokens},
 };
 
@@ -44,11 +44,16 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` in `dir`, and `tokenizer_config.json` where there is one.
+    /// Reads `tokenizer.json` in `dir`, and `tokenizer_config.json` where there is one; or the
+    /// tokenizer in a GGUF file.
     ///
     /// # Errors
     /// When there is no `tokenizer.json` or one of the files cannot be used.
     pub fn from_dir(dir: &Path) -> Result<Self> {
+        if gguf::is_gguf(dir) {
+            let found = TokenizerFiles::read(dir)?.tokenizer(dir)?;
+            return Ok(found.ok_or(TokenizerError::Missing { dir: dir.to_path_buf() })?);
+        }
         let file = dir.join("tokenizer.json");
         if !file.exists() {
             return Err(TokenizerError::Missing { dir: dir.to_path_buf() }.into());

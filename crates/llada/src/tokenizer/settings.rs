@@ -4,8 +4,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::TokenizerError;
-use crate::{Result, chat, checkpoint::files, config::SpecialTokens};
+use super::{TokenizerError, TokenizerFiles};
+use crate::{
+    Result, chat,
+    checkpoint::{files, gguf},
+    config::SpecialTokens,
+};
 
 const FILE: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
@@ -25,8 +29,12 @@ const PAD: &[&str] = &["<|pad|>", "[PAD]", "<pad>"];
 pub(crate) struct Settings(Map<String, Value>);
 
 impl Settings {
-    /// Reads the files in `dir`, those that exist; a template file goes before the key.
+    /// Reads the files in `dir`, or those that a GGUF file carries; a template file goes before
+    /// the key.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
+        if gguf::is_gguf(dir) {
+            return Self::of(&TokenizerFiles::read(dir)?, dir);
+        }
         let (file, template) = (dir.join(FILE), dir.join(TEMPLATE));
         let mut settings = Self::default();
         if file.exists() {
@@ -37,6 +45,21 @@ impl Settings {
         if template.exists() {
             let text = files::read_text(&template, MAX_SETTINGS)?;
             settings.0.insert("chat_template".into(), text.into());
+        }
+        Ok(settings)
+    }
+
+    /// Those that `tokenizer` holds; errors name `origin`.
+    pub(super) fn of(tokenizer: &TokenizerFiles, origin: &Path) -> Result<Self> {
+        let mut settings = Self::default();
+        if let Some(text) = tokenizer.get(FILE) {
+            settings.0 = serde_json::from_slice(text).map_err(|e| TokenizerError::File {
+                file: origin.to_path_buf(),
+                what: format!("{FILE}: {e}"),
+            })?;
+        }
+        if let Some(text) = tokenizer.get(TEMPLATE) {
+            settings.0.insert("chat_template".into(), String::from_utf8_lossy(text).into());
         }
         Ok(settings)
     }

@@ -1,0 +1,170 @@
+//! `llada convert` and `llada quantize`: folders into GGUF files and back, with fewer bits where
+//! they are asked for.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result};
+use llada::{
+    checkpoint::{
+        self,
+        gguf::{self, Formats},
+    },
+    model::{Layout, Model},
+    tokenizer::TokenizerFiles,
+};
+use llada_kernels::{Cpu, DType};
+
+use crate::{
+    args::{Convert, Format, Quantize},
+    error::Failure,
+    locate::{self, Shipped},
+    term::Term,
+    view::units,
+};
+
+/// Writes the model as a file or a folder, whichever `--out` names.
+pub fn convert(args: Convert, term: &Term) -> Result<()> {
+    let source = locate::model(Some(&args.model), Shipped::Base)?;
+    check_free(&args.out, args.force)?;
+    let model = checkpoint::load(&source)?;
+    let dtype = match (args.dtype, model.tensors[Layout::new(&model.config).wte].dtype()) {
+        (Some(storage), _) => storage.into(),
+        (None, DType::Blocks(_)) => DType::Bf16,
+        (None, stored) => stored,
+    };
+    if names_file(&args.out) {
+        return write_file(&source, &model, &args.out, &Formats::all(dtype), &Cpu::new(0)?, term);
+    }
+    let tokenizer = tokenizer_files(&source)?;
+    checkpoint::save(&model, &args.out, dtype)
+        .with_context(|| format!("cannot write `{}`", args.out.display()))?;
+    tokenizer.write(&args.out)?;
+    report(&model, &args.out, &args.out.join("model.safetensors"), term)
+}
+
+/// Writes the model as a file of fewer bits.
+pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
+    if let Format::F32 | Format::F16 | Format::Bf16 = args.format {
+        return Err(Failure::usage(
+            "`--format` takes a quantised format",
+            "`llada convert --dtype` writes f32, bf16 and f16",
+        )
+        .into());
+    }
+    if !names_file(&args.out) {
+        return Err(Failure::usage(
+            format!("`{}` does not end in `.gguf`", args.out.display()),
+            "quantised models are GGUF files: name one",
+        )
+        .into());
+    }
+    let source = locate::model(Some(&args.model), Shipped::Base)?;
+    check_free(&args.out, args.force)?;
+    let model = checkpoint::load(&source)?;
+    let layout = Layout::new(&model.config);
+    if args.head.is_some() && layout.head.is_none() {
+        return Err(Failure::usage(
+            "this model has no LM head of its own: it is tied to the embedding",
+            "leave out `--head`; `--embedding` is the format of both",
+        )
+        .into());
+    }
+    if model.tensors.iter().any(|t| matches!(t.dtype(), DType::Blocks(_))) {
+        term.warn("this model is quantised already: quantise the original to lose less");
+    }
+    let formats = Formats {
+        blocks: args.format.into(),
+        embedding: args.embedding.into(),
+        head: args.head.unwrap_or(Format::Q8_0).into(),
+    };
+    for line in fallbacks(&formats, &layout) {
+        term.note(&line);
+    }
+    let cpu = Cpu::new(args.threads.threads.into())?;
+    write_file(&source, &model, &args.out, &formats, &cpu, term)
+}
+
+fn write_file(
+    source: &Path,
+    model: &Model,
+    out: &Path,
+    formats: &Formats,
+    cpu: &Cpu,
+    term: &Term,
+) -> Result<()> {
+    let missed = gguf::save(model, &tokenizer_files(source)?, out, formats, cpu)
+        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    if let Some(missed) = missed {
+        term.note(&missed);
+    }
+    report(model, out, out, term)
+}
+
+/// What matrices whose width is no whole number of blocks get instead.
+fn fallbacks(formats: &Formats, layout: &Layout) -> Vec<String> {
+    let mut counts: BTreeMap<(usize, &str, &str), u64> = BTreeMap::new();
+    let all = layout.specs().iter().zip(formats.asked(layout)).zip(formats.of_each(layout));
+    for ((spec, asked), given) in all.filter(|((_, asked), given)| asked != given) {
+        let width = spec.shape.last().copied().unwrap_or(0);
+        *counts.entry((width, name(asked), name(given))).or_default() += 1;
+    }
+    let line = |((width, asked, given), n): (&(usize, &str, &str), &u64)| {
+        let matrices = if *n == 1 { "matrix" } else { "matrices" };
+        format!("{n} {matrices} of width {width} in {given}: {asked} needs whole blocks")
+    };
+    counts.iter().map(line).collect()
+}
+
+/// GGML's name of a format.
+pub fn name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::Bf16 => "bf16",
+        DType::F16 => "f16",
+        DType::Blocks(format) => format.name(),
+    }
+}
+
+fn report(model: &Model, out: &Path, weights: &Path, term: &Term) -> Result<()> {
+    let before: usize = model.tensors.iter().map(|t| t.view().bytes()).sum();
+    let after = std::fs::metadata(weights)
+        .with_context(|| format!("cannot read `{}`", weights.display()))?
+        .len();
+    term.note(&format!(
+        "wrote {}: weights of {} as {}",
+        out.display(),
+        units::bytes(before as u64),
+        units::bytes(after)
+    ));
+    Ok(())
+}
+
+/// The tokenizer of a model; adapters without one of their own have that of their model.
+fn tokenizer_files(source: &Path) -> Result<TokenizerFiles> {
+    let own = TokenizerFiles::read(source)?;
+    if own.get("tokenizer.json").is_some() || !checkpoint::is_adapter(source) {
+        return Ok(own);
+    }
+    Ok(TokenizerFiles::read(&checkpoint::base_of(source)?)?)
+}
+
+/// Whether what is to be written is a GGUF file.
+fn names_file(out: &Path) -> bool {
+    gguf::is_gguf(out)
+}
+
+/// Checks that nothing is lost by writing `out`.
+fn check_free(out: &Path, force: bool) -> Result<()> {
+    let occupied = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => out.exists(),
+    };
+    if occupied && !force {
+        return Err(Failure::new(
+            format!("`{}` is there already", out.display()),
+            "choose another name, or replace it with `--force`",
+        )
+        .into());
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! GGUF: a model with its tokenizer in one file, as llama.cpp reads and writes it for its
+//! architecture `llada`.
+
+mod container;
+mod formats;
+mod metadata;
+mod names;
+mod types;
+mod value;
+mod vocabulary;
+mod write;
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use llada_kernels::{Cpu, Mapping};
+
+pub use container::{Entry, File};
+pub use formats::Formats;
+pub use types::TensorType;
+pub use value::{Array, Value};
+
+use super::{CheckpointError, numbers};
+use crate::{
+    Result,
+    config::ModelConfig,
+    model::{Layout, Model, Tensor},
+    tokenizer::TokenizerFiles,
+};
+use names::{Name, names, to_rotary};
+
+/// Whether `path` names a GGUF file: a file of that ending, in whatever case.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && !path.is_dir()
+}
+
+/// The model in a file; see [`super::load`].
+pub(super) fn load(path: &Path) -> Result<Model> {
+    let file = File::open(path)?;
+    let config = metadata::config(&file)?;
+    let layout = Layout::new(&config);
+    let names = names(&config, &layout);
+    let known: BTreeSet<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    if let Some(tensor) = file.tensors().keys().find(|name| !known.contains(name.as_str())) {
+        let (tensor, file) = (tensor.clone(), path.to_path_buf());
+        return Err(CheckpointError::Unknown { tensor, file }.into());
+    }
+    let specs = names.iter().zip(layout.specs());
+    let tensors =
+        specs.map(|(name, spec)| tensor(&file, name, &spec.shape)).collect::<Result<_>>()?;
+    Ok(Model { config, tensors })
+}
+
+/// The configuration of the model in a file; see [`super::load_config`].
+pub(super) fn load_config(path: &Path) -> Result<ModelConfig> {
+    metadata::config(&File::open(path)?)
+}
+
+/// The files of the tokenizer in a file, none where it has no tokenizer.
+pub(crate) fn tokenizer_files(path: &Path) -> Result<TokenizerFiles> {
+    vocabulary::files(&File::open(path)?)
+}
+
+/// Writes `model` with its tokenizer as one file, as llama.cpp loads it. Weights are converted
+/// piece by piece and the file is complete or not there. Gives what other programs will miss, as
+/// a sentence, where they will miss something.
+///
+/// # Errors
+/// When the tokenizer does not fit the model, the disk refuses, or a weight is not finite in its
+/// format.
+pub fn save(
+    model: &Model,
+    tokenizer: &TokenizerFiles,
+    path: &Path,
+    formats: &Formats,
+    cpu: &Cpu,
+) -> Result<Option<String>> {
+    let (config, layout) = (&model.config, Layout::new(&model.config));
+    let read = tokenizer.tokenizer(path)?;
+    if let Some(read) = &read {
+        read.check(config)?;
+    }
+    let special = super::special_tokens(config, read.as_ref());
+    let mut metadata = metadata::keys(config, formats.blocks);
+    let (keys, missed) = vocabulary::keys(tokenizer, &special, config.embedding_size);
+    metadata.extend(keys);
+    let dtypes = formats.of_each(&layout);
+    let tensors: Vec<_> = names(config, &layout)
+        .into_iter()
+        .zip(layout.specs())
+        .zip(model.tensors.iter().zip(dtypes))
+        .map(|((name, spec), (tensor, dtype))| write::Source {
+            name,
+            shape: &spec.shape,
+            values: tensor.view(),
+            dtype,
+        })
+        .collect();
+    write::write(cpu, path, &metadata, &tensors)?;
+    Ok(missed)
+}
+
+/// One tensor of a given shape: mapped, or a copy in LLaDA's order where llama.cpp has another.
+fn tensor(file: &File, name: &Name, shape: &[usize]) -> Result<Tensor> {
+    let (tensor, path) = (name.name.clone(), file.path().to_path_buf());
+    let Some(entry) = file.tensors().get(&name.name) else {
+        return Err(CheckpointError::Missing { tensor, file: path }.into());
+    };
+    let Some(dtype) = entry.kind.dtype() else {
+        let dtype = entry.kind.name.to_owned();
+        return Err(CheckpointError::DType { tensor, file: path, dtype }.into());
+    };
+    if entry.shape != shape {
+        let (found, expected) = (entry.shape.clone(), shape.to_vec());
+        return Err(CheckpointError::Shape { tensor, file: path, found, expected }.into());
+    }
+    let (mapping, bytes) = match name.rotary {
+        None => (file.mapping().clone(), entry.bytes.clone()),
+        Some(head) => {
+            let copy = reordered(&file.mapping()[entry.bytes.clone()], shape[0], head)?;
+            file.mapping().release(entry.bytes.clone());
+            (Arc::new(copy), 0..entry.bytes.len())
+        }
+    };
+    let Some(read) = Tensor::mapped(mapping, bytes, dtype) else {
+        let what = "has bytes outside of the file".into();
+        return Err(CheckpointError::Entry { tensor, file: path, what }.into());
+    };
+    if let Some(index) = numbers::first_non_finite(read.view()) {
+        return Err(CheckpointError::NonFinite { tensor, file: path, index }.into());
+    }
+    Ok(read)
+}
+
+/// The rows of a tensor in LLaDA's order.
+fn reordered(bytes: &[u8], rows: usize, head: usize) -> Result<Mapping> {
+    let width = bytes.len() / rows;
+    Ok(Mapping::filled(bytes.len(), |out| {
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            out.copy_from_slice(&bytes[to_rotary(row, head) * width..][..width]);
+        }
+    })?)
+}
+
+#[cfg(test)]
+mod tests;
