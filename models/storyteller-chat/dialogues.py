@@ -3,8 +3,8 @@
     python3 dialogues.py FAIRYTALEQA TALES OUT
 
 FAIRYTALEQA is the folder of the data set of that name, TALES the text that `../storyteller/corpus.py`
-prints, OUT a folder that receives train.jsonl and validation.jsonl, and test.jsonl with the passages
-and questions of the published test split.
+prints, OUT a folder that receives train.jsonl and validation.jsonl, test.jsonl with the passages and
+questions of the published test split, and made.jsonl with the held-out questions that were made here.
 
 Six kinds of rows, none longer than the model's 128 positions allow:
 - questions about a passage of one to three sentences, the passage given (FairytaleQA);
@@ -67,7 +67,8 @@ def main(fairytaleqa: Path, tales: Path, out: Path) -> None:
     train += dialogues(rows["train"] + told[300:], talk, 1500, draw)
     draw.shuffle(train)
     out.mkdir(parents=True, exist_ok=True)
-    parts = {"train": train, "validation": rows["val"] + told[:300] + made[:300], "test": rows["test"]}
+    parts = {"train": train, "validation": rows["val"] + told[:300] + made[:300], "test": rows["test"],
+             "made": made[:300]}
     for name, part in parts.items():
         text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in part)
         (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
