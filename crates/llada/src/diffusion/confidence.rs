@@ -7,6 +7,8 @@ use super::{Precision, Remasking, sample};
 pub(super) struct Belief {
     /// The position in the row.
     pub(super) position: usize,
+    /// Which of the rows of logits it comes from.
+    pub(super) row: usize,
     /// The token that it would take.
     pub(super) token: u32,
     /// The token's probability; NaN where it was not computed.
@@ -17,19 +19,18 @@ pub(super) struct Belief {
     pub(super) entropy: f64,
 }
 
-/// The confidence in `token`: between 0 and 1 but for a margin, which is negative where another
-/// token is more probable. A token without probability has no confidence whatever the measure.
+/// The probability of `token` and the confidence in it: between 0 and 1 but for a margin, which is
+/// negative where another token is more probable. A token without probability has no confidence
+/// whatever the measure.
 pub(super) fn confidence(
     measure: Remasking,
     logits: &[f32],
     token: usize,
     precision: Precision,
-) -> f64 {
+) -> (f64, f64) {
     let probability = sample::probability(logits, token, precision);
-    if probability == 0.0 {
-        return 0.0;
-    }
-    match measure {
+    let confidence = match measure {
+        _ if probability == 0.0 => 0.0,
         Remasking::LowConfidence | Remasking::Random => probability,
         Remasking::Margin => {
             let others = logits.iter().enumerate().filter(|&(i, _)| i != token);
@@ -37,7 +38,8 @@ pub(super) fn confidence(
             probability - sample::probability(logits, second, precision)
         }
         Remasking::Entropy => (-entropy(logits)).exp(),
-    }
+    };
+    (probability, confidence)
 }
 
 /// The entropy of the soft-max, in nats: ln Z − Σ p·l, with logits less their maximum.
@@ -68,7 +70,8 @@ mod tests {
     #[test]
     fn the_measures_agree_on_what_is_sure_and_what_is_not() {
         let of =
-            |measure, logits: &[f32], token| confidence(measure, logits, token, Precision::F64);
+            |measure, logits: &[f32], token| confidence(measure, logits, token, Precision::F64).1;
+
         let half = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];
         assert!((of(Remasking::LowConfidence, &half, 0) - 0.5).abs() < 1e-6);
         assert!((of(Remasking::Margin, &half, 0) - 0.2).abs() < 1e-6);

@@ -10,6 +10,7 @@
 //! | *who* is kept, Alg. 4 and 5 | [`remasking`] |
 //! | *how many* are kept | [`transfer`], the schedule; [`keep`], more where the model is sure |
 //! | *where*, Fig. 4 | [`blocks`] |
+//! | how long the response is | [`variable`] |
 //! | *what is forwarded* | [`cache`] |
 //! | guidance, Eq. 16 | [`guidance`] |
 //! | text with holes, filled from both sides | [`infill`] |
@@ -33,6 +34,7 @@ pub mod sample;
 mod sampler;
 pub mod trace;
 pub mod transfer;
+pub mod variable;
 
 pub use blocks::Blocks;
 pub use cache::Cache;

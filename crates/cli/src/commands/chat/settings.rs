@@ -55,6 +55,14 @@ pub fn set(args: &mut SamplerArgs, key: &str, value: &str) -> Result<(), Failure
         "temperature" => put(&mut args.temperature, value),
         "cfg_scale" => put(&mut args.cfg_scale, value),
         "seed" => put(&mut args.seed, value),
+        "keep" => put(&mut args.saving.keep, value),
+        "cache" => put(&mut args.saving.cache, value),
+        "cache_refresh" => put(&mut args.saving.cache_refresh, value),
+        "cache_window" => put(&mut args.saving.cache_window, value),
+        "suffix_window" => put(&mut args.saving.suffix_window, value),
+        "revise" => put(&mut args.saving.revise, value),
+        "adaptive_blocks" => switch(&mut args.adaptive_blocks, value),
+        "variable_length" => switch(&mut args.variable_length, value),
         "logits_eos_inf" => switch(&mut args.logits_eos_inf, value),
         "confidence_eos_eot_inf" => switch(&mut args.confidence_eos_eot_inf, value),
         _ => Err(Failure::new(format!("there is no setting `{key}`"), "`/show` lists them")),
@@ -85,12 +93,22 @@ fn unfit(value: &str) -> Failure {
 
 /// The settings and their values, one on each line, as `/set` takes them.
 pub fn list(sampler: &Sampler) -> Vec<String> {
+    let refresh = sampler.cache.clone().refresh_mut().map_or((0, 0), |r| (r.every, r.before));
+    let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".into());
     let rows = [
         ("gen_length", sampler.gen_length.to_string()),
         ("steps", sampler.total_steps().to_string()),
         ("blocks", sampler.blocks.to_string()),
         ("block_length", sampler.block().to_string()),
         ("remasking", sampler.remasking.to_string()),
+        ("keep", sampler.keep.to_string()),
+        ("cache", sampler.cache.to_string()),
+        ("cache_refresh", refresh.0.to_string()),
+        ("cache_window", refresh.1.to_string()),
+        ("suffix_window", or_default(sampler.suffix_window.map(|w| w.masks.to_string()))),
+        ("revise", or_default(sampler.revise.map(|p| p.to_string()))),
+        ("adaptive_blocks", sampler.adaptive_blocks.is_some().to_string()),
+        ("variable_length", sampler.variable_length.is_some().to_string()),
         ("temperature", sampler.temperature.to_string()),
         ("cfg_scale", sampler.cfg_scale.to_string()),
         ("logits_eos_inf", sampler.logits_eos_inf.to_string()),

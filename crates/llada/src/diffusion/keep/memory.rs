@@ -52,6 +52,12 @@ impl Memory {
     pub(in crate::diffusion) fn forget(&mut self, position: usize) {
         self.positions.remove(&position);
     }
+
+    /// Takes note that `count` masks were put in before the position `at`.
+    pub(in crate::diffusion) fn shift(&mut self, at: usize, count: usize) {
+        let after = self.positions.split_off(&at);
+        self.positions.extend(after.into_iter().map(|(i, past)| (i + count, past)));
+    }
 }
 
 impl Past {
@@ -152,5 +158,15 @@ mod tests {
         assert!(second[0] > first[0]);
         let third = lent([0.0, 1.0, 0.0]);
         assert!(third[0] < second[0] && third[0] > 0.0 && (third[1] - first[0]).abs() < 1e-6);
+    }
+
+    #[test]
+    fn positions_move_with_what_is_put_in_before_them() {
+        let mut memory = Memory::default();
+        for position in [2, 5] {
+            memory.positions.entry(position).or_default().at_rest = position;
+        }
+        memory.shift(3, 4);
+        assert_eq!([2, 5, 9].map(|i| memory.steps_at_rest(i)), [2, 0, 5]);
     }
 }

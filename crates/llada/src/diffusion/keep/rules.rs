@@ -72,6 +72,7 @@ mod tests {
     fn beliefs(confidences: &[f64]) -> Vec<Belief> {
         let belief = |(position, &confidence): (usize, &f64)| Belief {
             position,
+            row: position,
             token: 0,
             probability: confidence,
             confidence,

@@ -1,7 +1,10 @@
 //! The reverse process (Eq. 9–10) as a state machine that never calls the model: [`Canvas::plan`]
 //! says what to predict, [`Canvas::commit`] decides what is kept.
 
+mod adaptive;
+mod length;
 mod progress;
+mod revision;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -18,6 +21,8 @@ use super::{
     transfer::Schedule,
 };
 use crate::config::{Objective, SpecialTokens};
+use length::End;
+use revision::Revision;
 
 /// One row on its way from masks to text.
 pub struct Canvas {
@@ -31,13 +36,20 @@ pub struct Canvas {
     tokens: Vec<u32>,
     draws: Box<dyn Draws + Send>,
     block: usize,
-    /// The open block, from the first position that it may fill.
+    /// Where the open block begins.
+    start: usize,
+    /// From the first position that it may fill, which can be one before it, to its end.
     span: Range<usize>,
+    /// Where it could have ended when it was opened.
+    horizon: usize,
     /// Step within the block.
     step: usize,
     schedule: Schedule,
     /// What the rule for the number of tokens remembers.
     memory: Memory,
+    revision: Revision,
+    /// Where a length that is not given stands.
+    end: End,
     nfe: usize,
     committed: usize,
     done: bool,
@@ -116,10 +128,14 @@ impl Canvas {
             holes,
             draws,
             block: 0,
+            start: length,
             span: length..length,
+            horizon: length,
             step: 0,
             schedule: Schedule { masks: 0, steps: 0 },
             memory: Memory::default(),
+            revision: Revision::default(),
+            end: End::default(),
             nfe: 0,
             committed: 0,
             done: false,
@@ -128,9 +144,12 @@ impl Canvas {
         if let Some(mask) = canvas.mask
             && !canvas.sampler.blocks.grows()
         {
-            canvas.tokens.resize(length + canvas.sampler.gen_length, mask);
+            canvas.tokens.resize(length + canvas.sampler.initial_length(), mask);
         }
-        canvas.open_block();
+        canvas.end.is_open = canvas.is_variable() && canvas.tokens.len() < canvas.length();
+        if !canvas.end.is_open {
+            canvas.open_block();
+        }
         canvas
     }
 
@@ -139,7 +158,7 @@ impl Canvas {
         if self.is_done() {
             return None;
         }
-        let mut wanted = self.open_positions();
+        let mut wanted = self.asked();
         if self.mask.is_none() {
             wanted.iter_mut().for_each(|position| *position -= 1);
         }
@@ -173,7 +192,7 @@ impl Canvas {
         if self.is_done() {
             return Err(SamplerError::Finished);
         }
-        let positions = self.open_positions();
+        let positions = self.asked();
         let found = logits.conditional.len();
         let vocabulary = found / positions.len().max(1);
         let guided = self.sampler.cfg_scale > 0.0;
@@ -193,22 +212,33 @@ impl Canvas {
             leading.push(self.leading(row, position)?);
         }
         let step = self.step_index();
+        self.look_at_end(rows, &positions);
+        if self.end.is_open {
+            return Ok(self.lengthen(step));
+        }
+        let remasked = self.contradicted(rows, &positions, &leading);
         let (mut beliefs, mut uniforms) = (Vec::with_capacity(positions.len()), Vec::new());
         for (i, row) in rows.chunks_exact_mut(vocabulary.max(1)).enumerate() {
-            beliefs.push(self.believe(row, positions[i], leading[i], step, &mut uniforms));
+            if self.is_candidate(positions[i]) {
+                let mut belief = self.believe(row, positions[i], leading[i], step, &mut uniforms);
+                belief.row = i;
+                beliefs.push(belief);
+            }
         }
+        self.settle_block(&mut beliefs);
         let kept = self.choose(&beliefs);
+        let doubtful = self.doubtful(&beliefs, &kept);
         let commit = |i: usize| {
-            let Belief { position, token, mut probability, .. } = beliefs[i];
+            let Belief { position, token, row, mut probability, .. } = beliefs[i];
             if probability.is_nan() {
-                let row = &rows[i * vocabulary..(i + 1) * vocabulary];
+                let row = &rows[row * vocabulary..(row + 1) * vocabulary];
                 probability = sample::probability(row, token as usize, self.sampler.confidence);
             }
             Commit { position, token, confidence: probability as f32, text: None }
         };
         let mut committed: Vec<Commit> = kept.into_iter().map(commit).collect();
         committed.retain(|commit| Some(commit.token) != self.mask);
-        Ok(self.advance(step, committed))
+        Ok(self.advance(step, committed, remasked, doubtful))
     }
 
     /// The most probable token of `position`. Leaves in `logits` those that may be chosen.
@@ -253,20 +283,25 @@ impl Canvas {
             exclude(logits, self.special.eot);
         }
         let precision = sampler.confidence;
+        let (probability, confidence) = match sampler.remasking {
+            // Only what is kept needs a probability, unless the least probable is looked for.
+            Remasking::Random if sampler.variable_length.is_none() => {
+                (f64::NAN, f64::from(self.draws.confidence(step, position)))
+            }
+            Remasking::Random => {
+                let probability = sample::probability(logits, token, precision);
+                (probability, f64::from(self.draws.confidence(step, position)))
+            }
+            measure => confidence::confidence(measure, logits, token, precision),
+        };
         let mut belief = Belief {
             position,
+            row: 0,
             token: token as u32,
-            probability: f64::NAN,
-            confidence: confidence::confidence(sampler.remasking, logits, token, precision),
+            probability,
+            confidence,
             entropy: f64::NAN,
         };
-        match sampler.remasking {
-            Remasking::LowConfidence => belief.probability = belief.confidence,
-            Remasking::Random => {
-                belief.confidence = f64::from(self.draws.confidence(step, position));
-            }
-            Remasking::Margin | Remasking::Entropy => {}
-        }
         if sampler.keep.needs_entropy() {
             belief.entropy = confidence::entropy(logits);
         }

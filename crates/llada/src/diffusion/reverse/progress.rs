@@ -2,12 +2,19 @@
 
 use std::ops::Range;
 
-use super::Canvas;
-use crate::diffusion::{Cache, Commit, FastDllm, Keep, Step, transfer::Schedule};
+use super::{Canvas, Revision, adaptive};
+use crate::diffusion::{Cache, Commit, FastDllm, Keep, Step, keep::Memory, transfer::Schedule};
 
 impl Canvas {
-    /// Writes the committed tokens and goes to the next step that commits something.
-    pub(super) fn advance(&mut self, step: usize, committed: Vec<Commit>) -> Step {
+    /// Writes what is committed and masked again, puts masks in after the position `doubtful`, and
+    /// goes to the next step that commits something.
+    pub(super) fn advance(
+        &mut self,
+        step: usize,
+        committed: Vec<Commit>,
+        remasked: Vec<usize>,
+        doubtful: Option<usize>,
+    ) -> Step {
         for commit in &committed {
             self.memory.forget(commit.position);
             match self.tokens.get_mut(commit.position) {
@@ -15,24 +22,28 @@ impl Canvas {
                 None => self.tokens.push(commit.token),
             }
         }
-        self.committed += committed.len();
+        self.revise(&committed, &remasked);
+        self.committed = self.committed + committed.len() - remasked.len();
         self.nfe += 1;
-        let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
-        let event = Step {
-            nfe: self.nfe,
-            step,
-            block: self.block,
-            committed,
-            remasked: Vec::new(),
-            stable: open.unwrap_or(self.tokens.len()),
-        };
         self.step += 1;
-        match self.text_end().filter(|_| self.sampler.stop_at_eos) {
+        self.end.has_moved = false;
+        let is_finished = self.block_is_finished();
+        let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
+        let firm = self.revision.first().filter(|_| !is_finished);
+        let stable = open.into_iter().chain(firm).min().unwrap_or(self.tokens.len());
+        let end = self.text_end().filter(|&end| self.sampler.stop_at_eos && end <= stable);
+        let inserted = match (end, doubtful) {
+            (None, Some(position)) => self.insert_after(position).collect(),
+            _ => Vec::new(),
+        };
+        let (nfe, block) = (self.nfe, self.block);
+        let event = Step { nfe, step, block, committed, remasked, inserted, stable };
+        match end {
             Some(end) => {
                 self.tokens.truncate(end);
                 self.stop();
             }
-            None if self.block_is_finished() => self.close_block(),
+            None if is_finished => self.close_block(),
             None => {}
         }
         event
@@ -41,8 +52,11 @@ impl Canvas {
     /// Opens the next block that has something to fill, beginning where the last one ended.
     pub(super) fn open_block(&mut self) {
         self.step = 0;
+        self.memory = Memory::default();
+        self.revision = Revision::default();
         while let Some(end) = self.next_end() {
             let start = self.span.end;
+            (self.start, self.horizon) = (start, end);
             let Some(mask) = self.mask else {
                 self.span = start..end;
                 self.schedule = Schedule { masks: 1, steps: 1 };
@@ -54,10 +68,14 @@ impl Canvas {
             // A mask that the prompt brought along, or a hole before the block.
             let first = self.tokens[..end].iter().position(|&token| token == mask);
             let literal = self.sampler.is_literal() && self.holes.is_none();
-            let first = if literal { start } else { first.unwrap_or(end).min(end) };
+            let first = if literal { start } else { first.unwrap_or(end) };
             let masks = self.tokens[first..end].iter().filter(|&&token| token == mask).count();
             self.span = first..end;
-            self.schedule = Schedule { masks, steps: self.steps_per_block() };
+            let steps = match self.is_variable() {
+                true => self.sampler.steps_for(masks),
+                false => self.steps_per_block(),
+            };
+            self.schedule = Schedule { masks, steps };
             if masks > 0 {
                 return;
             }
@@ -71,8 +89,13 @@ impl Canvas {
         if let Some(holes) = &self.holes {
             return holes.block_ends.get(self.block).copied();
         }
-        let (start, goal) = (self.span.end, self.length());
-        (start < goal).then(|| goal.min(start + self.sampler.block()))
+        let goal = if self.is_variable() { self.tokens.len() } else { self.length() };
+        let block = match self.sampler.adaptive_blocks {
+            Some(_) => adaptive::REACH * self.sampler.block(),
+            None => self.sampler.block(),
+        };
+        let start = self.span.end;
+        (start < goal).then(|| goal.min(start + block))
     }
 
     /// Whether the open block takes no more steps.
@@ -101,8 +124,7 @@ impl Canvas {
 
     fn close_block(&mut self) {
         if self.sampler.blocks.grows() {
-            let start = self.span.end - self.sampler.block();
-            if self.tokens[start..].iter().any(|&token| self.ends(token)) {
+            if self.tokens[self.start..].iter().any(|&token| self.ends(token)) {
                 return self.stop();
             }
         }
@@ -135,6 +157,7 @@ impl Canvas {
                     0..len
                 }
             }
+            Some(_) if self.end.is_open || self.end.has_moved => 0..len,
             Some(_) => self.sampler.cache.fresh(self.step, self.span.clone(), len),
         }
     }
@@ -142,26 +165,37 @@ impl Canvas {
     /// The positions that take part in the next pass; `None` if all do.
     pub(super) fn present(&self) -> Option<Vec<u32>> {
         let (window, mask) = (self.sampler.suffix_window?, self.mask?);
-        let present = window.present(&self.tokens, mask, self.span.end);
+        let present = window.present(&self.tokens, mask, self.horizon);
         (present.len() < self.tokens.len()).then_some(present)
     }
 
-    /// Positions that can be committed now: the masks before the end of the block, of those that are
-    /// fed. Usually those of the block; in the prompt or an earlier block a mask may be left, as in
-    /// the reference.
-    pub(super) fn open_positions(&self) -> Vec<usize> {
-        match self.mask {
-            None => vec![self.tokens.len()],
-            Some(mask) => {
-                let fed = self.fresh().start..self.span.end;
-                fed.filter(|&i| self.tokens[i] == mask).collect()
-            }
+    /// The positions whose logits a step needs: the masks before the end of the block, of those that
+    /// are fed, and what may be revised or tells of the end of the text. The masks are usually those
+    /// of the block; in the prompt or an earlier block one may be left, as in the reference.
+    pub(super) fn asked(&self) -> Vec<usize> {
+        let Some(mask) = self.mask else { return vec![self.tokens.len()] };
+        if self.end.is_open {
+            return self.tail().filter(|&i| self.tokens[i] == mask).collect();
         }
+        let fed = self.fresh();
+        let in_block = (fed.start..self.span.end)
+            .filter(|&i| self.tokens[i] == mask || self.revision.may_revise(i));
+        let after = self.tail().filter(|&i| i >= self.span.end && self.tokens[i] == mask);
+        in_block.chain(after.filter(|i| fed.contains(i))).collect()
+    }
+
+    /// Whether `position` can be committed now.
+    pub(super) fn is_candidate(&self, position: usize) -> bool {
+        position < self.span.end && self.tokens.get(position).copied() == self.mask
+            || self.mask.is_none()
     }
 
     /// Index of the current step in the whole schedule.
     pub(super) fn step_index(&self) -> usize {
-        self.block * self.steps_per_block() + self.step
+        match self.sampler.is_irregular() {
+            true => self.nfe,
+            false => self.block * self.steps_per_block() + self.step,
+        }
     }
 
     /// Whether `token` ends the text.

@@ -60,7 +60,7 @@ impl Canvas {
         self.mask
     }
 
-    /// Length of the row when its response is full.
+    /// Length of the row when its response is full, or as long as it may be.
     pub fn length(&self) -> usize {
         self.prompt.tokens.len() + self.sampler.gen_length
     }

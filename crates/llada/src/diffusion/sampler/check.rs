@@ -33,6 +33,9 @@ impl Sampler {
         if !self.total_steps().is_multiple_of(blocks) {
             return Err(SamplerError::Steps { steps: self.steps, blocks });
         }
+        if self.variable_length.is_some_and(|variable| variable.initial == 0) {
+            return Err(SamplerError::Zero("initial length"));
+        }
         self.check_factors()
     }
 
@@ -51,13 +54,21 @@ impl Sampler {
                 return Err(SamplerError::Zero(name));
             }
         }
+        let why = "holes have their lengths, and blocks run over their masks";
+        let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
+        let variable = ("variable_length", self.variable_length.is_some());
+        refuse(&[adaptive, variable], "an infill", why)?;
         self.check_factors()
     }
 
     /// What the settings of an infill and of a response have in common.
     fn check_factors(&self) -> Result<(), SamplerError> {
         self.keep.check()?;
-        let factors = [("temperature", self.temperature), ("cfg_scale", f64::from(self.cfg_scale))];
+        let factors = [
+            ("temperature", self.temperature),
+            ("cfg_scale", f64::from(self.cfg_scale)),
+            ("revise", self.revise.unwrap_or(0.0)),
+        ];
         for (name, value) in factors {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(SamplerError::Factor { name, value });
@@ -71,9 +82,14 @@ impl Sampler {
         let keep = ("keep", self.keep != Keep::Schedule);
         let cache = ("cache", self.cache != Cache::None);
         let suffix = ("suffix_window", self.suffix_window.is_some());
+        let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
+        let revise = ("revise", self.revise.is_some());
+        let variable = ("variable_length", self.variable_length.is_some());
+        let found = [suffix, adaptive, revise, variable];
         if self.exact {
             let why = "the reference knows no such thing";
-            refuse(&[keep, cache, suffix], "the exact mode", why)?;
+            refuse(&[keep, cache], "the exact mode", why)?;
+            refuse(&found, "the exact mode", why)?;
             let measure = !matches!(self.remasking, Remasking::LowConfidence | Remasking::Random);
             let both = self.fast_dllm.is_some();
             refuse(&[("remasking", measure), ("fast_dllm", both)], "the exact mode", why)?;
@@ -82,15 +98,29 @@ impl Sampler {
             let why = "its code knows no such thing";
             let other = matches!(self.keep, Keep::Schedule | Keep::Threshold(_) | Keep::Factor(_));
             let grows = ("blocks", self.blocks.grows());
-            refuse(&[("keep", !other), suffix, grows], "Fast-dLLM's code", why)?;
+            refuse(&[("keep", !other), grows], "Fast-dLLM's code", why)?;
+            refuse(&found, "Fast-dLLM's code", why)?;
         }
         if self.keep.compares() && self.remasking == Remasking::Random {
             let why = "which compares confidences, and luck is none";
             return refuse(&[("remasking", true)], &format!("keep {}", self.keep.name()), why);
         }
-        if !matches!(self.blocks, Blocks::SemiAutoregressive) {
-            let why = "where nothing follows the block";
-            refuse(&[suffix], &format!("the layout {}", self.blocks), why)?;
+        if self.adaptive_blocks.is_some() && self.remasking == Remasking::Random {
+            let why = "which need a confidence in delimiters, and luck is none";
+            return refuse(&[("remasking", true)], "adaptive blocks", why);
+        }
+        let layout = format!("the layout {}", self.blocks);
+        if self.blocks != Blocks::SemiAutoregressive {
+            refuse(&[suffix], &layout, "where no masks follow the block")?;
+            refuse(&[adaptive], &layout, "whose blocks are not cut from a longer canvas")?;
+        }
+        if self.blocks.grows() {
+            refuse(&[variable], &layout, "which ends with its text in any case")?;
+        }
+        if self.variable_length.is_some() {
+            let eos = ("logits_eos_inf", self.logits_eos_inf);
+            let why = "which looks for the end of the text at the end of the row";
+            refuse(&[suffix, eos], "a variable length", why)?;
         }
         Ok(())
     }
@@ -115,13 +145,20 @@ impl Sampler {
             let why = "a causal model sees each token once in any case";
             refuse(&[("cache", self.cache != Cache::None)], "an autoregressive model", why)?;
             let why = "it has no masks";
-            let masks = [("suffix_window", self.suffix_window.is_some())];
+            let masks = [
+                ("suffix_window", self.suffix_window.is_some()),
+                ("revise", self.revise.is_some()),
+            ];
             refuse(&masks, "an autoregressive model", why)?;
         }
         if self.logits_eos_inf && special.eos.is_none() {
             return Err(SamplerError::NoToken { setting: "logits_eos_inf", token: "EOS" });
         }
-        if self.confidence_eos_eot_inf && special.eos.is_none() && special.eot.is_none() {
+        let ends = special.eos.is_some() || special.eot.is_some();
+        if self.variable_length.is_some() && !ends {
+            return Err(SamplerError::NoToken { setting: "variable_length", token: "EOS or EoT" });
+        }
+        if self.confidence_eos_eot_inf && !ends {
             let setting = "confidence_eos_eot_inf";
             return Err(SamplerError::NoToken { setting, token: "EOS or EoT" });
         }

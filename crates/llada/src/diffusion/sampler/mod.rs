@@ -6,7 +6,10 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blocks, Cache, FastDllm, Keep, Remasking, cache::SuffixWindow};
+use super::{
+    Blocks, Cache, FastDllm, Keep, Remasking, blocks::AdaptiveBlocks, cache::SuffixWindow,
+    variable::VariableLength,
+};
 
 /// The precision in which confidences are computed and compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,17 @@ pub struct Sampler {
     pub keep: Keep,
     /// Where tokens may be committed.
     pub blocks: Blocks,
+    /// Blocks that end where the text has a joint; `None` is after `block_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_blocks: Option<AdaptiveBlocks>,
+    /// Mask a token of the open block again once the model gives another one at least this
+    /// probability, each position at most once: T2M (arXiv 2604.18738), which revises what was kept
+    /// too early; `None` keeps for good, as the reference does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revise: Option<f64>,
+    /// Find the length of the response, of which `gen_length` is then the most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variable_length: Option<VariableLength>,
     /// What a pass forwards.
     pub cache: Cache,
     /// Which masks after the block take part; `None` is all of them.
@@ -84,6 +98,9 @@ impl Default for Sampler {
             remasking: Remasking::LowConfidence,
             keep: Keep::Schedule,
             blocks: Blocks::Pure,
+            adaptive_blocks: None,
+            revise: None,
+            variable_length: None,
             cache: Cache::None,
             suffix_window: None,
             logits_eos_inf: false,
@@ -130,14 +147,33 @@ impl Sampler {
         self.total_steps() / self.block_count().max(1)
     }
 
+    /// Length of the response before the first step.
+    pub fn initial_length(&self) -> usize {
+        match self.variable_length {
+            Some(variable) => variable.initial.min(self.gen_length),
+            None => self.gen_length,
+        }
+    }
+
+    /// Steps for a block of this many masks, where blocks are found while sampling: as many for each
+    /// token as the response has.
+    pub(super) fn steps_for(&self, masks: usize) -> usize {
+        (masks * self.total_steps()).div_ceil(self.gen_length.max(1)).max(1)
+    }
+
+    /// Whether blocks and their steps are known only while sampling.
+    pub(super) fn is_irregular(&self) -> bool {
+        self.adaptive_blocks.is_some() || self.variable_length.is_some() || self.revise.is_some()
+    }
+
     /// Whether published code is followed to the letter: the model may predict the mask token.
     pub(super) fn is_literal(&self) -> bool {
         self.exact || self.fast_dllm.is_some()
     }
 
     /// Forward passes that a row needs, or the most that it needs where [`Keep`] may grant more than
-    /// the schedule, if its prompt has no masks and its text does not end early: steps beyond the
-    /// tokens of a block need none.
+    /// the schedule, if nothing is revised or found while sampling, its prompt has no masks and its
+    /// text does not end early: steps beyond the tokens of a block need none.
     pub fn forwards(&self) -> usize {
         self.block_count() * self.steps_per_block().min(self.block())
     }
