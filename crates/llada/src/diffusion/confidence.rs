@@ -64,7 +64,7 @@ mod tests {
     fn the_entropy_of_equals_is_the_logarithm_of_their_number() {
         assert!((entropy(&[3.0; 8]) - 8f64.ln()).abs() < 1e-12);
         assert!((entropy(&[3.0, 3.0, f32::NEG_INFINITY]) - 2f64.ln()).abs() < 1e-12);
-        assert_eq!(entropy(&[100.0, -100.0]), 0.0);
+        assert!(entropy(&[100.0, -100.0]) < 1e-12);
     }
 
     #[test]

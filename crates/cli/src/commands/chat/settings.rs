@@ -3,7 +3,7 @@
 use anyhow::Result;
 use llada::{
     config::{ModelConfig, Objective},
-    diffusion::{Blocks, Sampler},
+    diffusion::{Blocks, Sampler, SamplerError},
 };
 
 use crate::{args::SamplerArgs, commands::run::settings, error::Failure};
@@ -49,14 +49,14 @@ pub fn set(args: &mut SamplerArgs, key: &str, value: &str) -> Result<(), Failure
     match key.replace('-', "_").as_str() {
         "gen_length" => put(&mut args.gen_length, value),
         "steps" => put(&mut args.steps, value),
-        "blocks" => put(&mut args.blocks, value),
+        "blocks" => choose(&mut args.blocks, value),
         "block_length" => put(&mut args.block_length, value),
-        "remasking" => put(&mut args.remasking, value),
+        "remasking" => choose(&mut args.remasking, value),
         "temperature" => put(&mut args.temperature, value),
         "cfg_scale" => put(&mut args.cfg_scale, value),
         "seed" => put(&mut args.seed, value),
-        "keep" => put(&mut args.saving.keep, value),
-        "cache" => put(&mut args.saving.cache, value),
+        "keep" => choose(&mut args.saving.keep, value),
+        "cache" => choose(&mut args.saving.cache, value),
         "cache_refresh" => put(&mut args.saving.cache_refresh, value),
         "cache_window" => put(&mut args.saving.cache_window, value),
         "suffix_window" => put(&mut args.saving.suffix_window, value),
@@ -77,6 +77,20 @@ fn put<T: std::str::FromStr>(slot: &mut Option<T>, value: &str) -> Result<(), Fa
     Ok(())
 }
 
+/// As [`put`] for one of the library's choices, whose error names them.
+fn choose<T>(slot: &mut Option<T>, value: &str) -> Result<(), Failure>
+where
+    T: std::str::FromStr<Err = SamplerError>,
+{
+    *slot = match value {
+        "default" => None,
+        _ => Some(value.parse().map_err(|e: SamplerError| {
+            Failure::new(e.to_string(), e.hint().unwrap_or_default())
+        })?),
+    };
+    Ok(())
+}
+
 fn switch(slot: &mut bool, value: &str) -> Result<(), Failure> {
     *slot = match value {
         "true" | "on" => true,
@@ -93,7 +107,8 @@ fn unfit(value: &str) -> Failure {
 
 /// The settings and their values, one on each line, as `/set` takes them.
 pub fn list(sampler: &Sampler) -> Vec<String> {
-    let refresh = sampler.cache.clone().refresh_mut().map_or((0, 0), |r| (r.every, r.before));
+    let mut cache = sampler.cache;
+    let refresh = cache.refresh_mut().map_or((0, 0), |r| (r.every, r.before));
     let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".into());
     let rows = [
         ("gen_length", sampler.gen_length.to_string()),
