@@ -123,10 +123,9 @@ impl Canvas {
     }
 
     fn close_block(&mut self) {
-        if self.sampler.blocks.grows() {
-            if self.tokens[self.start..].iter().any(|&token| self.ends(token)) {
-                return self.stop();
-            }
+        let grows = self.sampler.blocks.grows();
+        if grows && self.tokens[self.start..].iter().any(|&token| self.ends(token)) {
+            return self.stop();
         }
         self.block += 1;
         self.open_block();
