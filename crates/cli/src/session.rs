@@ -7,13 +7,14 @@ use llada::{
     chat::{Message, Template},
     checkpoint,
     config::{ModelConfig, Objective, SpecialTokens},
-    diffusion::{Canvas, Prompt, Sampler},
+    diffusion::{Canvas, Prompt, Sampler, blocks::AdaptiveBlocks},
     model::MaskPredictor,
     tokenizer::Tokenizer,
 };
 use llada_kernels::Cpu;
 
 use crate::{
+    args::SamplerArgs,
     locate::{self, Shipped},
     term::Term,
     view::units,
@@ -101,6 +102,14 @@ impl Session {
             ));
         }
         Ok(())
+    }
+
+    /// The tokens at which adaptive blocks end, if there are to be any.
+    pub fn delimiters(&self, args: &SamplerArgs) -> Vec<u32> {
+        match args.adaptive_blocks {
+            true => AdaptiveBlocks::of(&self.tokenizer).delimiters,
+            false => Vec::new(),
+        }
     }
 
     /// A canvas after `tokens`; `row` is its number in the run, which addresses its random draws.

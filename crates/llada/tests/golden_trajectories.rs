@@ -1,7 +1,9 @@
-//! All trajectories of the official sampler, replayed with the real model.
+//! All trajectories of the official sampler and of Fast-dLLM, replayed with the real model.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "common/fast_dllm.rs"]
+mod fast_dllm;
 #[path = "common/trajectories.rs"]
 mod trajectories;
 
@@ -17,6 +19,11 @@ fn load(name: &str, objective: Objective) -> MaskPredictor {
 #[test]
 fn official_trajectories() {
     trajectories::replay_all(|name| load(name, Objective::Diffusion));
+}
+
+#[test]
+fn fast_dllm_trajectories() {
+    fast_dllm::replay_all(|name| load(name, Objective::Diffusion));
 }
 
 #[test]

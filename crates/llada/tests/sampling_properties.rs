@@ -1,87 +1,17 @@
 //! What must hold for every setting of the sampler, with a predictor that is only a hash.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "common/mock.rs"]
+mod mock;
+
 use std::ops::ControlFlow;
 
 use llada::{
     config::{Objective, SpecialTokens},
-    diffusion::{
-        Blocks, Canvas, Prompt, Remasking, Sampler, Step,
-        generate::{self, Predictor, Summary},
-    },
-    model::Batch,
+    diffusion::{Blocks, Canvas, Prompt, Remasking, Sampler, generate},
 };
+use mock::{EOS, EOT, MASK, Mock, canvas, prompts, run};
 use proptest::prelude::*;
-
-const VOCABULARY: usize = 23;
-const MASK: u32 = 20;
-const EOS: u32 = 21;
-const EOT: u32 = 22;
-const SPECIAL: SpecialTokens =
-    SpecialTokens { mask: Some(MASK), eos: Some(EOS), eot: Some(EOT), bos: None, pad: None };
-
-/// Logits that depend on nothing but the row's visible tokens and the position. `favourite` gets
-/// the highest.
-#[derive(Default)]
-struct Mock {
-    favourite: Option<u32>,
-    forwards: usize,
-}
-
-impl Predictor for Mock {
-    fn logits(
-        &mut self,
-        batch: &Batch<'_>,
-        wanted: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> llada::Result<()> {
-        assert_eq!(*batch.starts.last().unwrap(), batch.tokens.len());
-        assert!(wanted.is_sorted() && !wanted.is_empty());
-        self.forwards += 1;
-        logits.clear();
-        for &index in wanted {
-            let row = batch.starts.iter().rposition(|&start| start <= index).unwrap();
-            let range = batch.starts[row]..batch.starts[row + 1];
-            let position = index - range.start;
-            let mut state = position as u64 + 1;
-            for i in range {
-                let token =
-                    if batch.keep.is_none_or(|keep| keep[i]) { batch.tokens[i] } else { 99 };
-                state = mix(state ^ u64::from(token));
-            }
-            for token in 0..VOCABULARY as u32 {
-                state = mix(state);
-                let noise = (state >> 40) as f32 / (1 << 24) as f32 * 6.0;
-                logits.push(if Some(token) == self.favourite { 9.0 } else { noise });
-            }
-        }
-        Ok(())
-    }
-
-    fn vocabulary(&self) -> usize {
-        VOCABULARY
-    }
-}
-
-fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ (x >> 29)).wrapping_add(0x632b_e59b_d9b4_e019)
-}
-
-fn canvas(prompt: &Prompt, sampler: &Sampler, row: u64) -> Canvas {
-    Canvas::new(prompt.clone(), sampler, &SPECIAL, Objective::Diffusion, row).unwrap()
-}
-
-/// Runs canvases and returns all their steps.
-fn run(mock: &mut Mock, canvases: &mut [Canvas]) -> (Summary, Vec<Vec<Step>>) {
-    let mut steps = vec![Vec::new(); canvases.len()];
-    let summary = generate::run(mock, canvases, &mut |row, step| {
-        steps[row].push(step.clone());
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    (summary, steps)
-}
 
 fn samplers() -> impl Strategy<Value = Sampler> {
     let layout = (0usize..4, 1usize..5, 1usize..5, 1usize..7);
@@ -106,11 +36,6 @@ fn samplers() -> impl Strategy<Value = Sampler> {
             ..Sampler::default()
         }
     })
-}
-
-fn prompts() -> impl Strategy<Value = Prompt> {
-    (prop::collection::vec(0u32..18, 0..6), 0usize..3)
-        .prop_map(|(tokens, padding)| Prompt { padding: padding.min(tokens.len()), tokens })
 }
 
 proptest! {

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use llada::{
-    diffusion::{Blocks, Remasking},
+    diffusion::{Blocks, Remasking, blocks::AdaptiveBlocks, variable::VariableLength},
     eval::settings::{Sampling, Scoring},
 };
 
-use super::{ModelArg, Threads, run::parse};
+use super::{ModelArg, SavingArgs, Threads, run::parse};
+use crate::error::Failure;
 
 /// `llada eval`.
 #[derive(Debug, Subcommand)]
@@ -139,7 +140,14 @@ pub struct SamplingArgs {
     /// Length of a block; alone, it asks for semi-autoregressive blocks
     #[arg(long, value_name = "TOKENS")]
     pub block_length: Option<usize>,
-    /// Who is kept in each step: low-confidence, random
+    /// End blocks where the text has a joint, such as the end of a line; asks for semi-autoregressive
+    /// blocks
+    #[arg(long)]
+    pub adaptive_blocks: bool,
+    /// Find the length of the response, of which `--gen-length` is then the most
+    #[arg(long)]
+    pub variable_length: bool,
+    /// Who is kept in each step: low-confidence, random, margin, entropy
     #[arg(long, value_name = "STRATEGY", value_parser = parse::<Remasking>)]
     pub remasking: Option<Remasking>,
     /// Factor on the Gumbel noise
@@ -154,12 +162,18 @@ pub struct SamplingArgs {
     /// Rows that are generated together; changes no result [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: Option<u16>,
+    #[command(flatten)]
+    pub saving: SavingArgs,
 }
 
 impl SamplingArgs {
-    /// The settings of the library, without guidance, which scoring has too.
-    pub fn settings(&self) -> Sampling {
-        Sampling {
+    /// The settings of the library, without guidance, which scoring has too. Adaptive blocks end
+    /// where `delimiters` says.
+    ///
+    /// # Errors
+    /// If flags contradict each other.
+    pub fn settings(&self, delimiters: &dyn Fn() -> AdaptiveBlocks) -> Result<Sampling, Failure> {
+        Ok(Sampling {
             gen_length: self.gen_length,
             steps: self.steps,
             block_length: self.block_length,
@@ -169,7 +183,13 @@ impl SamplingArgs {
             cfg_scale: None,
             logits_eos_inf: self.logits_eos_inf,
             confidence_eos_eot_inf: self.confidence_eos_eot_inf,
-        }
+            keep: self.saving.keep,
+            cache: self.saving.cache()?,
+            suffix_window: self.saving.suffix(),
+            adaptive_blocks: self.adaptive_blocks.then(delimiters),
+            revise: self.saving.revise,
+            variable_length: self.variable_length.then(VariableLength::default),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use llada::diffusion::Remasking;
 
-use super::{ModelArg, Threads, run::parse};
+use super::{ModelArg, SavingArgs, Threads, run::parse};
 
 /// `llada infill`.
 #[derive(Debug, Args)]
@@ -41,7 +41,8 @@ pub struct Infill {
     /// Fill from left to right in blocks of so many tokens [default: all holes at once]
     #[arg(long, value_name = "TOKENS", help_heading = "Sampling")]
     pub block_length: Option<usize>,
-    /// Who is kept in each step: low-confidence, random [default: low-confidence]
+    /// Who is kept in each step: low-confidence, random, margin, entropy
+    /// [default: low-confidence]
     #[arg(long, value_name = "STRATEGY", value_parser = parse::<Remasking>, help_heading = "Sampling")]
     pub remasking: Option<Remasking>,
     /// Factor on the Gumbel noise; 0 takes the most probable token
@@ -65,4 +66,6 @@ pub struct Infill {
     /// Seed of all random draws [default: drawn, and printed]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Sampling")]
     pub seed: Option<u64>,
+    #[command(flatten)]
+    pub saving: SavingArgs,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use llada::diffusion::{Blocks, Remasking};
 
-use super::{ModelArg, Threads};
+use super::{ModelArg, SavingArgs, Threads};
 
 /// `llada run`.
 #[derive(Debug, Args)]
@@ -57,7 +57,17 @@ pub struct SamplerArgs {
     /// Length of a block; alone, it asks for semi-autoregressive blocks
     #[arg(long, value_name = "TOKENS", alias = "diffusion-block-length")]
     pub block_length: Option<usize>,
-    /// Who is kept in each step: low-confidence, random
+    /// End blocks where the text has a joint, such as the end of a line; asks for semi-autoregressive
+    /// blocks
+    #[arg(long)]
+    pub adaptive_blocks: bool,
+    /// The tokens at which such blocks end, once the model is known.
+    #[arg(skip)]
+    pub delimiters: Vec<u32>,
+    /// Find the length of the response, of which `--gen-length` is then the most
+    #[arg(long)]
+    pub variable_length: bool,
+    /// Who is kept in each step: low-confidence, random, margin, entropy
     #[arg(long, value_name = "STRATEGY", value_parser = parse::<Remasking>)]
     pub remasking: Option<Remasking>,
     /// Factor on the Gumbel noise; 0 takes the most probable token [default: 0]
@@ -75,6 +85,8 @@ pub struct SamplerArgs {
     /// Seed of all random draws [default: drawn, and printed]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
+    #[command(flatten)]
+    pub saving: SavingArgs,
 }
 
 /// Named settings of the sampler.

@@ -28,7 +28,7 @@ use conversation::{Conversation, Window};
 use input::Input;
 
 /// Reads lines and answers them until the input ends.
-pub fn run(args: args::Chat, term: &Term) -> Result<()> {
+pub fn run(mut args: args::Chat, term: &Term) -> Result<()> {
     let from_environment = std::env::var_os("LLADA_MODEL").is_some();
     if args.folder.is_some() && args.model.is_some() && !from_environment {
         let message = "two models were given";
@@ -37,6 +37,7 @@ pub fn run(args: args::Chat, term: &Term) -> Result<()> {
     let model = args.folder.as_deref().or(args.model.as_deref());
     let session = Session::open(model, Shipped::Tuned, args.threads.threads.into(), term)?;
     session.note_base_model(term)?;
+    args.sampler.delimiters = session.delimiters(&args.sampler);
     let sampler = settings::sampler(&args.sampler, session.config())?;
     let is_watched = !args.no_watch && term.interactive;
     let message = "stopping the answer; press Ctrl-C again to quit now";
@@ -246,6 +247,7 @@ impl Chat {
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
         settings::set(&mut settings, key, value)?;
+        settings.delimiters = self.session.delimiters(&settings);
         self.sampler = settings::sampler(&settings, self.session.config())?;
         if key == "seed" {
             self.answers = 0;

@@ -42,7 +42,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             vec![text.parse().map_err(llada::Error::from)?]
         }
     };
-    let sampler = sampler(&args);
+    let sampler = sampler(&args)?;
     let session = Session::open(
         args.model.model.as_deref(),
         Shipped::Base,
@@ -137,22 +137,26 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
 }
 
 /// The settings; without `--steps` more than there are tokens, so that each has its own.
-fn sampler(args: &Infill) -> Sampler {
-    let defaults = Sampler::default();
-    Sampler {
+fn sampler(args: &Infill) -> Result<Sampler> {
+    let (defaults, saving) = (Sampler::default(), &args.saving);
+    Ok(Sampler {
         steps: args.steps.unwrap_or(usize::MAX),
         gen_length: 0,
         block_length: args.block_length.unwrap_or(defaults.block_length),
-        blocks: match args.block_length {
+        blocks: match args.block_length.or(saving.suffix_window) {
             Some(_) => Blocks::SemiAutoregressive,
             None => Blocks::Pure,
         },
+        keep: saving.keep.unwrap_or(defaults.keep),
+        cache: saving.cache()?.unwrap_or(defaults.cache),
+        suffix_window: saving.suffix(),
+        revise: saving.revise,
         remasking: args.remasking.unwrap_or_default(),
         temperature: args.temperature,
         cfg_scale: args.cfg_scale,
         seed: args.seed.unwrap_or_else(drawn_seed),
         ..defaults
-    }
+    })
 }
 
 /// A row of the file; other fields are passed over.

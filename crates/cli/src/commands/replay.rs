@@ -82,9 +82,14 @@ impl Recording {
     /// The canvas before the first step. Of a layout that stopped early, the part that was opened.
     fn scene(&self) -> Scene {
         let prompt = &self.header.prompt;
-        let mut scene = Scene::new(prompt, self.header.length, self.header.mask);
         let sampler = &self.header.sampler;
-        if sampler.blocks.grows() || sampler.stop_at_eos {
+        let length = match sampler.variable_length {
+            Some(_) => self.header.length.min(prompt.len() + sampler.initial_length()),
+            None => self.header.length,
+        };
+        let mut scene = Scene::new(prompt, length, self.header.mask);
+        let may_stop = sampler.stop_at_eos && sampler.variable_length.is_none();
+        if sampler.blocks.grows() || may_stop {
             let positions = self.steps.iter().flat_map(|s| &s.committed).map(|c| c.position + 1);
             scene.truncate(positions.max().unwrap_or(0).max(prompt.len()));
         }

@@ -29,7 +29,7 @@ use crate::{
 use observer::{Look, Observer};
 
 /// Generates, and prints the answer and, on stderr, the summary.
-pub fn run(args: Run, term: &Term) -> Result<()> {
+pub fn run(mut args: Run, term: &Term) -> Result<()> {
     let prompts = match &args.prompts {
         Some(file) => lines(file)?,
         None => vec![argument_or_stdin(args.prompt.clone(), "prompt")?],
@@ -52,6 +52,7 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     if args.chat {
         session.note_base_model(term)?;
     }
+    args.sampler.delimiters = session.delimiters(&args.sampler);
     let sampler = settings::sampler(&args.sampler, &session.predictor.model().config, &rows)?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
     let canvas = |(row, tokens): (usize, Vec<u32>)| session.canvas(tokens, &sampler, row as u64);

@@ -63,6 +63,11 @@ impl Scene {
                 *cell = Cell::Token { token, confidence, step };
             }
         }
+        for position in &step.inserted {
+            if let Some(i) = position.checked_sub(self.first).filter(|&i| i <= self.cells.len()) {
+                self.cells.insert(i, Cell::Mask);
+            }
+        }
     }
 
     fn cell(&mut self, position: usize) -> Option<&mut Cell> {
@@ -143,7 +148,8 @@ pub(super) mod tests {
             text: None,
         };
         let committed = committed.iter().map(commit).collect();
-        Step { nfe: 1, step: 0, block: 0, committed, remasked: remasked.to_vec(), stable: 0 }
+        let (remasked, inserted) = (remasked.to_vec(), Vec::new());
+        Step { nfe: 1, step: 0, block: 0, committed, remasked, inserted, stable: 0 }
     }
 
     const MASK: Option<u32> = Some(99);
@@ -172,6 +178,14 @@ pub(super) mod tests {
         assert_eq!(scene.texts(&decode), ["a", "b", "░"]);
         scene.truncate(2);
         assert_eq!(scene.texts(&decode), ["a", "b"]);
+    }
+
+    #[test]
+    fn masks_that_are_put_in_move_what_follows() {
+        let mut scene = Scene::new(&[10], 3, MASK);
+        let inserted = vec![2, 3, 77];
+        scene.apply(&Step { inserted, ..step(&[(2, 12, 0.5)], &[]) });
+        assert_eq!(scene.texts(&decode), ["a", "░", "░", "░", "c"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod eval;
 mod infill;
 mod pipeline;
 mod replay;
+mod saving;
 mod score;
 mod sft;
 mod usage;

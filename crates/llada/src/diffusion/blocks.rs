@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::SamplerError;
+use crate::tokenizer::Tokenizer;
 
 /// The order in which the parts of the response are opened for sampling.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +22,42 @@ pub enum Blocks {
     BlockDiffusion,
     /// As `BlockDiffusion` with blocks of one token.
     Autoregressive,
+}
+
+/// Where blocks end that are no longer than what they say: at a delimiter of which the model is sure,
+/// such as a line's end (AdaBlock, arXiv 2509.26432).
+///
+/// The first pass of a block looks over twice `block_length` positions. The block ends with the most
+/// confident prediction of a delimiter among them, or after `block_length` where none is confident
+/// enough.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdaptiveBlocks {
+    /// The tokens that can end a block.
+    pub delimiters: Vec<u32>,
+    /// Least confidence in them; the paper's is 0.3.
+    #[serde(default = "AdaptiveBlocks::confidence")]
+    pub confidence: f64,
+}
+
+impl AdaptiveBlocks {
+    /// With the paper's least confidence.
+    pub fn new(delimiters: Vec<u32>) -> Self {
+        Self { delimiters, confidence: Self::confidence() }
+    }
+
+    /// At the tokens that are nothing but line ends, full stops, commas and the like.
+    pub fn of(tokenizer: &Tokenizer) -> Self {
+        let is_joint = |c: char| c.is_whitespace() || ".,;:!?。，、；：！？".contains(c);
+        let is_delimiter = |&id: &u32| {
+            let text = tokenizer.token(id).filter(|_| !tokenizer.is_special(id));
+            text.is_some_and(|t| t.chars().all(is_joint) && !t.trim_matches([' ', '\t']).is_empty())
+        };
+        Self::new((0..tokenizer.vocab_size() as u32).filter(is_delimiter).collect())
+    }
+
+    fn confidence() -> f64 {
+        0.3
+    }
 }
 
 impl Blocks {

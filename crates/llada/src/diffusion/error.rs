@@ -43,6 +43,16 @@ pub enum SamplerError {
         /// Its value.
         value: f64,
     },
+    /// Two choices that do not go together.
+    #[error("{setting} cannot be combined with {with}: {why}")]
+    Combination {
+        /// The setting that is too much.
+        setting: &'static str,
+        /// What it does not go with.
+        with: String,
+        /// The reason.
+        why: &'static str,
+    },
     /// A name that stands for nothing.
     #[error("unknown {what} `{found}`")]
     Unknown {
@@ -140,7 +150,13 @@ impl SamplerError {
             Self::Steps { steps, blocks } => {
                 format!("use --steps {}", neighbours(*steps, *blocks))
             }
+            Self::Factor { name: "keep", .. } => "use a number as in --keep threshold=0.9".into(),
             Self::Factor { name, .. } => format!("use {} 0 to switch it off", flag(name)),
+            Self::Combination { setting, .. } => match *setting {
+                "blocks" => "use --blocks pure or semi-autoregressive".into(),
+                "remasking" => "use --remasking low-confidence, margin or entropy".into(),
+                setting => format!("leave out {}", flag(setting)),
+            },
             Self::Unknown { known, .. } => format!("use one of: {known}"),
             Self::NoMask => "give `mask_token_id` in the model's config.json".into(),
             Self::NoToken { setting, .. } => format!("leave out {}", flag(setting)),

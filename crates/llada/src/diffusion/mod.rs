@@ -8,17 +8,23 @@
 //! | Eq. 6, Alg. 3: the likelihood of an answer or a text | [`likelihood`] |
 //! | reverse process, Eq. 9–10 | [`reverse::Canvas`], looped by [`generate::run`] |
 //! | *who* is kept, Alg. 4 and 5 | [`remasking`] |
-//! | *how many* are kept | [`transfer`] |
+//! | *how many* are kept | [`transfer`], the schedule; [`keep`], more where the model is sure |
 //! | *where*, Fig. 4 | [`blocks`] |
+//! | how long the response is | [`variable`] |
+//! | *what is forwarded* | [`cache`] |
 //! | guidance, Eq. 16 | [`guidance`] |
 //! | text with holes, filled from both sides | [`infill`] |
 
 pub mod blocks;
+pub mod cache;
+mod confidence;
 mod error;
+mod fast_dllm;
 pub mod forward;
 pub mod generate;
 pub mod guidance;
 pub mod infill;
+pub mod keep;
 pub mod likelihood;
 pub mod loss;
 mod query;
@@ -28,9 +34,13 @@ pub mod sample;
 mod sampler;
 pub mod trace;
 pub mod transfer;
+pub mod variable;
 
 pub use blocks::Blocks;
+pub use cache::Cache;
 pub use error::SamplerError;
+pub use fast_dllm::FastDllm;
+pub use keep::Keep;
 pub use query::{Logits, Outcome, Prompt, Query};
 pub use remasking::Remasking;
 pub use reverse::Canvas;

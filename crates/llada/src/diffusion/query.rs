@@ -28,6 +28,9 @@ pub struct Query<'a> {
     /// kept the keys and values of the others; all, where nothing may be kept. The wanted positions
     /// are among them.
     pub fresh: Range<usize>,
+    /// The positions that take part, in ascending order: no other is fed, and none may attend to
+    /// another; `None` where all do. The wanted positions are among them.
+    pub present: Option<Vec<u32>>,
     /// How many of the first tokens are padding that no position may attend to.
     pub padding: usize,
     /// The row with its prompt masked, padding included, for guidance (Eq. 16).

@@ -1,6 +1,7 @@
 //! *Who* is kept: each step predicts every open position and remasks all but the most trusted.
 //!
-//! As the reference does, a committed token is final: "remasking" means not committing it yet.
+//! As in the reference, a committed token is final unless [`Sampler::revise`](super::Sampler::revise)
+//! says otherwise: "remasking" means not committing it yet.
 
 use std::{fmt, str::FromStr};
 
@@ -18,17 +19,25 @@ pub enum Remasking {
     LowConfidence,
     /// Luck: the positions are drawn at random (Alg. 4).
     Random,
+    /// A high probability above that of the next best token ("top-K probability margin", arXiv
+    /// 2502.06768).
+    Margin,
+    /// A distribution of low entropy H (`entropy` of Dream, arXiv 2508.15487). The confidence is
+    /// exp(−H), between 0 and 1 as a probability is.
+    Entropy,
 }
 
 impl Remasking {
     /// All strategies.
-    pub const ALL: [Self; 2] = [Self::LowConfidence, Self::Random];
+    pub const ALL: [Self; 4] = [Self::LowConfidence, Self::Random, Self::Margin, Self::Entropy];
 
     /// Its name on the command line and in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::LowConfidence => "low-confidence",
             Self::Random => "random",
+            Self::Margin => "margin",
+            Self::Entropy => "entropy",
         }
     }
 }
@@ -52,29 +61,9 @@ impl FromStr for Remasking {
     }
 }
 
-/// Indices, in ascending order, of the `n` highest confidences; of equal ones the first are kept
-/// (`torch.topk` leaves that order open).
-pub fn most_confident(confidence: &[f64], n: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..confidence.len()).collect();
-    order.sort_by(|&a, &b| confidence[b].total_cmp(&confidence[a]));
-    order.truncate(n);
-    order.sort_unstable();
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_highest_are_kept_and_ties_go_to_the_first() {
-        let confidence = [0.5, 0.9, 0.5, 0.0, 0.9];
-        assert_eq!(most_confident(&confidence, 0), Vec::<usize>::new());
-        assert_eq!(most_confident(&confidence, 1), [1]);
-        assert_eq!(most_confident(&confidence, 3), [0, 1, 4]);
-        assert_eq!(most_confident(&confidence, 99), [0, 1, 2, 3, 4]);
-        assert_eq!(most_confident(&[0.25; 4], 2), [0, 1]);
-    }
 
     #[test]
     fn names_round_trip() {
@@ -83,6 +72,7 @@ mod tests {
             assert_eq!(serde_json::to_value(remasking).unwrap(), remasking.name());
         }
         assert_eq!("low_confidence".parse(), Ok(Remasking::LowConfidence));
-        assert!("entropy".parse::<Remasking>().is_err());
+        let error = "luck".parse::<Remasking>().unwrap_err();
+        assert!(error.hint().unwrap().contains("margin"));
     }
 }

@@ -44,6 +44,10 @@ pub struct Step {
     /// Positions that became masks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remasked: Vec<usize>,
+    /// Positions, in ascending order, of masks that were then put into the row: what stood there
+    /// moves on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inserted: Vec<usize>,
     /// How many of the row's first tokens can no longer change.
     pub stable: usize,
 }
@@ -66,7 +70,7 @@ pub struct Header {
     /// Their texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_text: Option<Vec<String>>,
-    /// Length of the row when its response is full.
+    /// Length of the row when its response is full: the most that it can have.
     pub length: usize,
 }
 
@@ -238,7 +242,8 @@ impl<R: BufRead> Reader<R> {
         let committed = step.committed.iter().map(|commit| commit.position);
         // `stable` counts tokens, so the length itself is within.
         let last_stable = step.stable.saturating_sub(1);
-        let mut positions = committed.chain(step.remasked.iter().copied()).chain([last_stable]);
+        let positions = committed.chain(step.remasked.iter().chain(&step.inserted).copied());
+        let mut positions = positions.chain([last_stable]);
         match positions.find(|&position| position >= length) {
             Some(position) => Err(TraceError::Position { line, position, length }),
             None => Ok(Some(step)),
@@ -293,7 +298,15 @@ mod tests {
 
     fn step(position: usize) -> Step {
         let commit = Commit { position, token: 7, confidence: 0.25, text: None };
-        Step { nfe: 1, step: 0, block: 0, committed: vec![commit], remasked: vec![], stable: 3 }
+        Step {
+            nfe: 1,
+            step: 0,
+            block: 0,
+            committed: vec![commit],
+            remasked: vec![],
+            inserted: vec![],
+            stable: 3,
+        }
     }
 
     fn written(steps: &[Step], text: impl FnMut(u32) -> Option<String>) -> Vec<u8> {
@@ -315,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let steps = [step(2), Step { remasked: vec![3], ..step(4) }];
+        let steps = [step(2), Step { remasked: vec![3], inserted: vec![3, 4], ..step(4) }];
         let input = written(&steps, |_| None);
         let reader = Reader::new(&input[..]).unwrap();
         assert_eq!(reader.header(), &header());
@@ -343,6 +356,8 @@ mod tests {
         assert!(complaint(&unstable).contains("position 6"));
         let remasked = serde_json::to_string(&Step { remasked: vec![5], ..step(2) }).unwrap();
         assert!(complaint(&remasked).contains("position 5"));
+        let inserted = serde_json::to_string(&Step { inserted: vec![5], ..step(2) }).unwrap();
+        assert!(complaint(&inserted).contains("position 5"));
         assert!(complaint(&good[..20]).starts_with("line 2: "));
         assert!(complaint("\u{0}\u{1}").starts_with("line 2: "));
         assert!(complaint(&"[".repeat(100_000)).starts_with("line 2: "));

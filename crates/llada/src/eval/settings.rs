@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Objective,
-    diffusion::{Blocks, Remasking, Sampler},
+    diffusion::{
+        Blocks, Cache, Keep, Remasking, Sampler, blocks::AdaptiveBlocks, cache::SuffixWindow,
+        variable::VariableLength,
+    },
 };
 
 /// By what the best of several answers is found.
@@ -67,6 +70,24 @@ pub struct Sampling {
     /// Choose EOS and EoT last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence_eos_eot_inf: Option<bool>,
+    /// How many are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// What a pass forwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+    /// Which masks after the block take part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suffix_window: Option<SuffixWindow>,
+    /// Blocks that end where the text has a joint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_blocks: Option<AdaptiveBlocks>,
+    /// Mask tokens again that the model comes to contradict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revise: Option<f64>,
+    /// Find the length of the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variable_length: Option<VariableLength>,
 }
 
 impl Sampling {
@@ -85,6 +106,12 @@ impl Sampling {
             cfg_scale: self.cfg_scale.or(other.cfg_scale),
             logits_eos_inf: self.logits_eos_inf.or(other.logits_eos_inf),
             confidence_eos_eot_inf: self.confidence_eos_eot_inf.or(other.confidence_eos_eot_inf),
+            keep: self.keep.or(other.keep),
+            cache: self.cache.or(other.cache),
+            suffix_window: self.suffix_window.or(other.suffix_window),
+            adaptive_blocks: self.adaptive_blocks.clone().or(other.adaptive_blocks.clone()),
+            revise: self.revise.or(other.revise),
+            variable_length: self.variable_length.or(other.variable_length),
         }
     }
 
@@ -93,10 +120,12 @@ impl Sampling {
         let base = Sampler::default();
         let gen_length = self.gen_length.unwrap_or(base.gen_length);
         let is_causal = objective == Objective::Autoregressive;
+        let needs_blocks = self.adaptive_blocks.is_some() || self.suffix_window.is_some();
         let blocks = match (is_causal, self.blocks, self.block_length) {
             (true, ..) => Blocks::Autoregressive,
             (_, Some(blocks), _) => blocks,
             (_, None, Some(n)) if n != gen_length => Blocks::SemiAutoregressive,
+            _ if needs_blocks => Blocks::SemiAutoregressive,
             _ => Blocks::Pure,
         };
         Sampler {
@@ -111,6 +140,12 @@ impl Sampling {
             confidence_eos_eot_inf: self
                 .confidence_eos_eot_inf
                 .unwrap_or(base.confidence_eos_eot_inf),
+            keep: self.keep.unwrap_or(base.keep),
+            cache: self.cache.unwrap_or(base.cache),
+            suffix_window: self.suffix_window,
+            adaptive_blocks: self.adaptive_blocks.clone(),
+            revise: self.revise,
+            variable_length: self.variable_length,
             seed,
             ..base
         }

@@ -93,7 +93,7 @@ impl KvCache {
 #[derive(Debug)]
 pub struct Past<'a> {
     /// The position of the first of them. It may be one that the cache holds: what it holds of the
-    /// tokens' positions is replaced.
+    /// tokens' positions is replaced. In a row with gaps, its number among the tokens that take part.
     pub first: usize,
     /// The rest of the row.
     pub cache: &'a mut KvCache,

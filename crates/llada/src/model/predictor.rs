@@ -98,7 +98,7 @@ impl MaskPredictor {
         wanted: &[usize],
         logits: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, &mut [], wanted, Keep::Nothing)?;
+        self.hidden(batch, &mut [], None, wanted, Keep::Nothing)?;
         self.project(0..wanted.len(), logits)
     }
 
@@ -112,7 +112,7 @@ impl MaskPredictor {
         most: usize,
         visit: &mut VisitLogits<'_>,
     ) -> Result<()> {
-        self.hidden(batch, &mut [], wanted, Keep::Nothing)?;
+        self.hidden(batch, &mut [], None, wanted, Keep::Nothing)?;
         let mut logits = Vec::new();
         for start in (0..wanted.len()).step_by(most.max(1)) {
             let part = start..wanted.len().min(start.saturating_add(most.max(1)));
@@ -137,11 +137,29 @@ impl MaskPredictor {
         wanted: &[usize],
         logits: &mut Vec<f32>,
     ) -> Result<()> {
+        self.logits_placed(batch, pasts, None, wanted, logits)
+    }
+
+    /// As [`MaskPredictor::logits_cached`] for rows of which some tokens take no part: `positions`
+    /// has the position of each token of the batch, which RoPE turns it by, while `pasts[r].first`
+    /// and the lengths of the caches count those tokens alone that take part.
+    ///
+    /// # Errors
+    /// Those of [`MaskPredictor::logits_cached`]; if there is not one position for each token, or
+    /// one lies beyond the model's longest row.
+    pub fn logits_placed(
+        &mut self,
+        batch: &Batch<'_>,
+        pasts: &mut [Past<'_>],
+        positions: Option<&[u32]>,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
         if pasts.len() + 1 != batch.starts.len() {
             let what = "there must be one cache for each row";
             return Err(ModelError::Batch(what.into()).into());
         }
-        self.hidden(batch, pasts, wanted, Keep::Nothing)?;
+        self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
         self.project(0..wanted.len(), logits)
     }
 
@@ -163,7 +181,7 @@ impl MaskPredictor {
     /// reference's `output_hidden_states` gives them. For tests and study.
     pub fn hidden_states(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>> {
         let all: Vec<usize> = (0..batch.tokens.len()).collect();
-        self.hidden(batch, &mut [], &all, Keep::Inputs)?;
+        self.hidden(batch, &mut [], None, &all, Keep::Inputs)?;
         let inputs = self.memory.saved[..self.layout.blocks.len()].iter().map(|s| s.x.clone());
         Ok(inputs.chain([self.memory.hidden.clone()]).collect())
     }
@@ -175,7 +193,7 @@ impl MaskPredictor {
         targets: &Targets<'_>,
         nll: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, &mut [], targets.positions, Keep::Nothing)?;
+        self.hidden(batch, &mut [], None, targets.positions, Keep::Nothing)?;
         nll.resize(targets.positions.len(), 0.0);
         let head = head(&self.model, &self.layout);
         cross_entropy::forward(&self.cpu, &self.memory.hidden, &head, targets.tokens, nll)?;
@@ -194,7 +212,7 @@ impl MaskPredictor {
         gradients: &mut Gradients,
     ) -> Result<()> {
         let keep = if recompute { Keep::Inputs } else { Keep::All };
-        self.hidden(batch, &mut [], targets.positions, keep)?;
+        self.hidden(batch, &mut [], None, targets.positions, keep)?;
         let Self { model, layout, cpu, table, memory: m } = self;
         let (d, n) = (model.config.d_model, targets.positions.len());
 
@@ -244,22 +262,31 @@ impl MaskPredictor {
     }
 
     /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`. `pasts` is
-    /// empty, or has one entry for each row.
+    /// empty, or has one entry for each row. Without `positions`, the tokens of a row follow on each
+    /// other.
     fn hidden(
         &mut self,
         batch: &Batch<'_>,
         pasts: &mut [Past<'_>],
+        positions: Option<&[u32]>,
         wanted: &[usize],
         keep: Keep,
     ) -> Result<()> {
-        check(batch, wanted, self.model.config.max_sequence_length)?;
+        let limit = self.model.config.max_sequence_length;
+        check(batch, wanted, limit)?;
+        check_positions(positions, batch.tokens.len(), limit)?;
         cache::check(batch, pasts, &self.model.config)?;
         let Self { model, layout, cpu, table, memory: m } = self;
         let (d, t, blocks) = (model.config.d_model, batch.tokens.len(), layout.blocks.len());
         m.positions.clear();
-        for (i, row) in batch.starts.windows(2).enumerate() {
-            let first = pasts.get(i).map_or(0, |past| past.first);
-            m.positions.extend(first as u32..(first + row[1] - row[0]) as u32);
+        match positions {
+            Some(positions) => m.positions.extend_from_slice(positions),
+            None => {
+                for (i, row) in batch.starts.windows(2).enumerate() {
+                    let first = pasts.get(i).map_or(0, |past| past.first);
+                    m.positions.extend(first as u32..(first + row[1] - row[0]) as u32);
+                }
+            }
         }
         m.x.resize(t * d, 0.0);
         let wte = model.tensors[layout.wte].view();
@@ -356,4 +383,18 @@ fn check(batch: &Batch<'_>, wanted: &[usize], limit: usize) -> Result<()> {
         return malformed("a wanted position lies beyond the tokens");
     }
     Ok(())
+}
+
+fn check_positions(positions: Option<&[u32]>, tokens: usize, limit: usize) -> Result<()> {
+    let Some(positions) = positions else { return Ok(()) };
+    if positions.len() != tokens {
+        let what = "there must be one position for each token";
+        return Err(ModelError::Batch(what.into()).into());
+    }
+    match positions.iter().max() {
+        Some(&last) if last as usize >= limit => {
+            Err(ModelError::TooLong { found: last as usize + 1, limit }.into())
+        }
+        _ => Ok(()),
+    }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use llada::{
     config::{ModelConfig, Objective},
-    diffusion::{Blocks, Sampler},
+    diffusion::{Blocks, Sampler, SamplerError},
 };
 
 use crate::{args::SamplerArgs, commands::run::settings, error::Failure};
@@ -49,12 +49,20 @@ pub fn set(args: &mut SamplerArgs, key: &str, value: &str) -> Result<(), Failure
     match key.replace('-', "_").as_str() {
         "gen_length" => put(&mut args.gen_length, value),
         "steps" => put(&mut args.steps, value),
-        "blocks" => put(&mut args.blocks, value),
+        "blocks" => choose(&mut args.blocks, value),
         "block_length" => put(&mut args.block_length, value),
-        "remasking" => put(&mut args.remasking, value),
+        "remasking" => choose(&mut args.remasking, value),
         "temperature" => put(&mut args.temperature, value),
         "cfg_scale" => put(&mut args.cfg_scale, value),
         "seed" => put(&mut args.seed, value),
+        "keep" => choose(&mut args.saving.keep, value),
+        "cache" => choose(&mut args.saving.cache, value),
+        "cache_refresh" => put(&mut args.saving.cache_refresh, value),
+        "cache_window" => put(&mut args.saving.cache_window, value),
+        "suffix_window" => put(&mut args.saving.suffix_window, value),
+        "revise" => put(&mut args.saving.revise, value),
+        "adaptive_blocks" => switch(&mut args.adaptive_blocks, value),
+        "variable_length" => switch(&mut args.variable_length, value),
         "logits_eos_inf" => switch(&mut args.logits_eos_inf, value),
         "confidence_eos_eot_inf" => switch(&mut args.confidence_eos_eot_inf, value),
         _ => Err(Failure::new(format!("there is no setting `{key}`"), "`/show` lists them")),
@@ -65,6 +73,20 @@ fn put<T: std::str::FromStr>(slot: &mut Option<T>, value: &str) -> Result<(), Fa
     *slot = match value {
         "default" => None,
         _ => Some(value.parse().map_err(|_| unfit(value))?),
+    };
+    Ok(())
+}
+
+/// As [`put`] for one of the library's choices, whose error names them.
+fn choose<T>(slot: &mut Option<T>, value: &str) -> Result<(), Failure>
+where
+    T: std::str::FromStr<Err = SamplerError>,
+{
+    *slot = match value {
+        "default" => None,
+        _ => Some(value.parse().map_err(|e: SamplerError| {
+            Failure::new(e.to_string(), e.hint().unwrap_or_default())
+        })?),
     };
     Ok(())
 }
@@ -85,12 +107,23 @@ fn unfit(value: &str) -> Failure {
 
 /// The settings and their values, one on each line, as `/set` takes them.
 pub fn list(sampler: &Sampler) -> Vec<String> {
+    let mut cache = sampler.cache;
+    let refresh = cache.refresh_mut().map_or((0, 0), |r| (r.every, r.before));
+    let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".into());
     let rows = [
         ("gen_length", sampler.gen_length.to_string()),
         ("steps", sampler.total_steps().to_string()),
         ("blocks", sampler.blocks.to_string()),
         ("block_length", sampler.block().to_string()),
         ("remasking", sampler.remasking.to_string()),
+        ("keep", sampler.keep.to_string()),
+        ("cache", sampler.cache.to_string()),
+        ("cache_refresh", refresh.0.to_string()),
+        ("cache_window", refresh.1.to_string()),
+        ("suffix_window", or_default(sampler.suffix_window.map(|w| w.masks.to_string()))),
+        ("revise", or_default(sampler.revise.map(|p| p.to_string()))),
+        ("adaptive_blocks", sampler.adaptive_blocks.is_some().to_string()),
+        ("variable_length", sampler.variable_length.is_some().to_string()),
         ("temperature", sampler.temperature.to_string()),
         ("cfg_scale", sampler.cfg_scale.to_string()),
         ("logits_eos_inf", sampler.logits_eos_inf.to_string()),

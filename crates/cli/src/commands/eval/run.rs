@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use llada::diffusion::blocks::AdaptiveBlocks;
 use llada::eval::{
     Checker, Evaluator, Kind, Overrides, Plan, Prepared, report, report::Finished,
     settings::Sampling, shipped,
@@ -47,7 +48,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         mc_num: args.scoring.mc_num,
         mc_batch_size: args.scoring.mc_batch_size,
         cfg_scale: args.scoring.cfg_scale,
-        sampling: args.sampling.settings(),
+        sampling: args.sampling.settings(&|| AdaptiveBlocks::of(&session.tokenizer))?,
         chat: args.chat,
         truncate: args.truncate,
         seed: args.seed,
@@ -176,7 +177,8 @@ fn refuse_idle_flags(args: &EvalRun, prepared: &[Prepared]) -> Result<()> {
     let any = |kinds: &[Kind]| prepared.iter().any(|p| kinds.contains(&p.task.kind));
     let (scoring, sampling) = (&args.scoring, &args.sampling);
     let samples = scoring.mc_num.is_some() || scoring.mc_batch_size.is_some();
-    let writes = sampling.settings() != Sampling::default() || sampling.batch_size.is_some();
+    let asked_for = sampling.settings(&|| AdaptiveBlocks::new(Vec::new()))?;
+    let writes = asked_for != Sampling::default() || sampling.batch_size.is_some();
     let runs = prepared.iter().any(|p| p.task.code.is_some());
     let asked = [Kind::Continuation, Kind::Choice, Kind::Generate];
     let scored = [Kind::Perplexity, Kind::Continuation, Kind::Choice];

@@ -83,9 +83,13 @@ impl<'a> Observer<'a> {
             term.warn("stderr is not a terminal, so `--watch` draws nothing");
         }
         let prompt = &first.prompt().tokens;
+        let length = match first.sampler().variable_length {
+            Some(_) => first.tokens().len(),
+            None => first.length(),
+        };
         let scene = match look.response_only {
-            true => Scene::response(prompt.len(), first.length()),
-            false => Scene::new(prompt, first.length(), first.mask_token()),
+            true => Scene::response(prompt.len(), length),
+            false => Scene::new(prompt, length, first.mask_token()),
         };
         let begun = Instant::now();
         let mut observer = Self {
@@ -183,7 +187,8 @@ impl Progress {
             step: (step.step + 1, self.steps_per_block * self.blocks),
             block: (step.block + 1, self.blocks),
             nfe: step.nfe,
-            committed: self.last.committed + step.committed.len(),
+            committed: (self.last.committed + step.committed.len())
+                .saturating_sub(step.remasked.len()),
             elapsed: begun.elapsed(),
         };
     }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use anyhow::Result;
 use llada::{
     config::{ModelConfig, Objective},
-    diffusion::{Blocks, Sampler},
+    diffusion::{Blocks, Sampler, blocks::AdaptiveBlocks, variable::VariableLength},
 };
 
 use crate::{
@@ -34,10 +34,13 @@ pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> R
         };
         return Err(Failure::new(message, hint).into());
     }
-    let blocks = args.blocks.unwrap_or(match (config.objective, args.block_length) {
-        (Objective::Autoregressive, _) => Blocks::Autoregressive,
-        (Objective::Diffusion, Some(_)) => Blocks::SemiAutoregressive,
-        (Objective::Diffusion, None) => base.blocks,
+    let saving = &args.saving;
+    let needs_blocks =
+        args.block_length.is_some() || args.adaptive_blocks || saving.suffix_window.is_some();
+    let blocks = args.blocks.unwrap_or(match config.objective {
+        Objective::Autoregressive => Blocks::Autoregressive,
+        Objective::Diffusion if needs_blocks => Blocks::SemiAutoregressive,
+        Objective::Diffusion => base.blocks,
     });
     let block_length = args.block_length.unwrap_or(base.block_length);
     let gen_length = args.gen_length.unwrap_or_else(|| fitting(&base, blocks, block_length, room));
@@ -48,7 +51,13 @@ pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> R
         temperature: args.temperature.unwrap_or(base.temperature),
         cfg_scale: args.cfg_scale.unwrap_or(base.cfg_scale),
         remasking: args.remasking.unwrap_or(base.remasking),
+        keep: saving.keep.unwrap_or(base.keep),
         blocks,
+        adaptive_blocks: args.adaptive_blocks.then(|| AdaptiveBlocks::new(args.delimiters.clone())),
+        revise: saving.revise,
+        variable_length: args.variable_length.then(VariableLength::default),
+        cache: saving.cache()?.unwrap_or(base.cache),
+        suffix_window: saving.suffix(),
         logits_eos_inf: args.logits_eos_inf,
         confidence_eos_eot_inf: args.confidence_eos_eot_inf,
         seed: args.seed.unwrap_or_else(drawn_seed),

@@ -67,6 +67,12 @@ impl Film {
                     cell.spans.push(Span { from: frame, until: None, text, confidence });
                 }
             }
+            // A cell that is put in later is a mask until then.
+            for &position in &step.inserted {
+                if position <= cells.len() {
+                    cells.insert(position, FilmCell::default());
+                }
+            }
         }
         // Characters spread over several tokens are only readable at the end.
         for (cell, text) in cells.iter_mut().zip(scene.texts(decode)) {

@@ -109,6 +109,8 @@ fn scores<P: Predictor + ?Sized>(
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<f64>>> {
     let &Search { frame, sampler, special, objective, row, .. } = search;
+    // What is revised would count twice.
+    let sampler = &Sampler { revise: None, ..sampler.clone() };
     let (mut canvases, mut places) = (Vec::new(), Vec::new());
     for length in 1..=longest {
         let mut lengths = found.lengths.clone();

@@ -1,0 +1,237 @@
+//! *How many* predictions a step keeps: the share of the schedule, or more where the model is sure.
+//!
+//! Every rule keeps at least the schedule's share, and at least one: `steps` bounds the forward
+//! passes whatever the rule, and with one step for each token the rule alone decides. What the rules
+//! compare is the confidence that [`Remasking`](super::Remasking) ranks by.
+
+mod memory;
+mod rules;
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use memory::Memory;
+
+use super::SamplerError;
+
+/// A rule for the number of tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// The share of the [`Schedule`](super::transfer::Schedule), as the reference does.
+    #[default]
+    Schedule,
+    /// All of at least this confidence (Fast-dLLM, arXiv 2505.22618).
+    Threshold(f64),
+    /// The most confident n as long as (n + 1)(1 − c_n) ≤ f, c_n being the least of their confidences
+    /// (Fast-dLLM, Sec. 3.3).
+    Factor(f64),
+    /// The most confident as long as the sum of their entropies but the largest, a bound on what they
+    /// tell about each other, is at most γ nats (EB-Sampler, arXiv 2505.24857).
+    Entropy(f64),
+    /// All whose distribution has come to rest (KLASS, arXiv 2511.05664).
+    Klass(Klass),
+    /// All that are confident, and those near them that are nearly so (LocalLeap, arXiv 2510.07081).
+    Leap(Leap),
+    /// A threshold on confidences that tokens which kept leading have raised (CreditDecoding, arXiv
+    /// 2510.06133).
+    Credit(Credit),
+}
+
+/// When a distribution has come to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Klass {
+    /// Least confidence.
+    pub confidence: f64,
+    /// KL(p_t ‖ p_{t−1}) must be below this, in nats.
+    pub divergence: f64,
+    /// For so many steps in a row.
+    pub steps: usize,
+}
+
+impl Default for Klass {
+    fn default() -> Self {
+        Self { confidence: 0.9, divergence: 0.01, steps: 2 }
+    }
+}
+
+/// Who may leap along.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Leap {
+    /// Least confidence of an anchor.
+    pub anchor: f64,
+    /// Least confidence of its neighbours.
+    pub neighbour: f64,
+    /// How many positions away from an anchor a neighbour is at most.
+    pub reach: usize,
+}
+
+impl Default for Leap {
+    fn default() -> Self {
+        Self { anchor: 0.9, neighbour: 0.75, reach: 4 }
+    }
+}
+
+/// How credit is earned and spent: each step a position's credits decay by β, its most probable
+/// token earns pᵞ, and α ln(1 + credit) is added to the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Credit {
+    /// Least confidence, credits counted.
+    pub confidence: f64,
+    /// α.
+    pub weight: f64,
+    /// β.
+    pub decay: f64,
+    /// γ.
+    pub exponent: f64,
+}
+
+impl Default for Credit {
+    fn default() -> Self {
+        Self { confidence: 0.9, weight: 0.7, decay: 0.8, exponent: 0.2 }
+    }
+}
+
+impl Keep {
+    /// The names on the command line, with the number that may follow them.
+    pub const NAMES: [&'static str; 7] = [
+        "schedule",
+        "threshold=0.9",
+        "factor=1",
+        "entropy=0.1",
+        "klass=0.9",
+        "leap=0.9",
+        "credit=0.9",
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Threshold(_) => "threshold",
+            Self::Factor(_) => "factor",
+            Self::Entropy(_) => "entropy",
+            Self::Klass(_) => "klass",
+            Self::Leap(_) => "leap",
+            Self::Credit(_) => "credit",
+        }
+    }
+
+    /// The number that follows its name on the command line.
+    fn number(self) -> Option<f64> {
+        match self {
+            Self::Schedule => None,
+            Self::Threshold(x) | Self::Factor(x) | Self::Entropy(x) => Some(x),
+            Self::Klass(klass) => Some(klass.confidence),
+            Self::Leap(leap) => Some(leap.anchor),
+            Self::Credit(credit) => Some(credit.confidence),
+        }
+    }
+
+    /// Whether it compares confidences, which must then mean something.
+    pub(super) fn compares(self) -> bool {
+        !matches!(self, Self::Schedule | Self::Entropy(_))
+    }
+
+    /// Whether it needs the entropies of the distributions.
+    pub(super) fn needs_entropy(self) -> bool {
+        matches!(self, Self::Entropy(_))
+    }
+
+    /// Checks that its numbers are possible.
+    pub(super) fn check(self) -> Result<(), SamplerError> {
+        let numbers = match self {
+            Self::Schedule => vec![],
+            Self::Threshold(x) | Self::Factor(x) | Self::Entropy(x) => vec![x],
+            Self::Klass(Klass { confidence, divergence, .. }) => vec![confidence, divergence],
+            Self::Leap(Leap { anchor, neighbour, .. }) => vec![anchor, neighbour],
+            Self::Credit(Credit { confidence, weight, decay, exponent }) => {
+                vec![confidence, weight, decay, exponent]
+            }
+        };
+        match numbers.into_iter().find(|x| !(x.is_finite() && *x >= 0.0)) {
+            None => Ok(()),
+            Some(value) => Err(SamplerError::Factor { name: "keep", value }),
+        }
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number() {
+            None => f.write_str(self.name()),
+            Some(number) => write!(f, "{}={number}", self.name()),
+        }
+    }
+}
+
+impl FromStr for Keep {
+    type Err = SamplerError;
+
+    /// A name, or a name and its number: `threshold`, `threshold=0.8`.
+    fn from_str(s: &str) -> Result<Self, SamplerError> {
+        let unknown = || SamplerError::Unknown {
+            what: "rule for what is kept",
+            found: s.to_owned(),
+            known: Self::NAMES.join(", "),
+        };
+        let (name, number) = match s.split_once('=') {
+            None => (s, None),
+            Some((name, number)) => (name, Some(number.parse::<f64>().map_err(|_| unknown())?)),
+        };
+        let keep = match (name, number) {
+            ("schedule", None) => Self::Schedule,
+            ("threshold", x) => Self::Threshold(x.unwrap_or(0.9)),
+            ("factor", x) => Self::Factor(x.unwrap_or(1.0)),
+            ("entropy", x) => Self::Entropy(x.unwrap_or(0.1)),
+            ("klass", None) => Self::Klass(Klass::default()),
+            ("klass", Some(confidence)) => Self::Klass(Klass { confidence, ..Klass::default() }),
+            ("leap", None) => Self::Leap(Leap::default()),
+            ("leap", Some(anchor)) => {
+                let neighbour = Leap::default().neighbour.min(anchor);
+                Self::Leap(Leap { anchor, neighbour, ..Leap::default() })
+            }
+            ("credit", None) => Self::Credit(Credit::default()),
+            ("credit", Some(confidence)) => {
+                Self::Credit(Credit { confidence, ..Credit::default() })
+            }
+            _ => return Err(unknown()),
+        };
+        keep.check()?;
+        Ok(keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_json_round_trip() {
+        for name in Keep::NAMES {
+            let keep: Keep = name.parse().unwrap();
+            assert_eq!(keep.to_string(), name);
+            assert_eq!(name.split('=').next().unwrap().parse(), Ok(keep));
+            let json = serde_json::to_string(&keep).unwrap();
+            assert_eq!(serde_json::from_str::<Keep>(&json).unwrap(), keep);
+        }
+        assert_eq!("leap=0.5".parse::<Keep>().unwrap().to_string(), "leap=0.5");
+        let short: Keep = serde_json::from_str(r#"{"klass": {"steps": 3}}"#).unwrap();
+        assert_eq!(short, Keep::Klass(Klass { steps: 3, ..Klass::default() }));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused_with_the_rules() {
+        for bad in ["", "all", "threshold=", "threshold=high", "schedule=1", "factor=1=2"] {
+            let error = bad.parse::<Keep>().unwrap_err();
+            assert!(error.hint().unwrap().contains("entropy=0.1"), "{bad}: {error}");
+        }
+        for bad in ["threshold=-1", "entropy=NaN", "factor=inf"] {
+            assert!(matches!(bad.parse::<Keep>(), Err(SamplerError::Factor { .. })), "{bad}");
+        }
+    }
+}

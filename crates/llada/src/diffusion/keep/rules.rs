@@ -1,0 +1,131 @@
+//! Which of a step's predictions each rule keeps.
+
+use super::{Keep, Leap, Memory};
+use crate::diffusion::confidence::Belief;
+
+impl Keep {
+    /// Indices, in ascending order, of the `beliefs` that are kept: those that the rule grants, and
+    /// in any case the `least` most confident. Of equals the first come first.
+    pub(in crate::diffusion) fn choose(
+        self,
+        beliefs: &[Belief],
+        least: usize,
+        memory: &Memory,
+    ) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..beliefs.len()).collect();
+        order.sort_by(|&a, &b| beliefs[b].confidence.total_cmp(&beliefs[a].confidence));
+        let sorted = || order.iter().map(|&i| beliefs[i].confidence);
+        let first = match self {
+            Self::Schedule => 0,
+            Self::Threshold(threshold) => sorted().take_while(|&c| c >= threshold).count(),
+            Self::Credit(credit) => sorted().take_while(|&c| c >= credit.confidence).count(),
+            Self::Factor(factor) => {
+                let grants = |(n, c): (usize, f64)| c >= 1.0 - factor / (n as f64 + 2.0);
+                sorted().enumerate().take_while(|&rank| grants(rank)).count()
+            }
+            Self::Entropy(bound) => {
+                within_entropy(order.iter().map(|&i| beliefs[i].entropy), bound)
+            }
+            Self::Klass(_) | Self::Leap(_) => 0,
+        };
+        let mut kept: Vec<usize> = order[..first.max(least).min(order.len())].to_vec();
+        match self {
+            Self::Klass(klass) => kept.extend((0..beliefs.len()).filter(|&i| {
+                beliefs[i].confidence >= klass.confidence
+                    && memory.steps_at_rest(beliefs[i].position) >= klass.steps
+            })),
+            Self::Leap(leap) => kept.extend(leaping(beliefs, leap)),
+            _ => {}
+        }
+        kept.sort_unstable();
+        kept.dedup();
+        kept
+    }
+}
+
+/// The most for which the sum of the entropies less the largest of them is at most `bound`.
+fn within_entropy(entropies: impl Iterator<Item = f64>, bound: f64) -> usize {
+    let (mut sum, mut largest) = (0.0f64, 0.0f64);
+    let grants = |&entropy: &f64| {
+        sum += entropy;
+        largest = largest.max(entropy);
+        sum - largest <= bound
+    };
+    entropies.take_while(grants).count()
+}
+
+/// Anchors, and the neighbours within their reach.
+fn leaping(beliefs: &[Belief], leap: Leap) -> impl Iterator<Item = usize> + '_ {
+    let anchors: Vec<usize> =
+        beliefs.iter().filter(|b| b.confidence >= leap.anchor).map(|b| b.position).collect();
+    (0..beliefs.len()).filter(move |&i| {
+        let Belief { confidence, position, .. } = beliefs[i];
+        let near = || anchors.iter().any(|anchor| anchor.abs_diff(position) <= leap.reach);
+        confidence >= leap.anchor || (confidence >= leap.neighbour && near())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beliefs(confidences: &[f64]) -> Vec<Belief> {
+        let belief = |(position, &confidence): (usize, &f64)| Belief {
+            position,
+            row: position,
+            token: 0,
+            probability: confidence,
+            confidence,
+            entropy: -confidence.ln(),
+        };
+        confidences.iter().enumerate().map(belief).collect()
+    }
+
+    fn chosen(keep: Keep, confidences: &[f64], least: usize) -> Vec<usize> {
+        keep.choose(&beliefs(confidences), least, &Memory::default())
+    }
+
+    #[test]
+    fn the_schedule_keeps_its_share_and_nothing_more() {
+        let confidence = [0.5, 0.9, 0.5, 0.0, 0.9];
+        assert_eq!(chosen(Keep::Schedule, &confidence, 0), Vec::<usize>::new());
+        assert_eq!(chosen(Keep::Schedule, &confidence, 1), [1]);
+        assert_eq!(chosen(Keep::Schedule, &confidence, 3), [0, 1, 4]);
+        assert_eq!(chosen(Keep::Schedule, &confidence, 99), [0, 1, 2, 3, 4]);
+        assert_eq!(chosen(Keep::Schedule, &[0.25; 4], 2), [0, 1]);
+    }
+
+    #[test]
+    fn a_threshold_keeps_all_above_it_and_the_most_confident_in_any_case() {
+        assert_eq!(chosen(Keep::Threshold(0.6), &[0.7, 0.5, 0.6, 0.9], 1), [0, 2, 3]);
+        assert_eq!(chosen(Keep::Threshold(0.95), &[0.7, 0.5, 0.6, 0.9], 1), [3]);
+        assert_eq!(chosen(Keep::Threshold(0.95), &[0.7, 0.5, 0.6, 0.9], 2), [0, 3]);
+        assert_eq!(chosen(Keep::Threshold(0.5), &[], 1), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_factor_asks_more_of_more() {
+        // 1 − 1/(n + 1): 1/2, 2/3, 3/4, 4/5.
+        assert_eq!(chosen(Keep::Factor(1.0), &[0.9, 0.7, 0.76, 0.1], 1), [0, 2]);
+        assert_eq!(chosen(Keep::Factor(1.0), &[0.9, 0.75, 0.76, 0.1], 1), [0, 1, 2]);
+        assert_eq!(chosen(Keep::Factor(1.0), &[0.1, 0.2], 1), [1]);
+        assert_eq!(chosen(Keep::Factor(0.0), &[1.0, 0.9999], 1), [0]);
+    }
+
+    #[test]
+    fn an_entropy_bound_forgives_the_largest() {
+        let e = |h: f64| (-h).exp();
+        let confidences = [e(0.05), e(2.0), e(0.04), e(0.3)];
+        // In order 0.04, 0.05, 0.3, 2.0: the sums without the largest are 0, 0.04, 0.09, 0.39.
+        assert_eq!(chosen(Keep::Entropy(0.0), &confidences, 1), [2]);
+        assert_eq!(chosen(Keep::Entropy(0.1), &confidences, 1), [0, 2, 3]);
+        assert_eq!(chosen(Keep::Entropy(0.4), &confidences, 1), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn neighbours_of_anchors_leap_along() {
+        let keep = Keep::Leap(Leap { anchor: 0.9, neighbour: 0.7, reach: 2 });
+        assert_eq!(chosen(keep, &[0.8, 0.8, 0.5, 0.95, 0.6, 0.7, 0.8], 1), [1, 3, 5]);
+        assert_eq!(chosen(keep, &[0.8, 0.85, 0.5], 1), [1]);
+    }
+}

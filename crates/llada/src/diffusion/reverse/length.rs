@@ -1,0 +1,112 @@
+//! Finding the length of a response while it is sampled
+//! ([`VariableLength`](crate::diffusion::variable::VariableLength)).
+
+use std::ops::Range;
+
+use super::Canvas;
+use crate::diffusion::{Precision, Step, confidence::Belief, sample};
+
+/// Where the end of the row stands.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// Whether the row is still being lengthened, and nothing committed.
+    pub(super) is_open: bool,
+    /// The mean probability that the text has ended at the last positions, when last seen.
+    confidence: f64,
+    /// Whether positions have moved since the last pass, so that nothing kept is of use.
+    pub(super) has_moved: bool,
+}
+
+impl Canvas {
+    /// Whether the length of the response is found while sampling.
+    pub(super) fn is_variable(&self) -> bool {
+        self.sampler.variable_length.is_some()
+    }
+
+    /// The last positions of the response, which tell of the end of the text.
+    pub(super) fn tail(&self) -> Range<usize> {
+        let len = self.tokens.len();
+        let window = self.sampler.variable_length.map_or(0, |variable| variable.window.max(1));
+        len.saturating_sub(window).max(self.prompt.tokens.len()).min(len)..len
+    }
+
+    /// Takes in what the logits of the `positions` say of the end, if the pass saw it.
+    pub(super) fn look_at_end(&mut self, rows: &[f32], positions: &[usize]) {
+        let tail = self.tail();
+        if tail.is_empty() || self.fresh().end < tail.end {
+            return;
+        }
+        let vocabulary = rows.len() / positions.len().max(1);
+        let ends = [self.special.eos, self.special.eot];
+        let mut sum = 0.0;
+        for position in tail.clone() {
+            sum += match positions.binary_search(&position) {
+                Ok(i) if Some(self.tokens[position]) == self.mask => {
+                    let row = &rows[i * vocabulary..(i + 1) * vocabulary];
+                    let probability = |t: u32| sample::probability(row, t as usize, Precision::F64);
+                    ends.iter().flatten().map(|&token| probability(token)).sum()
+                }
+                _ => f64::from(u8::from(self.ends(self.tokens[position]))),
+            };
+        }
+        self.end.confidence = sum / tail.len() as f64;
+    }
+
+    /// Goes on to the first block if the row is long enough, or lengthens it.
+    pub(super) fn lengthen(&mut self, step: usize) -> Step {
+        let (len, prompt) = (self.tokens.len(), self.prompt.tokens.len());
+        if let (Some(variable), Some(mask)) = (self.sampler.variable_length, self.mask)
+            && self.end.confidence < variable.enough
+        {
+            let longer = variable.longer(len - prompt, self.sampler.gen_length);
+            self.tokens.resize(prompt + longer, mask);
+        }
+        let inserted: Vec<usize> = (len..self.tokens.len()).collect();
+        self.nfe += 1;
+        if inserted.is_empty() || self.tokens.len() == self.length() {
+            self.end.is_open = false;
+            self.open_block();
+        }
+        let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
+        Step {
+            nfe: self.nfe,
+            step,
+            block: 0,
+            committed: Vec::new(),
+            remasked: Vec::new(),
+            inserted,
+            stable: open.unwrap_or(self.tokens.len()),
+        }
+    }
+
+    /// The position of the response where the model is least sure of all that is not kept, if that is
+    /// a sign of too little room.
+    pub(super) fn doubtful(&self, beliefs: &[Belief], kept: &[usize]) -> Option<usize> {
+        let variable = self.sampler.variable_length?;
+        if self.tokens.len() >= self.length() || self.end.confidence >= variable.sure_of_end {
+            return None;
+        }
+        let is_left = |&(i, belief): &(usize, &Belief)| {
+            kept.binary_search(&i).is_err() && belief.position >= self.prompt.tokens.len()
+        };
+        let left = beliefs.iter().enumerate().filter(is_left).map(|(_, belief)| belief);
+        let least = left.min_by(|a, b| a.probability.total_cmp(&b.probability))?;
+        (least.probability < variable.unsure).then_some(least.position)
+    }
+
+    /// Puts masks in after `position`, no more than there may be; gives their positions.
+    pub(super) fn insert_after(&mut self, position: usize) -> Range<usize> {
+        let (at, room) = (position + 1, self.length() - self.tokens.len());
+        let (Some(variable), Some(mask)) = (self.sampler.variable_length, self.mask) else {
+            return at..at;
+        };
+        let count = variable.grow_by.min(room);
+        self.tokens.splice(at..at, std::iter::repeat_n(mask, count));
+        self.span.end += count;
+        self.horizon += count;
+        self.memory.shift(at, count);
+        self.revision.shift(at, count);
+        self.end.has_moved = count > 0;
+        at..at + count
+    }
+}

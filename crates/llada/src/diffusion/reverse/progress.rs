@@ -1,0 +1,204 @@
+//! From step to step and from block to block.
+
+use std::ops::Range;
+
+use super::{Canvas, Revision, adaptive};
+use crate::diffusion::{Cache, Commit, FastDllm, Keep, Step, keep::Memory, transfer::Schedule};
+
+impl Canvas {
+    /// Writes what is committed and masked again, puts masks in after the position `doubtful`, and
+    /// goes to the next step that commits something.
+    pub(super) fn advance(
+        &mut self,
+        step: usize,
+        committed: Vec<Commit>,
+        remasked: Vec<usize>,
+        doubtful: Option<usize>,
+    ) -> Step {
+        for commit in &committed {
+            self.memory.forget(commit.position);
+            match self.tokens.get_mut(commit.position) {
+                Some(token) => *token = commit.token,
+                None => self.tokens.push(commit.token),
+            }
+        }
+        self.revise(&committed, &remasked);
+        self.committed = self.committed + committed.len() - remasked.len();
+        self.nfe += 1;
+        self.step += 1;
+        self.end.has_moved = false;
+        let is_finished = self.block_is_finished();
+        let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
+        let firm = self.revision.first().filter(|_| !is_finished);
+        let stable = open.into_iter().chain(firm).min().unwrap_or(self.tokens.len());
+        let end = self.text_end().filter(|&end| self.sampler.stop_at_eos && end <= stable);
+        let inserted = match (end, doubtful) {
+            (None, Some(position)) => self.insert_after(position).collect(),
+            _ => Vec::new(),
+        };
+        let (nfe, block) = (self.nfe, self.block);
+        let event = Step { nfe, step, block, committed, remasked, inserted, stable };
+        match end {
+            Some(end) => {
+                self.tokens.truncate(end);
+                self.stop();
+            }
+            None if is_finished => self.close_block(),
+            None => {}
+        }
+        event
+    }
+
+    /// Opens the next block that has something to fill, beginning where the last one ended.
+    pub(super) fn open_block(&mut self) {
+        self.step = 0;
+        self.memory = Memory::default();
+        self.revision = Revision::default();
+        while let Some(end) = self.next_end() {
+            let start = self.span.end;
+            (self.start, self.horizon) = (start, end);
+            let Some(mask) = self.mask else {
+                self.span = start..end;
+                self.schedule = Schedule { masks: 1, steps: 1 };
+                return;
+            };
+            if self.sampler.blocks.grows() {
+                self.tokens.resize(end, mask);
+            }
+            // A mask that the prompt brought along, or a hole before the block.
+            let first = self.tokens[..end].iter().position(|&token| token == mask);
+            let literal = self.sampler.is_literal() && self.holes.is_none();
+            let first = if literal { start } else { first.unwrap_or(end) };
+            let masks = self.tokens[first..end].iter().filter(|&&token| token == mask).count();
+            self.span = first..end;
+            let steps = match self.is_variable() {
+                true => self.sampler.steps_for(masks),
+                false => self.steps_per_block(),
+            };
+            self.schedule = Schedule { masks, steps };
+            if masks > 0 {
+                return;
+            }
+            self.block += 1;
+        }
+        self.done = true;
+    }
+
+    /// Where the block after the current one ends; `None` if that was the last.
+    fn next_end(&self) -> Option<usize> {
+        if let Some(holes) = &self.holes {
+            return holes.block_ends.get(self.block).copied();
+        }
+        let goal = if self.is_variable() { self.tokens.len() } else { self.length() };
+        let block = match self.sampler.adaptive_blocks {
+            Some(_) => adaptive::REACH * self.sampler.block(),
+            None => self.sampler.block(),
+        };
+        let start = self.span.end;
+        (start < goal).then(|| goal.min(start + block))
+    }
+
+    /// Whether the open block takes no more steps.
+    fn block_is_finished(&self) -> bool {
+        let Some(mask) = self.mask else { return true };
+        let is_full = !self.tokens[self.span.clone()].contains(&mask);
+        let Schedule { masks, steps } = self.schedule;
+        match self.sampler.fast_dllm {
+            // Masks of the prompt are open but not counted in the schedule.
+            None if self.sampler.exact => self.schedule.tokens(self.step) == 0,
+            None => is_full,
+            Some(version) => {
+                let cache = self.sampler.cache;
+                let most = match (version, cache, self.sampler.keep) {
+                    (FastDllm::V1, Cache::Dual(_), _) | (_, _, Keep::Schedule) => steps,
+                    _ => masks,
+                };
+                let least = match version {
+                    FastDllm::V0 if cache != Cache::None => 2,
+                    _ => 1,
+                };
+                self.step >= least && (is_full || self.step >= most)
+            }
+        }
+    }
+
+    fn close_block(&mut self) {
+        let grows = self.sampler.blocks.grows();
+        if grows && self.tokens[self.start..].iter().any(|&token| self.ends(token)) {
+            return self.stop();
+        }
+        self.block += 1;
+        self.open_block();
+    }
+
+    fn stop(&mut self) {
+        self.stopped_at_eos = true;
+        self.done = true;
+    }
+
+    /// Where the text ends: after the first EOS or EoT of the response, if no mask is before it.
+    fn text_end(&self) -> Option<usize> {
+        let response = self.prompt.tokens.len();
+        let end = response + self.response().iter().position(|&token| self.ends(token))?;
+        let filled = self.tokens[..end].iter().all(|&token| Some(token) != self.mask);
+        filled.then_some(end + 1)
+    }
+
+    /// The positions that the next pass must feed.
+    pub(super) fn fresh(&self) -> Range<usize> {
+        let len = self.tokens.len();
+        match self.mask {
+            // Of a causal model, a step changes nothing but the token that it appends.
+            None => {
+                if self.nfe > 0 {
+                    len - 1..len
+                } else {
+                    0..len
+                }
+            }
+            Some(_) if self.end.is_open || self.end.has_moved => 0..len,
+            Some(_) => self.sampler.cache.fresh(self.step, self.span.clone(), len),
+        }
+    }
+
+    /// The positions that take part in the next pass; `None` if all do.
+    pub(super) fn present(&self) -> Option<Vec<u32>> {
+        let (window, mask) = (self.sampler.suffix_window?, self.mask?);
+        let present = window.present(&self.tokens, mask, self.horizon);
+        (present.len() < self.tokens.len()).then_some(present)
+    }
+
+    /// The positions whose logits a step needs: the masks before the end of the block, of those that
+    /// are fed, and what may be revised or tells of the end of the text. The masks are usually those
+    /// of the block; in the prompt or an earlier block one may be left, as in the reference.
+    pub(super) fn asked(&self) -> Vec<usize> {
+        let Some(mask) = self.mask else { return vec![self.tokens.len()] };
+        if self.end.is_open {
+            return self.tail().filter(|&i| self.tokens[i] == mask).collect();
+        }
+        let fed = self.fresh();
+        let in_block = (fed.start..self.span.end)
+            .filter(|&i| self.tokens[i] == mask || self.revision.may_revise(i));
+        let after = self.tail().filter(|&i| i >= self.span.end && self.tokens[i] == mask);
+        in_block.chain(after.filter(|i| fed.contains(i))).collect()
+    }
+
+    /// Whether `position` can be committed now.
+    pub(super) fn is_candidate(&self, position: usize) -> bool {
+        position < self.span.end && self.tokens.get(position).copied() == self.mask
+            || self.mask.is_none()
+    }
+
+    /// Index of the current step in the whole schedule.
+    pub(super) fn step_index(&self) -> usize {
+        match self.sampler.is_irregular() {
+            true => self.nfe,
+            false => self.block * self.steps_per_block() + self.step,
+        }
+    }
+
+    /// Whether `token` ends the text.
+    pub(super) fn ends(&self, token: u32) -> bool {
+        Some(token) == self.special.eos || Some(token) == self.special.eot
+    }
+}

@@ -1,0 +1,77 @@
+//! Tokens that are masked again ([`Sampler::revise`](crate::diffusion::Sampler::revise)).
+
+use std::collections::BTreeSet;
+
+use super::Canvas;
+use crate::diffusion::{Commit, sample};
+
+/// What may be revised in the open block, and what has been.
+#[derive(Debug, Default)]
+pub(super) struct Revision {
+    /// Positions of tokens that may be masked again.
+    open: BTreeSet<usize>,
+    /// Those that were, and will not be again: so the block comes to an end.
+    past: BTreeSet<usize>,
+}
+
+impl Revision {
+    /// Whether the token at `position` may be masked again.
+    pub(super) fn may_revise(&self, position: usize) -> bool {
+        self.open.contains(&position)
+    }
+
+    /// The first position whose token may be masked again.
+    pub(super) fn first(&self) -> Option<usize> {
+        self.open.first().copied()
+    }
+
+    /// Takes note that `count` masks were put in before the position `at`.
+    pub(super) fn shift(&mut self, at: usize, count: usize) {
+        for set in [&mut self.open, &mut self.past] {
+            let after = set.split_off(&at);
+            set.extend(after.into_iter().map(|position| position + count));
+        }
+    }
+}
+
+impl Canvas {
+    /// The positions whose token the model contradicts: where another is `leading`, with a
+    /// probability that is high enough.
+    pub(super) fn contradicted(
+        &self,
+        rows: &[f32],
+        positions: &[usize],
+        leading: &[usize],
+    ) -> Vec<usize> {
+        let Some(least) = self.sampler.revise else { return Vec::new() };
+        let vocabulary = rows.len() / positions.len().max(1);
+        let is_contradicted = |&(i, &position): &(usize, &usize)| {
+            let row = &rows[i * vocabulary..(i + 1) * vocabulary];
+            self.revision.may_revise(position)
+                && self.tokens[position] as usize != leading[i]
+                && sample::probability(row, leading[i], self.sampler.confidence) >= least
+        };
+        positions
+            .iter()
+            .enumerate()
+            .filter(is_contradicted)
+            .map(|(_, &position)| position)
+            .collect()
+    }
+
+    /// Masks the tokens at `remasked` again; those `committed` may be revised from now on, if they
+    /// have not been.
+    pub(super) fn revise(&mut self, committed: &[Commit], remasked: &[usize]) {
+        let Some(mask) = self.mask.filter(|_| self.sampler.revise.is_some()) else { return };
+        for &position in remasked {
+            self.tokens[position] = mask;
+            self.revision.open.remove(&position);
+            self.revision.past.insert(position);
+        }
+        for &Commit { position, .. } in committed {
+            if !self.revision.past.contains(&position) {
+                self.revision.open.insert(position);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Which settings are possible, and which fit each other and a model.
+
+use crate::{
+    config::{Objective, SpecialTokens},
+    diffusion::{Blocks, Cache, Keep, Remasking, Sampler, SamplerError},
+};
+
+/// Longest response that can be asked for.
+const MAX_GEN_LENGTH: usize = 1 << 20;
+/// Most steps that can be asked for; random draws are addressed by 24 bits of step.
+const MAX_STEPS: usize = 1 << 24;
+
+impl Sampler {
+    /// Checks that the settings fit each other.
+    pub fn check(&self) -> Result<(), SamplerError> {
+        let block_length = self.block();
+        let sizes = [
+            ("gen_length", self.gen_length, MAX_GEN_LENGTH),
+            ("block_length", block_length, MAX_GEN_LENGTH),
+            ("steps", self.total_steps(), MAX_STEPS),
+        ];
+        for (name, value, limit) in sizes {
+            match value {
+                0 => return Err(SamplerError::Zero(name)),
+                _ if value > limit => return Err(SamplerError::TooLarge { name, value, limit }),
+                _ => {}
+            }
+        }
+        if !self.gen_length.is_multiple_of(block_length) {
+            return Err(SamplerError::BlockLength { block_length, gen_length: self.gen_length });
+        }
+        let blocks = self.block_count();
+        if !self.total_steps().is_multiple_of(blocks) {
+            return Err(SamplerError::Steps { steps: self.steps, blocks });
+        }
+        if self.variable_length.is_some_and(|variable| variable.initial == 0) {
+            return Err(SamplerError::Zero("initial length"));
+        }
+        self.check_factors()
+    }
+
+    /// Checks the settings for an infill, which has holes instead of a response: `gen_length` is not
+    /// used, and any number of steps can be shared by any number of blocks.
+    pub(in crate::diffusion) fn check_infill(&self) -> Result<(), SamplerError> {
+        let block_length = match self.blocks {
+            Blocks::Pure => 1,
+            Blocks::SemiAutoregressive => self.block_length,
+            Blocks::BlockDiffusion | Blocks::Autoregressive => {
+                return Err(SamplerError::InfillLayout(self.blocks));
+            }
+        };
+        for (name, value) in [("steps", self.steps), ("block_length", block_length)] {
+            if value == 0 {
+                return Err(SamplerError::Zero(name));
+            }
+        }
+        let why = "holes have their lengths, and blocks run over their masks";
+        let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
+        let variable = ("variable_length", self.variable_length.is_some());
+        refuse(&[adaptive, variable], "an infill", why)?;
+        self.check_factors()
+    }
+
+    /// What the settings of an infill and of a response have in common.
+    fn check_factors(&self) -> Result<(), SamplerError> {
+        self.keep.check()?;
+        let factors = [
+            ("temperature", self.temperature),
+            ("cfg_scale", f64::from(self.cfg_scale)),
+            ("revise", self.revise.unwrap_or(0.0)),
+        ];
+        for (name, value) in factors {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(SamplerError::Factor { name, value });
+            }
+        }
+        self.check_choices()
+    }
+
+    /// Checks that the choices combine.
+    fn check_choices(&self) -> Result<(), SamplerError> {
+        let keep = ("keep", self.keep != Keep::Schedule);
+        let cache = ("cache", self.cache != Cache::None);
+        let suffix = ("suffix_window", self.suffix_window.is_some());
+        let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
+        let revise = ("revise", self.revise.is_some());
+        let variable = ("variable_length", self.variable_length.is_some());
+        let found = [suffix, adaptive, revise, variable];
+        if self.exact {
+            let why = "the reference knows no such thing";
+            refuse(&[keep, cache], "the exact mode", why)?;
+            refuse(&found, "the exact mode", why)?;
+            let measure = !matches!(self.remasking, Remasking::LowConfidence | Remasking::Random);
+            let both = self.fast_dllm.is_some();
+            refuse(&[("remasking", measure), ("fast_dllm", both)], "the exact mode", why)?;
+        }
+        if self.fast_dllm.is_some() {
+            let why = "its code knows no such thing";
+            let other = matches!(self.keep, Keep::Schedule | Keep::Threshold(_) | Keep::Factor(_));
+            let grows = ("blocks", self.blocks.grows());
+            refuse(&[("keep", !other), grows], "Fast-dLLM's code", why)?;
+            refuse(&found, "Fast-dLLM's code", why)?;
+        }
+        if self.keep.compares() && self.remasking == Remasking::Random {
+            let why = "which compares confidences, and luck is none";
+            return refuse(&[("remasking", true)], &format!("keep {}", self.keep.name()), why);
+        }
+        if self.adaptive_blocks.is_some() && self.remasking == Remasking::Random {
+            let why = "which need a confidence in delimiters, and luck is none";
+            return refuse(&[("remasking", true)], "adaptive blocks", why);
+        }
+        let layout = format!("the layout {}", self.blocks);
+        if self.blocks != Blocks::SemiAutoregressive {
+            refuse(&[suffix], &layout, "where no masks follow the block")?;
+            refuse(&[adaptive], &layout, "whose blocks are not cut from a longer canvas")?;
+        }
+        if self.blocks.grows() {
+            refuse(&[variable], &layout, "which ends with its text in any case")?;
+        }
+        if self.variable_length.is_some() {
+            let eos = ("logits_eos_inf", self.logits_eos_inf);
+            let why = "which looks for the end of the text at the end of the row";
+            refuse(&[suffix, eos], "a variable length", why)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that a model of this `objective` with these `special` tokens can be sampled so.
+    pub fn check_model(
+        &self,
+        special: &SpecialTokens,
+        objective: Objective,
+    ) -> Result<(), SamplerError> {
+        match objective {
+            Objective::Autoregressive if self.blocks != Blocks::Autoregressive => {
+                return Err(SamplerError::CausalLayout(self.blocks));
+            }
+            Objective::Autoregressive if self.cfg_scale > 0.0 => {
+                return Err(SamplerError::CausalGuidance(self.cfg_scale));
+            }
+            Objective::Diffusion if special.mask.is_none() => return Err(SamplerError::NoMask),
+            _ => {}
+        }
+        if objective == Objective::Autoregressive {
+            let why = "a causal model sees each token once in any case";
+            refuse(&[("cache", self.cache != Cache::None)], "an autoregressive model", why)?;
+            let why = "it has no masks";
+            let masks = [
+                ("suffix_window", self.suffix_window.is_some()),
+                ("revise", self.revise.is_some()),
+            ];
+            refuse(&masks, "an autoregressive model", why)?;
+        }
+        if self.logits_eos_inf && special.eos.is_none() {
+            return Err(SamplerError::NoToken { setting: "logits_eos_inf", token: "EOS" });
+        }
+        let ends = special.eos.is_some() || special.eot.is_some();
+        if self.variable_length.is_some() && !ends {
+            return Err(SamplerError::NoToken { setting: "variable_length", token: "EOS or EoT" });
+        }
+        if self.confidence_eos_eot_inf && !ends {
+            let setting = "confidence_eos_eot_inf";
+            return Err(SamplerError::NoToken { setting, token: "EOS or EoT" });
+        }
+        Ok(())
+    }
+}
+
+/// Refuses the first of the settings that is on.
+fn refuse(
+    settings: &[(&'static str, bool)],
+    with: &str,
+    why: &'static str,
+) -> Result<(), SamplerError> {
+    match settings.iter().find(|(_, is_on)| *is_on) {
+        None => Ok(()),
+        Some(&(setting, _)) => {
+            Err(SamplerError::Combination { setting, with: with.to_owned(), why })
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The settings of the reverse process: plain values, checked before anything runs.
+
+mod check;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Blocks, Cache, FastDllm, Keep, Remasking, blocks::AdaptiveBlocks, cache::SuffixWindow,
+    variable::VariableLength,
+};
+
+/// The precision in which confidences are computed and compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// As the reference; probabilities near 1 become equal.
+    F32,
+    /// Tells apart probabilities near 1.
+    #[default]
+    F64,
+}
+
+/// How to sample. The names are the arguments of the reference's `generate()`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sampler {
+    /// Sampling steps, shared equally by the blocks; where [`Keep`] grants more tokens than their
+    /// share, the most that are taken. Not used by [`Blocks::Autoregressive`], which
+    /// takes one for each token.
+    pub steps: usize,
+    /// Length of the response, or its limit in a layout that grows.
+    pub gen_length: usize,
+    /// Length of a block. Not used by [`Blocks::Pure`] (one block) and [`Blocks::Autoregressive`]
+    /// (one token).
+    pub block_length: usize,
+    /// Factor on the Gumbel noise: 0 takes the most probable token.
+    pub temperature: f64,
+    /// Guidance w of Eq. 16; 0 is none, more needs two rows for each forward.
+    pub cfg_scale: f32,
+    /// Who is kept.
+    pub remasking: Remasking,
+    /// How many are kept.
+    pub keep: Keep,
+    /// Where tokens may be committed.
+    pub blocks: Blocks,
+    /// Blocks that end where the text has a joint; `None` is after `block_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_blocks: Option<AdaptiveBlocks>,
+    /// Mask a token of the open block again once the model gives another one at least this
+    /// probability, each position at most once: T2M (arXiv 2604.18738), which revises what was kept
+    /// too early; `None` keeps for good, as the reference does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revise: Option<f64>,
+    /// Find the length of the response, of which `gen_length` is then the most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variable_length: Option<VariableLength>,
+    /// What a pass forwards.
+    pub cache: Cache,
+    /// Which masks after the block take part; `None` is all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suffix_window: Option<SuffixWindow>,
+    /// Never choose EOS.
+    pub logits_eos_inf: bool,
+    /// Choose EOS and EoT last: they count as predictions without confidence.
+    pub confidence_eos_eot_inf: bool,
+    /// Stop once the response has an EOS or EoT with no mask before it. What would follow is never
+    /// read: [`Canvas::useful`](super::Canvas::useful) is the same, for fewer forward passes.
+    pub stop_at_eos: bool,
+    /// Precision of the confidences.
+    pub confidence: Precision,
+    /// Follow the reference also where it is peculiar:
+    /// - the model may predict the mask token: the position stays masked, its share of the
+    ///   schedule is spent, and masks can remain in the response;
+    /// - with a temperature, `confidence_eos_eot_inf` acts on EoT only;
+    /// - mask tokens in the prompt are filled, but are not counted in the schedule, so that as
+    ///   many masks of the response can remain.
+    ///
+    /// Otherwise the mask token is never predicted, the flag acts on both tokens, and masks in the
+    /// prompt are filled together with the first block.
+    pub exact: bool,
+    /// Follow Fast-dLLM's code instead, where it is peculiar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_dllm: Option<FastDllm>,
+    /// Seed of all random draws.
+    pub seed: u64,
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self {
+            steps: 128,
+            gen_length: 128,
+            block_length: 32,
+            temperature: 0.0,
+            cfg_scale: 0.0,
+            remasking: Remasking::LowConfidence,
+            keep: Keep::Schedule,
+            blocks: Blocks::Pure,
+            adaptive_blocks: None,
+            revise: None,
+            variable_length: None,
+            cache: Cache::None,
+            suffix_window: None,
+            logits_eos_inf: false,
+            confidence_eos_eot_inf: false,
+            stop_at_eos: false,
+            confidence: Precision::F64,
+            exact: false,
+            fast_dllm: None,
+            seed: 0,
+        }
+    }
+}
+
+impl Sampler {
+    /// The settings that reproduce the reference's `generate()` decision by decision.
+    pub fn exact() -> Self {
+        Self { confidence: Precision::F32, exact: true, ..Self::default() }
+    }
+
+    /// Length of a block in the chosen layout.
+    pub fn block(&self) -> usize {
+        match self.blocks {
+            Blocks::Pure => self.gen_length,
+            Blocks::SemiAutoregressive | Blocks::BlockDiffusion => self.block_length,
+            Blocks::Autoregressive => 1,
+        }
+    }
+
+    /// Number of blocks in the chosen layout.
+    pub fn block_count(&self) -> usize {
+        self.gen_length / self.block().max(1)
+    }
+
+    /// Sampling steps of the chosen layout, in all blocks.
+    pub fn total_steps(&self) -> usize {
+        match self.blocks {
+            Blocks::Autoregressive => self.gen_length,
+            _ => self.steps,
+        }
+    }
+
+    /// Steps given to each block.
+    pub fn steps_per_block(&self) -> usize {
+        self.total_steps() / self.block_count().max(1)
+    }
+
+    /// Length of the response before the first step.
+    pub fn initial_length(&self) -> usize {
+        match self.variable_length {
+            Some(variable) => variable.initial.min(self.gen_length),
+            None => self.gen_length,
+        }
+    }
+
+    /// Steps for a block of this many masks, where blocks are found while sampling: as many for each
+    /// token as the response has.
+    pub(super) fn steps_for(&self, masks: usize) -> usize {
+        (masks * self.total_steps()).div_ceil(self.gen_length.max(1)).max(1)
+    }
+
+    /// Whether blocks and their steps are known only while sampling.
+    pub(super) fn is_irregular(&self) -> bool {
+        self.adaptive_blocks.is_some() || self.variable_length.is_some() || self.revise.is_some()
+    }
+
+    /// Whether published code is followed to the letter: the model may predict the mask token.
+    pub(super) fn is_literal(&self) -> bool {
+        self.exact || self.fast_dllm.is_some()
+    }
+
+    /// Forward passes that a row needs, or the most that it needs where [`Keep`] may grant more than
+    /// the schedule, if nothing is revised or found while sampling, its prompt has no masks and its
+    /// text does not end early: steps beyond the tokens of a block need none.
+    pub fn forwards(&self) -> usize {
+        self.block_count() * self.steps_per_block().min(self.block())
+    }
+}

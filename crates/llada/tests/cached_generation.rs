@@ -1,0 +1,233 @@
+//! Generation with the caches of a diffusion model: what they may change and what not.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use common::fixture;
+use llada::{
+    checkpoint,
+    config::{Objective, SpecialTokens},
+    diffusion::{
+        Blocks, Cache, Canvas, Keep, Prompt, Sampler, Step,
+        cache::{Refresh, SuffixWindow},
+        generate::{self, Predictor, Summary},
+        infill::{Encoder, Template},
+        variable::VariableLength,
+    },
+    model::{Batch, KvCache, MaskPredictor, Past},
+    tokenizer::{self, Kind},
+};
+use llada_kernels::Cpu;
+
+const MASK: u32 = 301;
+const SPECIAL: SpecialTokens =
+    SpecialTokens { mask: Some(MASK), eos: Some(300), eot: None, bos: None, pad: None };
+
+fn predictor(threads: usize) -> MaskPredictor {
+    let model = checkpoint::load(&fixture("models/a_mha_untied")).unwrap();
+    MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
+}
+
+fn sampler() -> Sampler {
+    Sampler {
+        steps: 24,
+        gen_length: 24,
+        block_length: 8,
+        blocks: Blocks::SemiAutoregressive,
+        keep: Keep::Threshold(0.4),
+        ..Sampler::default()
+    }
+}
+
+/// Prompts of unequal length, one of them padded from the left, one with masks.
+fn prompt(row: usize) -> Prompt {
+    let (length, padding) = [(1, 0), (17, 0), (9, 4), (12, 0)][row];
+    let mut tokens: Vec<u32> = (0..length).map(|i| 3 + (i * 7 + row as u32) % 200).collect();
+    if row == 3 {
+        tokens[5..8].fill(MASK);
+    }
+    Prompt { tokens, padding }
+}
+
+fn canvas(sampler: &Sampler, row: usize) -> Canvas {
+    Canvas::new(prompt(row), sampler, &SPECIAL, Objective::Diffusion, row as u64).unwrap()
+}
+
+fn run(predictor: &mut impl Predictor, canvases: &mut [Canvas]) -> (Summary, Vec<Vec<Step>>) {
+    let mut steps = vec![Vec::new(); canvases.len()];
+    let summary = generate::run(predictor, canvases, &mut |row, step| {
+        steps[row].push(step.clone());
+        ControlFlow::Continue(())
+    });
+    (summary.unwrap(), steps)
+}
+
+fn choices() -> Vec<Sampler> {
+    let refresh = Refresh::default();
+    let vicinity = Refresh { warm_up: 2, every: 5, before: 3, after: 2 };
+    let window = |masks, decay| Some(SuffixWindow { masks, decay });
+    let variable = VariableLength { initial: 8, window: 4, ..VariableLength::default() };
+    let (prefix, dual) = (Cache::Prefix(refresh), Cache::Dual(refresh));
+    vec![
+        Sampler { cache: prefix, ..sampler() },
+        Sampler { cache: dual, cfg_scale: 0.5, ..sampler() },
+        Sampler { cache: Cache::Dual(vicinity), temperature: 0.7, seed: 4, ..sampler() },
+        Sampler { cache: Cache::Prefix(vicinity), cfg_scale: 0.5, ..sampler() },
+        Sampler { cache: Cache::None, suffix_window: window(3, false), ..sampler() },
+        Sampler { cache: dual, suffix_window: window(9, true), cfg_scale: 0.5, ..sampler() },
+        Sampler { cache: Cache::Dual(vicinity), suffix_window: window(9, true), ..sampler() },
+        Sampler { cache: prefix, blocks: Blocks::BlockDiffusion, ..sampler() },
+        Sampler { cache: dual, blocks: Blocks::Pure, ..sampler() },
+        Sampler { cache: dual, revise: Some(0.5), ..sampler() },
+        Sampler { cache: prefix, variable_length: Some(variable), ..sampler() },
+    ]
+}
+
+#[test]
+fn rows_are_the_same_in_any_batch_and_with_any_threads_to_the_last_bit() {
+    for sampler in choices() {
+        let mut together: Vec<Canvas> = (0..4).map(|row| canvas(&sampler, row)).collect();
+        let (_, steps) = run(&mut predictor(2), &mut together);
+        let mut one = predictor(1);
+        for row in 0..4 {
+            let mut alone = [canvas(&sampler, row)];
+            let (_, own) = run(&mut one, &mut alone);
+            assert_eq!(own[0], steps[row], "row {row} of {sampler:?}");
+            assert_eq!(alone[0].outcome().masks_left, 0);
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_is_always_refreshed_or_feeds_everything_changes_nothing() {
+    let always = Refresh { every: 1, ..Refresh::default() };
+    let everything = Refresh { before: 999, after: 999, ..Refresh::default() };
+    for cfg_scale in [0.0, 0.5] {
+        let plain = Sampler { cfg_scale, ..sampler() };
+        let mut expected: Vec<Canvas> = (0..4).map(|row| canvas(&plain, row)).collect();
+        let (_, steps) = run(&mut predictor(1), &mut expected);
+        for refresh in [always, everything] {
+            for cache in [Cache::Prefix(refresh), Cache::Dual(refresh)] {
+                let sampler = Sampler { cache, ..plain.clone() };
+                let mut found: Vec<Canvas> = (0..4).map(|row| canvas(&sampler, row)).collect();
+                assert_eq!(run(&mut predictor(1), &mut found).1, steps, "{cache:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn caches_feed_less() {
+    let fed = |sampler: &Sampler| {
+        let (summary, _) = run(&mut predictor(1), &mut [canvas(sampler, 1)]);
+        (summary.tokens_fed, summary.nfe)
+    };
+    let keep = Keep::Schedule;
+    let s = Sampler { keep, ..sampler() };
+    let refresh = Refresh::default();
+    let (row, passes) = (17 + 24, 24);
+    assert_eq!(fed(&s), (row * passes, passes));
+    let prefix = Sampler { cache: Cache::Prefix(refresh), ..s.clone() };
+    assert_eq!(fed(&prefix).0, 3 * row + 7 * (24 + 16 + 8));
+    let dual = Sampler { cache: Cache::Dual(refresh), ..s.clone() };
+    assert_eq!(fed(&dual).0, 3 * row + 3 * 7 * 8);
+    let guided = Sampler { cfg_scale: 1.0, ..dual.clone() };
+    assert_eq!(fed(&guided).0, 2 * fed(&dual).0);
+    let near = Refresh { before: 2, after: 3, every: 4, warm_up: 1 };
+    let near = Sampler { cache: Cache::Dual(near), ..s.clone() };
+    assert_eq!(fed(&near).0, 6 * row + 6 * (13 + 13 + 10));
+    let suffix = Sampler { suffix_window: Some(SuffixWindow { masks: 2, decay: false }), ..s };
+    assert_eq!(fed(&suffix).0, 8 * (27 + 35 + 41));
+}
+
+/// Keeps nothing, and is fed every row whole.
+struct Whole(MaskPredictor);
+
+impl Predictor for Whole {
+    fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> llada::Result<()> {
+        MaskPredictor::logits(&mut self.0, batch, wanted, logits)
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.0.vocabulary()
+    }
+}
+
+#[test]
+fn leaving_masks_out_is_hiding_them() {
+    for decay in [false, true] {
+        let suffix_window = Some(SuffixWindow { masks: 9, decay });
+        let s = Sampler { suffix_window, cfg_scale: 0.5, ..sampler() };
+        let mut left_out: Vec<Canvas> = (0..4).map(|row| canvas(&s, row)).collect();
+        let mut hidden: Vec<Canvas> = (0..4).map(|row| canvas(&s, row)).collect();
+        let (less, _) = run(&mut predictor(1), &mut left_out);
+        let (more, _) = run(&mut Whole(predictor(1)), &mut hidden);
+        assert!(less.tokens_fed < more.tokens_fed);
+        for (a, b) in left_out.iter().zip(&hidden) {
+            assert_eq!(a.tokens(), b.tokens());
+        }
+    }
+}
+
+#[test]
+fn a_row_with_gaps_has_the_logits_of_the_row_with_what_is_in_them_hidden() {
+    let mut predictor = predictor(1);
+    let row: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 200).collect();
+    let positions: Vec<u32> = (0..40).filter(|i| i % 3 != 1).collect();
+    let keep: Vec<bool> = (0..40).map(|i| i % 3 != 1).collect();
+    let wanted: Vec<usize> = positions.iter().map(|&p| p as usize).collect();
+    let batch = Batch { tokens: &row, starts: &[0, 40], keep: Some(&keep) };
+    let mut expected = Vec::new();
+    MaskPredictor::logits(&mut predictor, &batch, &wanted, &mut expected).unwrap();
+
+    let config = predictor.model().config.clone();
+    let mut cache = KvCache::new(&config, 40).unwrap();
+    let tokens: Vec<u32> = wanted.iter().map(|&p| row[p]).collect();
+    let n = tokens.len();
+    let batch = Batch { tokens: &tokens, starts: &[0, n], keep: None };
+    let all: Vec<usize> = (0..n).collect();
+    let mut found = Vec::new();
+    let mut place = |positions: &[u32], found: &mut Vec<f32>| {
+        let mut pasts = [Past { first: 0, cache: &mut cache }];
+        predictor.logits_placed(&batch, &mut pasts, Some(positions), &all, found)
+    };
+    place(&positions, &mut found).unwrap();
+    for (f, e) in found.iter().zip(&expected) {
+        assert!((f - e).abs() <= 1e-4, "{f} and not {e}");
+    }
+    let short = place(&positions[1..], &mut found).unwrap_err();
+    assert!(short.to_string().contains("one position for each token"), "{short}");
+    let far: Vec<u32> = positions.iter().map(|p| p + 230).collect();
+    assert!(place(&far, &mut found).unwrap_err().to_string().contains("longer than"));
+}
+
+#[test]
+fn holes_are_filled_with_every_cache() {
+    let text = "the cat sat on the mat and the dog sat on the log";
+    let tokenizer =
+        tokenizer::train(Kind::Character { min_count: 0 }, [Ok(text.to_owned())]).unwrap();
+    let special = tokenizer.special_tokens();
+    let template: Template = "the {{hole:9}} sat on {{hole:12}} log".parse().unwrap();
+    let frame = Encoder::new(&tokenizer).frame(&template).unwrap();
+    let infill = |sampler: &Sampler| {
+        Canvas::infill(&frame, &[9, 12], sampler, &special, Objective::Diffusion, 0).unwrap()
+    };
+    for sampler in choices().into_iter().filter(|s| !s.blocks.grows()) {
+        let sampler = Sampler { variable_length: None, ..sampler };
+        let mut together = [infill(&sampler), canvas(&sampler, 2)];
+        let (summary, steps) = run(&mut predictor(1), &mut together);
+        assert_eq!(summary.masks_left, 0);
+        let mut alone = [infill(&sampler)];
+        let (_, own) = run(&mut predictor(1), &mut alone);
+        assert_eq!(own[0], steps[0], "{sampler:?}");
+        let given = frame.given() + 21;
+        assert_eq!(alone[0].tokens().len(), given);
+    }
+}
