@@ -42,7 +42,7 @@ asked() { # TASK MODEL DATA
 # Per cent of the rows with holes that become what they were.
 infilled() { # HOLES WHOLE MODEL
   "$llada" infill --model "$3" --file "$1" --whole --json -q |
-    sed 's/.*"text": *"\(\([^"\\]\|\\.\)*\)".*/\1/' |
+    sed 's/^{"text": *"\(\([^"\\]\|\\.\)*\)".*/\1/' |
     paste -d'\t' - "$2" | awk -F'\t' '$1 == $2 { n++ } END { printf "%.1f", 100 * n / NR }'
 }
 
