@@ -7,11 +7,9 @@ use super::{Precision, Remasking, sample};
 pub(super) struct Belief {
     /// The position in the row.
     pub(super) position: usize,
-    /// Which of the rows of logits it comes from.
-    pub(super) row: usize,
     /// The token that it would take.
     pub(super) token: u32,
-    /// The token's probability; NaN where it was not computed.
+    /// The token's probability.
     pub(super) probability: f64,
     /// What predictions are ranked by.
     pub(super) confidence: f64,

@@ -118,6 +118,14 @@ pub enum SamplerError {
         /// Columns of the logits.
         vocabulary: usize,
     },
+    /// Readings that are not one for each wanted position, in their order.
+    #[error("{found} readings for {positions} positions, or not of these positions")]
+    Readings {
+        /// Readings given.
+        found: usize,
+        /// Positions wanted.
+        positions: usize,
+    },
     /// Logits in a number that fits no whole row for each wanted position.
     #[error("{found} logits were given for {positions} positions")]
     LogitCount {
@@ -176,6 +184,7 @@ impl SamplerError {
             Self::Padding { .. }
             | Self::HoleLengths { .. }
             | Self::LogitCount { .. }
+            | Self::Readings { .. }
             | Self::Finished => return None,
         })
     }

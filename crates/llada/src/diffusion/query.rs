@@ -40,15 +40,6 @@ pub struct Query<'a> {
     pub wanted: Vec<usize>,
 }
 
-/// What the model answered: for each wanted position a row of logits over the vocabulary.
-#[derive(Debug)]
-pub struct Logits<'a> {
-    /// Of the row, [wanted, vocabulary]. Overwritten.
-    pub conditional: &'a mut [f32],
-    /// Of the row without its prompt, in the same shape, if that was asked for.
-    pub unconditional: Option<&'a [f32]>,
-}
-
 /// How a canvas ended, or stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {

@@ -4,12 +4,12 @@ use super::Precision;
 use crate::rng::{Purpose, Stream};
 
 /// The random numbers of one canvas, each addressed by the step and the position that needs it.
-pub trait Draws {
+pub trait Draws: Sync {
     /// A uniform in [0, 1) for each token of the vocabulary: the noise of `position` in `step`.
-    fn token_uniforms(&mut self, step: usize, position: usize, out: &mut [f64]);
+    fn token_uniforms(&self, step: usize, position: usize, out: &mut [f64]);
 
     /// A uniform in [0, 1): the random confidence of `position` in `step`.
-    fn confidence(&mut self, step: usize, position: usize) -> f32;
+    fn confidence(&self, step: usize, position: usize) -> f32;
 }
 
 /// Draws that depend on nothing but the seed, the row, the step and the position, so that a row
@@ -29,13 +29,13 @@ impl Seeded {
 }
 
 impl Draws for Seeded {
-    fn token_uniforms(&mut self, step: usize, position: usize, out: &mut [f64]) {
+    fn token_uniforms(&self, step: usize, position: usize, out: &mut [f64]) {
         let mut stream = self.stream(Purpose::Token, step);
         stream.seek(position as u64 * out.len() as u64);
         out.iter_mut().for_each(|u| *u = stream.uniform());
     }
 
-    fn confidence(&mut self, step: usize, position: usize) -> f32 {
+    fn confidence(&self, step: usize, position: usize) -> f32 {
         let mut stream = self.stream(Purpose::Remasking, step);
         stream.seek(position as u64);
         (stream.bits() >> 40) as f32 / (1u32 << 24) as f32
@@ -167,7 +167,7 @@ mod tests {
         for b in [draw(0, 2, 3, 4), draw(1, 1, 3, 4), draw(1, 2, 2, 4), draw(1, 2, 3, 5)] {
             assert_ne!(a, b);
         }
-        let mut s = Seeded { seed: 1, row: 2 };
+        let s = Seeded { seed: 1, row: 2 };
         assert!((0..1000).all(|p| (0.0..1.0).contains(&s.confidence(0, p))));
         assert_ne!(s.confidence(0, 0), s.confidence(1, 0));
     }

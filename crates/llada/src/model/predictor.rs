@@ -45,7 +45,13 @@ struct Memory {
     hidden: Vec<f32>,
     d_hidden: Vec<f32>,
     d_wanted: Vec<f32>,
+    /// Those of a tile of positions.
+    logits: Vec<f32>,
 }
+
+/// Positions whose logits are in memory at once: these, or as many as fill 16 MiB.
+const TILE_ROWS: usize = 128;
+const TILE: usize = 1 << 22;
 
 /// Takes some of the wanted positions, as a range of their numbers, and their logits.
 type VisitLogits<'v> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<()> + 'v;
@@ -161,6 +167,52 @@ impl MaskPredictor {
         }
         self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
         self.project(0..wanted.len(), logits)
+    }
+
+    /// The logits of [`MaskPredictor::logits`], or with `pasts` those of
+    /// [`MaskPredictor::logits_placed`], handed to `read` a group of positions at a time, on all
+    /// threads: number g has those of `wanted[groups[g]..groups[g + 1]]`, as [positions,
+    /// embedding_size]. No buffer of all positions × vocabulary exists.
+    ///
+    /// # Errors
+    /// Those of [`MaskPredictor::logits_placed`].
+    pub fn read_logits(
+        &mut self,
+        batch: &Batch<'_>,
+        pasts: &mut [Past<'_>],
+        positions: Option<&[u32]>,
+        wanted: &[usize],
+        groups: &[usize],
+        read: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Result<()> {
+        if !pasts.is_empty() && pasts.len() + 1 != batch.starts.len() {
+            let what = "there must be one cache for each row";
+            return Err(ModelError::Batch(what.into()).into());
+        }
+        if !groups.is_sorted() || groups.last().is_some_and(|&end| end > wanted.len()) {
+            let what = "groups of wanted positions must follow one another";
+            return Err(ModelError::Batch(what.into()).into());
+        }
+        self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
+        let vocab = self.model.config.embedding_size;
+        let most = TILE_ROWS.max(TILE / vocab.max(1));
+        let mut logits = std::mem::take(&mut self.memory.logits);
+        for tile in tiles(groups, most) {
+            let bounds = &groups[tile.start..=tile.end];
+            self.project(bounds[0]..bounds[tile.len()], &mut logits)?;
+            let mut rest = logits.as_mut_slice();
+            let mut parts = Vec::with_capacity(tile.len());
+            for (number, group) in tile.zip(bounds.windows(2)) {
+                let (part, after) = rest.split_at_mut((group[1] - group[0]) * vocab);
+                parts.push((number, part));
+                rest = after;
+            }
+            self.cpu.chunks(&mut parts, 1, |_, part| {
+                part.iter_mut().for_each(|(number, logits)| read(*number, logits));
+            });
+        }
+        self.memory.logits = logits;
+        Ok(())
     }
 
     /// Logits of the wanted positions numbered `part`, from what [`hidden`](Self::hidden) left.
@@ -329,6 +381,19 @@ impl MaskPredictor {
     }
 }
 
+/// Cuts `groups`, given by where they begin and the last ends, into runs of at most `most` positions; a
+/// group with more is a run of its own.
+fn tiles(groups: &[usize], most: usize) -> Vec<Range<usize>> {
+    let (mut tiles, mut first) = (Vec::new(), 0);
+    while first + 1 < groups.len() {
+        let fits = |&&end: &&usize| end - groups[first] <= most;
+        let count = groups[first + 1..].iter().take_while(fits).count().max(1);
+        tiles.push(first..first + count);
+        first += count;
+    }
+    tiles
+}
+
 /// How much a forward pass leaves for the backward pass.
 #[derive(Clone, Copy, PartialEq)]
 enum Keep {
@@ -396,5 +461,19 @@ fn check_positions(positions: Option<&[u32]>, tokens: usize, limit: usize) -> Re
             Err(ModelError::TooLong { found: last as usize + 1, limit }.into())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_hold_whole_groups() {
+        assert_eq!(tiles(&[0, 2, 4, 5, 9, 10], 4), [0..2, 2..3, 3..4, 4..5]);
+        assert_eq!(tiles(&[0, 2, 4, 5, 9, 10], 5), [0..3, 3..5]);
+        assert_eq!(tiles(&[0, 7, 8], 3), [0..1, 1..2]);
+        assert_eq!(tiles(&[0, 0, 0], 3), vec![0..2; 1]);
+        assert!(tiles(&[0], 3).is_empty() && tiles(&[], 3).is_empty());
     }
 }

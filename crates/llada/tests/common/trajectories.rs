@@ -26,14 +26,14 @@ struct Recorded {
 }
 
 impl Draws for Recorded {
-    fn token_uniforms(&mut self, step: usize, position: usize, out: &mut [f64]) {
+    fn token_uniforms(&self, step: usize, position: usize, out: &mut [f64]) {
         let (shape, values) = self.uniforms.as_ref().expect("recorded noise");
         assert_eq!(shape[3], out.len());
         let start = ((step * shape[1] + self.row) * shape[2] + position) * shape[3];
         out.copy_from_slice(&values[start..start + out.len()]);
     }
 
-    fn confidence(&mut self, step: usize, position: usize) -> f32 {
+    fn confidence(&self, step: usize, position: usize) -> f32 {
         let (shape, values) = self.confidence.as_ref().expect("recorded confidences");
         values[(step * shape[1] + self.row) * shape[2] + position] as f32
     }

@@ -2,7 +2,10 @@
 
 use crate::{
     Result,
-    diffusion::{Canvas, Query, generate::Predictor},
+    diffusion::{
+        Canvas, Query,
+        generate::{Predictor, ReadLogits},
+    },
     model::{Batch, KvCache, Past},
 };
 
@@ -81,8 +84,21 @@ pub(super) struct Assembly {
     keep: Vec<bool>,
     positions: Vec<u32>,
     is_padded: bool,
-    pub(super) wanted: Vec<usize>,
+    wanted: Vec<usize>,
+    /// Where the group of each place begins among those wanted, and their number.
+    groups: Vec<usize>,
+    pub(super) places: Vec<Place>,
     pub(super) parts: Vec<Part>,
+}
+
+/// A position that is to be read.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) canvas: usize,
+    /// The position in the row.
+    pub(super) wanted: usize,
+    /// Whether its logits are followed by those of the unconditional row.
+    pub(super) guided: bool,
 }
 
 /// The share of one canvas in the batch.
@@ -90,16 +106,15 @@ pub(super) struct Part {
     pub(super) canvas: usize,
     /// Tokens of its row that are held before those that are fed.
     first: usize,
-    /// Rows of logits, of the row and of the unconditional one each.
+    /// Positions to be read.
     pub(super) wanted: usize,
-    pub(super) guided: bool,
 }
 
 impl Assembly {
     /// Gathers the next queries; `false` when every canvas is done. `memories` is empty, or has one
     /// for each canvas that is not done.
     pub(super) fn collect(&mut self, canvases: &[Canvas], memories: &mut [Option<Kept>]) -> bool {
-        *self = Self { starts: vec![0], ..Self::default() };
+        *self = Self { starts: vec![0], groups: vec![0], ..Self::default() };
         for (canvas, state) in canvases.iter().enumerate() {
             let memory = memories.get_mut(canvas);
             let Some(query) = state.plan() else {
@@ -116,34 +131,38 @@ impl Assembly {
             let keep = |p: u32| {
                 p as usize >= query.padding && absent.is_none_or(|a| a.binary_search(&p).is_ok())
             };
-            self.add_row(query.tokens, &feed, &keep, &query.wanted);
-            if let Some(tokens) = &query.unconditional {
-                self.add_row(tokens, &feed, &keep, &query.wanted);
+            let start = self.add_row(query.tokens, &feed, &keep);
+            let tokens = query.unconditional.as_ref();
+            let unconditional = tokens.map(|tokens| self.add_row(tokens, &feed, &keep));
+            for &wanted in &query.wanted {
+                let place = feed.partition_point(|&fed| (fed as usize) < wanted);
+                self.wanted.push(start + place);
+                self.wanted.extend(unconditional.map(|start| start + place));
+                self.groups.push(self.wanted.len());
+                self.places.push(Place { canvas, wanted, guided: unconditional.is_some() });
             }
-            let (wanted, guided) = (query.wanted.len(), query.unconditional.is_some());
-            self.parts.push(Part { canvas, first, wanted, guided });
+            self.parts.push(Part { canvas, first, wanted: query.wanted.len() });
         }
         !self.parts.is_empty()
     }
 
-    /// Adds the positions `feed` of a row, among which are those `wanted`.
-    fn add_row(&mut self, row: &[u32], feed: &[u32], keep: &dyn Fn(u32) -> bool, wanted: &[usize]) {
+    /// Adds the positions `feed` of a row, and says where it begins.
+    fn add_row(&mut self, row: &[u32], feed: &[u32], keep: &dyn Fn(u32) -> bool) -> usize {
         let start = self.tokens.len();
         self.tokens.extend(feed.iter().map(|&p| row[p as usize]));
         self.keep.extend(feed.iter().map(|&p| keep(p)));
         self.is_padded |= self.keep[start..].contains(&false);
         self.positions.extend_from_slice(feed);
-        let place = |&p: &usize| start + feed.partition_point(|&fed| (fed as usize) < p);
-        self.wanted.extend(wanted.iter().map(place));
         self.starts.push(self.tokens.len());
+        start
     }
 
-    /// Asks for the logits, with what is kept if there is anything.
+    /// Has the logits of each place read, with what is kept if there is anything.
     pub(super) fn predict<P: Predictor + ?Sized>(
         &self,
         predictor: &mut P,
         memories: &mut [Option<Kept>],
-        logits: &mut Vec<f32>,
+        read: &ReadLogits<'_>,
     ) -> Result<()> {
         let keep = self.is_padded.then_some(self.keep.as_slice());
         let batch = Batch { tokens: &self.tokens, starts: &self.starts, keep };
@@ -158,9 +177,9 @@ impl Assembly {
         match predictor.caching() {
             Some(model) if !pasts.is_empty() => {
                 let positions = Some(self.positions.as_slice());
-                model.logits_placed(&batch, &mut pasts, positions, &self.wanted, logits)
+                model.read_logits(&batch, &mut pasts, positions, &self.wanted, &self.groups, read)
             }
-            _ => predictor.logits(&batch, &self.wanted, logits),
+            _ => predictor.read(&batch, &self.wanted, &self.groups, read),
         }
     }
 }

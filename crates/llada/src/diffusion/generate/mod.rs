@@ -2,19 +2,22 @@
 
 mod assembly;
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::OnceLock};
 
-use super::{Canvas, Logits, SamplerError, Step};
+use super::{Canvas, Reading, SamplerError, Step};
 use crate::{
     Result,
     model::{Batch, MaskPredictor},
 };
-use assembly::Assembly;
+use assembly::{Assembly, Kept, Place};
+
+/// Takes the number of a group of positions, and their logits.
+pub type ReadLogits<'r> = dyn Fn(usize, &mut [f32]) + Sync + 'r;
 
 /// Whatever predicts masked tokens.
 pub trait Predictor {
-    /// Logits [wanted, vocabulary] at the positions `wanted` (indices into the batch's tokens, in
-    /// ascending order).
+    /// Logits [wanted, vocabulary] at the positions `wanted` (indices into the batch's tokens, in any
+    /// order).
     ///
     /// # Errors
     /// If the batch cannot be predicted.
@@ -22,6 +25,32 @@ pub trait Predictor {
 
     /// Columns of the logits.
     fn vocabulary(&self) -> usize;
+
+    /// The same logits, handed to `read` a group of positions at a time: number g has those of
+    /// `wanted[groups[g]..groups[g + 1]]`, as [positions, vocabulary]. Groups may come in any order and
+    /// at once.
+    ///
+    /// # Errors
+    /// If the batch cannot be predicted.
+    fn read(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        groups: &[usize],
+        read: &ReadLogits<'_>,
+    ) -> Result<()> {
+        let (vocabulary, positions) = (self.vocabulary(), wanted.len());
+        let mut logits = Vec::new();
+        self.logits(batch, wanted, &mut logits)?;
+        let found = logits.len();
+        if Some(found) != vocabulary.checked_mul(positions) {
+            return Err(SamplerError::LogitCount { found, positions }.into());
+        }
+        for (number, group) in groups.windows(2).enumerate() {
+            read(number, &mut logits[group[0] * vocabulary..group[1] * vocabulary]);
+        }
+        Ok(())
+    }
 
     /// The model, if it may be fed only what is new and keep the keys and values of the rest; `None`,
     /// as provided, for a predictor that wants every row whole.
@@ -37,6 +66,16 @@ impl Predictor for MaskPredictor {
 
     fn vocabulary(&self) -> usize {
         self.model().config.embedding_size
+    }
+
+    fn read(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        groups: &[usize],
+        read: &ReadLogits<'_>,
+    ) -> Result<()> {
+        self.read_logits(batch, &mut [], None, wanted, groups, read)
     }
 
     fn caching(&mut self) -> Option<&mut MaskPredictor> {
@@ -89,29 +128,16 @@ pub fn run<P: Predictor + ?Sized>(
     canvases: &mut [Canvas],
     on_step: &mut dyn FnMut(usize, &Step) -> ControlFlow<()>,
 ) -> Result<Summary> {
-    let vocabulary = predictor.vocabulary();
     let mut summary = Summary::default();
     let mut kept = assembly::memories(predictor, canvases)?;
     let mut assembly = Assembly::default();
-    let mut logits = Vec::new();
     while !summary.interrupted && assembly.collect(canvases, &mut kept) {
-        assembly.predict(predictor, &mut kept, &mut logits)?;
-        let (found, positions) = (logits.len(), assembly.wanted.len());
-        if Some(found) != vocabulary.checked_mul(positions) {
-            return Err(SamplerError::LogitCount { found, positions }.into());
+        for (canvas, readings) in readings(predictor, canvases, &assembly, &mut kept)? {
+            let step = canvases[canvas].commit(readings)?;
+            summary.interrupted |= on_step(canvas, &step).is_break();
         }
         summary.nfe += 1;
         summary.tokens_fed += assembly.tokens.len();
-        let mut rest = logits.as_mut_slice();
-        for part in &assembly.parts {
-            let (conditional, after) = rest.split_at_mut(part.wanted * vocabulary);
-            let guided = if part.guided { conditional.len() } else { 0 };
-            let (unconditional, after) = after.split_at_mut(guided);
-            rest = after;
-            let unconditional = part.guided.then_some(&*unconditional);
-            let step = canvases[part.canvas].commit(Logits { conditional, unconditional })?;
-            summary.interrupted |= on_step(part.canvas, &step).is_break();
-        }
     }
     for outcome in canvases.iter().map(Canvas::outcome) {
         summary.row_forwards += outcome.nfe;
@@ -121,4 +147,34 @@ pub fn run<P: Predictor + ?Sized>(
         summary.masks_left += outcome.masks_left;
     }
     Ok(summary)
+}
+
+/// One forward pass: what each canvas of the batch reads out of its logits.
+fn readings<P: Predictor + ?Sized>(
+    predictor: &mut P,
+    canvases: &[Canvas],
+    assembly: &Assembly,
+    kept: &mut [Option<Kept>],
+) -> Result<Vec<(usize, Vec<Reading>)>> {
+    let slots: Vec<OnceLock<_>> = assembly.places.iter().map(|_| OnceLock::new()).collect();
+    assembly.predict(predictor, kept, &|group, logits| {
+        let Place { canvas, wanted, guided } = assembly.places[group];
+        let (conditional, unconditional) =
+            logits.split_at_mut(logits.len() / if guided { 2 } else { 1 });
+        let unconditional = guided.then_some(&*unconditional);
+        // Each group comes once.
+        let _ = slots[group].set(canvases[canvas].read(wanted, conditional, unconditional));
+    })?;
+    let positions = slots.len();
+    let mut rest = slots.into_iter();
+    let mut found = Vec::with_capacity(assembly.parts.len());
+    for part in &assembly.parts {
+        let slots = rest.by_ref().take(part.wanted).filter_map(OnceLock::into_inner);
+        let readings: Vec<Reading> = slots.collect::<std::result::Result<_, _>>()?;
+        if readings.len() != part.wanted {
+            return Err(SamplerError::Readings { found: readings.len(), positions }.into());
+        }
+        found.push((part.canvas, readings));
+    }
+    Ok(found)
 }

@@ -14,8 +14,9 @@ pub(in crate::diffusion) struct Memory {
     positions: BTreeMap<usize, Past>,
 }
 
-#[derive(Debug, Default)]
-struct Past {
+/// What came before at one position.
+#[derive(Debug, Clone, Default)]
+pub(in crate::diffusion) struct Past {
     /// The most probable tokens and their probabilities in the last step.
     distribution: Vec<(usize, f64)>,
     /// For how many steps the distribution has been at rest.
@@ -25,22 +26,25 @@ struct Past {
 }
 
 impl Memory {
-    /// Takes note of the `logits` of a position, and raises those that have credit.
+    /// What will have come before once these `logits` of a position have, those that have credit
+    /// being raised; `None` if that is nothing to `keep`.
     pub(in crate::diffusion) fn observe(
-        &mut self,
+        &self,
         keep: Keep,
         position: usize,
         logits: &mut [f32],
-    ) {
+    ) -> Option<Past> {
+        let past = || self.positions.get(&position).cloned().unwrap_or_default();
         match keep {
-            Keep::Klass(klass) => {
-                self.positions.entry(position).or_default().compare(logits, klass.divergence);
-            }
-            Keep::Credit(credit) => {
-                self.positions.entry(position).or_default().lend(logits, credit);
-            }
-            _ => {}
+            Keep::Klass(klass) => Some(past().compared(logits, klass.divergence)),
+            Keep::Credit(credit) => Some(past().lent(logits, credit)),
+            _ => None,
         }
+    }
+
+    /// Takes note of what came before.
+    pub(in crate::diffusion) fn remember(&mut self, position: usize, past: Past) {
+        self.positions.insert(position, past);
     }
 
     /// For how many steps the distribution of `position` has been at rest.
@@ -63,7 +67,7 @@ impl Memory {
 impl Past {
     /// Counts the step as one at rest if KL(now ‖ before), with all that was not remembered taken
     /// together, is below `limit`; the true divergence is at least that.
-    fn compare(&mut self, logits: &[f32], limit: f64) {
+    fn compared(mut self, logits: &[f32], limit: f64) -> Self {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weight = |l: f32| (f64::from(l) - f64::from(max)).exp();
         let sum: f64 = logits.iter().map(|&l| weight(l)).sum();
@@ -89,11 +93,12 @@ impl Past {
         }
         order.sort_unstable();
         self.distribution = order.into_iter().map(|token| (token, probability(token))).collect();
+        self
     }
 
     /// Gives the most probable token its credit, then adds all credits to the logits.
-    fn lend(&mut self, logits: &mut [f32], credit: Credit) {
-        let Some(top) = sample::argmax(logits) else { return };
+    fn lent(mut self, logits: &mut [f32], credit: Credit) -> Self {
+        let Some(top) = sample::argmax(logits) else { return self };
         let earned = sample::probability(logits, top, Precision::F64);
         let earned = earned.powf(credit.exponent);
         self.credits.iter_mut().for_each(|(_, amount)| *amount *= credit.decay);
@@ -106,6 +111,7 @@ impl Past {
         for &(token, amount) in &self.credits {
             logits[token] += (credit.weight * amount.ln_1p()) as f32;
         }
+        self
     }
 }
 
@@ -125,7 +131,8 @@ mod tests {
         let mut memory = Memory::default();
         let logits: Vec<f32> = (0..100).map(|i| (i * i % 37) as f32 / 5.0).collect();
         let mut rest = |logits: &[f32]| {
-            memory.observe(keep, 3, &mut logits.to_vec());
+            let past = memory.observe(keep, 3, &mut logits.to_vec()).unwrap();
+            memory.remember(3, past);
             memory.steps_at_rest(3)
         };
         assert_eq!([rest(&logits), rest(&logits), rest(&logits)], [0, 1, 2]);
@@ -147,7 +154,8 @@ mod tests {
         let mut memory = Memory::default();
         let mut lent = |logits: [f32; 3]| {
             let mut now = logits;
-            memory.observe(keep, 0, &mut now);
+            let past = memory.observe(keep, 0, &mut now).unwrap();
+            memory.remember(0, past);
             [now[0] - logits[0], now[1] - logits[1], now[2] - logits[2]]
         };
         let first = lent([1.0, 0.0, 0.0]);

@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use memory::Memory;
+pub(super) use memory::{Memory, Past};
 
 use super::SamplerError;
 

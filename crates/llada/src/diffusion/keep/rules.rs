@@ -72,7 +72,6 @@ mod tests {
     fn beliefs(confidences: &[f64]) -> Vec<Belief> {
         let belief = |(position, &confidence): (usize, &f64)| Belief {
             position,
-            row: position,
             token: 0,
             probability: confidence,
             confidence,

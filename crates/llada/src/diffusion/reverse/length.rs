@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::Canvas;
+use super::{Canvas, Reading};
 use crate::diffusion::{Precision, Step, confidence::Belief, sample};
 
 /// Where the end of the row stands.
@@ -30,22 +30,26 @@ impl Canvas {
         len.saturating_sub(window).max(self.prompt.tokens.len()).min(len)..len
     }
 
-    /// Takes in what the logits of the `positions` say of the end, if the pass saw it.
-    pub(super) fn look_at_end(&mut self, rows: &[f32], positions: &[usize]) {
+    /// The probability that the text has ended at `position`, if that is asked of it.
+    pub(super) fn end_probability(&self, logits: &[f32], position: usize) -> f64 {
+        if !self.tail().contains(&position) {
+            return 0.0;
+        }
+        let ends = [self.special.eos, self.special.eot];
+        let probability = |t: u32| sample::probability(logits, t as usize, Precision::F64);
+        ends.iter().flatten().map(|&token| probability(token)).sum()
+    }
+
+    /// Takes in what the `readings` say of the end, if the pass saw it.
+    pub(super) fn look_at_end(&mut self, readings: &[Reading]) {
         let tail = self.tail();
         if tail.is_empty() || self.fresh().end < tail.end {
             return;
         }
-        let vocabulary = rows.len() / positions.len().max(1);
-        let ends = [self.special.eos, self.special.eot];
         let mut sum = 0.0;
         for position in tail.clone() {
-            sum += match positions.binary_search(&position) {
-                Ok(i) if Some(self.tokens[position]) == self.mask => {
-                    let row = &rows[i * vocabulary..(i + 1) * vocabulary];
-                    let probability = |t: u32| sample::probability(row, t as usize, Precision::F64);
-                    ends.iter().flatten().map(|&token| probability(token)).sum()
-                }
+            sum += match readings.binary_search_by_key(&position, |reading| reading.position) {
+                Ok(i) if Some(self.tokens[position]) == self.mask => readings[i].end,
                 _ => f64::from(u8::from(self.ends(self.tokens[position]))),
             };
         }

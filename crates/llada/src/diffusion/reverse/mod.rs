@@ -1,9 +1,11 @@
 //! The reverse process (Eq. 9–10) as a state machine that never calls the model: [`Canvas::plan`]
-//! says what to predict, [`Canvas::commit`] decides what is kept.
+//! says what to predict, [`Canvas::read`] takes from the logits of a position what matters, and
+//! [`Canvas::commit`] decides what is kept.
 
 mod adaptive;
 mod length;
 mod progress;
+mod reading;
 mod revision;
 #[cfg(test)]
 mod tests;
@@ -12,16 +14,16 @@ mod view;
 use std::ops::Range;
 
 use super::{
-    Commit, Keep, Logits, Prompt, Query, Remasking, Sampler, SamplerError, Step,
-    confidence::{self, Belief},
-    guidance,
+    Commit, Keep, Prompt, Query, Sampler, SamplerError, Step,
+    confidence::Belief,
     infill::Holes,
     keep::Memory,
-    sample::{self, Draws, Seeded},
+    sample::{Draws, Seeded},
     transfer::Schedule,
 };
 use crate::config::{Objective, SpecialTokens};
 use length::End;
+pub use reading::Reading;
 use revision::Revision;
 
 /// One row on its way from masks to text.
@@ -182,130 +184,50 @@ impl Canvas {
         })
     }
 
-    /// Takes the answer to [`Canvas::plan`], commits the tokens that are kept and moves on. Steps
-    /// that would commit nothing, because there are more of them than tokens, are passed over.
+    /// Takes what was read out of the answer to [`Canvas::plan`], a [`Reading`] for each wanted
+    /// position in their order, commits the tokens that are kept and moves on. Steps that would commit
+    /// nothing, because there are more of them than tokens, are passed over.
     ///
     /// # Errors
-    /// If the logits are NaN, infinite, or not as many as were asked for, or the canvas is done;
-    /// the canvas is then as before.
-    pub fn commit(&mut self, logits: Logits<'_>) -> Result<Step, SamplerError> {
+    /// If the readings are not those that were asked for, or the canvas is done; the canvas is then
+    /// as before.
+    pub fn commit(&mut self, readings: Vec<Reading>) -> Result<Step, SamplerError> {
         if self.is_done() {
             return Err(SamplerError::Finished);
         }
         let positions = self.asked();
-        let found = logits.conditional.len();
-        let vocabulary = found / positions.len().max(1);
-        let guided = self.sampler.cfg_scale > 0.0;
-        if (vocabulary == 0 && !positions.is_empty())
-            || found != vocabulary * positions.len()
-            || logits.unconditional.map(<[f32]>::len) != guided.then_some(found)
-        {
-            return Err(SamplerError::LogitCount { found, positions: positions.len() });
-        }
-        if let Some(unconditional) = logits.unconditional {
-            guidance::combine(logits.conditional, unconditional, self.sampler.cfg_scale);
-        }
-
-        let rows = logits.conditional;
-        let mut leading = Vec::with_capacity(positions.len());
-        for (row, &position) in rows.chunks_exact_mut(vocabulary.max(1)).zip(&positions) {
-            leading.push(self.leading(row, position)?);
+        if !readings.iter().map(|reading| reading.position).eq(positions.iter().copied()) {
+            return Err(SamplerError::Readings {
+                found: readings.len(),
+                positions: positions.len(),
+            });
         }
         let step = self.step_index();
-        self.look_at_end(rows, &positions);
+        self.look_at_end(&readings);
         if self.end.is_open {
             return Ok(self.lengthen(step));
         }
-        let remasked = self.contradicted(rows, &positions, &leading);
-        let (mut beliefs, mut uniforms) = (Vec::with_capacity(positions.len()), Vec::new());
-        for (i, row) in rows.chunks_exact_mut(vocabulary.max(1)).enumerate() {
-            if self.is_candidate(positions[i]) {
-                let mut belief = self.believe(row, positions[i], leading[i], step, &mut uniforms);
-                belief.row = i;
-                beliefs.push(belief);
+        let mut remasked = Vec::new();
+        let mut beliefs = Vec::with_capacity(readings.len());
+        for Reading { position, is_contradicted, belief, past, .. } in readings {
+            if is_contradicted {
+                remasked.push(position);
+            }
+            beliefs.extend(belief);
+            if let Some(past) = past {
+                self.memory.remember(position, past);
             }
         }
         self.settle_block(&mut beliefs);
         let kept = self.choose(&beliefs);
         let doubtful = self.doubtful(&beliefs, &kept);
         let commit = |i: usize| {
-            let Belief { position, token, row, mut probability, .. } = beliefs[i];
-            if probability.is_nan() {
-                let row = &rows[row * vocabulary..(row + 1) * vocabulary];
-                probability = sample::probability(row, token as usize, self.sampler.confidence);
-            }
+            let Belief { position, token, probability, .. } = beliefs[i];
             Commit { position, token, confidence: probability as f32, text: None }
         };
         let mut committed: Vec<Commit> = kept.into_iter().map(commit).collect();
         committed.retain(|commit| Some(commit.token) != self.mask);
         Ok(self.advance(step, committed, remasked, doubtful))
-    }
-
-    /// The most probable token of `position`. Leaves in `logits` those that may be chosen.
-    fn leading(&self, logits: &mut [f32], position: usize) -> Result<usize, SamplerError> {
-        if let Some(holes) = &self.holes {
-            holes.choices.restrict(logits, holes.spaced.contains(&position));
-        } else if !self.sampler.is_literal() {
-            exclude(logits, self.mask);
-        }
-        if self.sampler.logits_eos_inf {
-            exclude(logits, self.special.eos);
-        }
-        sample::argmax(logits).ok_or(SamplerError::NotFinite { position })
-    }
-
-    /// The token that `position` would take, of whose `logits` number `leading` is the highest.
-    /// Leaves in them those that its confidence counts.
-    fn believe(
-        &mut self,
-        logits: &mut [f32],
-        position: usize,
-        leading: usize,
-        step: usize,
-        uniforms: &mut Vec<f64>,
-    ) -> Belief {
-        let sampler = &self.sampler;
-        self.memory.observe(sampler.keep, position, logits);
-        let mut token = match sampler.keep {
-            Keep::Credit(_) => sample::argmax(logits).unwrap_or(leading),
-            _ => leading,
-        };
-        if sampler.temperature > 0.0 {
-            uniforms.resize(logits.len(), 0.0);
-            self.draws.token_uniforms(step, position, uniforms);
-            token = sample::gumbel_max(logits, sampler.temperature, uniforms);
-        }
-        if sampler.confidence_eos_eot_inf {
-            // The reference writes to the noisy logits, which are the logits at temperature 0 only.
-            if !sampler.exact || sampler.temperature == 0.0 {
-                exclude(logits, self.special.eos);
-            }
-            exclude(logits, self.special.eot);
-        }
-        let precision = sampler.confidence;
-        let (probability, confidence) = match sampler.remasking {
-            // Only what is kept needs a probability, unless the least probable is looked for.
-            Remasking::Random if sampler.variable_length.is_none() => {
-                (f64::NAN, f64::from(self.draws.confidence(step, position)))
-            }
-            Remasking::Random => {
-                let probability = sample::probability(logits, token, precision);
-                (probability, f64::from(self.draws.confidence(step, position)))
-            }
-            measure => confidence::confidence(measure, logits, token, precision),
-        };
-        let mut belief = Belief {
-            position,
-            row: 0,
-            token: token as u32,
-            probability,
-            confidence,
-            entropy: f64::NAN,
-        };
-        if sampler.keep.needs_entropy() {
-            belief.entropy = confidence::entropy(logits);
-        }
-        belief
     }
 
     /// Which of the `beliefs` are kept.
@@ -322,12 +244,5 @@ impl Canvas {
             return (0..beliefs.len()).collect();
         }
         kept
-    }
-}
-
-/// Makes `token` impossible.
-fn exclude(logits: &mut [f32], token: Option<u32>) {
-    if let Some(logit) = token.and_then(|token| logits.get_mut(token as usize)) {
-        *logit = f32::NEG_INFINITY;
     }
 }

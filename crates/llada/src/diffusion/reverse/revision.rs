@@ -35,28 +35,13 @@ impl Revision {
 }
 
 impl Canvas {
-    /// The positions whose token the model contradicts: where another is `leading`, with a
+    /// Whether the model contradicts the token at `position`: another is `leading`, with a
     /// probability that is high enough.
-    pub(super) fn contradicted(
-        &self,
-        rows: &[f32],
-        positions: &[usize],
-        leading: &[usize],
-    ) -> Vec<usize> {
-        let Some(least) = self.sampler.revise else { return Vec::new() };
-        let vocabulary = rows.len() / positions.len().max(1);
-        let is_contradicted = |&(i, &position): &(usize, &usize)| {
-            let row = &rows[i * vocabulary..(i + 1) * vocabulary];
-            self.revision.may_revise(position)
-                && self.tokens[position] as usize != leading[i]
-                && sample::probability(row, leading[i], self.sampler.confidence) >= least
-        };
-        positions
-            .iter()
-            .enumerate()
-            .filter(is_contradicted)
-            .map(|(_, &position)| position)
-            .collect()
+    pub(super) fn contradicts(&self, logits: &[f32], position: usize, leading: usize) -> bool {
+        let Some(least) = self.sampler.revise else { return false };
+        self.revision.may_revise(position)
+            && self.tokens[position] as usize != leading
+            && sample::probability(logits, leading, self.sampler.confidence) >= least
     }
 
     /// Masks the tokens at `remasked` again; those `committed` may be revised from now on, if they

@@ -10,8 +10,14 @@ fn canvas(prompt: &[u32], sampler: Sampler) -> Canvas {
     Canvas::new(prompt, &sampler, &SPECIAL, Objective::Diffusion, 0).unwrap()
 }
 
+/// Reads the logits of all wanted positions and commits.
 fn commit(canvas: &mut Canvas, mut logits: Vec<f32>) -> Result<Step, SamplerError> {
-    canvas.commit(Logits { conditional: &mut logits, unconditional: None })
+    let wanted = canvas.plan().map_or(vec![], |query| query.wanted);
+    let vocabulary = (logits.len() / wanted.len().max(1)).max(1);
+    let rows = logits.chunks_mut(vocabulary).zip(wanted);
+    let readings =
+        rows.map(|(row, position)| canvas.read(position, row, None)).collect::<Result<_, _>>()?;
+    canvas.commit(readings)
 }
 
 /// Position and token of each commit.
@@ -71,10 +77,13 @@ fn guidance_masks_all_of_the_prompt_but_its_own_masks() {
     let query = canvas.plan().unwrap();
     assert_eq!((query.padding, &query.wanted[..]), (1, &[2, 4, 5][..]));
     assert_eq!(query.unconditional, Some(vec![0; 6]));
-    let mut conditional = vec![0.0; 21];
-    conditional[4] = 9.0;
-    let unconditional = Some(&[0.0; 21][..]);
-    canvas.commit(Logits { conditional: &mut conditional, unconditional }).unwrap();
+    let reading = |position| {
+        let mut logits = [0.0; 7];
+        logits[4] = if position == 2 { 9.0 } else { 0.0 };
+        canvas.read(position, &mut logits, Some(&[0.0; 7])).unwrap()
+    };
+    let readings = [2, 4, 5].map(reading).to_vec();
+    canvas.commit(readings).unwrap();
     let query = canvas.plan().unwrap();
     assert_eq!(query.tokens, [6, 5, 4, 3, 0, 0]);
     assert_eq!(query.unconditional, Some(vec![0, 0, 4, 0, 0, 0]));
@@ -84,16 +93,21 @@ fn guidance_masks_all_of_the_prompt_but_its_own_masks() {
 fn bad_logits_are_refused_and_change_nothing() {
     let mut canvas = canvas(&[7], two_steps());
     let mut refused = |logits: &[f32]| commit(&mut canvas, logits.to_vec()).unwrap_err();
-    assert_eq!(refused(&[]), SamplerError::LogitCount { found: 0, positions: 2 });
-    assert_eq!(refused(&[0.0; 5]), SamplerError::LogitCount { found: 5, positions: 2 });
+    assert_eq!(refused(&[]), SamplerError::Readings { found: 0, positions: 2 });
     let nan = refused(&[0.0, 1.0, 0.0, f32::NAN]);
     assert_eq!(nan, SamplerError::NotFinite { position: 2 });
     assert_eq!((canvas.tokens(), canvas.outcome().nfe), (&[7, 0, 0][..], 0));
 
-    let mut conditional = [0.0; 4];
-    let unconditional = Some(&[0.0; 4][..]);
-    let unasked = canvas.commit(Logits { conditional: &mut conditional, unconditional });
-    assert!(matches!(unasked, Err(SamplerError::LogitCount { .. })));
+    for (found, unconditional) in [(4, Some(&[0.0; 4][..])), (0, None)] {
+        let unasked = canvas.read(1, &mut [0.0; 4][..found], unconditional).unwrap_err();
+        assert_eq!(unasked, SamplerError::LogitCount { found, positions: 1 });
+    }
+    let reading = |position| canvas.read(position, &mut [0.0, 1.0], None).unwrap();
+    for wrong in [vec![reading(2), reading(1)], vec![reading(1)]] {
+        let found = wrong.len();
+        let refused = canvas.commit(wrong);
+        assert_eq!(refused, Err(SamplerError::Readings { found, positions: 2 }));
+    }
 
     commit(&mut canvas, vec![0., 1., 2., 3., 0., 1., 2., 3.]).unwrap();
     commit(&mut canvas, vec![0., 1., 2., 3.]).unwrap();

@@ -1,0 +1,121 @@
+//! What a canvas takes from the logits of one position, so that no step needs them all at once.
+
+use super::Canvas;
+use crate::{
+    config::SpecialTokens,
+    diffusion::{
+        Keep, Remasking, SamplerError,
+        confidence::{self, Belief},
+        guidance,
+        keep::Past,
+        sample,
+    },
+};
+
+/// What the logits of one position say. [`Canvas::commit`] takes those of all wanted positions.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    pub(super) position: usize,
+    /// The probability that the text has ended there; 0 where that is not asked.
+    pub(super) end: f64,
+    /// Whether the token that was kept there should be masked again.
+    pub(super) is_contradicted: bool,
+    /// What the position would take, if it may take anything now.
+    pub(super) belief: Option<Belief>,
+    /// What the rule for the number of tokens should remember.
+    pub(super) past: Option<Past>,
+}
+
+impl Canvas {
+    /// Reads the logits [vocabulary] of the position `wanted` of [`Canvas::plan`], and overwrites
+    /// them; `unconditional` are those of the row without its prompt, if that was asked for. It
+    /// changes nothing, so that positions may be read in any order and at once.
+    ///
+    /// # Errors
+    /// If the logits are NaN, infinite, or not as many as were asked for.
+    pub fn read(
+        &self,
+        wanted: usize,
+        logits: &mut [f32],
+        unconditional: Option<&[f32]>,
+    ) -> Result<Reading, SamplerError> {
+        // A causal model predicts the token after the one that is asked.
+        let position = wanted + usize::from(self.mask.is_none());
+        let (found, is_guided) = (logits.len(), self.sampler.cfg_scale > 0.0);
+        if found == 0 || unconditional.map(<[f32]>::len) != is_guided.then_some(found) {
+            return Err(SamplerError::LogitCount { found, positions: 1 });
+        }
+        if let Some(unconditional) = unconditional {
+            guidance::combine(logits, unconditional, self.sampler.cfg_scale);
+        }
+        let leading = self.leading(logits, position)?;
+        let mut reading = Reading {
+            position,
+            end: self.end_probability(logits, position),
+            is_contradicted: self.contradicts(logits, position, leading),
+            belief: None,
+            past: None,
+        };
+        if !self.end.is_open && self.is_candidate(position) {
+            reading.past = self.memory.observe(self.sampler.keep, position, logits);
+            reading.belief = Some(self.believe(logits, position, leading));
+        }
+        Ok(reading)
+    }
+
+    /// The most probable token of `position`. Leaves in `logits` those that may be chosen.
+    fn leading(&self, logits: &mut [f32], position: usize) -> Result<usize, SamplerError> {
+        if let Some(holes) = &self.holes {
+            holes.choices.restrict(logits, holes.spaced.contains(&position));
+        } else if !self.sampler.is_literal() {
+            exclude(logits, self.mask);
+        }
+        if self.sampler.logits_eos_inf {
+            exclude(logits, self.special.eos);
+        }
+        sample::argmax(logits).ok_or(SamplerError::NotFinite { position })
+    }
+
+    /// The token that `position` would take, of whose `logits` number `leading` was the highest.
+    /// Leaves in them those that its confidence counts.
+    fn believe(&self, logits: &mut [f32], position: usize, leading: usize) -> Belief {
+        let (sampler, SpecialTokens { eos, eot, .. }) = (&self.sampler, self.special);
+        let step = self.step_index();
+        let mut token = match sampler.keep {
+            Keep::Credit(_) => sample::argmax(logits).unwrap_or(leading),
+            _ => leading,
+        };
+        if sampler.temperature > 0.0 {
+            let mut uniforms = vec![0.0; logits.len()];
+            self.draws.token_uniforms(step, position, &mut uniforms);
+            token = sample::gumbel_max(logits, sampler.temperature, &uniforms);
+        }
+        if sampler.confidence_eos_eot_inf {
+            // The reference writes to the noisy logits, which are the logits at temperature 0 only.
+            if !sampler.exact || sampler.temperature == 0.0 {
+                exclude(logits, eos);
+            }
+            exclude(logits, eot);
+        }
+        let precision = sampler.confidence;
+        let (probability, confidence) = match sampler.remasking {
+            Remasking::Random => {
+                let probability = sample::probability(logits, token, precision);
+                (probability, f64::from(self.draws.confidence(step, position)))
+            }
+            measure => confidence::confidence(measure, logits, token, precision),
+        };
+        let entropy = match sampler.keep.needs_entropy() {
+            true => confidence::entropy(logits),
+            false => f64::NAN,
+        };
+        Belief { position, token: token as u32, probability, confidence, entropy }
+    }
+}
+
+/// Makes `token` impossible.
+fn exclude(logits: &mut [f32], token: Option<u32>) {
+    if let Some(logit) = token.and_then(|token| logits.get_mut(token as usize)) {
+        *logit = f32::NEG_INFINITY;
+    }
+}
