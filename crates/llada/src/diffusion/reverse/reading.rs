@@ -27,7 +27,7 @@ pub struct Reading {
 }
 
 impl Canvas {
-    /// Reads the logits [vocabulary] of the position `wanted` of [`Canvas::plan`], and overwrites
+    /// Reads the logits, one for each token, of the position `wanted` of [`Canvas::plan`], and overwrites
     /// them; `unconditional` are those of the row without its prompt, if that was asked for. It
     /// changes nothing, so that positions may be read in any order and at once.
     ///
