@@ -6,6 +6,8 @@
 #[path = "duel/mod.rs"]
 #[allow(dead_code)]
 mod duel;
+#[path = "../crates/llada/tests/common/whole.rs"]
+mod whole;
 
 use std::{ops::ControlFlow, time::Instant};
 
@@ -16,32 +18,15 @@ use llada::{
         Blocks, Canvas, Prompt, Sampler,
         generate::{self, Predictor},
     },
-    model::{Batch, KvCache, MaskPredictor, Model},
+    model::{KvCache, MaskPredictor, Model},
 };
 use llada_kernels::Cpu;
+use whole::Whole;
 
 const PROMPT: usize = 64;
 const TOKENS: usize = 128;
 const THREADS: usize = 2;
 const ROUNDS: usize = 3;
-
-/// The model without its memory.
-struct Whole(MaskPredictor);
-
-impl Predictor for Whole {
-    fn logits(
-        &mut self,
-        batch: &Batch<'_>,
-        wanted: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> llada::Result<()> {
-        MaskPredictor::logits(&mut self.0, batch, wanted, logits)
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.0.vocabulary()
-    }
-}
 
 /// Seconds of a run of `rows` rows, and their tokens.
 fn generate(predictor: &mut dyn Predictor, rows: usize) -> Result<(f64, Vec<Vec<u32>>)> {

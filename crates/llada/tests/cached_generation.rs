@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "common/whole.rs"]
+mod whole;
 
 use std::ops::ControlFlow;
 
@@ -20,6 +22,7 @@ use llada::{
     tokenizer::{self, Kind},
 };
 use llada_kernels::Cpu;
+use whole::Whole;
 
 const MASK: u32 = 301;
 const SPECIAL: SpecialTokens =
@@ -140,24 +143,6 @@ fn caches_feed_less() {
     assert_eq!(fed(&near).0, 6 * row + 6 * (13 + 13 + 10));
     let suffix = Sampler { suffix_window: Some(SuffixWindow { masks: 2, decay: false }), ..s };
     assert_eq!(fed(&suffix).0, 8 * (27 + 35 + 41));
-}
-
-/// Keeps nothing, and is fed every row whole.
-struct Whole(MaskPredictor);
-
-impl Predictor for Whole {
-    fn logits(
-        &mut self,
-        batch: &Batch<'_>,
-        wanted: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> llada::Result<()> {
-        MaskPredictor::logits(&mut self.0, batch, wanted, logits)
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.0.vocabulary()
-    }
 }
 
 #[test]

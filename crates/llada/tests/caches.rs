@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "common/whole.rs"]
+mod whole;
 
 use std::ops::{ControlFlow, Range};
 
@@ -18,6 +20,7 @@ use llada::{
 };
 use llada_kernels::Cpu;
 use safetensors::SafeTensors;
+use whole::Whole;
 
 const MODELS: [&str; 3] = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm"];
 
@@ -130,24 +133,6 @@ fn rows_of_unequal_length_share_a_pass() {
     predictor.logits_cached(&batch, &mut pasts, &[2, 3, 11], &mut found).unwrap();
     let at = |row: usize, position: usize| &expected[row][position * vocabulary..][..vocabulary];
     assert_eq!(found, [at(0, 15), at(1, 0), at(1, 8)].concat());
-}
-
-/// A predictor that wants every row whole.
-struct Whole(MaskPredictor);
-
-impl Predictor for Whole {
-    fn logits(
-        &mut self,
-        batch: &Batch<'_>,
-        wanted: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> llada::Result<()> {
-        MaskPredictor::logits(&mut self.0, batch, wanted, logits)
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.0.vocabulary()
-    }
 }
 
 /// Canvases of unequal prompts, one of them padded.

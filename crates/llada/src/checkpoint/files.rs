@@ -8,6 +8,15 @@ use std::{
 
 use crate::{Error, Result, io};
 
+/// The length of a file, which must be a regular one: a folder or a pipe cannot be mapped.
+pub(crate) fn regular_len(path: &Path) -> Result<u64> {
+    let kind = fs::metadata(path).map_err(io("read", path))?;
+    match kind.is_file() {
+        true => Ok(kind.len()),
+        false => Err(io("read", path)(io::Error::other("not a regular file"))),
+    }
+}
+
 /// Reads a text file of at most `limit` bytes, so that a wrong file cannot fill the memory.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
     let read = || {

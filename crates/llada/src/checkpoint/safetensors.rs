@@ -51,10 +51,7 @@ impl File {
     /// When it cannot be opened, is truncated, has an unreadable or overlong header, or when
     /// tensors overlap, leave gaps or have bytes that do not fit their shape.
     pub fn open(path: &Path) -> Result<Self> {
-        let kind = std::fs::metadata(path).map_err(io("read", path))?;
-        if !kind.is_file() {
-            return Err(io("read", path)(std::io::Error::other("not a regular file")));
-        }
+        files::regular_len(path)?;
         let mapping = Mapping::open(path)?;
         let (metadata, entries) = parse(&mapping, path)?;
         Ok(Self { path: path.to_path_buf(), mapping: Arc::new(mapping), metadata, entries })

@@ -4,7 +4,7 @@
 use llada_kernels::{
     Cpu, WeightView,
     attention::{self, CachedRow, Mask, Rows},
-    linear::{self, Out},
+    linear::{self, Activations, Out},
     rms_norm,
     rope::{self, Table},
     swiglu,
@@ -57,6 +57,8 @@ pub(super) struct Saved {
 pub(super) struct Scratch {
     /// A normalised input [T, d].
     normed: Vec<f32>,
+    /// The same, quantised for the layers of blocks that share it.
+    quantized: Activations,
     /// Output of SwiGLU [T, f].
     activated: Vec<f32>,
     /// Gradients: of `normed` and of attention's output [T, d], of q, k, v, of the SwiGLU [T, f].
@@ -113,12 +115,13 @@ impl Pass<'_> {
         let eps = config.rms_norm_eps;
         let h = &mut scratch.normed;
         rms_norm::forward(cpu, x, self.vector(ids.attn_norm), eps, h, &mut saved.rstd_attn)?;
+        let shared = &mut scratch.quantized;
+        self.quantize(&ids.qkv, h, d, shared)?;
         for (part, width) in [d, kv, kv].into_iter().enumerate() {
             let bias = ids.qkv_bias.map(|b| self.vector(b[part]));
             let normalised = config.qk_norm && part < 2;
             let out = if normalised { &mut saved.raw[part] } else { &mut saved.qkv[part] };
-            let w = self.matrix(ids.qkv[part]);
-            linear::forward(cpu, h, w, bias, t, width, d, out, Out::Write)?;
+            self.linear(ids.qkv[part], h, shared, bias, width, out)?;
         }
         if let Some(norms) = ids.qk_norm {
             for (part, norm) in norms.into_iter().enumerate() {
@@ -143,11 +146,41 @@ impl Pass<'_> {
             copy(&mut saved.x_mid, x);
         }
         rms_norm::forward(cpu, x, self.vector(ids.ff_norm), eps, h, &mut saved.rstd_ff)?;
-        linear::forward(cpu, h, self.matrix(ids.gate), None, t, f, d, &mut saved.gate, Out::Write)?;
-        linear::forward(cpu, h, self.matrix(ids.up), None, t, f, d, &mut saved.up, Out::Write)?;
+        self.quantize(&[ids.gate, ids.up], h, d, shared)?;
+        self.linear(ids.gate, h, shared, None, f, &mut saved.gate)?;
+        self.linear(ids.up, h, shared, None, f, &mut saved.up)?;
         swiglu::forward(cpu, &saved.gate, &saved.up, &mut scratch.activated)?;
         let w = self.matrix(ids.down);
         linear::forward(cpu, &scratch.activated, w, None, t, d, f, x, Out::Add)?;
+        Ok(())
+    }
+
+    /// Quantises the rows of `h` [T, d] once for all the matrices `ids`, if any of them are of blocks.
+    fn quantize(&self, ids: &[usize], h: &[f32], d: usize, shared: &mut Activations) -> Result<()> {
+        if ids.iter().any(|&id| matches!(self.matrix(id), WeightView::Blocks { .. })) {
+            shared.quantize(self.cpu, h, self.positions.len(), d)?;
+        }
+        Ok(())
+    }
+
+    /// `y = W h + bias` [T, n], where `shared` has the rows of `h` [T, d] if `W` is of blocks.
+    fn linear(
+        &self,
+        id: usize,
+        h: &[f32],
+        shared: &Activations,
+        bias: Option<&[f32]>,
+        n: usize,
+        y: &mut [f32],
+    ) -> Result<()> {
+        let (cpu, w, t, d) =
+            (self.cpu, self.matrix(id), self.positions.len(), self.model.config.d_model);
+        match w {
+            WeightView::Blocks { .. } => {
+                linear::forward_quantized(cpu, shared, w, bias, n, y, Out::Write)?
+            }
+            _ => linear::forward(cpu, h, w, bias, t, n, d, y, Out::Write)?,
+        }
         Ok(())
     }
 

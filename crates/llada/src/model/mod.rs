@@ -9,7 +9,7 @@ mod weights;
 
 pub use cache::{KvCache, Past};
 pub use lora::{Adapter, LowRank};
-pub use predictor::MaskPredictor;
+pub use predictor::{MaskPredictor, ReadLogits};
 pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
 
 use crate::{

@@ -56,6 +56,9 @@ const TILE: usize = 1 << 22;
 /// Takes some of the wanted positions, as a range of their numbers, and their logits.
 type VisitLogits<'v> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<()> + 'v;
 
+/// Takes the number of a group of positions, and their logits.
+pub type ReadLogits<'r> = dyn Fn(usize, &mut [f32]) + Sync + 'r;
+
 impl MaskPredictor {
     /// Prepares `model` to run on `cpu`. Norms and biases are widened to `f32`; matrices stay in
     /// their storage type.
@@ -183,7 +186,7 @@ impl MaskPredictor {
         positions: Option<&[u32]>,
         wanted: &[usize],
         groups: &[usize],
-        read: &(dyn Fn(usize, &mut [f32]) + Sync),
+        read: &ReadLogits<'_>,
     ) -> Result<()> {
         if !pasts.is_empty() && pasts.len() + 1 != batch.starts.len() {
             let what = "there must be one cache for each row";

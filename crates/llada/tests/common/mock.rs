@@ -36,7 +36,8 @@ impl Predictor for Mock {
         logits: &mut Vec<f32>,
     ) -> llada::Result<()> {
         assert_eq!(*batch.starts.last().unwrap(), batch.tokens.len());
-        assert!(!wanted.is_empty());
+        let distinct: std::collections::BTreeSet<_> = wanted.iter().collect();
+        assert!(!wanted.is_empty() && distinct.len() == wanted.len());
         self.forwards += 1;
         logits.clear();
         for &index in wanted {

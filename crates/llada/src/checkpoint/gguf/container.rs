@@ -16,7 +16,10 @@ use super::{
     types::TensorType,
     value::{Cursor, Read, Value},
 };
-use crate::{Result, checkpoint::CheckpointError, io};
+use crate::{
+    Result,
+    checkpoint::{CheckpointError, files},
+};
 
 /// The first bytes of every file.
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
@@ -65,13 +68,10 @@ impl File {
     /// short, contradicts itself or has a name twice, and when tensors overlap, are of an unknown
     /// type or lie outside of the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let kind = std::fs::metadata(path).map_err(io("read", path))?;
-        if !kind.is_file() {
-            return Err(io("read", path)(std::io::Error::other("not a regular file")));
-        }
+        let len = files::regular_len(path)?;
         // An empty file cannot be mapped.
-        if kind.len() < MAGIC.len() as u64 {
-            let what = format!("it has only {} bytes", kind.len());
+        if len < MAGIC.len() as u64 {
+            let what = format!("it has only {len} bytes");
             return Err(CheckpointError::Gguf { file: path.to_path_buf(), what }.into());
         }
         let mapping = Arc::new(Mapping::open(path)?);

@@ -2,11 +2,8 @@
 
 use crate::{
     Result,
-    diffusion::{
-        Canvas, Query,
-        generate::{Predictor, ReadLogits},
-    },
-    model::{Batch, KvCache, Past},
+    diffusion::{Canvas, Query, SamplerError, generate::Predictor},
+    model::{Batch, KvCache, Past, ReadLogits},
 };
 
 /// What is kept of one canvas between passes.
@@ -174,12 +171,27 @@ impl Assembly {
             let unconditional = kept.unconditional.as_mut();
             pasts.extend(unconditional.map(|cache| Past { first, cache }));
         }
-        match predictor.caching() {
-            Some(model) if !pasts.is_empty() => {
-                let positions = Some(self.positions.as_slice());
-                model.read_logits(&batch, &mut pasts, positions, &self.wanted, &self.groups, read)
-            }
-            _ => predictor.read(&batch, &self.wanted, &self.groups, read),
+        if let Some(model) = predictor.caching() {
+            let positions = Some(self.positions.as_slice());
+            return model.read_logits(
+                &batch,
+                &mut pasts,
+                positions,
+                &self.wanted,
+                &self.groups,
+                read,
+            );
         }
+        let (vocabulary, positions) = (predictor.vocabulary(), self.wanted.len());
+        let mut logits = Vec::new();
+        predictor.logits(&batch, &self.wanted, &mut logits)?;
+        let found = logits.len();
+        if Some(found) != vocabulary.checked_mul(positions) {
+            return Err(SamplerError::LogitCount { found, positions }.into());
+        }
+        for (number, group) in self.groups.windows(2).enumerate() {
+            read(number, &mut logits[group[0] * vocabulary..group[1] * vocabulary]);
+        }
+        Ok(())
     }
 }

@@ -11,9 +11,6 @@ use crate::{
 };
 use assembly::{Assembly, Kept, Place};
 
-/// Takes the number of a group of positions, and their logits.
-pub type ReadLogits<'r> = dyn Fn(usize, &mut [f32]) + Sync + 'r;
-
 /// Whatever predicts masked tokens.
 pub trait Predictor {
     /// Logits [wanted, vocabulary] at the positions `wanted` (indices into the batch's tokens, in any
@@ -25,32 +22,6 @@ pub trait Predictor {
 
     /// Columns of the logits.
     fn vocabulary(&self) -> usize;
-
-    /// The same logits, handed to `read` a group of positions at a time: number g has those of
-    /// `wanted[groups[g]..groups[g + 1]]`, as [positions, vocabulary]. Groups may come in any order and
-    /// at once.
-    ///
-    /// # Errors
-    /// If the batch cannot be predicted.
-    fn read(
-        &mut self,
-        batch: &Batch<'_>,
-        wanted: &[usize],
-        groups: &[usize],
-        read: &ReadLogits<'_>,
-    ) -> Result<()> {
-        let (vocabulary, positions) = (self.vocabulary(), wanted.len());
-        let mut logits = Vec::new();
-        self.logits(batch, wanted, &mut logits)?;
-        let found = logits.len();
-        if Some(found) != vocabulary.checked_mul(positions) {
-            return Err(SamplerError::LogitCount { found, positions }.into());
-        }
-        for (number, group) in groups.windows(2).enumerate() {
-            read(number, &mut logits[group[0] * vocabulary..group[1] * vocabulary]);
-        }
-        Ok(())
-    }
 
     /// The model, if it may be fed only what is new and keep the keys and values of the rest; `None`,
     /// as provided, for a predictor that wants every row whole.
@@ -66,16 +37,6 @@ impl Predictor for MaskPredictor {
 
     fn vocabulary(&self) -> usize {
         self.model().config.embedding_size
-    }
-
-    fn read(
-        &mut self,
-        batch: &Batch<'_>,
-        wanted: &[usize],
-        groups: &[usize],
-        read: &ReadLogits<'_>,
-    ) -> Result<()> {
-        self.read_logits(batch, &mut [], None, wanted, groups, read)
     }
 
     fn caching(&mut self) -> Option<&mut MaskPredictor> {

@@ -1,0 +1,24 @@
+//! A model without its memory.
+
+use llada::{
+    diffusion::generate::Predictor,
+    model::{Batch, MaskPredictor},
+};
+
+/// A predictor that keeps nothing, and wants every row whole.
+pub(crate) struct Whole(pub(crate) MaskPredictor);
+
+impl Predictor for Whole {
+    fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> llada::Result<()> {
+        MaskPredictor::logits(&mut self.0, batch, wanted, logits)
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.0.vocabulary()
+    }
+}
