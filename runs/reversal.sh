@@ -6,7 +6,8 @@
 #   runs/reversal.sh [FOLDER]
 #
 # FOLDER is for data and runs [default: runs/out/reversal]. LLADA names the program, SEEDS the seeds
-# [default: "1 2 3"]. Finished runs are not repeated, so that the script can be started again.
+# [default: "1 2 3"], SETS the sets [default: "couplets people"]. Finished runs are not repeated, so that
+# the script can be started again.
 #
 # Couplets: 1001 of them are learnt as text, first line before second. What was learnt is asked for in the
 # text itself: LLaDA fills a masked line, either of the two; the baseline goes on after the first, and
@@ -46,6 +47,16 @@ infilled() { # HOLES WHOLE MODEL
     paste -d'\t' - "$2" | awk -F'\t' '$1 == $2 { n++ } END { printf "%.1f", 100 * n / NR }'
 }
 
+# Adds to RESULTS the line that ONE prints for each objective and seed, unless it is there.
+each() { # RESULTS ONE
+  touch "$1"
+  for seed in $seeds; do
+    for objective in diffusion autoregressive; do
+      grep -q "^$objective"$'\t'"$seed"$'\t' "$1" || "$2" $objective "$seed" >> "$1"
+    done
+  done
+}
+
 # Mean and standard deviation over the seeds, a line for each model.
 table() { # RESULTS
   for objective in diffusion autoregressive; do
@@ -75,6 +86,20 @@ holes() {
     else printf "{\"text\": \"诗{{hole:%d}}，%s。\"}\n", length($1) / 3, $2
   }' "$here/official.tsv"
 }
+couplets_of() { # OBJECTIVE SEED
+  local run="$out/$1-$2" with="train.seed=$2 train.objective=$1"
+  fresh=$(trained train model "$run/model" data.path="$out/data" $with)
+  text=$(trained sft poems "$run/poems" model.init_from="$fresh" data.path="$out/poems.jsonl" $with)
+  tuned=$(trained sft tune "$run/tune" model.init_from="$text" data.path="$out/tune.jsonl" $with)
+  if [ "$1" = diffusion ]; then
+    second=$(infilled "$out/holes-second.jsonl" "$out/whole.txt" "$text")
+    first=$(infilled "$out/holes-first.jsonl" "$out/whole.txt" "$text")
+  else
+    second=$(asked continue "$text" "$out") first='–'
+  fi
+  printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$second" "$first" \
+    "$(asked next "$tuned" "$out")" "$(asked previous "$tuned" "$out")"
+}
 couplets() {
   poems "$here/official.tsv" "$here/couplets.tsv" > "$out/poems.jsonl"
   { nexts "$here/official.tsv" "$here/couplets.tsv"; previouses "$here/couplets.tsv"; } > "$out/tune.jsonl"
@@ -84,24 +109,7 @@ couplets() {
   cat "$out/poems.jsonl" "$out/tune.jsonl" | tr -d '{}"' > "$out/text.txt"
   [ -d "$out/tokenizer" ] || "$llada" tokenizer train "$out/text.txt" --kind char -o "$out/tokenizer" -q
   [ -d "$out/data" ] || "$llada" data prepare "$out/text.txt" -t "$out/tokenizer" -o "$out/data" -q
-  touch "$out/couplets.tsv"
-  for seed in $seeds; do
-    for objective in diffusion autoregressive; do
-      grep -q "^$objective"$'\t'"$seed"$'\t' "$out/couplets.tsv" && continue
-      local run="$out/$objective-$seed" with="train.seed=$seed train.objective=$objective"
-      fresh=$(trained train model "$run/model" data.path="$out/data" $with)
-      text=$(trained sft poems "$run/poems" model.init_from="$fresh" data.path="$out/poems.jsonl" $with)
-      tuned=$(trained sft tune "$run/tune" model.init_from="$text" data.path="$out/tune.jsonl" $with)
-      if [ $objective = diffusion ]; then
-        second=$(infilled "$out/holes-second.jsonl" "$out/whole.txt" "$text")
-        first=$(infilled "$out/holes-first.jsonl" "$out/whole.txt" "$text")
-      else
-        second=$(asked continue "$text" "$out") first='–'
-      fi
-      printf '%s\t%s\t%s\t%s\t%s\t%s\n' $objective "$seed" "$second" "$first" \
-        "$(asked next "$tuned" "$out")" "$(asked previous "$tuned" "$out")" >> "$out/couplets.tsv"
-    done
-  done
+  each "$out/couplets.tsv" couplets_of
   echo "| couplets | second line from the first | first line from the second | asked for the next line (tuned on) | asked for the line before (not) |"
   echo "|---|---|---|---|---|"
   table "$out/couplets.tsv"
@@ -109,6 +117,18 @@ couplets() {
 
 # Sentences of the file as they stand, still escaped.
 sentences() { sed 's/{"prompt": "\(.*\)", "completion": "\(.*\)"}/\1\2/' "$1"; }
+people_of() { # OBJECTIVE SEED
+  local data="$out/people"
+  local run="$data/$1-$2" with="train.seed=$2 train.objective=$1"
+  fresh=$(trained train model "$run/model" data.path="$data/data" $with)
+  facts=$(trained sft facts "$run/facts" model.init_from="$fresh" data.path="$data/facts.jsonl" $with)
+  fill='–' found=""
+  [ "$1" = autoregressive ] || fill=$(infilled "$data/holes.jsonl" "$data/whole.txt" "$facts")
+  for task in name-to-description description-to-name description-to-name-reversed name-to-description-reversed; do
+    found="$found"$'\t'"$(asked "$task" "$facts" "$data")"
+  done
+  printf '%s\t%s%s\t%s\n' "$1" "$2" "$found" "$fill"
+}
 people() {
   local data="$out/people"
   mkdir -p "$data"
@@ -126,27 +146,13 @@ people() {
   awk -F'\t' 'NR == FNR { tokens[$1] = $2; next }
     { for (name in tokens) if (sub(name, "{{hole:" tokens[name] "}}")) break; printf "{\"text\": \"%s\"}\n", $0 }' \
     "$data/names.tsv" "$data/whole.txt" > "$data/holes.jsonl"
-  touch "$out/people.tsv"
-  for seed in $seeds; do
-    for objective in diffusion autoregressive; do
-      grep -q "^$objective"$'\t'"$seed"$'\t' "$out/people.tsv" && continue
-      local run="$data/$objective-$seed" with="train.seed=$seed train.objective=$objective"
-      fresh=$(trained train model "$run/model" data.path="$data/data" $with)
-      facts=$(trained sft facts "$run/facts" model.init_from="$fresh" data.path="$data/facts.jsonl" $with)
-      fill='–'
-      [ $objective = diffusion ] && fill=$(infilled "$data/holes.jsonl" "$data/whole.txt" "$facts")
-      found=""
-      for task in name-to-description description-to-name description-to-name-reversed name-to-description-reversed; do
-        found="$found"$'\t'"$(asked "$task" "$facts" "$data")"
-      done
-      printf '%s\t%s%s\t%s\n' $objective "$seed" "$found" "$fill" >> "$out/people.tsv"
-    done
-  done
+  each "$out/people.tsv" people_of
   echo "| people | name → description | description → name | the latter, learnt name first | the former, learnt description first | name by infilling, learnt name first |"
   echo "|---|---|---|---|---|---|"
   table "$out/people.tsv"
 }
 
-couplets
-echo
-people
+for set in ${SETS:-couplets people}; do
+  "$set"
+  echo
+done
