@@ -8,7 +8,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod adamw;
-pub mod argmax;
 pub mod attention;
 mod blocks;
 mod cpu;
@@ -26,6 +25,7 @@ pub mod peak;
 pub mod reference;
 pub mod rms_norm;
 pub mod rope;
+pub mod statistics;
 pub mod swiglu;
 #[cfg(test)]
 mod testing;

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use llada_kernels::statistics::Statistics;
+
 use super::{Canvas, Reading};
 use crate::diffusion::{Precision, Step, confidence::Belief, sample};
 
@@ -31,12 +33,17 @@ impl Canvas {
     }
 
     /// The probability that the text has ended at `position`, if that is asked of it.
-    pub(super) fn end_probability(&self, logits: &[f32], position: usize) -> f64 {
+    pub(super) fn end_probability(
+        &self,
+        logits: &[f32],
+        whole: &Statistics,
+        position: usize,
+    ) -> f64 {
         if !self.tail().contains(&position) {
             return 0.0;
         }
         let ends = [self.special.eos, self.special.eot];
-        let probability = |t: u32| sample::probability(logits, t as usize, Precision::F64);
+        let probability = |t: u32| sample::probability(logits, whole, t as usize, Precision::F64);
         ends.iter().flatten().map(|&token| probability(token)).sum()
     }
 
