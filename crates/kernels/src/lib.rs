@@ -10,6 +10,7 @@
 pub mod adamw;
 pub mod attention;
 mod blocks;
+pub mod counting;
 mod cpu;
 pub mod cross_entropy;
 pub mod embedding;

@@ -1,5 +1,7 @@
 //! What a canvas takes from the logits of one position, so that no step needs them all at once.
 
+use std::cell::RefCell;
+
 use llada_kernels::statistics::{self, Statistics};
 
 use super::Canvas;
@@ -13,6 +15,11 @@ use crate::{
         sample,
     },
 };
+
+thread_local! {
+    /// The noise of one position.
+    static UNIFORMS: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What the logits of one position say. [`Canvas::commit`] takes those of all wanted positions.
 #[derive(Debug, Clone)]
@@ -41,8 +48,7 @@ impl Canvas {
         logits: &mut [f32],
         unconditional: Option<&[f32]>,
     ) -> Result<Reading, SamplerError> {
-        // A causal model predicts the token after the one that is asked.
-        let position = wanted + usize::from(self.mask.is_none());
+        let position = wanted + self.lag();
         let (found, is_guided) = (logits.len(), self.sampler.cfg_scale > 0.0);
         if found == 0 || unconditional.map(<[f32]>::len) != is_guided.then_some(found) {
             return Err(SamplerError::LogitCount { found, positions: 1 });
@@ -89,9 +95,11 @@ impl Canvas {
         let step = self.step_index();
         let mut token = whole.token;
         if sampler.temperature > 0.0 {
-            let mut uniforms = vec![0.0; logits.len()];
-            self.draws.token_uniforms(step, position, &mut uniforms);
-            token = sample::gumbel_max(logits, sampler.temperature, &uniforms);
+            token = UNIFORMS.with_borrow_mut(|uniforms| {
+                uniforms.resize(logits.len(), 0.0);
+                self.draws.token_uniforms(step, position, uniforms);
+                sample::gumbel_max(logits, sampler.temperature, uniforms)
+            });
         }
         if sampler.confidence_eos_eot_inf {
             // The reference writes to the noisy logits, which are the logits at temperature 0 only.
