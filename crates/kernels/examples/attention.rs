@@ -1,4 +1,7 @@
-//! Times attention, forward and backward, in two shapes: `cargo run --release --example attention`.
+//! Times attention: `cargo run --release --example attention`.
+//!
+//! Forward and backward in the shapes of training; forward in the shapes of models of 1 and 8 billion
+//! parameters, as a share of the `f32` peak measured in turn with it.
 //!
 //! Arguments: the instruction set (default: the best) and the number of threads (default: 1).
 
@@ -7,8 +10,10 @@
 use std::time::Instant;
 
 use llada_kernels::{
-    Cpu, Isa, Result,
+    BlockFormat, Cpu, Isa, Result, WeightView,
     attention::{self, Mask, Rows, Shape},
+    linear::{self, Out},
+    peak,
 };
 
 /// Seconds of the fastest of several calls.
@@ -53,6 +58,42 @@ fn time(cpu: &Cpu, what: &str, rows: usize, len: usize, shape: Shape, mask: Mask
     Ok(())
 }
 
+/// The forward pass of a row of `len` in a model of `heads` heads and a feed-forward width of `ffn`, in
+/// turn with the peak and with its widest linear layer in Q8_0: the best of some rounds.
+fn share(cpu: &Cpu, heads: usize, ffn: usize, len: usize) -> Result<()> {
+    let shape = Shape { heads, kv_heads: heads, head_dim: 128 };
+    let d = heads * shape.head_dim;
+    let noise = |i: u32| (i.wrapping_mul(2_654_435_761) as f32).sin();
+    let x: Vec<f32> = (0..(len * d) as u32).map(noise).collect();
+    let (mut out, mut lse) = (vec![0.0; len * d], vec![0.0; len * heads]);
+    let rows = Rows { starts: &[0, len], keep: None };
+    let weight = vec![0; BlockFormat::Q8_0.bytes(ffn * d).unwrap_or(0)];
+    let weight = WeightView::Blocks { format: BlockFormat::Q8_0, bytes: &weight };
+    let mut y = vec![0.0; len * ffn];
+    let (mut peak, mut attention, mut linear) = (0.0f64, f64::INFINITY, f64::INFINITY);
+    for _ in 0..9 {
+        peak = peak.max(peak::f32_flops(cpu));
+        let start = Instant::now();
+        attention::forward(cpu, shape, Mask::Bidirectional, rows, &x, &x, &x, &mut out, &mut lse)?;
+        attention = attention.min(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        linear::forward(cpu, &x, weight, None, len, ffn, d, &mut y, Out::Write)?;
+        linear = linear.min(start.elapsed().as_secs_f64());
+    }
+    // Four matrices of d x d and three of d x ffn, at the speed of the one that was timed.
+    linear *= (4 * d * d + 3 * d * ffn) as f64 / (d * ffn) as f64;
+    let rate = 4.0 * (len * len * d) as f64 / attention;
+    println!(
+        "{heads:2} heads of 128, L {len:4}  {:9.2} ms {:7.1} GFLOP/s {:5.1} % of peak, {:5.2} times the \
+         linear layers in Q8_0",
+        attention * 1e3,
+        rate / 1e9,
+        rate / peak * 100.0,
+        attention / linear
+    );
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let isa = arguments.next().map_or(Ok(Isa::detect()), |isa| isa.parse())?;
@@ -64,5 +105,11 @@ fn main() -> Result<()> {
     time(&cpu, "8 rows of 256, 8 heads of 32, causal", 8, 256, small, Mask::Causal)?;
     time(&cpu, "1 row of 128, 12 heads of 64", 1, 128, large, Mask::Bidirectional)?;
     time(&cpu, "1 row of 256, 12 heads of 64", 1, 256, large, Mask::Bidirectional)?;
-    time(&cpu, "1 row of 4096, 12 heads of 64", 1, 4096, large, Mask::Bidirectional)
+    time(&cpu, "1 row of 4096, 12 heads of 64", 1, 4096, large, Mask::Bidirectional)?;
+    for (heads, ffn) in [(16, 5632), (32, 12288)] {
+        for len in [512, 1024, 2048, 4096] {
+            share(&cpu, heads, ffn, len)?;
+        }
+    }
+    Ok(())
 }

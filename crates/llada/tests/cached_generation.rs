@@ -13,7 +13,7 @@ use llada::{
     config::{Objective, SpecialTokens},
     diffusion::{
         Blocks, Cache, Canvas, Keep, Prompt, Sampler, Step,
-        cache::{Refresh, SuffixWindow},
+        cache::{CacheType, Refresh, SuffixWindow},
         generate::{self, Predictor, Summary},
         infill::{Encoder, Template},
         variable::VariableLength,
@@ -84,6 +84,7 @@ fn choices() -> Vec<Sampler> {
         Sampler { cache: prefix, blocks: Blocks::BlockDiffusion, ..sampler() },
         Sampler { cache: dual, blocks: Blocks::Pure, ..sampler() },
         Sampler { cache: dual, revise: Some(0.5), ..sampler() },
+        Sampler { cache: dual, cache_type: CacheType::Bf16, cfg_scale: 0.5, ..sampler() },
         Sampler { cache: prefix, variable_length: Some(variable), ..sampler() },
     ]
 }
@@ -119,6 +120,20 @@ fn a_cache_that_is_always_refreshed_or_feeds_everything_changes_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_kept_in_bf16_changes_what_is_predicted_a_little() {
+    let run_with = |cache_type| {
+        let cache = Cache::Dual(Refresh::default());
+        let keep = Keep::Schedule;
+        let sampler = Sampler { cache, cache_type, keep, ..sampler() };
+        run(&mut predictor(1), &mut [canvas(&sampler, 1)]).1.concat()
+    };
+    let (wide, rounded) = (run_with(CacheType::F32), run_with(CacheType::Bf16));
+    let first = |steps: &[Step]| (steps[0].committed[0].token, steps[0].committed[0].confidence);
+    let ((token, a), (same, b)) = (first(&wide), first(&rounded));
+    assert!(token == same && a != b && (a - b).abs() < 0.02 * a, "{a} {b}");
 }
 
 #[test]

@@ -185,6 +185,7 @@ impl SamplingArgs {
             confidence_eos_eot_inf: self.confidence_eos_eot_inf,
             keep: self.saving.keep,
             cache: self.saving.cache()?,
+            cache_type: self.saving.cache_type,
             suffix_window: self.saving.suffix(),
             adaptive_blocks: self.adaptive_blocks.then(delimiters),
             revise: self.saving.revise,

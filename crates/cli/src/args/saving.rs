@@ -1,7 +1,10 @@
 //! The flags that save forward passes, or parts of them.
 
 use clap::Args;
-use llada::diffusion::{Cache, Keep, cache::SuffixWindow};
+use llada::diffusion::{
+    Cache, Keep,
+    cache::{CacheType, SuffixWindow},
+};
 
 use super::run::parse;
 use crate::error::Failure;
@@ -23,6 +26,9 @@ pub struct SavingArgs {
     /// With a cache: positions around the block that every pass feeds along with it
     #[arg(long, value_name = "TOKENS")]
     pub cache_window: Option<usize>,
+    /// With a cache: the type of the keys and values that are kept: f32, or bf16 in half the memory
+    #[arg(long, value_name = "TYPE", value_parser = parse::<CacheType>)]
+    pub cache_type: Option<CacheType>,
     /// Leave out the masks that are further behind the block; alone, it asks for
     /// semi-autoregressive blocks
     #[arg(long, value_name = "TOKENS")]

@@ -149,6 +149,7 @@ fn sampler(args: &Infill) -> Result<Sampler> {
         },
         keep: saving.keep.unwrap_or(defaults.keep),
         cache: saving.cache()?.unwrap_or(defaults.cache),
+        cache_type: saving.cache_type.unwrap_or(defaults.cache_type),
         suffix_window: saving.suffix(),
         revise: saving.revise,
         remasking: args.remasking.unwrap_or_default(),

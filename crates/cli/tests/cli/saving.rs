@@ -16,8 +16,9 @@ fn sampled(flags: &str) -> (Value, String) {
 #[test]
 fn what_was_chosen_is_recorded() {
     let (answer, stderr) =
-        sampled("--block-length 4 --cache dual --cache-window 1 --keep factor=2");
+        sampled("--block-length 4 --cache dual --cache-window 1 --cache-type bf16 --keep factor=2");
     let sampler = &answer["summary"]["sampler"];
+    assert_eq!(sampler["cache_type"], "bf16");
     assert_eq!(sampler["keep"]["factor"], 2.0);
     assert_eq!(
         (&sampler["cache"]["dual"]["before"], &answer["summary"]["masks_left"]),
@@ -90,6 +91,7 @@ fn what_has_no_meaning_is_refused_with_the_choices() {
         ("--keep threshold=-1", "keep is -1", "threshold=0.9"),
         ("--cache triple", "unknown cache `triple`", "none, prefix, dual"),
         ("--cache-refresh 2", "without a cache", "--cache dual"),
+        ("--cache dual --cache-type f16", "unknown cache type `f16`", "f32, bf16"),
         ("--blocks pure --suffix-window 4", "suffix_window cannot be combined", "--suffix-window"),
         ("--preset exact --keep factor", "keep cannot be combined with the exact mode", "--keep"),
         ("--remasking random --keep leap", "remasking cannot be combined", "margin"),

@@ -1,14 +1,27 @@
 //! Keys and values in the order in which the forward pass reads them, and their keeping from one
 //! call to the next.
 
+use half::bf16;
+
 use super::{
     Shape,
-    scratch::{Head, LINE, line, skip_to_line},
+    scratch::{Element, Head, LINE, line, skip_to_line},
 };
 use crate::{KernelError, Result};
 
 /// Keys of one tile.
 pub(super) const KEYS: usize = 128;
+
+/// How the numbers of a [`Cache`] are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to the nearest of 8 significant bits, in half the memory: each key and value is off by
+    /// 2⁻⁹ of itself at most. All keys are rounded, those of the tokens that are fed included.
+    Bf16,
+}
 
 /// Keys and values of one row, by position, kept between calls of
 /// [`forward_cached`](super::forward_cached).
@@ -19,8 +32,27 @@ pub(super) const KEYS: usize = 128;
 #[derive(Debug)]
 pub struct Cache {
     pub(super) layout: Layout,
-    /// The packed elements after up to a cache line of nothing.
-    buffer: Vec<f32>,
+    elements: Elements,
+}
+
+/// The packed elements after up to a cache line of nothing.
+#[derive(Debug)]
+enum Elements {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+/// Packed elements, to be read.
+#[derive(Clone, Copy)]
+pub(super) enum Packed<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+/// Packed elements, to be written.
+pub(super) enum PackedMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
 }
 
 impl Cache {
@@ -28,7 +60,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`KernelError::Argument`] if that is more than memory can address.
-    pub fn new(shape: Shape, capacity: usize) -> Result<Self> {
+    pub fn new(shape: Shape, capacity: usize, storage: Storage) -> Result<Self> {
         let layout = Layout::new(shape, capacity);
         let per_position = shape.kv_heads.saturating_mul(2).saturating_mul(line(shape.head_dim));
         let bytes = per_position.saturating_mul(size_of::<f32>());
@@ -38,7 +70,11 @@ impl Cache {
                 what: format!("{capacity} positions of {bytes} bytes are more than memory holds"),
             });
         }
-        Ok(Self { layout, buffer: vec![0.0; layout.len() + LINE] })
+        let elements = match storage {
+            Storage::F32 => Elements::F32(vec![0.0; layout.len() + LINE]),
+            Storage::Bf16 => Elements::Bf16(vec![bf16::ZERO; layout.len() + 2 * LINE]),
+        };
+        Ok(Self { layout, elements })
     }
 
     /// Whether it was made for these key heads.
@@ -53,18 +89,34 @@ impl Cache {
 
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.buffer.as_slice())
+        match &self.elements {
+            Elements::F32(buffer) => size_of_val(buffer.as_slice()),
+            Elements::Bf16(buffer) => size_of_val(buffer.as_slice()),
+        }
     }
 
     /// The packed elements.
-    pub(super) fn packed(&self) -> &[f32] {
-        &self.buffer[skip_to_line(&self.buffer)..][..self.layout.len()]
+    pub(super) fn packed(&self) -> Packed<'_> {
+        let len = self.layout.len();
+        match &self.elements {
+            Elements::F32(buffer) => Packed::F32(&buffer[skip_to_line(buffer)..][..len]),
+            Elements::Bf16(buffer) => Packed::Bf16(&buffer[skip_to_line(buffer)..][..len]),
+        }
     }
 
     /// The same, to be written.
-    pub(super) fn packed_mut(&mut self) -> &mut [f32] {
-        let skip = skip_to_line(&self.buffer);
-        &mut self.buffer[skip..][..self.layout.len()]
+    pub(super) fn packed_mut(&mut self) -> PackedMut<'_> {
+        let len = self.layout.len();
+        match &mut self.elements {
+            Elements::F32(buffer) => {
+                let skip = skip_to_line(buffer);
+                PackedMut::F32(&mut buffer[skip..][..len])
+            }
+            Elements::Bf16(buffer) => {
+                let skip = skip_to_line(buffer);
+                PackedMut::Bf16(&mut buffer[skip..][..len])
+            }
+        }
     }
 }
 
@@ -106,12 +158,12 @@ impl Layout {
 
     /// Packs `count` keys and values, rows of `keys` and `values`, as those of the positions from
     /// `first` on into the `packed` elements of their head.
-    pub(super) fn pack(
+    pub(super) fn pack<E: Element>(
         self,
         keys: Head<'_>,
         values: Head<'_>,
         (first, count): (usize, usize),
-        packed: &mut [f32],
+        packed: &mut [E],
     ) {
         let width = line(self.head_dim);
         let (packed_keys, packed_values) = packed.split_at_mut(self.values_at());

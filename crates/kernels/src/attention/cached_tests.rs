@@ -1,6 +1,8 @@
 //! Attention with kept keys and values: the same bits as without, whatever comes in one call.
 #![allow(clippy::unwrap_used)]
 
+use half::bf16;
+
 use super::*;
 use crate::{
     reference,
@@ -58,8 +60,15 @@ impl Whole {
 
     /// A cache that holds garbage.
     fn cache(&self, spare: usize) -> Cache {
-        let mut cache = Cache::new(self.shape, self.len + spare).unwrap();
-        cache.packed_mut().fill(f32::NAN);
+        self.cache_of(spare, Storage::F32)
+    }
+
+    fn cache_of(&self, spare: usize, storage: Storage) -> Cache {
+        let mut cache = Cache::new(self.shape, self.len + spare, storage).unwrap();
+        match cache.packed_mut() {
+            cache::PackedMut::F32(packed) => packed.fill(f32::NAN),
+            cache::PackedMut::Bf16(packed) => packed.fill(bf16::NAN),
+        }
         cache
     }
 }
@@ -102,12 +111,29 @@ fn bits(x: &[f32]) -> Vec<u32> {
 fn a_causal_row_has_the_same_bits_however_it_is_fed() {
     const LEN: usize = 300;
     for cpu in cpus() {
-        for (shape, keep) in [(SHAPES[0], false), (SHAPES[1], true), (SHAPES[2], false)] {
+        for (shape, keep, storage) in [
+            (SHAPES[0], false, Storage::F32),
+            (SHAPES[1], true, Storage::F32),
+            (SHAPES[2], false, Storage::Bf16),
+        ] {
             let rows = [Whole::new(shape, LEN, keep, 1)];
-            let (out, lse) = rows[0].forward(&cpu, Mask::Causal);
+            let (out, lse) = match storage {
+                Storage::F32 => rows[0].forward(&cpu, Mask::Causal),
+                Storage::Bf16 => {
+                    let mut caches = [rows[0].cache_of(30, storage)];
+                    feed(
+                        &cpu,
+                        Mask::Causal,
+                        &rows,
+                        &mut caches,
+                        std::slice::from_ref(&(0..LEN)),
+                        &[LEN],
+                    )
+                }
+            };
             // Single tokens at the edges of tiles, and pieces of odd sizes over them.
             let cuts = [0, 1, 2, 63, 64, 65, 66, 126, 127, 128, 129, 192, 193, 255, 256, 257, LEN];
-            let mut caches = [rows[0].cache(11)];
+            let mut caches = [rows[0].cache_of(11, storage)];
             for cut in cuts.windows(2) {
                 let range = cut[0]..cut[1];
                 let part = std::slice::from_ref(&range);
@@ -195,6 +221,40 @@ fn stale_keys_and_values_are_those_of_the_reference() {
     }
 }
 
+/// A cache in bf16 is exact on what it holds, and what it holds is off by 2⁻⁹ at most: a score by 2⁻⁹ of
+/// the sum of its terms' magnitudes, δ, and so an output by e^(2δ) − 1 + 2⁻⁹ of the greatest value.
+#[test]
+fn a_cache_in_bf16_is_off_by_what_rounding_costs() {
+    const LEN: usize = 270;
+    for cpu in cpus() {
+        for ((shape, keep), mask) in [(SHAPES[1], true), (SHAPES[2], false)].into_iter().zip(MASKS)
+        {
+            let rows = [Whole::new(shape, LEN, keep, 3)];
+            let (q, k, v) = (&rows[0].q, &rows[0].k, &rows[0].v);
+            let mut caches = [rows[0].cache_of(7, Storage::Bf16)];
+            let (found, _) =
+                feed(&cpu, mask, &rows, &mut caches, std::slice::from_ref(&(0..LEN)), &[LEN]);
+
+            let reference = |k: &[f32], v: &[f32]| {
+                let starts = Rows { starts: &[0, LEN], keep: rows[0].keep.as_deref() };
+                reference::attention::forward(shape, mask, starts, &wide(q), &wide(k), &wide(v)).0
+            };
+            let rounded =
+                |x: &[f32]| -> Vec<f32> { x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect() };
+            assert_close("bf16", &found, &reference(&rounded(k), &rounded(v)), 1e-5);
+
+            let greatest = |x: &[f32]| f64::from(x.iter().fold(0.0f32, |a, x| a.max(x.abs())));
+            let terms = shape.head_dim as f64 * greatest(q) * greatest(k);
+            let delta = terms / (shape.head_dim as f64).sqrt() / 512.0;
+            let bound = ((2.0 * delta).exp_m1() + 1.0 / 512.0) * greatest(v) + 1e-5;
+            let exact = reference(k, v);
+            let errors = found.iter().zip(&exact).map(|(f, e)| (f64::from(*f) - e).abs());
+            let worst = errors.fold(0.0, f64::max);
+            assert!(worst < bound && worst > 1e-5, "{worst} of {bound}");
+        }
+    }
+}
+
 #[test]
 fn nan_stays_with_the_tokens_that_see_it() {
     for cpu in cpus() {
@@ -215,7 +275,7 @@ fn nan_stays_with_the_tokens_that_see_it() {
 fn refuses_rows_that_do_not_fit_their_cache() {
     let (cpu, shape) = (Cpu::new(1).unwrap(), SHAPES[0]);
     let attempt = |cache_shape, (tokens, first, len), keep: Option<&[bool]>| {
-        let mut cache = Cache::new(cache_shape, 5).unwrap();
+        let mut cache = Cache::new(cache_shape, 5, Storage::F32).unwrap();
         let mut rows = [CachedRow { tokens, first, len, keep, cache: &mut cache }];
         let (q, mut out, mut lse) = (vec![0.0; 2 * 32], vec![0.0; 2 * 32], vec![0.0; 4]);
         forward_cached(&cpu, shape, Mask::Causal, &mut rows, &q, &q, &q, &mut out, &mut lse)
@@ -227,13 +287,16 @@ fn refuses_rows_that_do_not_fit_their_cache() {
     assert!(attempt(shape, (2, 3, 5), Some(&[true; 4])).is_err());
     let other = Shape { head_dim: 8, ..shape };
     assert!(attempt(other, (2, 3, 5), None).unwrap_err().to_string().contains("8"));
-    assert!(Cache::new(shape, usize::MAX / 8).is_err());
-    assert!(Cache::new(shape, 0).is_ok());
+    assert!(Cache::new(shape, usize::MAX / 8, Storage::Bf16).is_err());
+    assert!(Cache::new(shape, 0, Storage::F32).is_ok());
 }
 
 #[test]
 fn a_cache_says_its_size() {
-    let cache = Cache::new(Shape { heads: 4, kv_heads: 2, head_dim: 64 }, 256).unwrap();
-    assert_eq!(cache.capacity(), 256);
-    assert_eq!(cache.bytes() - 64, 256 * 2 * 2 * 64 * 4);
+    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 64 };
+    for (storage, bytes) in [(Storage::F32, 4), (Storage::Bf16, 2)] {
+        let cache = Cache::new(shape, 256, storage).unwrap();
+        assert_eq!(cache.capacity(), 256);
+        assert_eq!(cache.bytes() - 64, 256 * 2 * 2 * 64 * bytes);
+    }
 }

@@ -1,10 +1,12 @@
 //! The forward pass: tiles of queries, each running over the keys of its row.
 
+use half::bf16;
+
 use super::{
     CachedRow, Problem, Rows,
-    cache::{KEYS, Layout},
+    cache::{KEYS, Layout, Packed, PackedMut},
     matmul::{Left, matmul},
-    scratch::{CALL, Head, LINE, Scratch, Shared, TASK, line, split},
+    scratch::{CALL, Element, Head, LINE, Scratch, Shared, TASK, line, split},
     simd::{self, Kernel, MAX_LANES, Simd},
 };
 use crate::Cpu;
@@ -26,7 +28,7 @@ pub(super) struct Row<'a> {
     pub(super) keep: Option<&'a [bool]>,
     /// Where its keys and values lie in `packed`.
     pub(super) layout: Layout,
-    pub(super) packed: &'a [f32],
+    pub(super) packed: Packed<'a>,
 }
 
 /// Runs the checked `problem` on rows that see no keys but their own: each is packed into memory of
@@ -58,7 +60,7 @@ pub(super) fn run(
         let (start, tokens) = row(r);
         let layout = Layout::new(shape, tokens);
         let keep = rows.keep.map(|keep| &keep[start..][..tokens]);
-        let packed = &memory[place(r)..][..layout.len()];
+        let packed = Packed::F32(&memory[place(r)..][..layout.len()]);
         Row { start, tokens, first: 0, len: tokens, keep, layout, packed }
     };
     attend(cpu, problem, || (0..count).map(row), out, lse);
@@ -75,10 +77,11 @@ pub(super) fn run_cached(
 ) {
     let mut start = 0;
     for CachedRow { tokens, first, cache, .. } in rows.iter_mut() {
-        let layout = cache.layout;
-        cpu.chunks(cache.packed_mut(), layout.head_len(), |head, packed| {
-            problem.pack(layout, head, start, (*first, *tokens), packed);
-        });
+        let (layout, range) = (cache.layout, (*first, *tokens));
+        match cache.packed_mut() {
+            PackedMut::F32(packed) => pack(cpu, problem, layout, start, range, packed),
+            PackedMut::Bf16(packed) => pack(cpu, problem, layout, start, range, packed),
+        }
         start += *tokens;
     }
 
@@ -92,6 +95,20 @@ pub(super) fn run_cached(
         })
     };
     attend(cpu, problem, rows, out, lse);
+}
+
+/// Packs the keys and values of a row's tokens from `start` on as those of the positions `range`.
+fn pack<E: Element>(
+    cpu: &Cpu,
+    problem: Problem<'_>,
+    layout: Layout,
+    start: usize,
+    range: (usize, usize),
+    packed: &mut [E],
+) {
+    cpu.chunks(packed, layout.head_len(), |head, packed| {
+        problem.pack(layout, head, start, range, packed);
+    });
 }
 
 /// Lets the tokens of all rows attend to the packed keys and values.
@@ -146,10 +163,12 @@ impl Kernel for Tile<'_> {
         let (heads, dim) = (problem.shape.heads, problem.shape.head_dim);
         let width = line(dim);
         let size = row.layout.head_len();
-        let packed = &row.packed[problem.key_head(head) * size..][..size];
-        let (packed_keys, values) = packed.split_at(row.layout.values_at());
+        let head_at = problem.key_head(head) * size;
+        let is_wide = matches!(row.packed, Packed::F32(_));
+        let widened = if is_wide { 0 } else { KEYS * width };
 
-        let mut memory = Scratch::take(&TASK, QUERIES * (2 * width + KEYS + MAX_LANES + 1) + KEYS);
+        let fixed = QUERIES * (2 * width + KEYS + MAX_LANES + 1) + KEYS;
+        let mut memory = Scratch::take(&TASK, fixed + 2 * widened);
         let mut rest = &mut *memory;
         let q = split(&mut rest, QUERIES * width);
         let acc = split(&mut rest, QUERIES * width);
@@ -157,6 +176,8 @@ impl Kernel for Tile<'_> {
         let sums = split(&mut rest, QUERIES * MAX_LANES);
         let peaks = split(&mut rest, QUERIES);
         let padding = split(&mut rest, KEYS);
+        let wide_keys = split(&mut rest, widened);
+        let wide_values = split(&mut rest, widened);
 
         let q_rows = Head::new(problem.q, row.start, heads, head, dim);
         q_rows.copy(block.first, queries, problem.scale(), q, width);
@@ -170,11 +191,21 @@ impl Kernel for Tile<'_> {
         let seen = problem.mask.visible(position + queries - 1, row.len);
         for first in (0..seen).step_by(KEYS) {
             let keys = KEYS.min(seen - first);
+            let stride = row.layout.stride(first);
+            let keys_at = head_at + first * width;
+            let values_at = keys_at + row.layout.values_at();
+            let (key_tile, value_tile) = match row.packed {
+                Packed::F32(packed) => (&packed[keys_at..], &packed[values_at..]),
+                Packed::Bf16(packed) => (
+                    widen(&packed[keys_at..][..width * stride], wide_keys),
+                    widen(&packed[values_at..][..width * keys], wide_values),
+                ),
+            };
             matmul::<S, false>(
                 s,
                 (queries, line(keys), dim),
                 Left::new(q, width),
-                (&packed_keys[first * width..], row.layout.stride(first)),
+                (key_tile, stride),
                 (scores, KEYS),
             );
             let keep = row.keep.map(|keep| &keep[first..][..keys]);
@@ -190,7 +221,7 @@ impl Kernel for Tile<'_> {
                 s,
                 (queries, width, keys),
                 Left::new(scores, KEYS),
-                (&values[first * width..], width),
+                (value_tile, width),
                 (acc, width),
             );
         }
@@ -208,6 +239,17 @@ impl Kernel for Tile<'_> {
             lse[0] = peaks[i] + total.ln();
         }
     }
+}
+
+/// `packed` in `f32`, written to `out`.
+#[inline(always)]
+fn widen<'a>(packed: &[bf16], out: &'a mut [f32]) -> &'a [f32] {
+    let out = &mut out[..packed.len()];
+    for (out, x) in out.iter_mut().zip(packed) {
+        // The high half of an `f32`; written out so that it becomes a vector.
+        *out = f32::from_bits(u32::from(x.to_bits()) << 16);
+    }
+    out
 }
 
 /// What is added to the scores of some keys, written to `out` and filled with zeros to whole cache

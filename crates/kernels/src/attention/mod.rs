@@ -25,9 +25,9 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use cache::Cache;
 use cache::Layout;
-use scratch::Head;
+pub use cache::{Cache, Storage};
+use scratch::{Element, Head};
 
 use crate::{Cpu, KernelError, Result, error::check};
 
@@ -238,13 +238,13 @@ impl Problem<'_> {
 
     /// Packs the keys and values of `count` tokens from `start` on as those of the positions from
     /// `first` on.
-    fn pack(
+    fn pack<E: Element>(
         &self,
         layout: Layout,
         head: usize,
         start: usize,
         (first, count): (usize, usize),
-        packed: &mut [f32],
+        packed: &mut [E],
     ) {
         if count > 0 {
             let Shape { kv_heads, head_dim, .. } = self.shape;

@@ -6,6 +6,8 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
+use half::bf16;
+
 /// A buffer aligned to cache lines, lent by this thread and given back when dropped, so that a
 /// steady state allocates nothing.
 pub(super) struct Scratch {
@@ -73,8 +75,29 @@ pub(super) fn line(len: usize) -> usize {
 }
 
 /// How many of the first elements lie before the first whole cache line.
-pub(super) fn skip_to_line(buffer: &[f32]) -> usize {
-    buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE)
+pub(super) fn skip_to_line<E>(buffer: &[E]) -> usize {
+    let bytes = LINE * size_of::<f32>();
+    buffer.as_ptr().align_offset(bytes).min(bytes / size_of::<E>().max(1))
+}
+
+/// A number as it is packed.
+pub(super) trait Element: Copy + Send {
+    /// The nearest to `x`.
+    fn of(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        x
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        Self::from_f32(x)
+    }
 }
 
 /// A slice that tasks write to in disjoint places.
@@ -131,30 +154,36 @@ impl<'a> Head<'a> {
 
     /// Copies `rows` rows from `first` on, times `factor`, into rows of `width`, filled with zeros.
     #[inline(always)]
-    pub(super) fn copy(
+    pub(super) fn copy<E: Element>(
         &self,
         first: usize,
         rows: usize,
         factor: f32,
-        out: &mut [f32],
+        out: &mut [E],
         width: usize,
     ) {
         for (i, out) in out.chunks_exact_mut(width).take(rows).enumerate() {
             let (whole, fill) = out.split_at_mut(self.dim);
             for (o, x) in whole.iter_mut().zip(self.row(first + i)) {
-                *o = x * factor;
+                *o = E::of(x * factor);
             }
-            fill.fill(0.0);
+            fill.fill(E::of(0.0));
         }
     }
 
     /// Transposes `rows` rows from `first` on into the first columns of `out`, which is
     /// `[head_dim, width]`; its other columns stay.
     #[inline(always)]
-    pub(super) fn transpose(&self, first: usize, rows: usize, out: &mut [f32], width: usize) {
+    pub(super) fn transpose<E: Element>(
+        &self,
+        first: usize,
+        rows: usize,
+        out: &mut [E],
+        width: usize,
+    ) {
         for i in 0..rows {
             for (o, x) in out[i..].iter_mut().step_by(width).zip(self.row(first + i)) {
-                *o = *x;
+                *o = E::of(*x);
             }
         }
     }

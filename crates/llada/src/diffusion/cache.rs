@@ -6,6 +6,7 @@
 
 use std::{fmt, ops::Range, str::FromStr};
 
+use llada_kernels::attention::Storage;
 use serde::{Deserialize, Serialize};
 
 use super::SamplerError;
@@ -105,6 +106,53 @@ impl FromStr for Cache {
     }
 }
 
+/// The type of the keys and values that are kept. Where there is a cache, a pass sees its own tokens' too
+/// as they are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheType {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// In half the memory, each off by 2⁻⁹ of itself at most.
+    Bf16,
+}
+
+impl CacheType {
+    /// The names on the command line.
+    pub const NAMES: [&'static str; 2] = ["f32", "bf16"];
+
+    /// What the kernels keep.
+    pub fn storage(self) -> Storage {
+        match self {
+            Self::F32 => Storage::F32,
+            Self::Bf16 => Storage::Bf16,
+        }
+    }
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(Self::NAMES[*self as usize])
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = SamplerError;
+
+    fn from_str(s: &str) -> Result<Self, SamplerError> {
+        match s {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(SamplerError::Unknown {
+                what: "cache type",
+                found: s.to_owned(),
+                known: Self::NAMES.join(", "),
+            }),
+        }
+    }
+}
+
 /// Of the masks after the block, only the nearest take part in any pass (DPad, arXiv 2508.14148);
 /// text after the block always does. Positions stay what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +204,12 @@ mod tests {
         }
         let short: Cache = serde_json::from_str(r#"{"dual": {"every": 4}}"#).unwrap();
         assert_eq!(short, Cache::Dual(Refresh { every: 4, ..Refresh::default() }));
+        for name in CacheType::NAMES {
+            let cache_type: CacheType = name.parse().unwrap();
+            assert_eq!(cache_type.to_string(), name);
+            assert_eq!(serde_json::to_value(cache_type).unwrap(), name);
+        }
+        assert!("f16".parse::<CacheType>().unwrap_err().hint().unwrap().contains("bf16"));
         assert!("triple".parse::<Cache>().unwrap_err().hint().unwrap().contains("dual"));
     }
 

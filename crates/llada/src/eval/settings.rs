@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Objective,
     diffusion::{
-        Blocks, Cache, Keep, Remasking, Sampler, blocks::AdaptiveBlocks, cache::SuffixWindow,
+        Blocks, Cache, Keep, Remasking, Sampler,
+        blocks::AdaptiveBlocks,
+        cache::{CacheType, SuffixWindow},
         variable::VariableLength,
     },
 };
@@ -76,6 +78,9 @@ pub struct Sampling {
     /// What a pass forwards.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
+    /// The type of what is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_type: Option<CacheType>,
     /// Which masks after the block take part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suffix_window: Option<SuffixWindow>,
@@ -108,6 +113,7 @@ impl Sampling {
             confidence_eos_eot_inf: self.confidence_eos_eot_inf.or(other.confidence_eos_eot_inf),
             keep: self.keep.or(other.keep),
             cache: self.cache.or(other.cache),
+            cache_type: self.cache_type.or(other.cache_type),
             suffix_window: self.suffix_window.or(other.suffix_window),
             adaptive_blocks: self.adaptive_blocks.clone().or(other.adaptive_blocks.clone()),
             revise: self.revise.or(other.revise),
@@ -142,6 +148,7 @@ impl Sampling {
                 .unwrap_or(base.confidence_eos_eot_inf),
             keep: self.keep.unwrap_or(base.keep),
             cache: self.cache.unwrap_or(base.cache),
+            cache_type: self.cache_type.unwrap_or(base.cache_type),
             suffix_window: self.suffix_window,
             adaptive_blocks: self.adaptive_blocks.clone(),
             revise: self.revise,

@@ -5,7 +5,7 @@
 //! Fast-dLLM (arXiv 2505.22618), whose prefix cache feeds the positions from the open block on, and
 //! whose dual cache feeds the open block alone.
 
-use llada_kernels::attention::{Cache, CachedRow, Shape};
+use llada_kernels::attention::{Cache, CachedRow, Shape, Storage};
 
 use super::{Batch, ModelError};
 use crate::{Result, config::ModelConfig};
@@ -25,11 +25,19 @@ impl KvCache {
     /// # Errors
     /// If the model is not made for rows that long.
     pub fn new(config: &ModelConfig, capacity: usize) -> Result<Self> {
+        Self::with_storage(config, capacity, Storage::F32)
+    }
+
+    /// As [`KvCache::new`], keeping the numbers as `storage` says.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn with_storage(config: &ModelConfig, capacity: usize, storage: Storage) -> Result<Self> {
         let limit = config.max_sequence_length;
         if capacity > limit {
             return Err(ModelError::TooLong { found: capacity, limit }.into());
         }
-        let block = |_| Cache::new(shape(config), capacity);
+        let block = |_| Cache::new(shape(config), capacity, storage);
         let blocks = (0..config.n_layers).map(block).collect::<std::result::Result<_, _>>()?;
         Ok(Self { blocks, capacity, keep: Vec::with_capacity(capacity) })
     }
@@ -59,7 +67,7 @@ impl KvCache {
         self.keep.clear();
     }
 
-    /// Bytes of the keys and values: about 2 · layers · kv_dim · capacity · 4.
+    /// Bytes of the keys and values: about 2 · layers · kv_dim · capacity · 4, or half of it in bf16.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(Cache::bytes).sum()
     }

@@ -57,6 +57,7 @@ pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> R
         revise: saving.revise,
         variable_length: args.variable_length.then(VariableLength::default),
         cache: saving.cache()?.unwrap_or(base.cache),
+        cache_type: saving.cache_type.unwrap_or(base.cache_type),
         suffix_window: saving.suffix(),
         logits_eos_inf: args.logits_eos_inf,
         confidence_eos_eot_inf: args.confidence_eos_eot_inf,

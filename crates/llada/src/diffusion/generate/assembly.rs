@@ -35,8 +35,10 @@ pub(super) fn memories<P: Predictor + ?Sized>(
     // A row that outgrows the model is refused when it does, as without a cache.
     let limit = model.config.max_sequence_length;
     let kept = |canvas: &Canvas| {
-        let cache = || KvCache::new(&model.config, canvas.length().min(limit));
-        let unconditional = (canvas.sampler().cfg_scale > 0.0).then(cache).transpose()?;
+        let (length, sampler) = (canvas.length().min(limit), canvas.sampler());
+        let storage = sampler.cache_type.storage();
+        let cache = || KvCache::with_storage(&model.config, length, storage);
+        let unconditional = (sampler.cfg_scale > 0.0).then(cache).transpose()?;
         Ok(Some(Kept { cache: cache()?, unconditional, held: Vec::new() }))
     };
     canvases.iter().map(kept).collect()

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Objective, SpecialTokens},
-    diffusion::{Blocks, Cache, Keep, Remasking, Sampler, SamplerError},
+    diffusion::{Blocks, Cache, Keep, Remasking, Sampler, SamplerError, cache::CacheType},
 };
 
 /// Longest response that can be asked for.
@@ -81,6 +81,7 @@ impl Sampler {
     fn check_choices(&self) -> Result<(), SamplerError> {
         let keep = ("keep", self.keep != Keep::Schedule);
         let cache = ("cache", self.cache != Cache::None);
+        let rounded = ("cache_type", self.cache_type != CacheType::F32);
         let suffix = ("suffix_window", self.suffix_window.is_some());
         let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
         let revise = ("revise", self.revise.is_some());
@@ -88,13 +89,14 @@ impl Sampler {
         let found = [suffix, adaptive, revise, variable];
         if self.exact {
             let why = "the reference knows no such thing";
-            refuse(&[keep, cache], "the exact mode", why)?;
+            refuse(&[keep, cache, rounded], "the exact mode", why)?;
             refuse(&found, "the exact mode", why)?;
             let measure = !matches!(self.remasking, Remasking::LowConfidence | Remasking::Random);
             let both = self.fast_dllm.is_some();
             refuse(&[("remasking", measure), ("fast_dllm", both)], "the exact mode", why)?;
         }
         if self.fast_dllm.is_some() {
+            refuse(&[rounded], "Fast-dLLM's code", "which keeps what it computed")?;
             let why = "its code knows no such thing";
             let other = matches!(self.keep, Keep::Schedule | Keep::Threshold(_) | Keep::Factor(_));
             let grows = ("blocks", self.blocks.grows());
@@ -140,6 +142,10 @@ impl Sampler {
             }
             Objective::Diffusion if special.mask.is_none() => return Err(SamplerError::NoMask),
             _ => {}
+        }
+        if objective == Objective::Diffusion && self.cache == Cache::None {
+            let rounded = ("cache_type", self.cache_type != CacheType::F32);
+            refuse(&[rounded], "no cache", "which keeps nothing")?;
         }
         if objective == Objective::Autoregressive {
             let why = "a causal model sees each token once in any case";

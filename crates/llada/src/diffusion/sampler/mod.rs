@@ -7,7 +7,9 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blocks, Cache, FastDllm, Keep, Remasking, blocks::AdaptiveBlocks, cache::SuffixWindow,
+    Blocks, Cache, FastDllm, Keep, Remasking,
+    blocks::AdaptiveBlocks,
+    cache::{CacheType, SuffixWindow},
     variable::VariableLength,
 };
 
@@ -58,6 +60,8 @@ pub struct Sampler {
     pub variable_length: Option<VariableLength>,
     /// What a pass forwards.
     pub cache: Cache,
+    /// The type of what is kept; bf16 asks for a cache, or for a causal model, which always has one.
+    pub cache_type: CacheType,
     /// Which masks after the block take part; `None` is all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suffix_window: Option<SuffixWindow>,
@@ -102,6 +106,7 @@ impl Default for Sampler {
             revise: None,
             variable_length: None,
             cache: Cache::None,
+            cache_type: CacheType::F32,
             suffix_window: None,
             logits_eos_inf: false,
             confidence_eos_eot_inf: false,

@@ -65,6 +65,23 @@ fn unused_settings_are_not_checked() {
 }
 
 #[test]
+fn a_cache_type_asks_for_a_cache() {
+    let mask = SpecialTokens { mask: Some(1), ..SpecialTokens::default() };
+    let with = |cache: &str, objective, base: Sampler| {
+        let cache = cache.parse().unwrap();
+        let sampler = Sampler { cache, cache_type: "bf16".parse().unwrap(), ..base };
+        sampler.check().and_then(|()| sampler.check_model(&mask, objective))
+    };
+    let (diffusion, causal) = (Objective::Diffusion, Objective::Autoregressive);
+    assert_eq!(with("dual", diffusion, Sampler::default()), Ok(()));
+    let error = with("none", diffusion, Sampler::default()).unwrap_err();
+    assert!(error.hint().unwrap().contains("--cache-type"), "{error}");
+    let blocks = Blocks::Autoregressive;
+    assert_eq!(with("none", causal, Sampler { blocks, ..Sampler::default() }), Ok(()));
+    assert!(with("none", causal, Sampler { blocks, ..Sampler::exact() }).is_err());
+}
+
+#[test]
 fn the_model_must_have_what_the_settings_need() {
     let none = SpecialTokens::default();
     let mask = SpecialTokens { mask: Some(1), ..none };
