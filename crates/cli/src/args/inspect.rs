@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use llada::diffusion::{Cache, cache::CacheType};
 
-use super::Threads;
+use super::{Threads, run::parse};
 
 /// `llada replay`.
 #[derive(Debug, Args)]
@@ -46,6 +47,31 @@ pub struct Show {
     /// Write JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub generation: Generation,
+}
+
+/// What a generation will be, to know its memory.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Memory of a generation")]
+pub struct Generation {
+    /// Length of the row, prompt and response [default: the model's longest]
+    #[arg(long, value_name = "TOKENS")]
+    pub length: Option<usize>,
+    /// Length of the response [default: up to 128]
+    #[arg(short = 'n', long, value_name = "TOKENS")]
+    pub gen_length: Option<usize>,
+    /// Length of a block [default: that of the response]
+    #[arg(long, value_name = "TOKENS")]
+    pub block_length: Option<usize>,
+    /// What is kept of the row between passes: none, prefix, dual
+    #[arg(long, value_name = "CACHE", value_parser = parse::<Cache>, default_value = "none")]
+    pub cache: Cache,
+    /// With a cache: the type of the keys and values that are kept: f32, bf16
+    #[arg(long, value_name = "TYPE", value_parser = parse::<CacheType>, default_value = "f32")]
+    pub cache_type: CacheType,
+    #[command(flatten)]
+    pub threads: Threads,
 }
 
 /// `llada doctor`.

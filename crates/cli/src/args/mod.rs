@@ -24,7 +24,7 @@ pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
 pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
 pub use infill::Infill;
-pub use inspect::{Completions, Doctor, Export, Replay, Show};
+pub use inspect::{Completions, Doctor, Export, Generation, Replay, Show};
 pub use merge::Merge;
 pub use run::{Preset, Run, SamplerArgs};
 pub use saving::SavingArgs;

@@ -53,7 +53,12 @@ pub fn memory(key: &str) -> Option<u64> {
     meminfo(&fs::read_to_string("/proc/meminfo").ok()?, key)
 }
 
-/// A size in the text of `/proc/meminfo`, in bytes.
+/// The memory that this process has taken so far, in bytes; `None` on other systems than Linux.
+pub fn own_memory() -> Option<u64> {
+    meminfo(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS")
+}
+
+/// A size in the text of `/proc/meminfo`, or of another file of its form, in bytes.
 fn meminfo(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
     let kibibytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -9,14 +9,17 @@ use anyhow::{Context, Result};
 use llada::{
     checkpoint,
     config::{Family, Objective, SpecialTokens},
+    diffusion::{Blocks, Sampler, footprint::Footprint},
     model::{BlockIds, Layout, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
+use llada_kernels::Cpu;
 use serde_json::{Value, json};
 
 use crate::{
-    args::Show,
+    args::{Generation, Show},
     commands::convert,
+    error::Failure,
     locate::{self, Shipped},
     term,
     view::units,
@@ -25,27 +28,28 @@ use crate::{
 /// Prints the description as text, or as JSON.
 pub fn run(args: Show) -> Result<()> {
     let dir = locate::model(args.model.as_deref(), Shipped::Base)?;
-    let model = checkpoint::load(&dir)?;
     let tokenizer = match dir.join("tokenizer.json").is_file() {
         true => Some(Tokenizer::from_dir(&dir)?),
         // A GGUF file carries its tokenizer; a folder without the file has none.
         false => TokenizerFiles::read(&dir)?.tokenizer(&dir)?,
     };
-    let facts = facts(&dir, &model, tokenizer.as_ref())?;
+    let program = super::doctor::own_memory().unwrap_or(0);
+    let model = checkpoint::load(&dir)?;
+    let memory = memory(&model, program, &args.generation)?;
+    let facts = facts(&dir, &model, tokenizer.as_ref(), memory)?;
     if args.json {
         return term::answer(&serde_json::to_string_pretty(&facts)?);
     }
     term::answer(&text(&facts))
 }
 
-fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Value> {
+fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>, memory: Value) -> Result<Value> {
     let config = &model.config;
     let layout = Layout::new(config);
     let embedding =
         layout.specs()[layout.wte].len() + layout.head.map_or(0, |h| layout.specs()[h].len());
     let special = checkpoint::special_tokens(config, tokenizer);
     let weights: usize = model.tensors.iter().map(|t| t.view().bytes()).sum();
-    let row = activations(model);
     Ok(json!({
         "folder": dir,
         "family": match config.family { Family::Llada => "llada", Family::Illada => "illada" },
@@ -71,8 +75,7 @@ fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Val
         "storage": storage(model),
         "groups": groups(model, &layout),
         "weight_bytes": weights,
-        "activation_bytes_of_a_full_row": row,
-        "memory_available_bytes": super::doctor::memory("MemAvailable"),
+        "memory": memory,
     }))
 }
 
@@ -148,12 +151,46 @@ fn groups(model: &Model, layout: &Layout) -> Value {
     Value::Object(listed.collect())
 }
 
-/// Bytes that one forward pass over the longest row needs besides the weights: the buffers of a
-/// block, which all blocks share, and the logits of every position.
-fn activations(model: &Model) -> usize {
-    let c = &model.config;
-    let block = 8 * c.d_model + 2 * c.kv_dim() + 3 * c.mlp_hidden_size + c.n_heads;
-    c.max_sequence_length * (block + c.embedding_size) * size_of::<f32>()
+/// The memory of a generation: its parts in bytes, and what it is for. The `program` has taken its own
+/// before it loads a model: that of its code and the tokenizer.
+fn memory(model: &Model, program: u64, generation: &Generation) -> Result<Value> {
+    let objective = model.config.objective;
+    let length = generation.length.unwrap_or(model.config.max_sequence_length);
+    let gen_length = generation.gen_length.unwrap_or(length.min(Sampler::default().gen_length));
+    let Some(prompt) = length.checked_sub(gen_length) else {
+        let message =
+            format!("a response of {gen_length} tokens is longer than its row of {length}");
+        return Err(Failure::usage(message, "raise `--length`, or lower `--gen-length`").into());
+    };
+    let blocks = match model.is_autoregressive() {
+        true => Blocks::Autoregressive,
+        false => Blocks::SemiAutoregressive,
+    };
+    let sampler = Sampler {
+        gen_length,
+        steps: gen_length,
+        block_length: generation.block_length.unwrap_or(gen_length),
+        blocks,
+        cache: generation.cache,
+        cache_type: generation.cache_type,
+        ..Sampler::default()
+    };
+    // Which tokens are special plays no part, so that a model without any is described too.
+    let special = SpecialTokens { mask: Some(0), ..SpecialTokens::default() };
+    let checked = sampler.check().and_then(|()| sampler.check_model(&special, objective));
+    checked.map_err(llada::Error::from)?;
+    let threads = Cpu::new(generation.threads.threads.into())?.threads();
+    let parts = Footprint::of(model, &sampler, prompt, threads)?;
+    Ok(json!({
+        "length": length,
+        "gen_length": gen_length,
+        "weights": parts.weights,
+        "cache": parts.cache,
+        "scratch": parts.scratch,
+        "program": program,
+        "total": parts.total() as u64 + program,
+        "available": super::doctor::memory("MemAvailable"),
+    }))
 }
 
 /// How one group of tensors is stored: `q8_0 1.2 MiB`.
@@ -186,8 +223,9 @@ fn text(facts: &Value) -> String {
         let text = token["text"].as_str().map(|t| format!(" {t}")).unwrap_or_default();
         token["id"].as_u64().map(|id| format!("{name} {id}{text}"))
     };
-    let bytes = number("weight_bytes") + number("activation_bytes_of_a_full_row");
-    let available = facts["memory_available_bytes"].as_u64();
+    let memory = &facts["memory"];
+    let size = |key: &str| memory[key].as_u64().map_or("?".to_owned(), units::bytes);
+    let available = memory["available"].as_u64();
     let available = available.map_or(String::new(), |b| format!("; {} available", units::bytes(b)));
     let mut rows = vec![
         ("folder", plain("folder")),
@@ -213,10 +251,14 @@ fn text(facts: &Value) -> String {
         (
             "memory",
             format!(
-                "about {} to generate at full length: weights {}, activations {}{available}",
-                units::bytes(bytes),
-                units::bytes(number("weight_bytes")),
-                units::bytes(number("activation_bytes_of_a_full_row"))
+                "about {} for a row of {} tokens: weights {}, cache {}, scratch {}, program \
+                 {}{available}",
+                size("total"),
+                memory["length"],
+                size("weights"),
+                size("cache"),
+                size("scratch"),
+                size("program")
             ),
         ),
     ];

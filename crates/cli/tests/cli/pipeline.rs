@@ -159,6 +159,35 @@ fn show_describes_the_model() {
 }
 
 #[test]
+fn show_predicts_the_memory_of_a_generation() {
+    let memory = |flags: &[&str]| {
+        let (code, stdout, stderr) = run(trained(), &[&["show", MODEL, "--json"], flags].concat());
+        assert_eq!(code, 0, "{flags:?}: {stderr}");
+        let memory = serde_json::from_str::<Value>(&stdout).unwrap()["memory"].clone();
+        let part = |name: &str| memory[name].as_u64().unwrap();
+        let parts = ["weights", "cache", "scratch", "program"].map(part);
+        assert_eq!(part("total"), parts.iter().sum::<u64>());
+        parts
+    };
+    let [weights, none, whole, _] = memory(&[]);
+    let [same, cache, short, _] =
+        memory(&["--length", "24", "-n", "8", "--block-length", "4", "--cache", "dual"]);
+    let halved = memory(&["--length", "24", "-n", "8", "--cache", "dual", "--cache-type", "bf16"]);
+    // 24 positions of keys and values of 2 heads of 16, and a cache line.
+    assert_eq!((none, cache, halved[1]), (0, 32 * 64 * 4 + 64, 32 * 64 * 2 + 64));
+    assert!(weights == same && weights > 0 && short < whole);
+
+    for (flags, message) in [
+        (["--length", "99"], "longer than the model's 32"),
+        (["-n", "40"], "longer than its row of 32"),
+        (["--cache-type", "bf16"], "cache_type cannot be combined with no cache"),
+    ] {
+        let (code, stdout, stderr) = run(trained(), &[&["show", MODEL], &flags[..]].concat());
+        assert!(code != 0 && stdout.is_empty() && stderr.contains(message), "{stderr}");
+    }
+}
+
+#[test]
 fn the_tokenizer_goes_there_and_back() {
     let dir = trained();
     let text = "the cat \u{2014} 日本";

@@ -20,6 +20,7 @@ pub mod cache;
 mod confidence;
 mod error;
 mod fast_dllm;
+pub mod footprint;
 pub mod forward;
 pub mod generate;
 pub mod guidance;

@@ -42,6 +42,16 @@ impl KvCache {
         Ok(Self { blocks, capacity, keep: Vec::with_capacity(capacity) })
     }
 
+    /// Bytes that such a cache has.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn needed(config: &ModelConfig, capacity: usize, storage: Storage) -> Result<usize> {
+        // One block is enough to know.
+        let one = ModelConfig { n_layers: 1, ..config.clone() };
+        Ok(Self::with_storage(&one, capacity, storage)?.bytes() * config.n_layers)
+    }
+
     /// Positions held: `0..len`.
     pub fn len(&self) -> usize {
         self.keep.len()

@@ -9,6 +9,7 @@ mod weights;
 
 pub use cache::{KvCache, Past};
 pub use lora::{Adapter, LowRank};
+pub(crate) use predictor::tile_rows;
 pub use predictor::{MaskPredictor, ReadLogits};
 pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
 

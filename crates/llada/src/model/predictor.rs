@@ -52,9 +52,10 @@ struct Memory {
     caches: Vec<CachedRow<'static>>,
 }
 
-/// Positions whose logits are in memory at once: these, or as many as fill 16 MiB.
-const TILE_ROWS: usize = 128;
-const TILE: usize = 1 << 22;
+/// Positions whose logits are in memory at once: 128, or as many as fill 16 MiB.
+pub(crate) fn tile_rows(vocabulary: usize) -> usize {
+    (1 << 22) / vocabulary.clamp(1, 1 << 15)
+}
 
 /// Takes some of the wanted positions, as a range of their numbers, and their logits.
 type VisitLogits<'v> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<()> + 'v;
@@ -202,9 +203,8 @@ impl MaskPredictor {
         self.cpu.clone().run(|| {
             self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
             let vocab = self.model.config.embedding_size;
-            let most = TILE_ROWS.max(TILE / vocab.max(1));
             let mut logits = std::mem::take(&mut self.memory.logits);
-            for tile in tiles(groups, most) {
+            for tile in tiles(groups, tile_rows(vocab)) {
                 let bounds = &groups[tile.start..=tile.end];
                 self.project(bounds[0]..bounds[tile.len()], &mut logits)?;
                 let mut rest = logits.as_mut_slice();

@@ -1,0 +1,111 @@
+//! How much memory a generation takes, known before it runs.
+
+use llada_kernels::DType;
+
+use super::{Cache, Sampler};
+use crate::{
+    Result,
+    model::{KvCache, Model, ModelError, tile_rows},
+};
+
+/// Memory of a thread that packs and multiplies, in bytes.
+const PER_THREAD: usize = 1 << 20;
+
+/// Bytes of memory of a generation, besides the program and its tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// The weights, mapped from their file, of which loading checks every number.
+    pub weights: usize,
+    /// Keys and values that are kept.
+    pub cache: usize,
+    /// What the passes work with: the buffers that all blocks share, and a tile of logits.
+    pub scratch: usize,
+}
+
+impl Footprint {
+    /// Of one row, a prompt of `prompt` tokens with a response as `sampler` says, on so many `threads`.
+    ///
+    /// # Errors
+    /// If the model is not made for rows that long.
+    pub fn of(model: &Model, sampler: &Sampler, prompt: usize, threads: usize) -> Result<Self> {
+        let length = prompt.saturating_add(sampler.gen_length);
+        let limit = model.config.max_sequence_length;
+        if length > limit {
+            return Err(ModelError::TooLong { found: length, limit }.into());
+        }
+        let rows = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
+        let keeps = model.is_autoregressive()
+            || sampler.cache != Cache::None
+            || sampler.suffix_window.is_some();
+        let storage = sampler.cache_type.storage();
+        let cache = if keeps { KvCache::needed(&model.config, length, storage)? } else { 0 };
+        let wanted = rows * sampler.block();
+        Ok(Self {
+            weights: model.tensors.iter().map(|tensor| tensor.view().bytes()).sum(),
+            cache: rows * cache,
+            scratch: scratch(model, rows * length, wanted, keeps)
+                + threads * (PER_THREAD + noise(model, sampler)),
+        })
+    }
+
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.weights + self.cache + self.scratch
+    }
+}
+
+/// What a pass over `tokens` tokens works with, of which it reads the logits of `wanted`. Without a cache
+/// attention packs keys and values for itself.
+fn scratch(model: &Model, tokens: usize, wanted: usize, keeps: bool) -> usize {
+    let c = &model.config;
+    let (d, kv, f, v) = (c.d_model, c.kv_dim(), c.mlp_hidden_size, c.embedding_size);
+    let raw = if c.qk_norm { d + kv } else { 0 };
+    let packed = if keeps { 0 } else { 2 * kv };
+    let token = 4 * d + 2 * kv + raw + packed + 3 * f + c.n_heads;
+    let is_quantised = |dtype| matches!(dtype, DType::Blocks(_));
+    // Bytes and their scales, of the input that layers share and of the widest other one.
+    let quantised = match model.tensors.iter().any(|tensor| is_quantised(tensor.dtype())) {
+        true => (d + d.max(f)) * 5 / 4,
+        false => 0,
+    };
+    let logits = wanted.min(tile_rows(v)) * v;
+    let table = c.max_sequence_length * c.head_dim();
+    (tokens * token + wanted * 2 * d + logits + table) * size_of::<f32>() + tokens * quantised
+}
+
+/// The noise of one position.
+fn noise(model: &Model, sampler: &Sampler) -> usize {
+    let is_noisy = sampler.temperature > 0.0;
+    if is_noisy { model.config.embedding_size * size_of::<f64>() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::SpecialTokens,
+        diffusion::{Blocks, cache::CacheType},
+        train::Recipe,
+    };
+
+    #[test]
+    fn each_part_grows_with_what_it_is_for() {
+        let config = Recipe::default().model_config(300, SpecialTokens::default()).unwrap();
+        let model = Model::init(config.clone(), 1).unwrap();
+        let plain = Sampler { gen_length: 64, steps: 64, ..Sampler::default() };
+        let of = |sampler: &Sampler, prompt| Footprint::of(&model, sampler, prompt, 2).unwrap();
+        let base = of(&plain, 32);
+        assert_eq!((base.weights, base.cache), (4 * config.parameters(), 0));
+        assert!(of(&plain, 64).scratch > base.scratch);
+
+        let cached = Sampler { cache: "dual".parse().unwrap(), ..plain.clone() };
+        let kept = KvCache::new(&config, 96).unwrap().bytes();
+        assert_eq!(of(&cached, 32).cache, kept);
+        assert_eq!(of(&Sampler { cfg_scale: 1.0, ..cached.clone() }, 32).cache, 2 * kept);
+        let halved = Sampler { cache_type: CacheType::Bf16, ..cached.clone() };
+        assert!(of(&halved, 32).cache.abs_diff(kept / 2) <= 64 * config.n_layers);
+        let blocks = Blocks::SemiAutoregressive;
+        assert!(of(&Sampler { blocks, ..cached.clone() }, 32).scratch < of(&cached, 32).scratch);
+        assert!(Footprint::of(&model, &plain, config.max_sequence_length, 1).is_err());
+    }
+}
