@@ -3,7 +3,8 @@
 //! Numbers in, numbers out: nothing here knows a model. One operation a file, its forward and its
 //! backward together; `reference` holds every operation as the textbook writes it, in plain `f64`,
 //! and judges the fast ones. All matrices are row-major slices. Every operation takes the [`Cpu`]
-//! that runs it and gives the same bits for a row whatever the rows around it and the threads.
+//! that runs it, but for the [`statistics`] of one row, and gives the same bits for a row whatever the
+//! rows around it and the threads.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
