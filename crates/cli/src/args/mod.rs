@@ -1,5 +1,6 @@
 //! The command line: every verb and every flag, once.
 
+mod bench;
 mod chat;
 mod convert;
 mod data;
@@ -19,6 +20,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::term::Level;
 
+pub use bench::{Bench, Quality};
 pub use chat::Chat;
 pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
@@ -96,6 +98,9 @@ pub enum Command {
     Replay(Replay),
     /// Describe a model: architecture, sizes, tokens, files, memory
     Show(Show),
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
     /// Describe this machine: instructions, threads, memory, speed
     Doctor(Doctor),
     /// Print the completion script of a shell
