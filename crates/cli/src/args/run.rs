@@ -39,7 +39,7 @@ pub struct Run {
 }
 
 /// How to sample; names as in the reference's `generate()`.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplerArgs {
     /// Where to start from [default: balanced]

@@ -7,7 +7,7 @@ use super::run::parse;
 use crate::error::Failure;
 
 /// How many tokens a pass keeps, and how many it is fed.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Fewer and smaller passes")]
 pub struct SavingArgs {
     /// How many are kept in each step: schedule, threshold=0.9, factor=1, entropy=0.1, klass, leap,

@@ -5,11 +5,13 @@ mod block;
 mod cache;
 pub(crate) mod lora;
 mod predictor;
+mod random;
 mod weights;
 
 pub use cache::{KvCache, Past};
 pub use lora::{Adapter, LowRank};
 pub use predictor::{MaskPredictor, ReadLogits};
+pub use random::Shape;
 pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
 
 use crate::{
