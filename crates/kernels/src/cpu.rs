@@ -138,6 +138,7 @@ impl Cpu {
         match n {
             0 => {}
             1 => task(0),
+            _ if self.threads() == 1 => (0..n).for_each(task),
             _ => self.pool.install(|| (0..n).into_par_iter().for_each(&task)),
         }
     }
@@ -150,19 +151,40 @@ impl Cpu {
         task: impl Fn(usize, &mut [T]) + Sync,
     ) {
         use rayon::prelude::*;
-        if out.len() <= chunk {
-            if !out.is_empty() {
-                task(0, out);
-            }
-            return;
+        if out.len() <= chunk || self.threads() == 1 {
+            return out.chunks_mut(chunk.max(1)).enumerate().for_each(|(i, part)| task(i, part));
         }
         self.pool.install(|| {
             out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| task(i, part));
         });
     }
 
+    /// As [`Cpu::chunks`] for two outputs: each task has a chunk of both.
+    pub(crate) fn chunk_pairs<T: Send>(
+        &self,
+        (a, a_chunk): (&mut [T], usize),
+        (b, b_chunk): (&mut [T], usize),
+        task: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+    ) {
+        use rayon::prelude::*;
+        if a.len() <= a_chunk || self.threads() == 1 {
+            let pairs = a.chunks_mut(a_chunk).zip(b.chunks_mut(b_chunk));
+            return pairs.enumerate().for_each(|(i, (a, b))| task(i, a, b));
+        }
+        self.pool.install(|| {
+            let pairs = a.par_chunks_mut(a_chunk).zip(b.par_chunks_mut(b_chunk));
+            pairs.enumerate().for_each(|(i, (a, b))| task(i, a, b));
+        });
+    }
+
+    /// Runs `job`, and all operations in it, on the threads of the pool, so that they need not be
+    /// handed over one by one.
+    pub fn run<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
+        if self.threads() == 1 { job() } else { self.pool.install(job) }
+    }
+
     /// Runs `job` inside the pool, so that rayon's parallel iterators in it use its threads.
-    pub fn install<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
+    pub(crate) fn install<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
         self.pool.install(job)
     }
 }

@@ -8,9 +8,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod adamw;
-pub mod argmax;
 pub mod attention;
 mod blocks;
+pub mod counting;
 mod cpu;
 pub mod cross_entropy;
 pub mod embedding;
@@ -26,6 +26,7 @@ pub mod peak;
 pub mod reference;
 pub mod rms_norm;
 pub mod rope;
+pub mod statistics;
 pub mod swiglu;
 #[cfg(test)]
 mod testing;

@@ -6,7 +6,7 @@
 use crate::isa::vectorised;
 
 /// Partial sums of a reduction: one vector of AVX-512, whatever the instruction set.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// `e^x` with a relative error below 2e-7. Underflows to 0, overflows to infinity, keeps NaN.
 ///
@@ -91,7 +91,7 @@ vectorised! {
 
 /// Adds the lanes pairwise.
 #[inline(always)]
-fn total(mut lanes: [f64; LANES]) -> f64 {
+pub(crate) fn total(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

@@ -37,12 +37,9 @@ pub fn forward(
         return Ok(());
     }
     let rows = CHUNK.div_ceil(d);
-    let mut jobs: Vec<_> = out.chunks_mut(rows * d).zip(rstd.chunks_mut(rows)).collect();
-    cpu.chunks(&mut jobs, 1, |i, jobs| {
-        for (out, rstd) in jobs {
-            let x = &x[i * rows * d..][..out.len()];
-            forward_rows(cpu.isa(), x, weight, eps, out, rstd);
-        }
+    cpu.chunk_pairs((out, rows * d), (rstd, rows), |i, out, rstd| {
+        let x = &x[i * rows * d..][..out.len()];
+        forward_rows(cpu.isa(), x, weight, eps, out, rstd);
     });
     Ok(())
 }
@@ -72,13 +69,10 @@ pub fn backward(
         return Ok(());
     }
     let mut partial = vec![0.0; rstd.len().div_ceil(BLOCK) * d];
-    let mut jobs: Vec<_> = dx.chunks_mut(BLOCK * d).zip(partial.chunks_mut(d)).collect();
-    cpu.chunks(&mut jobs, 1, |i, jobs| {
-        for (dx, partial) in jobs {
-            let part = i * BLOCK * d..i * BLOCK * d + dx.len();
-            let rstd = &rstd[i * BLOCK..][..dx.len() / d];
-            backward_rows(cpu.isa(), &x[part.clone()], weight, rstd, &dout[part], dx, partial);
-        }
+    cpu.chunk_pairs((dx, BLOCK * d), (&mut partial, d), |i, dx, partial| {
+        let part = i * BLOCK * d..i * BLOCK * d + dx.len();
+        let rstd = &rstd[i * BLOCK..][..dx.len() / d];
+        backward_rows(cpu.isa(), &x[part.clone()], weight, rstd, &dout[part], dx, partial);
     });
     cpu.chunks(dweight, CHUNK, |i, dweight| {
         for block in partial.chunks(d) {

@@ -38,13 +38,10 @@ pub fn backward(
     check("swiglu::backward", "dout", dout.len(), gate.len())?;
     check("swiglu::backward", "dgate", dgate.len(), gate.len())?;
     check("swiglu::backward", "dup", dup.len(), gate.len())?;
-    let mut jobs: Vec<_> = dgate.chunks_mut(CHUNK).zip(dup.chunks_mut(CHUNK)).collect();
-    cpu.chunks(&mut jobs, 1, |i, jobs| {
-        for (dgate, dup) in jobs {
-            let part = i * CHUNK..i * CHUNK + dgate.len();
-            let (gate, up, dout) = (&gate[part.clone()], &up[part.clone()], &dout[part]);
-            backward_chunk(cpu.isa(), gate, up, dout, dgate, dup);
-        }
+    cpu.chunk_pairs((dgate, CHUNK), (dup, CHUNK), |i, dgate, dup| {
+        let part = i * CHUNK..i * CHUNK + dgate.len();
+        let (gate, up, dout) = (&gate[part.clone()], &up[part.clone()], &dout[part]);
+        backward_chunk(cpu.isa(), gate, up, dout, dgate, dup);
     });
     Ok(())
 }

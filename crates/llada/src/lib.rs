@@ -60,6 +60,7 @@ pub mod diffusion;
 mod error;
 pub mod eval;
 pub mod model;
+mod recycle;
 pub mod rng;
 pub mod tokenizer;
 pub mod train;

@@ -200,7 +200,7 @@ fn a_causal_model_is_asked_for_the_next_token_and_needs_no_mask() {
     assert!(start(&[]).is_err());
     let mut canvases = [start(&[5, 6]).unwrap()];
     let query = canvases[0].plan().unwrap();
-    assert_eq!((query.tokens, &query.wanted[..]), (&[5, 6][..], &[1][..]));
+    assert_eq!((query.tokens, query.wanted), (&[5, 6][..], &[1][..]));
     let mut mock = Mock { favourite: Some(7), forwards: 0 };
     let (summary, steps) = run(&mut mock, &mut canvases);
     assert_eq!(canvases[0].tokens(), [5, 6, 7, 7, 7]);

@@ -57,7 +57,12 @@ impl Cache {
     }
 
     /// The packed elements.
-    pub(super) fn packed(&mut self) -> &mut [f32] {
+    pub(super) fn packed(&self) -> &[f32] {
+        &self.buffer[skip_to_line(&self.buffer)..][..self.layout.len()]
+    }
+
+    /// The same, to be written.
+    pub(super) fn packed_mut(&mut self) -> &mut [f32] {
         let skip = skip_to_line(&self.buffer);
         &mut self.buffer[skip..][..self.layout.len()]
     }

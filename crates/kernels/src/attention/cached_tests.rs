@@ -59,7 +59,7 @@ impl Whole {
     /// A cache that holds garbage.
     fn cache(&self, spare: usize) -> Cache {
         let mut cache = Cache::new(self.shape, self.len + spare).unwrap();
-        cache.packed().fill(f32::NAN);
+        cache.packed_mut().fill(f32::NAN);
         cache
     }
 }

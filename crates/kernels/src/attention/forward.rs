@@ -1,10 +1,10 @@
 //! The forward pass: tiles of queries, each running over the keys of its row.
 
 use super::{
-    Problem, Rows,
+    CachedRow, Problem, Rows,
     cache::{KEYS, Layout},
     matmul::{Left, matmul},
-    scratch::{CALL, Head, Scratch, Shared, TASK, line, split},
+    scratch::{CALL, Head, LINE, Scratch, Shared, TASK, line, split},
     simd::{self, Kernel, MAX_LANES, Simd},
 };
 use crate::Cpu;
@@ -24,8 +24,9 @@ pub(super) struct Row<'a> {
     pub(super) len: usize,
     /// `false` for each position that is padding.
     pub(super) keep: Option<&'a [bool]>,
-    /// Where the keys and values lie once they are packed.
+    /// Where its keys and values lie in `packed`.
     pub(super) layout: Layout,
+    pub(super) packed: &'a [f32],
 }
 
 /// Runs the checked `problem` on rows that see no keys but their own: each is packed into memory of
@@ -37,55 +38,85 @@ pub(super) fn run(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    let row = |range: &[usize]| {
-        let (start, len) = (range[0], range[1] - range[0]);
-        let keep = rows.keep.map(|keep| &keep[start..][..len]);
-        Row { start, tokens: len, first: 0, len, keep, layout: Layout::new(problem.shape, len) }
+    let (shape, count) = (problem.shape, rows.starts.len() - 1);
+    let row = |r: usize| (rows.starts[r], rows.starts[r + 1] - rows.starts[r]);
+    // Rounding a row up to whole lines adds less than a line.
+    let place = |r: usize| Layout::new(shape, 1).len() * (rows.starts[r] / LINE + r);
+    let mut memory = Scratch::take(&CALL, place(count));
+    let shared = Shared::new(&mut memory);
+    cpu.for_each(count * shape.kv_heads, |task| {
+        let (r, head) = (task / shape.kv_heads, task % shape.kv_heads);
+        let (start, tokens) = row(r);
+        let layout = Layout::new(shape, tokens);
+        let size = layout.head_len();
+        // SAFETY: no other task has this row and head.
+        let packed = unsafe { shared.part(place(r) + head * size, size) };
+        problem.pack(layout, head, start, (0, tokens), packed);
+    });
+
+    let row = |r: usize| {
+        let (start, tokens) = row(r);
+        let layout = Layout::new(shape, tokens);
+        let keep = rows.keep.map(|keep| &keep[start..][..tokens]);
+        let packed = &memory[place(r)..][..layout.len()];
+        Row { start, tokens, first: 0, len: tokens, keep, layout, packed }
     };
-    let rows: Vec<Row<'_>> = rows.starts.windows(2).map(row).collect();
-    let mut memory = Scratch::take(&CALL, rows.iter().map(|row| row.layout.len()).sum());
-    let mut rest = &mut *memory;
-    let mut packed: Vec<&mut [f32]> =
-        rows.iter().map(|row| split(&mut rest, row.layout.len())).collect();
-    run_packed(cpu, problem, &rows, &mut packed, out, lse);
+    attend(cpu, problem, || (0..count).map(row), out, lse);
 }
 
-/// Runs the checked `problem`: adds the keys and values of the tokens to those in `packed`, one
-/// memory for each row, and lets the tokens attend to all of them.
-pub(super) fn run_packed(
+/// Runs the checked `problem`: adds the keys and values of the tokens to those in the caches, and lets
+/// the tokens attend to all of them.
+pub(super) fn run_cached(
     cpu: &Cpu,
     problem: Problem<'_>,
-    rows: &[Row<'_>],
-    packed: &mut [&mut [f32]],
+    rows: &mut [CachedRow<'_>],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    let shape = problem.shape;
-    let (heads, dim) = (shape.kv_heads, shape.head_dim);
-    let shared: Vec<Shared<'_>> = packed.iter_mut().map(|packed| Shared::new(packed)).collect();
-    cpu.for_each(rows.len() * heads, |task| {
-        let (row, head) = (&rows[task / heads], task % heads);
-        if row.tokens > 0 {
-            let keys = Head::new(problem.k, row.start, heads, head, dim);
-            let values = Head::new(problem.v, row.start, heads, head, dim);
-            let size = row.layout.head_len();
-            // SAFETY: no other task has this row and head.
-            let packed = unsafe { shared[task / heads].part(head * size, size) };
-            row.layout.pack(keys, values, (row.first, row.tokens), packed);
-        }
-    });
-
-    let mut blocks = Vec::new();
-    for (row, packed) in rows.iter().zip(&*packed) {
-        for first in (0..row.tokens).step_by(QUERIES) {
-            let queries = QUERIES.min(row.tokens - first);
-            blocks.push(Block { row: *row, packed, first, queries });
-        }
+    let mut start = 0;
+    for CachedRow { tokens, first, cache, .. } in rows.iter_mut() {
+        let layout = cache.layout;
+        cpu.chunks(cache.packed_mut(), layout.head_len(), |head, packed| {
+            problem.pack(layout, head, start, (*first, *tokens), packed);
+        });
+        start += *tokens;
     }
+
+    let rows = || {
+        rows.iter().scan(0, |next, row| {
+            let CachedRow { tokens, first, len, keep, ref cache } = *row;
+            let start = *next;
+            *next += tokens;
+            let (layout, packed) = (cache.layout, cache.packed());
+            Some(Row { start, tokens, first, len, keep, layout, packed })
+        })
+    };
+    attend(cpu, problem, rows, out, lse);
+}
+
+/// Lets the tokens of all rows attend to the packed keys and values.
+fn attend<'a, R: Iterator<Item = Row<'a>>>(
+    cpu: &Cpu,
+    problem: Problem<'_>,
+    rows: impl Fn() -> R + Sync,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let blocks = || {
+        rows().flat_map(|row| {
+            (0..row.tokens).step_by(QUERIES).map(move |first| {
+                let queries = QUERIES.min(row.tokens - first);
+                Block { row, first, queries }
+            })
+        })
+    };
+    let heads = problem.shape.heads;
     let (out, lse) = (Shared::new(out), Shared::new(lse));
-    cpu.for_each(blocks.len() * shape.heads, |task| {
-        let (block, head) = (blocks[task / shape.heads], task % shape.heads);
-        simd::run(cpu.isa(), Tile { problem, block, head, out, lse });
+    cpu.for_each(blocks().count() * heads, |task| {
+        // Found anew for each task: that is little beside a task, and needs no memory.
+        if let Some(block) = blocks().nth(task / heads) {
+            simd::run(cpu.isa(), Tile { problem, block, head: task % heads, out, lse });
+        }
     });
 }
 
@@ -93,8 +124,6 @@ pub(super) fn run_packed(
 #[derive(Clone, Copy)]
 struct Block<'a> {
     row: Row<'a>,
-    /// The row's packed keys and values.
-    packed: &'a [f32],
     /// The first query, counted in the tokens of the row, and how many there are.
     first: usize,
     queries: usize,
@@ -117,7 +146,7 @@ impl Kernel for Tile<'_> {
         let (heads, dim) = (problem.shape.heads, problem.shape.head_dim);
         let width = line(dim);
         let size = row.layout.head_len();
-        let packed = &block.packed[problem.key_head(head) * size..][..size];
+        let packed = &row.packed[problem.key_head(head) * size..][..size];
         let (packed_keys, values) = packed.split_at(row.layout.values_at());
 
         let mut memory = Scratch::take(&TASK, QUERIES * (2 * width + KEYS + MAX_LANES + 1) + KEYS);

@@ -27,6 +27,7 @@ mod x86;
 
 pub use cache::Cache;
 use cache::Layout;
+use scratch::Head;
 
 use crate::{Cpu, KernelError, Result, error::check};
 
@@ -149,10 +150,10 @@ pub fn forward_cached(
     lse: &mut [f32],
 ) -> Result<()> {
     const OP: &str = "attention::forward_cached";
-    let mut starts = vec![0usize];
+    let mut total = 0usize;
     for row in &*rows {
         let CachedRow { tokens, first, len, .. } = *row;
-        starts.push(starts[starts.len() - 1].saturating_add(tokens));
+        total = total.saturating_add(tokens);
         let Layout { kv_heads, head_dim, capacity } = row.cache.layout;
         if !row.cache.fits(shape) {
             let what = format!(
@@ -172,23 +173,13 @@ pub fn forward_cached(
             check(OP, "keep", keep.len(), len)?;
         }
     }
-    let sizes = Sizes::new(OP, shape, mask, Rows { starts: &starts, keep: None })?;
+    let sizes = Sizes::new(OP, shape, mask, Rows { starts: &[0, total], keep: None })?;
     check(OP, "q", q.len(), sizes.queries)?;
     check(OP, "k", k.len(), sizes.keys)?;
     check(OP, "v", v.len(), sizes.keys)?;
     check(OP, "out", out.len(), sizes.queries)?;
     check(OP, "lse", lse.len(), sizes.lse)?;
-    let (rows, mut packed): (Vec<_>, Vec<_>) = rows
-        .iter_mut()
-        .zip(&starts)
-        .map(|(row, &start)| {
-            let CachedRow { tokens, first, len, keep, .. } = *row;
-            let layout = row.cache.layout;
-            let row_of_call = forward::Row { start, tokens, first, len, keep, layout };
-            (row_of_call, row.cache.packed())
-        })
-        .unzip();
-    forward::run_packed(cpu, Problem { shape, mask, q, k, v }, &rows, &mut packed, out, lse);
+    forward::run_cached(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
     Ok(())
 }
 
@@ -243,6 +234,24 @@ impl Problem<'_> {
     /// The factor of the scores.
     fn scale(&self) -> f32 {
         1.0 / (self.shape.head_dim as f32).sqrt()
+    }
+
+    /// Packs the keys and values of `count` tokens from `start` on as those of the positions from
+    /// `first` on.
+    fn pack(
+        &self,
+        layout: Layout,
+        head: usize,
+        start: usize,
+        (first, count): (usize, usize),
+        packed: &mut [f32],
+    ) {
+        if count > 0 {
+            let Shape { kv_heads, head_dim, .. } = self.shape;
+            let keys = Head::new(self.k, start, kv_heads, head, head_dim);
+            let values = Head::new(self.v, start, kv_heads, head, head_dim);
+            layout.pack(keys, values, (first, count), packed);
+        }
     }
 
     /// The key head of query head `head`.

@@ -261,11 +261,10 @@ impl Product<'_> {
             return self.few::<K>(a, rows, columns);
         }
         let parts = rows.len().div_ceil(MC);
-        let most = rows.len().div_ceil(parts);
         let kc = self.k.min(KC);
         let mut scratch = Scratch::take();
-        let (a, b) =
-            scratch.split(panel_at(most, most.div_ceil(K::MR), kc), panel_at(K::NR, 1, kc));
+        // Room for any number of rows, so that fewer rows in more of a part need no more memory.
+        let (a, b) = scratch.split(panel_at(MC, MC.div_ceil(K::MR), kc), panel_at(K::NR, 1, kc));
         for part in 0..parts {
             let part = share(rows.len(), parts, part);
             let rows = rows.start + part.start..rows.start + part.end;

@@ -5,7 +5,6 @@
 //! added to anything. Slices must have the lengths of their shapes; shorter ones panic.
 
 pub mod adamw;
-pub mod argmax;
 pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
@@ -13,4 +12,5 @@ pub mod grad_norm;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
+pub mod statistics;
 pub mod swiglu;

@@ -118,9 +118,9 @@ pub struct SuffixWindow {
 
 impl SuffixWindow {
     /// The positions of `tokens` that take part while a block is open that ends at `end`.
-    pub fn present(self, tokens: &[u32], mask: u32, end: usize) -> Vec<u32> {
+    pub fn present(self, tokens: &[u32], mask: u32, end: usize) -> impl Iterator<Item = u32> {
         let (mut distance, mut sum) = (0usize, 0.0f64);
-        let mut takes_part = |&i: &usize| {
+        let takes_part = move |&i: &usize| {
             if i < end || tokens[i] != mask {
                 return true;
             }
@@ -129,7 +129,7 @@ impl SuffixWindow {
             distance += 1;
             sum.floor() > before
         };
-        (0..tokens.len()).filter(|i| takes_part(i)).map(|i| i as u32).collect()
+        (0..tokens.len()).filter(takes_part).map(|i| i as u32)
     }
 
     /// The share of the masks at this distance that takes part.
@@ -178,13 +178,16 @@ mod tests {
     fn only_the_nearest_masks_take_part_and_all_text() {
         // 9 is the mask; the block ends at 3.
         let tokens = [1, 9, 9, 9, 9, 5, 9, 9, 9];
-        let present = |masks, decay| SuffixWindow { masks, decay }.present(&tokens, 9, 3);
+        let present = |masks, decay| -> Vec<u32> {
+            SuffixWindow { masks, decay }.present(&tokens, 9, 3).collect()
+        };
         assert_eq!(present(0, false), [0, 1, 2, 5]);
         assert_eq!(present(3, false), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(present(99, false), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(present(4, true), [0, 1, 2, 3, 5, 6]);
         let long = vec![9; 400];
-        let thinned = SuffixWindow { masks: 300, decay: true }.present(&long, 9, 0);
+        let window = SuffixWindow { masks: 300, decay: true };
+        let thinned: Vec<u32> = window.present(&long, 9, 0).collect();
         // A Gaussian of σ = 100 has half its mass, 125, above 0.
         assert!(thinned.len().abs_diff(125) < 3, "{}", thinned.len());
         assert!(thinned[..10].windows(2).all(|w| w[1] - w[0] <= 2));

@@ -30,14 +30,14 @@ pub struct Query<'a> {
     pub fresh: Range<usize>,
     /// The positions that take part, in ascending order: no other is fed, and none may attend to
     /// another; `None` where all do. The wanted positions are among them.
-    pub present: Option<Vec<u32>>,
+    pub present: Option<&'a [u32]>,
     /// How many of the first tokens are padding that no position may attend to.
     pub padding: usize,
     /// The row with its prompt masked, padding included, for guidance (Eq. 16).
-    pub unconditional: Option<Vec<u32>>,
+    pub unconditional: Option<&'a [u32]>,
     /// Positions whose logits are wanted: those that can be committed now, in ascending order;
     /// of a causal model, the one before.
-    pub wanted: Vec<usize>,
+    pub wanted: &'a [usize],
 }
 
 /// How a canvas ended, or stands.

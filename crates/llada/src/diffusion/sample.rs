@@ -1,5 +1,7 @@
 //! Which token a position would take: the most probable, or a draw by Gumbel-max in `f64`.
 
+use llada_kernels::statistics::Statistics;
+
 use super::Precision;
 use crate::rng::{Purpose, Stream};
 
@@ -42,19 +44,6 @@ impl Draws for Seeded {
     }
 }
 
-/// The first of the highest logits; `None` if one is NaN or the highest is infinite.
-pub fn argmax(logits: &[f32]) -> Option<usize> {
-    let mut best = 0;
-    let mut finite = !logits.is_empty();
-    for (i, &l) in logits.iter().enumerate() {
-        finite &= !l.is_nan();
-        if l > logits[best] {
-            best = i;
-        }
-    }
-    (finite && logits[best].is_finite()).then_some(best)
-}
-
 /// argmax of `logits + temperature · g` with Gumbel noise g = −ln(−ln u): a draw from
 /// softmax(logits / temperature). The logarithm of the reference's exp(logits) / (−ln u)^T; there
 /// u = 0 gives 0, here −∞.
@@ -80,35 +69,24 @@ fn gumbel_bound(u: f64) -> f64 {
     -exponent as f64 * std::f64::consts::LN_2 + 1e-9
 }
 
-/// The soft-max probability of `token`; 0 where its logit is −∞.
-pub fn probability(logits: &[f32], token: usize, precision: Precision) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+/// The soft-max probability of `token` in the `logits` that `whole` is of; 0 where its logit is −∞.
+pub fn probability(logits: &[f32], whole: &Statistics, token: usize, precision: Precision) -> f64 {
     let Some(&logit) = logits.get(token).filter(|l| **l > f32::NEG_INFINITY) else { return 0.0 };
     match precision {
+        // Confidences that the reference finds equal must be equal: its own sum, term by term.
         Precision::F32 => {
+            let max = whole.greatest as f32;
             let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
             f64::from((logit - max).exp() / sum as f32)
         }
-        Precision::F64 => {
-            let weight = |l: f32| (f64::from(l) - f64::from(max)).exp();
-            weight(logit) / logits.iter().map(|&l| weight(l)).sum::<f64>()
-        }
+        Precision::F64 => whole.probability(f64::from(logit)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn argmax_takes_the_first_and_refuses_nonsense() {
-        let inf = f32::INFINITY;
-        assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
-        assert_eq!(argmax(&[-inf, -5.0]), Some(1));
-        for bad in [&[][..], &[f32::NAN, 1.0], &[1.0, f32::NAN], &[1.0, inf], &[-inf, -inf]] {
-            assert_eq!(argmax(bad), None, "{bad:?}");
-        }
-    }
+    use llada_kernels::statistics;
 
     #[test]
     fn the_shortcut_of_gumbel_max_changes_no_choice() {
@@ -147,11 +125,11 @@ mod tests {
     #[test]
     fn probabilities_sum_to_one_without_the_excluded() {
         let logits = [100.0f32, 99.0, f32::NEG_INFINITY, 98.0];
+        let whole = statistics::of(&logits).unwrap();
         for precision in [Precision::F32, Precision::F64] {
-            let p: Vec<f64> = (0..4).map(|t| probability(&logits, t, precision)).collect();
+            let p: Vec<f64> = (0..5).map(|t| probability(&logits, &whole, t, precision)).collect();
             assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-6);
-            assert_eq!(p[2], 0.0);
-            assert_eq!(probability(&[f32::NEG_INFINITY], 0, precision), 0.0);
+            assert_eq!((p[2], p[4]), (0.0, 0.0));
         }
     }
 

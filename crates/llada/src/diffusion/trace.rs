@@ -31,7 +31,7 @@ pub struct Commit {
 }
 
 /// What one step changed in one row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// Forward passes of this row so far, this one included.
     pub nfe: usize,

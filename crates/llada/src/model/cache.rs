@@ -31,7 +31,7 @@ impl KvCache {
         }
         let block = |_| Cache::new(shape(config), capacity);
         let blocks = (0..config.n_layers).map(block).collect::<std::result::Result<_, _>>()?;
-        Ok(Self { blocks, capacity, keep: Vec::new() })
+        Ok(Self { blocks, capacity, keep: Vec::with_capacity(capacity) })
     }
 
     /// Positions held: `0..len`.

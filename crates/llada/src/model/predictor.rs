@@ -17,7 +17,7 @@ use super::{
     block::{Pass, Saved, Scratch},
     cache,
 };
-use crate::Result;
+use crate::{Result, recycle::recycled};
 
 /// A model on a processor, with the memory that its passes reuse.
 #[derive(Debug)]
@@ -45,8 +45,11 @@ struct Memory {
     hidden: Vec<f32>,
     d_hidden: Vec<f32>,
     d_wanted: Vec<f32>,
-    /// Those of a tile of positions.
+    /// Those of a tile of positions, and its groups.
     logits: Vec<f32>,
+    parts: Vec<(usize, &'static mut [f32])>,
+    /// What attention needs of the caches in one block.
+    caches: Vec<CachedRow<'static>>,
 }
 
 /// Positions whose logits are in memory at once: these, or as many as fill 16 MiB.
@@ -196,26 +199,29 @@ impl MaskPredictor {
             let what = "groups of wanted positions must follow one another";
             return Err(ModelError::Batch(what.into()).into());
         }
-        self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
-        let vocab = self.model.config.embedding_size;
-        let most = TILE_ROWS.max(TILE / vocab.max(1));
-        let mut logits = std::mem::take(&mut self.memory.logits);
-        for tile in tiles(groups, most) {
-            let bounds = &groups[tile.start..=tile.end];
-            self.project(bounds[0]..bounds[tile.len()], &mut logits)?;
-            let mut rest = logits.as_mut_slice();
-            let mut parts = Vec::with_capacity(tile.len());
-            for (number, group) in tile.zip(bounds.windows(2)) {
-                let (part, after) = rest.split_at_mut((group[1] - group[0]) * vocab);
-                parts.push((number, part));
-                rest = after;
+        self.cpu.clone().run(|| {
+            self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
+            let vocab = self.model.config.embedding_size;
+            let most = TILE_ROWS.max(TILE / vocab.max(1));
+            let mut logits = std::mem::take(&mut self.memory.logits);
+            for tile in tiles(groups, most) {
+                let bounds = &groups[tile.start..=tile.end];
+                self.project(bounds[0]..bounds[tile.len()], &mut logits)?;
+                let mut rest = logits.as_mut_slice();
+                let mut parts = recycled(std::mem::take(&mut self.memory.parts));
+                for (number, group) in tile.zip(bounds.windows(2)) {
+                    let (part, after) = rest.split_at_mut((group[1] - group[0]) * vocab);
+                    parts.push((number, part));
+                    rest = after;
+                }
+                self.cpu.chunks(&mut parts, 1, |_, part| {
+                    part.iter_mut().for_each(|(number, logits)| read(*number, logits));
+                });
+                self.memory.parts = recycled(parts);
             }
-            self.cpu.chunks(&mut parts, 1, |_, part| {
-                part.iter_mut().for_each(|(number, logits)| read(*number, logits));
-            });
-        }
-        self.memory.logits = logits;
-        Ok(())
+            self.memory.logits = logits;
+            Ok(())
+        })
     }
 
     /// Logits of the wanted positions numbered `part`, from what [`hidden`](Self::hidden) left.
@@ -363,13 +369,12 @@ impl MaskPredictor {
                 input.clear();
                 input.extend_from_slice(&m.x);
             }
-            let mut caches: Vec<CachedRow<'_>> = pasts
-                .iter_mut()
-                .zip(batch.starts.windows(2))
-                .map(|(past, row)| past.cache.row(i, past.first, row[1] - row[0]))
-                .collect();
+            let mut caches = recycled(std::mem::take(&mut m.caches));
+            let rows = pasts.iter_mut().zip(batch.starts.windows(2));
+            caches.extend(rows.map(|(past, row)| past.cache.row(i, past.first, row[1] - row[0])));
             let (saved, scratch) = (&mut m.saved[saved], &mut m.scratch);
             pass.forward(ids, &mut caches, &mut m.x, saved, scratch, keep == Keep::All)?;
+            m.caches = recycled(caches);
         }
 
         m.x_wanted.clear();
@@ -386,15 +391,16 @@ impl MaskPredictor {
 
 /// Cuts `groups`, given by where they begin and the last ends, into runs of at most `most` positions; a
 /// group with more is a run of its own.
-fn tiles(groups: &[usize], most: usize) -> Vec<Range<usize>> {
-    let (mut tiles, mut first) = (Vec::new(), 0);
-    while first + 1 < groups.len() {
-        let fits = |&&end: &&usize| end - groups[first] <= most;
-        let count = groups[first + 1..].iter().take_while(fits).count().max(1);
-        tiles.push(first..first + count);
+fn tiles(groups: &[usize], most: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let start = *groups.get(first)?;
+        let fits = |&&end: &&usize| end - start <= most;
+        let ends = groups.get(first + 1..).filter(|ends| !ends.is_empty())?;
+        let count = ends.iter().take_while(fits).count().max(1);
         first += count;
-    }
-    tiles
+        Some(first - count..first)
+    })
 }
 
 /// How much a forward pass leaves for the backward pass.
@@ -473,6 +479,7 @@ mod tests {
 
     #[test]
     fn tiles_hold_whole_groups() {
+        let tiles = |groups: &[usize], most| tiles(groups, most).collect::<Vec<_>>();
         assert_eq!(tiles(&[0, 2, 4, 5, 9, 10], 4), [0..2, 2..3, 3..4, 4..5]);
         assert_eq!(tiles(&[0, 2, 4, 5, 9, 10], 5), [0..3, 3..5]);
         assert_eq!(tiles(&[0, 7, 8], 3), [0..1, 1..2]);

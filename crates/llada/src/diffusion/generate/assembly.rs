@@ -1,9 +1,12 @@
 //! The queries of many canvases as one batch, and what is kept of each row between passes.
 
+use std::sync::OnceLock;
+
 use crate::{
     Result,
-    diffusion::{Canvas, Query, SamplerError, generate::Predictor},
-    model::{Batch, KvCache, Past, ReadLogits},
+    diffusion::{Canvas, Query, Reading, SamplerError, generate::Predictor},
+    model::{Batch, KvCache, Past},
+    recycle::recycled,
 };
 
 /// What is kept of one canvas between passes.
@@ -40,40 +43,36 @@ pub(super) fn memories<P: Predictor + ?Sized>(
 }
 
 impl Kept {
-    /// Makes room for what the query wants fed, and gives the positions to feed and how many are held
-    /// before them.
-    fn feed(&mut self, query: &Query<'_>) -> (Vec<u32>, usize) {
-        let present = present(query);
-        let is_fresh = |&p: &u32| query.fresh.contains(&(p as usize));
-        let first = present.partition_point(|&p| (p as usize) < query.fresh.start);
-        let fresh: Vec<u32> = present[first..].iter().copied().take_while(is_fresh).collect();
-        let (before, rest) = self.held.split_at(first.min(self.held.len()));
-        let is_held = *before == present[..first];
+    /// Makes room for what the query wants fed. Leaves in `feed`, which holds the positions that take part,
+    /// those to feed, and gives how many are held before them.
+    fn feed(&mut self, query: &Query<'_>, feed: &mut Vec<u32>) -> usize {
+        let first = feed.partition_point(|&p| (p as usize) < query.fresh.start);
+        let end = feed.partition_point(|&p| (p as usize) < query.fresh.end).max(first);
+        let (fresh, (before, rest)) =
+            (&feed[first..end], self.held.split_at(first.min(self.held.len())));
+        let is_held = *before == feed[..first];
         let shared = fresh.len().min(rest.len());
         // What follows the fresh positions must be what followed them before.
         let goes_on = rest[..shared] == fresh[..shared]
-            && *rest.get(fresh.len()..).unwrap_or_default() == present[first + fresh.len()..];
-        if is_held && goes_on && fresh.len() < present.len() {
-            self.held = present;
-            return (fresh, first);
+            && *rest.get(fresh.len()..).unwrap_or_default() == feed[end..];
+        let is_partial = is_held && goes_on && fresh.len() < feed.len();
+        self.held.clone_from(feed);
+        if is_partial {
+            feed.truncate(end);
+            feed.drain(..first);
+            return first;
         }
         // All is fed: nothing is kept, or not yet, or no longer.
         self.cache.clear();
         self.unconditional.iter_mut().for_each(KvCache::clear);
-        self.held.clone_from(&present);
-        (present, 0)
+        0
     }
 }
 
-/// The positions that take part.
-fn present(query: &Query<'_>) -> Vec<u32> {
-    match &query.present {
-        Some(present) => present.clone(),
-        None => (0..query.tokens.len() as u32).collect(),
-    }
-}
+/// What was read of a place, once it was.
+type Slot = OnceLock<std::result::Result<Reading, SamplerError>>;
 
-/// The queries of all open canvases as one batch.
+/// The queries of all open canvases as one batch, and what was read of it, in memory that is kept.
 #[derive(Default)]
 pub(super) struct Assembly {
     pub(super) tokens: Vec<u32>,
@@ -84,54 +83,64 @@ pub(super) struct Assembly {
     wanted: Vec<usize>,
     /// Where the group of each place begins among those wanted, and their number.
     groups: Vec<usize>,
-    pub(super) places: Vec<Place>,
-    pub(super) parts: Vec<Part>,
+    places: Vec<Place>,
+    parts: Vec<Part>,
+    /// The positions of one row that are fed.
+    feed: Vec<u32>,
+    pasts: Vec<Past<'static>>,
+    /// Of a predictor that keeps nothing.
+    logits: Vec<f32>,
+    slots: Vec<Slot>,
+    readings: Vec<Reading>,
 }
 
 /// A position that is to be read.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) canvas: usize,
+struct Place {
+    canvas: usize,
     /// The position in the row.
-    pub(super) wanted: usize,
+    wanted: usize,
     /// Whether its logits are followed by those of the unconditional row.
-    pub(super) guided: bool,
+    guided: bool,
 }
 
 /// The share of one canvas in the batch.
-pub(super) struct Part {
-    pub(super) canvas: usize,
+struct Part {
+    canvas: usize,
     /// Tokens of its row that are held before those that are fed.
     first: usize,
     /// Positions to be read.
-    pub(super) wanted: usize,
+    wanted: usize,
 }
 
 impl Assembly {
     /// Gathers the next queries; `false` when every canvas is done. `memories` is empty, or has one
     /// for each canvas that is not done.
     pub(super) fn collect(&mut self, canvases: &[Canvas], memories: &mut [Option<Kept>]) -> bool {
-        *self = Self { starts: vec![0], groups: vec![0], ..Self::default() };
+        self.clear();
+        let mut feed = std::mem::take(&mut self.feed);
         for (canvas, state) in canvases.iter().enumerate() {
             let memory = memories.get_mut(canvas);
             let Some(query) = state.plan() else {
                 memory.map(Option::take);
                 continue;
             };
-            let all = || (0..query.tokens.len() as u32).collect();
-            let (feed, first) = match memory {
-                Some(Some(kept)) => kept.feed(&query),
-                _ => (all(), 0),
-            };
+            let kept = memory.and_then(Option::as_mut);
+            feed.clear();
+            match query.present.filter(|_| kept.is_some()) {
+                Some(present) => feed.extend_from_slice(present),
+                None => feed.extend(0..query.tokens.len() as u32),
+            }
+            let first = kept.map_or(0, |kept| kept.feed(&query, &mut feed));
             // Who is fed the whole row is told which tokens take no part.
-            let absent = query.present.as_ref().filter(|present| feed.len() > present.len());
+            let absent = query.present.filter(|present| feed.len() > present.len());
             let keep = |p: u32| {
                 p as usize >= query.padding && absent.is_none_or(|a| a.binary_search(&p).is_ok())
             };
             let start = self.add_row(query.tokens, &feed, &keep);
-            let tokens = query.unconditional.as_ref();
-            let unconditional = tokens.map(|tokens| self.add_row(tokens, &feed, &keep));
-            for &wanted in &query.wanted {
+            let unconditional =
+                query.unconditional.map(|tokens| self.add_row(tokens, &feed, &keep));
+            for &wanted in query.wanted {
                 let place = feed.partition_point(|&fed| (fed as usize) < wanted);
                 self.wanted.push(start + place);
                 self.wanted.extend(unconditional.map(|start| start + place));
@@ -140,7 +149,22 @@ impl Assembly {
             }
             self.parts.push(Part { canvas, first, wanted: query.wanted.len() });
         }
+        self.feed = feed;
         !self.parts.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.tokens.clear();
+        self.starts.clear();
+        self.starts.push(0);
+        self.keep.clear();
+        self.positions.clear();
+        self.is_padded = false;
+        self.wanted.clear();
+        self.groups.clear();
+        self.groups.push(0);
+        self.places.clear();
+        self.parts.clear();
     }
 
     /// Adds the positions `feed` of a row, and says where it begins.
@@ -154,44 +178,69 @@ impl Assembly {
         start
     }
 
-    /// Has the logits of each place read, with what is kept if there is anything.
-    pub(super) fn predict<P: Predictor + ?Sized>(
-        &self,
+    /// One forward pass: reads what each canvas needs out of its logits.
+    pub(super) fn read<P: Predictor + ?Sized>(
+        &mut self,
         predictor: &mut P,
+        canvases: &[Canvas],
         memories: &mut [Option<Kept>],
-        read: &ReadLogits<'_>,
     ) -> Result<()> {
+        self.slots.clear();
+        self.slots.resize_with(self.places.len(), Slot::new);
+        let (places, slots) = (&self.places, &self.slots);
+        let read = |group: usize, logits: &mut [f32]| {
+            let Place { canvas, wanted, guided } = places[group];
+            let (conditional, unconditional) =
+                logits.split_at_mut(logits.len() / if guided { 2 } else { 1 });
+            let unconditional = guided.then_some(&*unconditional);
+            // Each group comes once.
+            let _ = slots[group].set(canvases[canvas].read(wanted, conditional, unconditional));
+        };
         let keep = self.is_padded.then_some(self.keep.as_slice());
         let batch = Batch { tokens: &self.tokens, starts: &self.starts, keep };
-        // The canvases without memory are done and have no part in the batch.
-        let mut pasts = Vec::new();
-        for (part, kept) in self.parts.iter().zip(memories.iter_mut().flatten()) {
-            let first = part.first;
-            pasts.push(Past { first, cache: &mut kept.cache });
-            let unconditional = kept.unconditional.as_mut();
-            pasts.extend(unconditional.map(|cache| Past { first, cache }));
+        let (wanted, groups) = (&self.wanted, &self.groups);
+        match predictor.caching() {
+            Some(model) => {
+                let mut pasts = recycled(std::mem::take(&mut self.pasts));
+                // The canvases without memory are done and have no part in the batch.
+                for (part, kept) in self.parts.iter().zip(memories.iter_mut().flatten()) {
+                    let first = part.first;
+                    pasts.push(Past { first, cache: &mut kept.cache });
+                    let unconditional = kept.unconditional.as_mut();
+                    pasts.extend(unconditional.map(|cache| Past { first, cache }));
+                }
+                let positions = Some(self.positions.as_slice());
+                model.read_logits(&batch, &mut pasts, positions, wanted, groups, &read)?;
+                self.pasts = recycled(pasts);
+            }
+            None => {
+                let (vocabulary, positions) = (predictor.vocabulary(), wanted.len());
+                predictor.logits(&batch, wanted, &mut self.logits)?;
+                let found = self.logits.len();
+                if Some(found) != vocabulary.checked_mul(positions) {
+                    return Err(SamplerError::LogitCount { found, positions }.into());
+                }
+                for (number, group) in groups.windows(2).enumerate() {
+                    read(number, &mut self.logits[group[0] * vocabulary..group[1] * vocabulary]);
+                }
+            }
         }
-        if let Some(model) = predictor.caching() {
-            let positions = Some(self.positions.as_slice());
-            return model.read_logits(
-                &batch,
-                &mut pasts,
-                positions,
-                &self.wanted,
-                &self.groups,
-                read,
-            );
-        }
-        let (vocabulary, positions) = (predictor.vocabulary(), self.wanted.len());
-        let mut logits = Vec::new();
-        predictor.logits(&batch, &self.wanted, &mut logits)?;
-        let found = logits.len();
-        if Some(found) != vocabulary.checked_mul(positions) {
-            return Err(SamplerError::LogitCount { found, positions }.into());
-        }
-        for (number, group) in self.groups.windows(2).enumerate() {
-            read(number, &mut logits[group[0] * vocabulary..group[1] * vocabulary]);
+        self.readings.clear();
+        let positions = self.slots.len();
+        for slot in &mut self.slots {
+            let found = self.readings.len();
+            let missing = SamplerError::Readings { found, positions };
+            self.readings.push(slot.take().ok_or(missing)??);
         }
         Ok(())
+    }
+
+    /// The canvases of the batch, and what was read for each.
+    pub(super) fn readings(&self) -> impl Iterator<Item = (usize, &[Reading])> {
+        self.parts.iter().scan(self.readings.as_slice(), |rest, part| {
+            let (own, after) = rest.split_at(part.wanted);
+            *rest = after;
+            Some((part.canvas, own))
+        })
     }
 }

@@ -2,14 +2,14 @@
 
 mod assembly;
 
-use std::{ops::ControlFlow, sync::OnceLock};
+use std::ops::ControlFlow;
 
-use super::{Canvas, Reading, SamplerError, Step};
+use super::{Canvas, Step};
 use crate::{
     Result,
     model::{Batch, MaskPredictor},
 };
-use assembly::{Assembly, Kept, Place};
+use assembly::Assembly;
 
 /// Whatever predicts masked tokens.
 pub trait Predictor {
@@ -107,9 +107,10 @@ pub fn run<P: Predictor + ?Sized>(
     let mut kept = assembly::memories(predictor, canvases)?;
     let mut assembly = Assembly::default();
     while !summary.interrupted && assembly.collect(canvases, &mut kept) {
-        for (canvas, readings) in readings(predictor, canvases, &assembly, &mut kept)? {
+        assembly.read(predictor, canvases, &mut kept)?;
+        for (canvas, readings) in assembly.readings() {
             let step = canvases[canvas].commit(readings)?;
-            summary.interrupted |= on_step(canvas, &step).is_break();
+            summary.interrupted |= on_step(canvas, step).is_break();
         }
         summary.nfe += 1;
         summary.tokens_fed += assembly.tokens.len();
@@ -122,34 +123,4 @@ pub fn run<P: Predictor + ?Sized>(
         summary.masks_left += outcome.masks_left;
     }
     Ok(summary)
-}
-
-/// One forward pass: what each canvas of the batch reads out of its logits.
-fn readings<P: Predictor + ?Sized>(
-    predictor: &mut P,
-    canvases: &[Canvas],
-    assembly: &Assembly,
-    kept: &mut [Option<Kept>],
-) -> Result<Vec<(usize, Vec<Reading>)>> {
-    let slots: Vec<OnceLock<_>> = assembly.places.iter().map(|_| OnceLock::new()).collect();
-    assembly.predict(predictor, kept, &|group, logits| {
-        let Place { canvas, wanted, guided } = assembly.places[group];
-        let (conditional, unconditional) =
-            logits.split_at_mut(logits.len() / if guided { 2 } else { 1 });
-        let unconditional = guided.then_some(&*unconditional);
-        // Each group comes once.
-        let _ = slots[group].set(canvases[canvas].read(wanted, conditional, unconditional));
-    })?;
-    let positions = slots.len();
-    let mut rest = slots.into_iter();
-    let mut found = Vec::with_capacity(assembly.parts.len());
-    for part in &assembly.parts {
-        let slots = rest.by_ref().take(part.wanted).filter_map(OnceLock::into_inner);
-        let readings: Vec<Reading> = slots.collect::<std::result::Result<_, _>>()?;
-        if readings.len() != part.wanted {
-            return Err(SamplerError::Readings { found: readings.len(), positions }.into());
-        }
-        found.push((part.canvas, readings));
-    }
-    Ok(found)
 }

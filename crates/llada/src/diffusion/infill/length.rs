@@ -17,6 +17,8 @@
 
 use std::ops::{ControlFlow, Range};
 
+use llada_kernels::statistics;
+
 use super::{Frame, InfillError};
 use crate::{
     Result,
@@ -181,8 +183,11 @@ fn border_scores<P: Predictor + ?Sized>(
     let score = |(row, border): &(&[u32], Range<usize>)| {
         let said = row[border.clone()].iter().zip(logits.by_ref());
         let sum: f64 = said
-            .map(|(&token, logits)| sample::probability(logits, token as usize, Precision::F64))
-            .map(log)
+            .map(|(&token, logits)| {
+                let whole = statistics::of(logits)?;
+                Some(sample::probability(logits, &whole, token as usize, Precision::F64))
+            })
+            .map(|probability| log(probability.unwrap_or(0.0)))
             .sum();
         sum / border.len().max(1) as f64
     };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use llada_kernels::statistics::Statistics;
+
 use super::{Credit, Keep};
 use crate::diffusion::{Precision, sample};
 
@@ -26,18 +28,19 @@ pub(in crate::diffusion) struct Past {
 }
 
 impl Memory {
-    /// What will have come before once these `logits` of a position have, those that have credit
-    /// being raised; `None` if that is nothing to `keep`.
+    /// What will have come before once these `logits` of a position have, with the statistics `whole`;
+    /// those that have credit are raised. `None` if that is nothing to `keep`.
     pub(in crate::diffusion) fn observe(
         &self,
         keep: Keep,
         position: usize,
         logits: &mut [f32],
+        whole: &Statistics,
     ) -> Option<Past> {
         let past = || self.positions.get(&position).cloned().unwrap_or_default();
         match keep {
-            Keep::Klass(klass) => Some(past().compared(logits, klass.divergence)),
-            Keep::Credit(credit) => Some(past().lent(logits, credit)),
+            Keep::Klass(klass) => Some(past().compared(logits, whole, klass.divergence)),
+            Keep::Credit(credit) => Some(past().lent(logits, whole, credit)),
             _ => None,
         }
     }
@@ -67,11 +70,8 @@ impl Memory {
 impl Past {
     /// Counts the step as one at rest if KL(now ‖ before), with all that was not remembered taken
     /// together, is below `limit`; the true divergence is at least that.
-    fn compared(mut self, logits: &[f32], limit: f64) -> Self {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |l: f32| (f64::from(l) - f64::from(max)).exp();
-        let sum: f64 = logits.iter().map(|&l| weight(l)).sum();
-        let probability = |token: usize| logits.get(token).map_or(0.0, |&l| weight(l) / sum);
+    fn compared(mut self, logits: &[f32], whole: &Statistics, limit: f64) -> Self {
+        let probability = |token: usize| sample::probability(logits, whole, token, Precision::F64);
         let is_first = self.distribution.is_empty();
         let (mut divergence, mut rest_now, mut rest_before) = (0.0, 1.0f64, 1.0f64);
         for &(token, before) in &self.distribution {
@@ -84,23 +84,15 @@ impl Past {
         divergence += relative(rest_now.max(0.0), rest_before.max(1e-12));
         self.at_rest = if !is_first && divergence < limit { self.at_rest + 1 } else { 0 };
 
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        if order.len() > REMEMBERED {
-            order.select_nth_unstable_by(REMEMBERED, |&a, &b| {
-                logits[b].total_cmp(&logits[a]).then(a.cmp(&b))
-            });
-            order.truncate(REMEMBERED);
-        }
-        order.sort_unstable();
-        self.distribution = order.into_iter().map(|token| (token, probability(token))).collect();
+        let remembered = most_probable(logits);
+        self.distribution = remembered.into_iter().map(|t| (t, probability(t))).collect();
         self
     }
 
     /// Gives the most probable token its credit, then adds all credits to the logits.
-    fn lent(mut self, logits: &mut [f32], credit: Credit) -> Self {
-        let Some(top) = sample::argmax(logits) else { return self };
-        let earned = sample::probability(logits, top, Precision::F64);
-        let earned = earned.powf(credit.exponent);
+    fn lent(mut self, logits: &mut [f32], whole: &Statistics, credit: Credit) -> Self {
+        let top = whole.token;
+        let earned = whole.probability(whole.greatest).powf(credit.exponent);
         self.credits.iter_mut().for_each(|(_, amount)| *amount *= credit.decay);
         // Credits that no longer matter are dropped, so that few are kept.
         self.credits.retain(|&(token, amount)| token == top || amount > 1e-3);
@@ -115,6 +107,21 @@ impl Past {
     }
 }
 
+/// The tokens to remember, in ascending order.
+fn most_probable(logits: &[f32]) -> Vec<usize> {
+    let mut best: Vec<usize> = Vec::with_capacity(REMEMBERED + 1);
+    for (token, &logit) in logits.iter().enumerate() {
+        // Most are no better than the least of those found.
+        if best.len() == REMEMBERED && logit <= logits[best[REMEMBERED - 1]] {
+            continue;
+        }
+        best.insert(best.partition_point(|&t| logits[t] >= logit), token);
+        best.truncate(REMEMBERED);
+    }
+    best.sort_unstable();
+    best
+}
+
 /// p ln(p/q).
 fn relative(p: f64, q: f64) -> f64 {
     if p > 0.0 { p * (p / q.max(f64::MIN_POSITIVE)).ln() } else { 0.0 }
@@ -124,6 +131,7 @@ fn relative(p: f64, q: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::diffusion::keep::Klass;
+    use llada_kernels::statistics;
 
     #[test]
     fn a_distribution_comes_to_rest_and_is_shaken() {
@@ -131,7 +139,8 @@ mod tests {
         let mut memory = Memory::default();
         let logits: Vec<f32> = (0..100).map(|i| (i * i % 37) as f32 / 5.0).collect();
         let mut rest = |logits: &[f32]| {
-            let past = memory.observe(keep, 3, &mut logits.to_vec()).unwrap();
+            let whole = statistics::of(logits).unwrap();
+            let past = memory.observe(keep, 3, &mut logits.to_vec(), &whole).unwrap();
             memory.remember(3, past);
             memory.steps_at_rest(3)
         };
@@ -154,7 +163,8 @@ mod tests {
         let mut memory = Memory::default();
         let mut lent = |logits: [f32; 3]| {
             let mut now = logits;
-            let past = memory.observe(keep, 0, &mut now).unwrap();
+            let whole = statistics::of(&now).unwrap();
+            let past = memory.observe(keep, 0, &mut now, &whole).unwrap();
             memory.remember(0, past);
             [now[0] - logits[0], now[1] - logits[1], now[2] - logits[2]]
         };

@@ -137,11 +137,6 @@ impl Keep {
         !matches!(self, Self::Schedule | Self::Entropy(_))
     }
 
-    /// Whether it needs the entropies of the distributions.
-    pub(super) fn needs_entropy(self) -> bool {
-        matches!(self, Self::Entropy(_))
-    }
-
     /// Checks that its numbers are possible.
     pub(super) fn check(self) -> Result<(), SamplerError> {
         let numbers = match self {

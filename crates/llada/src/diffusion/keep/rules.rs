@@ -4,17 +4,21 @@ use super::{Keep, Leap, Memory};
 use crate::diffusion::confidence::Belief;
 
 impl Keep {
-    /// Indices, in ascending order, of the `beliefs` that are kept: those that the rule grants, and
-    /// in any case the `least` most confident. Of equals the first come first.
+    /// Leaves in `kept` the indices, in ascending order, of the `beliefs` that are kept: those that the
+    /// rule grants, and in any case the `least` most confident. Of equals the first come first.
     pub(in crate::diffusion) fn choose(
         self,
         beliefs: &[Belief],
         least: usize,
         memory: &Memory,
-    ) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..beliefs.len()).collect();
-        order.sort_by(|&a, &b| beliefs[b].confidence.total_cmp(&beliefs[a].confidence));
-        let sorted = || order.iter().map(|&i| beliefs[i].confidence);
+        kept: &mut Vec<usize>,
+    ) {
+        kept.clear();
+        kept.extend(0..beliefs.len());
+        kept.sort_unstable_by(|&a, &b| {
+            beliefs[b].confidence.total_cmp(&beliefs[a].confidence).then(a.cmp(&b))
+        });
+        let sorted = || kept.iter().map(|&i| beliefs[i].confidence);
         let first = match self {
             Self::Schedule => 0,
             Self::Threshold(threshold) => sorted().take_while(|&c| c >= threshold).count(),
@@ -23,12 +27,10 @@ impl Keep {
                 let grants = |(n, c): (usize, f64)| c >= 1.0 - factor / (n as f64 + 2.0);
                 sorted().enumerate().take_while(|&rank| grants(rank)).count()
             }
-            Self::Entropy(bound) => {
-                within_entropy(order.iter().map(|&i| beliefs[i].entropy), bound)
-            }
+            Self::Entropy(bound) => within_entropy(kept.iter().map(|&i| beliefs[i].entropy), bound),
             Self::Klass(_) | Self::Leap(_) => 0,
         };
-        let mut kept: Vec<usize> = order[..first.max(least).min(order.len())].to_vec();
+        kept.truncate(first.max(least));
         match self {
             Self::Klass(klass) => kept.extend((0..beliefs.len()).filter(|&i| {
                 beliefs[i].confidence >= klass.confidence
@@ -39,7 +41,6 @@ impl Keep {
         }
         kept.sort_unstable();
         kept.dedup();
-        kept
     }
 }
 
@@ -56,11 +57,11 @@ fn within_entropy(entropies: impl Iterator<Item = f64>, bound: f64) -> usize {
 
 /// Anchors, and the neighbours within their reach.
 fn leaping(beliefs: &[Belief], leap: Leap) -> impl Iterator<Item = usize> + '_ {
-    let anchors: Vec<usize> =
-        beliefs.iter().filter(|b| b.confidence >= leap.anchor).map(|b| b.position).collect();
+    let is_anchor = move |belief: &Belief| belief.confidence >= leap.anchor;
     (0..beliefs.len()).filter(move |&i| {
         let Belief { confidence, position, .. } = beliefs[i];
-        let near = || anchors.iter().any(|anchor| anchor.abs_diff(position) <= leap.reach);
+        let reaches = |other: &Belief| other.position.abs_diff(position) <= leap.reach;
+        let near = || beliefs.iter().any(|other| is_anchor(other) && reaches(other));
         confidence >= leap.anchor || (confidence >= leap.neighbour && near())
     })
 }
@@ -81,7 +82,9 @@ mod tests {
     }
 
     fn chosen(keep: Keep, confidences: &[f64], least: usize) -> Vec<usize> {
-        keep.choose(&beliefs(confidences), least, &Memory::default())
+        let mut kept = vec![7];
+        keep.choose(&beliefs(confidences), least, &Memory::default(), &mut kept);
+        kept
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Whether greedy decoding gives an answer.
 
+use llada_kernels::statistics;
+
 use super::LikelihoodError;
 use super::{Pair, Scorer, rows::Rows};
 use crate::{
@@ -62,9 +64,9 @@ fn guesses(
     let mut guesses = Vec::with_capacity(row.positions.len());
     rows.logits(predictor, &mut |i, logits| {
         let position = row.positions[i];
-        let token = sample::argmax(logits).ok_or(LikelihoodError::NotFinite { position })?;
-        let probability = sample::probability(logits, token, Precision::F32);
-        guesses.push(Guess { token: token as u32, probability });
+        let whole = statistics::of(logits).ok_or(LikelihoodError::NotFinite { position })?;
+        let probability = sample::probability(logits, &whole, whole.token, Precision::F32);
+        guesses.push(Guess { token: whole.token as u32, probability });
         Ok(())
     })?;
     Ok(guesses)

@@ -211,7 +211,7 @@ fn greedy_answers_are_recognised() {
                 let mut logits = Vec::new();
                 let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
                 predictor.logits(&batch, &[tokens.len() - 1], &mut logits).unwrap();
-                answer.push(crate::diffusion::sample::argmax(&logits).unwrap() as u32);
+                answer.push(llada_kernels::statistics::of(&logits).unwrap().token as u32);
                 answer
             }),
             Objective::Diffusion => {

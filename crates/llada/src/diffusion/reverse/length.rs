@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use llada_kernels::statistics::Statistics;
+
 use super::{Canvas, Reading};
 use crate::diffusion::{Precision, Step, confidence::Belief, sample};
 
@@ -31,12 +33,17 @@ impl Canvas {
     }
 
     /// The probability that the text has ended at `position`, if that is asked of it.
-    pub(super) fn end_probability(&self, logits: &[f32], position: usize) -> f64 {
+    pub(super) fn end_probability(
+        &self,
+        logits: &[f32],
+        whole: &Statistics,
+        position: usize,
+    ) -> f64 {
         if !self.tail().contains(&position) {
             return 0.0;
         }
         let ends = [self.special.eos, self.special.eot];
-        let probability = |t: u32| sample::probability(logits, t as usize, Precision::F64);
+        let probability = |t: u32| sample::probability(logits, whole, t as usize, Precision::F64);
         ends.iter().flatten().map(|&token| probability(token)).sum()
     }
 
@@ -57,7 +64,7 @@ impl Canvas {
     }
 
     /// Goes on to the first block if the row is long enough, or lengthens it.
-    pub(super) fn lengthen(&mut self, step: usize) -> Step {
+    pub(super) fn lengthen(&mut self, step: &mut Step) {
         let (len, prompt) = (self.tokens.len(), self.prompt.tokens.len());
         if let (Some(variable), Some(mask)) = (self.sampler.variable_length, self.mask)
             && self.end.confidence < variable.enough
@@ -65,22 +72,15 @@ impl Canvas {
             let longer = variable.longer(len - prompt, self.sampler.gen_length);
             self.tokens.resize(prompt + longer, mask);
         }
-        let inserted: Vec<usize> = (len..self.tokens.len()).collect();
+        step.inserted.extend(len..self.tokens.len());
         self.nfe += 1;
-        if inserted.is_empty() || self.tokens.len() == self.length() {
+        if step.inserted.is_empty() || self.tokens.len() == self.length() {
             self.end.is_open = false;
             self.open_block();
         }
         let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
-        Step {
-            nfe: self.nfe,
-            step,
-            block: 0,
-            committed: Vec::new(),
-            remasked: Vec::new(),
-            inserted,
-            stable: open.unwrap_or(self.tokens.len()),
-        }
+        (step.nfe, step.block) = (self.nfe, 0);
+        step.stable = open.unwrap_or(self.tokens.len());
     }
 
     /// The position of the response where the model is least sure of all that is not kept, if that is

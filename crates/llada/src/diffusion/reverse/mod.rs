@@ -56,6 +56,25 @@ pub struct Canvas {
     committed: usize,
     done: bool,
     stopped_at_eos: bool,
+    plan: Plan,
+    work: Work,
+}
+
+/// What the next step needs from the model, in memory that is kept.
+#[derive(Default)]
+struct Plan {
+    wanted: Vec<usize>,
+    present: Vec<u32>,
+    unconditional: Vec<u32>,
+}
+
+/// What a commit works with, in memory that is kept.
+#[derive(Default)]
+struct Work {
+    beliefs: Vec<Belief>,
+    /// Indices of the beliefs that are kept.
+    kept: Vec<usize>,
+    step: Step,
 }
 
 impl Canvas {
@@ -142,7 +161,10 @@ impl Canvas {
             committed: 0,
             done: false,
             stopped_at_eos: false,
+            plan: Plan::default(),
+            work: Work::default(),
         };
+        canvas.tokens.reserve(canvas.length() - length);
         if let Some(mask) = canvas.mask
             && !canvas.sampler.blocks.grows()
         {
@@ -152,6 +174,7 @@ impl Canvas {
         if !canvas.end.is_open {
             canvas.open_block();
         }
+        canvas.prepare();
         canvas
     }
 
@@ -160,26 +183,15 @@ impl Canvas {
         if self.is_done() {
             return None;
         }
-        let mut wanted = self.asked();
-        if self.mask.is_none() {
-            wanted.iter_mut().for_each(|position| *position -= 1);
-        }
-        let unconditional = self.mask.filter(|_| self.sampler.cfg_scale > 0.0);
+        let Plan { wanted, present, unconditional } = &self.plan;
+        let is_partial = self.sampler.suffix_window.is_some() && present.len() < self.tokens.len();
+        let is_guided = self.sampler.cfg_scale > 0.0 && self.mask.is_some();
         Some(Query {
             tokens: &self.tokens,
             fresh: self.fresh(),
-            present: self.present(),
+            present: is_partial.then_some(present),
             padding: self.prompt.padding,
-            unconditional: unconditional.map(|mask| {
-                let mut tokens = self.tokens.clone();
-                for (token, &given) in tokens.iter_mut().zip(&self.prompt.tokens) {
-                    // A mask that the prompt brought along is not part of the condition.
-                    if given != mask {
-                        *token = mask;
-                    }
-                }
-                tokens
-            }),
+            unconditional: is_guided.then_some(unconditional),
             wanted,
         })
     }
@@ -191,58 +203,71 @@ impl Canvas {
     /// # Errors
     /// If the readings are not those that were asked for, or the canvas is done; the canvas is then
     /// as before.
-    pub fn commit(&mut self, readings: Vec<Reading>) -> Result<Step, SamplerError> {
+    pub fn commit(&mut self, readings: &[Reading]) -> Result<&Step, SamplerError> {
         if self.is_done() {
             return Err(SamplerError::Finished);
         }
-        let positions = self.asked();
-        if !readings.iter().map(|reading| reading.position).eq(positions.iter().copied()) {
-            return Err(SamplerError::Readings {
-                found: readings.len(),
-                positions: positions.len(),
-            });
+        let asked = self.plan.wanted.iter().map(|wanted| wanted + self.lag());
+        if !readings.iter().map(|reading| reading.position).eq(asked) {
+            let (found, positions) = (readings.len(), self.plan.wanted.len());
+            return Err(SamplerError::Readings { found, positions });
         }
-        let step = self.step_index();
-        self.look_at_end(&readings);
-        if self.end.is_open {
-            return Ok(self.lengthen(step));
+        let mut work = std::mem::take(&mut self.work);
+        let event = &mut work.step;
+        event.step = self.step_index();
+        event.committed.clear();
+        event.remasked.clear();
+        event.inserted.clear();
+        self.look_at_end(readings);
+        match self.end.is_open {
+            true => self.lengthen(event),
+            false => self.settle(readings, &mut work),
         }
-        let mut remasked = Vec::new();
-        let mut beliefs = Vec::with_capacity(readings.len());
+        self.prepare();
+        self.work = work;
+        Ok(&self.work.step)
+    }
+
+    /// Commits what is kept of what was read.
+    fn settle(&mut self, readings: &[Reading], work: &mut Work) {
+        let Work { beliefs, kept, step } = work;
+        beliefs.clear();
         for Reading { position, is_contradicted, belief, past, .. } in readings {
-            if is_contradicted {
-                remasked.push(position);
+            if *is_contradicted {
+                step.remasked.push(*position);
             }
             beliefs.extend(belief);
             if let Some(past) = past {
-                self.memory.remember(position, past);
+                self.memory.remember(*position, past.clone());
             }
         }
-        self.settle_block(&mut beliefs);
-        let kept = self.choose(&beliefs);
-        let doubtful = self.doubtful(&beliefs, &kept);
-        let commit = |i: usize| {
+        self.settle_block(beliefs);
+        self.choose(beliefs, kept);
+        let doubtful = self.doubtful(beliefs, kept);
+        let commit = |&i: &usize| {
             let Belief { position, token, probability, .. } = beliefs[i];
             Commit { position, token, confidence: probability as f32, text: None }
         };
-        let mut committed: Vec<Commit> = kept.into_iter().map(commit).collect();
-        committed.retain(|commit| Some(commit.token) != self.mask);
-        Ok(self.advance(step, committed, remasked, doubtful))
+        // A later step may commit more, but none has more to read than a block's first.
+        step.committed.reserve(readings.len());
+        step.committed.extend(kept.iter().map(commit));
+        step.committed.retain(|commit| Some(commit.token) != self.mask);
+        self.advance(step, doubtful);
     }
 
-    /// Which of the `beliefs` are kept.
-    fn choose(&self, beliefs: &[Belief]) -> Vec<usize> {
+    /// Leaves in `kept` which of the `beliefs` are.
+    fn choose(&self, beliefs: &[Belief], kept: &mut Vec<usize>) {
         let Sampler { keep, fast_dllm, exact, .. } = self.sampler;
         let least = match self.schedule.tokens(self.step) {
             share if exact => share,
             _ if fast_dllm.is_some() && keep != Keep::Schedule => 1,
             share => share.max(1),
         };
-        let kept = keep.choose(beliefs, least, &self.memory);
+        keep.choose(beliefs, least, &self.memory, kept);
         let is_one_short = kept.len() + 1 == beliefs.len();
         if fast_dllm.is_some() && matches!(keep, Keep::Factor(_)) && is_one_short {
-            return (0..beliefs.len()).collect();
+            kept.clear();
+            kept.extend(0..beliefs.len());
         }
-        kept
     }
 }

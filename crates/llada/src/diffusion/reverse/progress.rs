@@ -3,41 +3,33 @@
 use std::ops::Range;
 
 use super::{Canvas, Revision, adaptive};
-use crate::diffusion::{Cache, Commit, FastDllm, Keep, Step, keep::Memory, transfer::Schedule};
+use crate::diffusion::{Cache, FastDllm, Keep, Step, keep::Memory, transfer::Schedule};
 
 impl Canvas {
-    /// Writes what is committed and masked again, puts masks in after the position `doubtful`, and
-    /// goes to the next step that commits something.
-    pub(super) fn advance(
-        &mut self,
-        step: usize,
-        committed: Vec<Commit>,
-        remasked: Vec<usize>,
-        doubtful: Option<usize>,
-    ) -> Step {
-        for commit in &committed {
+    /// Writes what is committed and masked again in this `step`, puts masks in after the position
+    /// `doubtful`, and goes to the next step that commits something.
+    pub(super) fn advance(&mut self, step: &mut Step, doubtful: Option<usize>) {
+        for commit in &step.committed {
             self.memory.forget(commit.position);
             match self.tokens.get_mut(commit.position) {
                 Some(token) => *token = commit.token,
                 None => self.tokens.push(commit.token),
             }
         }
-        self.revise(&committed, &remasked);
-        self.committed = self.committed + committed.len() - remasked.len();
+        self.revise(&step.committed, &step.remasked);
+        self.committed = self.committed + step.committed.len() - step.remasked.len();
         self.nfe += 1;
         self.step += 1;
         self.end.has_moved = false;
         let is_finished = self.block_is_finished();
         let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
         let firm = self.revision.first().filter(|_| !is_finished);
-        let stable = open.into_iter().chain(firm).min().unwrap_or(self.tokens.len());
-        let end = self.text_end().filter(|&end| self.sampler.stop_at_eos && end <= stable);
-        let inserted = match (end, doubtful) {
-            (None, Some(position)) => self.insert_after(position).collect(),
-            _ => Vec::new(),
-        };
-        let (nfe, block) = (self.nfe, self.block);
-        let event = Step { nfe, step, block, committed, remasked, inserted, stable };
+        step.stable = open.into_iter().chain(firm).min().unwrap_or(self.tokens.len());
+        (step.nfe, step.block) = (self.nfe, self.block);
+        let end = self.text_end().filter(|&end| self.sampler.stop_at_eos && end <= step.stable);
+        if let (None, Some(position)) = (end, doubtful) {
+            step.inserted.extend(self.insert_after(position));
+        }
         match end {
             Some(end) => {
                 self.tokens.truncate(end);
@@ -46,7 +38,6 @@ impl Canvas {
             None if is_finished => self.close_block(),
             None => {}
         }
-        event
     }
 
     /// Opens the next block that has something to fill, beginning where the last one ended.
@@ -161,26 +152,49 @@ impl Canvas {
         }
     }
 
-    /// The positions that take part in the next pass; `None` if all do.
-    pub(super) fn present(&self) -> Option<Vec<u32>> {
-        let (window, mask) = (self.sampler.suffix_window?, self.mask?);
-        let present = window.present(&self.tokens, mask, self.horizon);
-        (present.len() < self.tokens.len()).then_some(present)
+    /// Works out what the next step needs.
+    pub(super) fn prepare(&mut self) {
+        let mut plan = std::mem::take(&mut self.plan);
+        plan.wanted.clear();
+        plan.present.clear();
+        if !self.done {
+            self.ask(&mut plan.wanted);
+            if let (Some(window), Some(mask)) = (self.sampler.suffix_window, self.mask) {
+                plan.present.extend(window.present(&self.tokens, mask, self.horizon));
+            }
+        }
+        if let Some(mask) = self.mask.filter(|_| self.sampler.cfg_scale > 0.0) {
+            plan.unconditional.clone_from(&self.tokens);
+            for (token, &given) in plan.unconditional.iter_mut().zip(&self.prompt.tokens) {
+                // A mask that the prompt brought along is not part of the condition.
+                if given != mask {
+                    *token = mask;
+                }
+            }
+        }
+        self.plan = plan;
     }
 
-    /// The positions whose logits a step needs: the masks before the end of the block, of those that
-    /// are fed, and what may be revised or tells of the end of the text. The masks are usually those
-    /// of the block; in the prompt or an earlier block one may be left, as in the reference.
-    pub(super) fn asked(&self) -> Vec<usize> {
-        let Some(mask) = self.mask else { return vec![self.tokens.len()] };
+    /// Adds to `wanted` the positions whose logits a step needs: the masks before the end of the block,
+    /// of those that are fed, and what may be revised or tells of the end of the text. The masks are
+    /// usually those of the block; in the prompt or an earlier block one may be left, as in the
+    /// reference.
+    fn ask(&self, wanted: &mut Vec<usize>) {
+        let Some(mask) = self.mask else { return wanted.push(self.tokens.len() - self.lag()) };
         if self.end.is_open {
-            return self.tail().filter(|&i| self.tokens[i] == mask).collect();
+            return wanted.extend(self.tail().filter(|&i| self.tokens[i] == mask));
         }
         let fed = self.fresh();
         let in_block = (fed.start..self.span.end)
             .filter(|&i| self.tokens[i] == mask || self.revision.may_revise(i));
         let after = self.tail().filter(|&i| i >= self.span.end && self.tokens[i] == mask);
-        in_block.chain(after.filter(|i| fed.contains(i))).collect()
+        wanted.extend(in_block.chain(after.filter(|i| fed.contains(i))));
+    }
+
+    /// How far a position is from the one whose logits predict it: those of a causal model predict the
+    /// token after.
+    pub(super) fn lag(&self) -> usize {
+        usize::from(self.mask.is_none())
     }
 
     /// Whether `position` can be committed now.

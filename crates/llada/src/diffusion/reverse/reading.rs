@@ -1,5 +1,9 @@
 //! What a canvas takes from the logits of one position, so that no step needs them all at once.
 
+use std::cell::RefCell;
+
+use llada_kernels::statistics::{self, Statistics};
+
 use super::Canvas;
 use crate::{
     config::SpecialTokens,
@@ -11,6 +15,11 @@ use crate::{
         sample,
     },
 };
+
+thread_local! {
+    /// The noise of one position.
+    static UNIFORMS: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What the logits of one position say. [`Canvas::commit`] takes those of all wanted positions.
 #[derive(Debug, Clone)]
@@ -39,8 +48,7 @@ impl Canvas {
         logits: &mut [f32],
         unconditional: Option<&[f32]>,
     ) -> Result<Reading, SamplerError> {
-        // A causal model predicts the token after the one that is asked.
-        let position = wanted + usize::from(self.mask.is_none());
+        let position = wanted + self.lag();
         let (found, is_guided) = (logits.len(), self.sampler.cfg_scale > 0.0);
         if found == 0 || unconditional.map(<[f32]>::len) != is_guided.then_some(found) {
             return Err(SamplerError::LogitCount { found, positions: 1 });
@@ -48,23 +56,28 @@ impl Canvas {
         if let Some(unconditional) = unconditional {
             guidance::combine(logits, unconditional, self.sampler.cfg_scale);
         }
-        let leading = self.leading(logits, position)?;
+        self.restrict(logits, position);
+        let whole = statistics::of(logits).ok_or(SamplerError::NotFinite { position })?;
         let mut reading = Reading {
             position,
-            end: self.end_probability(logits, position),
-            is_contradicted: self.contradicts(logits, position, leading),
+            end: self.end_probability(logits, &whole, position),
+            is_contradicted: self.contradicts(logits, &whole, position),
             belief: None,
             past: None,
         };
         if !self.end.is_open && self.is_candidate(position) {
-            reading.past = self.memory.observe(self.sampler.keep, position, logits);
-            reading.belief = Some(self.believe(logits, position, leading));
+            reading.past = self.memory.observe(self.sampler.keep, position, logits, &whole);
+            let whole = match self.sampler.keep {
+                Keep::Credit(_) => statistics::of(logits).unwrap_or(whole),
+                _ => whole,
+            };
+            reading.belief = Some(self.believe(logits, whole, position));
         }
         Ok(reading)
     }
 
-    /// The most probable token of `position`. Leaves in `logits` those that may be chosen.
-    fn leading(&self, logits: &mut [f32], position: usize) -> Result<usize, SamplerError> {
+    /// Leaves in the `logits` of `position` those that may be chosen.
+    fn restrict(&self, logits: &mut [f32], position: usize) {
         if let Some(holes) = &self.holes {
             holes.choices.restrict(logits, holes.spaced.contains(&position));
         } else if !self.sampler.is_literal() {
@@ -73,22 +86,20 @@ impl Canvas {
         if self.sampler.logits_eos_inf {
             exclude(logits, self.special.eos);
         }
-        sample::argmax(logits).ok_or(SamplerError::NotFinite { position })
     }
 
-    /// The token that `position` would take, of whose `logits` number `leading` was the highest.
-    /// Leaves in them those that its confidence counts.
-    fn believe(&self, logits: &mut [f32], position: usize, leading: usize) -> Belief {
+    /// The token that `position` would take, `whole` being the statistics of its `logits`. Leaves in
+    /// them those that its confidence counts.
+    fn believe(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Belief {
         let (sampler, SpecialTokens { eos, eot, .. }) = (&self.sampler, self.special);
         let step = self.step_index();
-        let mut token = match sampler.keep {
-            Keep::Credit(_) => sample::argmax(logits).unwrap_or(leading),
-            _ => leading,
-        };
+        let mut token = whole.token;
         if sampler.temperature > 0.0 {
-            let mut uniforms = vec![0.0; logits.len()];
-            self.draws.token_uniforms(step, position, &mut uniforms);
-            token = sample::gumbel_max(logits, sampler.temperature, &uniforms);
+            token = UNIFORMS.with_borrow_mut(|uniforms| {
+                uniforms.resize(logits.len(), 0.0);
+                self.draws.token_uniforms(step, position, uniforms);
+                sample::gumbel_max(logits, sampler.temperature, uniforms)
+            });
         }
         if sampler.confidence_eos_eot_inf {
             // The reference writes to the noisy logits, which are the logits at temperature 0 only.
@@ -96,19 +107,18 @@ impl Canvas {
                 exclude(logits, eos);
             }
             exclude(logits, eot);
+            // Where nothing is left, the token is one of them: without probability.
+            whole = statistics::of(logits).unwrap_or(whole);
         }
         let precision = sampler.confidence;
         let (probability, confidence) = match sampler.remasking {
             Remasking::Random => {
-                let probability = sample::probability(logits, token, precision);
+                let probability = sample::probability(logits, &whole, token, precision);
                 (probability, f64::from(self.draws.confidence(step, position)))
             }
-            measure => confidence::confidence(measure, logits, token, precision),
+            measure => confidence::confidence(measure, logits, &whole, token, precision),
         };
-        let entropy = match sampler.keep.needs_entropy() {
-            true => confidence::entropy(logits),
-            false => f64::NAN,
-        };
+        let entropy = whole.entropy();
         Belief { position, token: token as u32, probability, confidence, entropy }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use llada_kernels::statistics::Statistics;
+
 use super::Canvas;
 use crate::diffusion::{Commit, sample};
 
@@ -35,13 +37,14 @@ impl Revision {
 }
 
 impl Canvas {
-    /// Whether the model contradicts the token at `position`: another is `leading`, with a
-    /// probability that is high enough.
-    pub(super) fn contradicts(&self, logits: &[f32], position: usize, leading: usize) -> bool {
+    /// Whether the model contradicts the token at `position`: another is leading in the `logits`,
+    /// `whole` being their statistics, with a probability that is high enough.
+    pub(super) fn contradicts(&self, logits: &[f32], whole: &Statistics, position: usize) -> bool {
         let Some(least) = self.sampler.revise else { return false };
+        let (leading, precision) = (whole.token, self.sampler.confidence);
         self.revision.may_revise(position)
             && self.tokens[position] as usize != leading
-            && sample::probability(logits, leading, self.sampler.confidence) >= least
+            && sample::probability(logits, whole, leading, precision) >= least
     }
 
     /// Masks the tokens at `remasked` again; those `committed` may be revised from now on, if they

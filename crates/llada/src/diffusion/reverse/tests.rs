@@ -12,12 +12,13 @@ fn canvas(prompt: &[u32], sampler: Sampler) -> Canvas {
 
 /// Reads the logits of all wanted positions and commits.
 fn commit(canvas: &mut Canvas, mut logits: Vec<f32>) -> Result<Step, SamplerError> {
-    let wanted = canvas.plan().map_or(vec![], |query| query.wanted);
+    let wanted = canvas.plan().map_or(vec![], |query| query.wanted.to_vec());
     let vocabulary = (logits.len() / wanted.len().max(1)).max(1);
     let rows = logits.chunks_mut(vocabulary).zip(wanted);
-    let readings =
-        rows.map(|(row, position)| canvas.read(position, row, None)).collect::<Result<_, _>>()?;
-    canvas.commit(readings)
+    let readings = rows
+        .map(|(row, position)| canvas.read(position, row, None))
+        .collect::<Result<Vec<_>, _>>()?;
+    canvas.commit(&readings).cloned()
 }
 
 /// Position and token of each commit.
@@ -75,18 +76,18 @@ fn guidance_masks_all_of_the_prompt_but_its_own_masks() {
     let prompt = Prompt { tokens: vec![6, 5, 0, 3], padding: 1 };
     let mut canvas = Canvas::new(prompt, &sampler, &SPECIAL, Objective::Diffusion, 0).unwrap();
     let query = canvas.plan().unwrap();
-    assert_eq!((query.padding, &query.wanted[..]), (1, &[2, 4, 5][..]));
-    assert_eq!(query.unconditional, Some(vec![0; 6]));
+    assert_eq!((query.padding, query.wanted), (1, &[2, 4, 5][..]));
+    assert_eq!(query.unconditional, Some(&[0; 6][..]));
     let reading = |position| {
         let mut logits = [0.0; 7];
         logits[4] = if position == 2 { 9.0 } else { 0.0 };
         canvas.read(position, &mut logits, Some(&[0.0; 7])).unwrap()
     };
-    let readings = [2, 4, 5].map(reading).to_vec();
-    canvas.commit(readings).unwrap();
+    let readings = [2, 4, 5].map(reading);
+    canvas.commit(&readings).unwrap();
     let query = canvas.plan().unwrap();
     assert_eq!(query.tokens, [6, 5, 4, 3, 0, 0]);
-    assert_eq!(query.unconditional, Some(vec![0, 0, 4, 0, 0, 0]));
+    assert_eq!(query.unconditional, Some(&[0, 0, 4, 0, 0, 0][..]));
 }
 
 #[test]
@@ -105,7 +106,7 @@ fn bad_logits_are_refused_and_change_nothing() {
     let reading = |position| canvas.read(position, &mut [0.0, 1.0], None).unwrap();
     for wrong in [vec![reading(2), reading(1)], vec![reading(1)]] {
         let found = wrong.len();
-        let refused = canvas.commit(wrong);
+        let refused = canvas.commit(&wrong);
         assert_eq!(refused, Err(SamplerError::Readings { found, positions: 2 }));
     }
 
