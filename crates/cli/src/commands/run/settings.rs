@@ -64,7 +64,7 @@ pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> R
         adaptive_blocks: args.adaptive_blocks.then(|| AdaptiveBlocks::new(args.delimiters.clone())),
         revise: saving.revise,
         variable_length: args.variable_length.then(VariableLength::default),
-        cache: saving.cache()?.unwrap_or(base.cache),
+        cache: saving.cache(base.cache)?,
         suffix_window: saving.suffix(),
         logits_eos_inf: args.logits_eos_inf,
         confidence_eos_eot_inf: args.confidence_eos_eot_inf,
