@@ -4,7 +4,6 @@
 //! `cargo bench --bench generate`
 
 #[path = "duel/mod.rs"]
-#[allow(dead_code)]
 mod duel;
 #[path = "../crates/llada/tests/common/whole.rs"]
 mod whole;

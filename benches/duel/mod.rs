@@ -1,11 +1,12 @@
 //! Our side against a peer, in turn, in one run.
 //!
 //! Both sides are child processes that speak the same protocol, so that neither pays for the other:
-//! a side prints `ready` when it is warm, answers each line `go N` with the seconds that N passes
-//! took, and at the end of input prints its peak memory in bytes. Ours is this very program, started
+//! a side prints `ready` when it is up, answers each line `go N CASE` with the seconds that N passes
+//! took, and at the end of input prints its peak memory in bytes. What a case is, is the bench's
+//! matter; where a side gives several numbers, the others are times of parts of the work. Ours is this very program, started
 //! again with `--side ours`; the peers are the scripts in `benches/peers`.
 
-#![allow(unreachable_pub, missing_docs, clippy::print_stdout)]
+#![allow(unreachable_pub, missing_docs, dead_code, clippy::print_stdout)]
 
 use std::{
     error::Error,
@@ -20,8 +21,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// A named size, `key=value` on a command line.
 pub type Sizes<'a> = [(&'a str, usize)];
 
-/// Rounds in which every side runs once.
-const ROUNDS: usize = 9;
+/// Rounds in which every side runs once, unless a bench has its own.
+pub const ROUNDS: usize = 9;
 
 /// One running side.
 pub struct Side {
@@ -29,7 +30,8 @@ pub struct Side {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    seconds: Vec<f64>,
+    /// Of each round: a pass, and parts of it.
+    seconds: Vec<Vec<f64>>,
 }
 
 /// What a side needed.
@@ -38,6 +40,8 @@ pub struct Measured {
     pub name: String,
     /// Median seconds of a pass.
     pub seconds: f64,
+    /// Median seconds of the parts that the side told of.
+    pub parts: Vec<f64>,
     /// Peak memory of its process, bytes.
     pub memory: f64,
 }
@@ -50,14 +54,38 @@ impl Side {
         Self::start("llada", command, sizes)
     }
 
+    /// The same under another name, with arguments that are no sizes.
+    pub fn ours_with(name: &str, mode: &str, args: &[String]) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--side", mode]).args(args);
+        Self::start(name, command, &[])
+    }
+
     /// A PyTorch peer. `LLADA_PYTHON` names the interpreter; `benches/peers/setup.sh` makes one.
     pub fn torch(name: &str, mode: &str, sizes: &Sizes<'_>) -> Result<Self> {
+        Self::python(name, "torch_llada.py", "LLADA_PYTHON", &[mode.into()], sizes)
+    }
+
+    /// A script of `benches/peers` with its arguments; the environment may name the interpreter.
+    pub fn python(
+        name: &str,
+        script: &str,
+        variable: &str,
+        args: &[String],
+        sizes: &Sizes<'_>,
+    ) -> Result<Self> {
         let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers");
-        let python =
-            std::env::var("LLADA_PYTHON").unwrap_or_else(|_| format!("{peers}/venv/bin/python"));
-        let mut command = Command::new(python);
-        command.arg(format!("{peers}/torch_llada.py")).arg(mode);
+        let own = || format!("{peers}/venv/bin/python");
+        let mut command = Command::new(std::env::var(variable).unwrap_or_else(|_| own()));
+        command.arg(format!("{peers}/{script}")).args(args);
         Self::start(name, command, sizes)
+    }
+
+    /// A peer that is a program of its own.
+    pub fn program(name: &str, path: &str, args: &[String]) -> Result<Self> {
+        let mut command = Command::new(path);
+        command.args(args);
+        Self::start(name, command, &[])
     }
 
     fn start(name: &str, mut command: Command, sizes: &Sizes<'_>) -> Result<Self> {
@@ -84,12 +112,15 @@ impl Side {
         Ok(line.trim().into())
     }
 
-    fn go(&mut self, passes: usize) -> Result<()> {
+    fn go(&mut self, passes: usize, case: &str) -> Result<()> {
         let input = self.input.as_mut().ok_or("closed")?;
-        writeln!(input, "go {passes}")?;
+        writeln!(input, "go {passes} {case}")?;
         input.flush()?;
-        let seconds: f64 = self.line()?.parse()?;
-        self.seconds.push(seconds / passes as f64);
+        let mut seconds = Vec::new();
+        for number in self.line()?.split_whitespace() {
+            seconds.push(number.parse::<f64>()? / passes as f64);
+        }
+        self.seconds.push(seconds);
         Ok(())
     }
 
@@ -97,17 +128,55 @@ impl Side {
         drop(self.input.take());
         let memory = self.line()?.parse()?;
         self.child.wait()?;
-        self.seconds.sort_by(f64::total_cmp);
-        let seconds = self.seconds[self.seconds.len() / 2];
-        Ok(Measured { name: self.name, seconds, memory })
+        Ok(Measured { memory, ..self.measured() })
     }
+
+    /// The medians of the rounds so far, which are forgotten.
+    fn measured(&mut self) -> Measured {
+        let rounds = std::mem::take(&mut self.seconds);
+        let count = rounds.iter().map(Vec::len).min().unwrap_or(0);
+        let mut medians = (0..count).map(|i| {
+            let mut seconds: Vec<f64> = rounds.iter().map(|round| round[i]).collect();
+            seconds.sort_by(f64::total_cmp);
+            seconds[seconds.len() / 2]
+        });
+        let seconds = medians.next().unwrap_or(f64::NAN);
+        Measured { name: self.name.clone(), seconds, parts: medians.collect(), memory: f64::NAN }
+    }
+}
+
+/// Runs the sides in turn on each of the `cases`, `rounds` times after one that does not count
+/// where `warm`, and gives the medians of every case.
+pub fn duel_cases(
+    mut sides: Vec<Side>,
+    cases: &[String],
+    rounds: usize,
+    warm: bool,
+) -> Result<Vec<Vec<Measured>>> {
+    let mut found = Vec::new();
+    for case in cases {
+        for round in 0..rounds + usize::from(warm) {
+            for side in &mut sides {
+                side.go(1, case)?;
+                if warm && round == 0 {
+                    side.seconds.clear();
+                }
+            }
+        }
+        found.push(sides.iter_mut().map(Side::measured).collect::<Vec<_>>());
+    }
+    for (i, side) in sides.into_iter().enumerate() {
+        let memory = side.finish()?.memory;
+        found.iter_mut().for_each(|case| case[i].memory = memory);
+    }
+    Ok(found)
 }
 
 /// Runs the sides in turn, `passes` passes at a time, and gives the medians.
 pub fn duel(mut sides: Vec<Side>, passes: usize) -> Result<Vec<Measured>> {
     for _ in 0..ROUNDS {
         for side in &mut sides {
-            side.go(passes)?;
+            side.go(passes, "")?;
         }
     }
     sides.into_iter().map(Side::finish).collect()
@@ -115,7 +184,19 @@ pub fn duel(mut sides: Vec<Side>, passes: usize) -> Result<Vec<Measured>> {
 
 /// Prints the table: each side's median, rate, share of the peak, memory, and our advantage.
 pub fn report(title: &str, measured: &[Measured], tokens: f64, flops: f64, peak: f64) {
-    println!("\n{title}; measured f32 peak {:.0} GFLOP/s", peak / 1e9);
+    report_of(title, measured, tokens, flops, "f32", peak);
+}
+
+/// The same against the peak of another kind of arithmetic.
+pub fn report_of(
+    title: &str,
+    measured: &[Measured],
+    tokens: f64,
+    flops: f64,
+    kind: &str,
+    peak: f64,
+) {
+    println!("\n{title}; measured {kind} peak {:.0} Gop/s", peak / 1e9);
     println!("| side | median | tokens/s | share of peak | peak memory | ours is faster by |");
     println!("|---|---|---|---|---|---|");
     let ours = measured[0].seconds;
@@ -132,18 +213,24 @@ pub fn report(title: &str, measured: &[Measured], tokens: f64, flops: f64, peak:
     }
 }
 
-/// Our side of the protocol: `pass` once for each pass asked for.
+/// Our side of the protocol, warmed up: `pass` once for each pass asked for.
 pub fn serve(mut pass: impl FnMut() -> Result<()>) -> Result<()> {
     for _ in 0..3 {
         pass()?;
     }
+    serve_cases(|_| pass())
+}
+
+/// Our side of the protocol: `pass` of a case, once for each pass asked for.
+pub fn serve_cases(mut pass: impl FnMut(&str) -> Result<()>) -> Result<()> {
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let passes: usize = line.trim_start_matches("go ").parse()?;
+        let (passes, case) = line.trim_start_matches("go ").split_once(' ').unwrap_or((&line, ""));
+        let passes: usize = passes.parse()?;
         let start = Instant::now();
         for _ in 0..passes {
-            pass()?;
+            pass(case)?;
         }
         println!("{}", start.elapsed().as_secs_f64());
     }
@@ -156,9 +243,13 @@ pub fn serve(mut pass: impl FnMut() -> Result<()>) -> Result<()> {
 
 /// The sizes given on our side's command line.
 pub fn size(key: &str) -> Result<usize> {
+    Ok(argument(key).ok_or_else(|| format!("no `{key}=`"))?.parse()?)
+}
+
+/// What the command line gives for `key=`.
+pub fn argument(key: &str) -> Option<String> {
     let prefix = format!("{key}=");
-    let found = std::env::args().find_map(|a| a.strip_prefix(&prefix).map(str::to_owned));
-    Ok(found.ok_or_else(|| format!("no `{key}=`"))?.parse()?)
+    std::env::args().find_map(|a| a.strip_prefix(&prefix).map(str::to_owned))
 }
 
 /// Whether this process is our side of a duel.

@@ -51,6 +51,7 @@ def library():
     lib.llama_init_from_model.restype = ctypes.c_void_p
     lib.llama_init_from_model.argtypes = [ctypes.c_void_p, Opaque]
     lib.llama_decode.argtypes = [ctypes.c_void_p, Batch]
+    lib.llama_set_n_threads.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
     lib.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
     lib.llama_get_logits_ith.argtypes = [ctypes.c_void_p, ctypes.c_int32]
     lib.llama_tokenize.argtypes = [
@@ -64,14 +65,17 @@ def library():
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 def QUIET(level, text, _):
-    if level >= 4:  # errors
+    if level == 4:  # errors
         sys.stderr.write(text.decode(errors="replace"))
 
 
 class Model:
-    """A file that libllama has loaded."""
+    """A file that libllama has loaded, for rows of up to `length` tokens.
 
-    def __init__(self, path, length):
+    Flash attention, which computes in f16, is off unless libllama may choose by itself (`auto`).
+    """
+
+    def __init__(self, path, length, threads=None, flash="off"):
         self.lib = library()
         parameters = self.lib.llama_model_default_params()
         self.model = self.lib.llama_model_load_from_file(path.encode(), parameters)
@@ -82,27 +86,36 @@ class Model:
         for field in range(3):  # n_ctx, n_batch, n_ubatch: whole rows at once
             parameters.words[field] = max(length, 32)
         # The only four neighbours that are all -1: rope scaling, pooling, attention, and flash
-        # attention, which computes in f16 and is turned off.
+        # attention.
         at = next(i for i in range(64) if all(parameters.words[i + j] == -1 for j in range(4)))
-        parameters.words[at + 3] = 0
+        if flash == "off":
+            parameters.words[at + 3] = 0
         self.context = self.lib.llama_init_from_model(self.model, parameters)
+        if threads:
+            self.lib.llama_set_n_threads(self.context, threads, threads)
+        self.width = self.lib.llama_vocab_n_tokens(self.vocab)
+        self.batch = self.lib.llama_batch_init(length, 0, 1)
 
     def tokenize(self, text):
         ids, raw = (ctypes.c_int32 * (len(text) * 4 + 8))(), text.encode()
         n = self.lib.llama_tokenize(self.vocab, raw, len(raw), ids, len(ids), False, True)
         return list(ids[:n])
 
-    def logits(self, ids):
-        width = self.lib.llama_vocab_n_tokens(self.vocab)
-        batch = self.lib.llama_batch_init(len(ids), 0, 1)
-        batch.n_tokens = len(ids)
+    def decode(self, ids, wanted):
+        """The logits at the positions `wanted`, as views that last until the next call."""
+        self.batch.n_tokens = len(ids)
         for i, token in enumerate(ids):
-            batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
-            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
-        if self.lib.llama_decode(self.context, batch) != 0:
+            self.batch.token[i], self.batch.pos[i], self.batch.logits[i] = token, i, 0
+            self.batch.n_seq_id[i], self.batch.seq_id[i][0] = 1, 0
+        for i in wanted:
+            self.batch.logits[i] = 1
+        if self.lib.llama_decode(self.context, self.batch) != 0:
             sys.exit("libllama cannot decode the row")
-        rows = [self.lib.llama_get_logits_ith(self.context, i) for i in range(len(ids))]
-        return np.array([np.ctypeslib.as_array(row, (width,)).copy() for row in rows])
+        rows = [self.lib.llama_get_logits_ith(self.context, i) for i in wanted]
+        return [np.ctypeslib.as_array(row, (self.width,)) for row in rows]
+
+    def logits(self, ids):
+        return np.array(self.decode(ids, range(len(ids))))
 
 
 def ours(path, ids):

@@ -1,10 +1,12 @@
 """LLaDA in plain PyTorch, as fast as plain PyTorch goes: the peer of our benches.
 
-usage: torch_llada.py train|forward|compiled [key=value ...]
+usage: torch_llada.py train|forward|compiled|bf16|int8 [key=value ...]
 
 Speaks the benches' protocol: prints `ready` when warmed up, then for every line `go N` on standard
 input runs N passes and prints the seconds they took; at the end of input prints the peak memory in
-bytes. Sizes come as key=value: d, layers, heads, ffn, vocab, length, batch, threads.
+bytes. Sizes come as key=value: d, layers, heads, ffn, vocab, length, batch, threads; `wanted` asks
+for the logits of as many positions at the end of a row only, and a number after `go N` for a
+shorter row. `int8` is PyTorch's dynamic quantisation of all linear layers.
 """
 
 import resource
@@ -12,6 +14,7 @@ import sys
 import time
 
 import torch
+import torch.ao.quantization as quantization
 import torch._inductor.config as inductor
 import torch.nn.functional as F
 from torch import nn
@@ -58,9 +61,9 @@ class Llada(nn.Module):
                 nn.init.normal_(p, std=0.02)
 
     def forward(self, ids, masked=None):
-        x = self.wte(ids)
+        x, l = self.wte(ids), ids.shape[1]
         for block in self.blocks:
-            x = block(x, self.cos, self.sin)
+            x = block(x, self.cos[:l], self.sin[:l])
         x = self.norm(x)
         return self.head(x if masked is None else x[masked])
 
@@ -101,16 +104,21 @@ def main():
         if mode == "compiled":
             inductor.freezing = True
             forward = torch.compile(model)
-        run = lambda: forward(ids)
+        elif mode == "bf16":
+            forward = model.bfloat16()
+        elif mode == "int8":
+            forward = quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8, inplace=True)
+        last = slice(-size["wanted"], None) if "wanted" in size else slice(None)
+        run = lambda length=None: forward(ids[:, :length], (slice(None), last))
     with torch.set_grad_enabled(mode == "train"):
         for _ in range(3):
             run()
         print("ready", flush=True)
         for line in sys.stdin:
-            passes = int(line.split()[1])
+            passes, *case = (int(word) for word in line.split()[1:])
             start = time.perf_counter()
             for _ in range(passes):
-                run()
+                run(*case)
             print(time.perf_counter() - start, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use llada::{
-    diffusion::{Blocks, Remasking, blocks::AdaptiveBlocks, variable::VariableLength},
+    diffusion::{Blocks, Cache, Remasking, blocks::AdaptiveBlocks, variable::VariableLength},
     eval::settings::{Sampling, Scoring},
 };
 
@@ -173,6 +173,7 @@ impl SamplingArgs {
     /// # Errors
     /// If flags contradict each other.
     pub fn settings(&self, delimiters: &dyn Fn() -> AdaptiveBlocks) -> Result<Sampling, Failure> {
+        let cache = self.saving.cache(Cache::None)?;
         Ok(Sampling {
             gen_length: self.gen_length,
             steps: self.steps,
@@ -184,7 +185,7 @@ impl SamplingArgs {
             logits_eos_inf: self.logits_eos_inf,
             confidence_eos_eot_inf: self.confidence_eos_eot_inf,
             keep: self.saving.keep,
-            cache: self.saving.cache()?,
+            cache: self.saving.cache.map(|_| cache),
             cache_type: self.saving.cache_type,
             suffix_window: self.saving.suffix(),
             adaptive_blocks: self.adaptive_blocks.then(delimiters),

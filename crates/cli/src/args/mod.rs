@@ -1,5 +1,6 @@
 //! The command line: every verb and every flag, once.
 
+mod bench;
 mod chat;
 mod convert;
 mod data;
@@ -19,6 +20,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::term::Level;
 
+pub use bench::{Bench, Quality, Speed, Subject};
 pub use chat::Chat;
 pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
@@ -96,6 +98,8 @@ pub enum Command {
     Replay(Replay),
     /// Describe a model: architecture, sizes, tokens, files, memory
     Show(Show),
+    /// Measure speed and memory of any size and format, or what a way to sample costs in quality
+    Bench(Box<Bench>),
     /// Describe this machine: instructions, threads, memory, speed
     Doctor(Doctor),
     /// Print the completion script of a shell
@@ -114,7 +118,7 @@ pub struct ModelArg {
 const MAX_THREADS: i64 = 1024;
 
 /// The threads to compute with.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Threads {
     /// Threads to compute with; 0 is one for each core
     #[arg(

@@ -154,7 +154,7 @@ fn names_file(out: &Path) -> bool {
 }
 
 /// Checks that nothing is lost by writing `out`.
-fn check_free(out: &Path, force: bool) -> Result<()> {
+pub fn check_free(out: &Path, force: bool) -> Result<(), Failure> {
     let occupied = match std::fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_some(),
         Err(_) => out.exists(),
@@ -163,8 +163,7 @@ fn check_free(out: &Path, force: bool) -> Result<()> {
         return Err(Failure::new(
             format!("`{}` is there already", out.display()),
             "choose another name, or replace it with `--force`",
-        )
-        .into());
+        ));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod progress;
 mod run;
 mod sandbox;
 mod store;
-mod table;
+pub(super) mod table;
 
 use std::{collections::BTreeSet, path::PathBuf};
 

@@ -148,7 +148,7 @@ fn sampler(args: &Infill) -> Result<Sampler> {
             None => Blocks::Pure,
         },
         keep: saving.keep.unwrap_or(defaults.keep),
-        cache: saving.cache()?.unwrap_or(defaults.cache),
+        cache: saving.cache(defaults.cache)?,
         cache_type: saving.cache_type.unwrap_or(defaults.cache_type),
         suffix_window: saving.suffix(),
         revise: saving.revise,

@@ -1,5 +1,6 @@
 //! One file for each verb.
 
+mod bench;
 mod chat;
 mod completions;
 mod convert;
@@ -38,6 +39,7 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
         Command::Tokenizer(args) => tokenizer::run(args, term),
         Command::Replay(args) => replay::run(args, term),
         Command::Show(args) => show::run(args),
+        Command::Bench(args) => bench::run(*args, term),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(args),
     }

@@ -22,6 +22,7 @@ fn every_verb_explains_itself() {
         "tokenizer",
         "replay",
         "show",
+        "bench",
         "doctor",
         "completions",
     ];

@@ -9,7 +9,7 @@ mod adapter;
 mod error;
 pub(crate) mod files;
 pub mod gguf;
-mod numbers;
+pub(crate) mod numbers;
 pub mod safetensors;
 mod shards;
 

@@ -5,7 +5,7 @@ use llada_kernels::{BlockFormat, DType, WeightView};
 
 /// Encodes numbers in a type of one number each, or as they are stored already; gives the index of
 /// the first that is not finite in it. Blocks are not made here.
-pub(super) fn encode(
+pub(crate) fn encode(
     values: WeightView<'_>,
     dtype: DType,
     bytes: &mut Vec<u8>,

@@ -5,12 +5,14 @@ mod block;
 mod cache;
 pub(crate) mod lora;
 mod predictor;
+mod random;
 mod weights;
 
 pub use cache::{KvCache, Past};
 pub use lora::{Adapter, LowRank};
 pub(crate) use predictor::tile_rows;
 pub use predictor::{MaskPredictor, ReadLogits};
+pub use random::Shape;
 pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
 
 use crate::{

@@ -59,8 +59,10 @@ pub fn set(args: &mut SamplerArgs, key: &str, value: &str) -> Result<(), Failure
         "cache" => choose(&mut args.saving.cache, value),
         "cache_type" => choose(&mut args.saving.cache_type, value),
         "cache_refresh" => put(&mut args.saving.cache_refresh, value),
+        "cache_warm_up" => put(&mut args.saving.cache_warm_up, value),
         "cache_window" => put(&mut args.saving.cache_window, value),
         "suffix_window" => put(&mut args.saving.suffix_window, value),
+        "suffix_decay" => switch(&mut args.saving.suffix_decay, value),
         "revise" => put(&mut args.saving.revise, value),
         "adaptive_blocks" => switch(&mut args.adaptive_blocks, value),
         "variable_length" => switch(&mut args.variable_length, value),
@@ -109,7 +111,7 @@ fn unfit(value: &str) -> Failure {
 /// The settings and their values, one on each line, as `/set` takes them.
 pub fn list(sampler: &Sampler) -> Vec<String> {
     let mut cache = sampler.cache;
-    let refresh = cache.refresh_mut().map_or((0, 0), |r| (r.every, r.before));
+    let refresh = cache.refresh_mut().map_or((0, 1, 0), |r| (r.every, r.warm_up, r.before));
     let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".into());
     let rows = [
         ("gen_length", sampler.gen_length.to_string()),
@@ -121,8 +123,10 @@ pub fn list(sampler: &Sampler) -> Vec<String> {
         ("cache", sampler.cache.to_string()),
         ("cache_type", sampler.cache_type.to_string()),
         ("cache_refresh", refresh.0.to_string()),
-        ("cache_window", refresh.1.to_string()),
+        ("cache_warm_up", refresh.1.to_string()),
+        ("cache_window", refresh.2.to_string()),
         ("suffix_window", or_default(sampler.suffix_window.map(|w| w.masks.to_string()))),
+        ("suffix_decay", sampler.suffix_window.is_some_and(|w| w.decay).to_string()),
         ("revise", or_default(sampler.revise.map(|p| p.to_string()))),
         ("adaptive_blocks", sampler.adaptive_blocks.is_some().to_string()),
         ("variable_length", sampler.variable_length.is_some().to_string()),

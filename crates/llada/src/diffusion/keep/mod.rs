@@ -10,6 +10,7 @@ mod rules;
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub(super) use memory::{Memory, Past};
 
@@ -155,27 +156,62 @@ impl Keep {
     }
 }
 
+impl Keep {
+    /// Its other numbers, by the names of their fields.
+    fn others(self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(mut tagged)) => match tagged.remove(self.name()) {
+                Some(Value::Object(fields)) => fields,
+                _ => Map::new(),
+            },
+            _ => Map::new(),
+        }
+    }
+
+    /// Itself with other numbers, given as `steps=3,divergence=0.1`; `None` if it has none of that name.
+    fn with(self, others: &str) -> Option<Self> {
+        let mut fields = self.others();
+        for pair in others.split(',') {
+            let (name, number) = pair.split_once('=')?;
+            *fields.get_mut(name)? = serde_json::from_str(number).ok()?;
+        }
+        let tagged = Map::from_iter([(self.name().to_owned(), Value::Object(fields))]);
+        serde_json::from_value(Value::Object(tagged)).ok()
+    }
+}
+
 impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.number() {
-            None => f.write_str(self.name()),
-            Some(number) => write!(f, "{}={number}", self.name()),
+        let Some(number) = self.number() else { return f.write_str(self.name()) };
+        let short = format!("{}={number}", self.name());
+        f.write_str(&short)?;
+        let usual = short.parse().map(Self::others).unwrap_or_default();
+        for (name, number) in self.others() {
+            if usual.get(&name) != Some(&number) {
+                write!(f, ",{name}={number}")?;
+            }
         }
+        Ok(())
     }
 }
 
 impl FromStr for Keep {
     type Err = SamplerError;
 
-    /// A name, or a name and its number: `threshold`, `threshold=0.8`.
+    /// A name, a name and its number, or with other numbers behind: `klass`, `klass=0.8`,
+    /// `klass=0.8,steps=3`.
     fn from_str(s: &str) -> Result<Self, SamplerError> {
         let unknown = || SamplerError::Unknown {
             what: "rule for what is kept",
             found: s.to_owned(),
             known: Self::NAMES.join(", "),
         };
-        let (name, number) = match s.split_once('=') {
+        let (rule, others) = match s.split_once(',') {
             None => (s, None),
+            Some((rule, others)) => (rule, Some(others)),
+        };
+        let (name, number) = match rule.split_once('=') {
+            None => (rule, None),
             Some((name, number)) => (name, Some(number.parse::<f64>().map_err(|_| unknown())?)),
         };
         let keep = match (name, number) {
@@ -196,6 +232,10 @@ impl FromStr for Keep {
             }
             _ => return Err(unknown()),
         };
+        let keep = match others {
+            None => keep,
+            Some(others) => keep.with(others).ok_or_else(unknown)?,
+        };
         keep.check()?;
         Ok(keep)
     }
@@ -214,18 +254,35 @@ mod tests {
             let json = serde_json::to_string(&keep).unwrap();
             assert_eq!(serde_json::from_str::<Keep>(&json).unwrap(), keep);
         }
-        assert_eq!("leap=0.5".parse::<Keep>().unwrap().to_string(), "leap=0.5");
+        for name in ["leap=0.5", "leap=0.8,reach=2", "klass=0.5,divergence=0.25,steps=3"] {
+            assert_eq!(name.parse::<Keep>().unwrap().to_string(), name);
+        }
+        let steps = Keep::Klass(Klass { steps: 3, ..Klass::default() });
+        assert_eq!("klass,steps=3".parse(), Ok(steps));
         let short: Keep = serde_json::from_str(r#"{"klass": {"steps": 3}}"#).unwrap();
         assert_eq!(short, Keep::Klass(Klass { steps: 3, ..Klass::default() }));
     }
 
     #[test]
     fn what_is_no_rule_is_refused_with_the_rules() {
-        for bad in ["", "all", "threshold=", "threshold=high", "schedule=1", "factor=1=2"] {
+        for bad in [
+            "",
+            "all",
+            "threshold=",
+            "threshold=high",
+            "schedule=1",
+            "factor=1=2",
+            "factor=1,x=2",
+            "klass=0.9,",
+            "klass=0.9,steps",
+            "klass=0.9,steps=-1",
+            "leap,reach=half",
+            "klass,pace=2",
+        ] {
             let error = bad.parse::<Keep>().unwrap_err();
             assert!(error.hint().unwrap().contains("entropy=0.1"), "{bad}: {error}");
         }
-        for bad in ["threshold=-1", "entropy=NaN", "factor=inf"] {
+        for bad in ["threshold=-1", "entropy=NaN", "factor=inf", "credit,weight=-1"] {
             assert!(matches!(bad.parse::<Keep>(), Err(SamplerError::Factor { .. })), "{bad}");
         }
     }
