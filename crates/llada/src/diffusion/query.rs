@@ -47,7 +47,8 @@ pub struct Outcome {
     pub nfe: usize,
     /// Tokens committed.
     pub committed: usize,
-    /// Positions that are still masked, before the end of the text if that stopped the row.
+    /// Positions that are still masked, before the end of the text if [`Sampler::stop_at_eos`](super::Sampler::stop_at_eos)
+    /// stopped the row there.
     pub masks_left: usize,
     /// Tokens of the response, whatever they are.
     pub canvas_tokens: usize,

@@ -111,7 +111,7 @@ fn unfit(value: &str) -> Failure {
 /// The settings and their values, one on each line, as `/set` takes them.
 pub fn list(sampler: &Sampler) -> Vec<String> {
     let mut cache = sampler.cache;
-    let refresh = cache.refresh_mut().map_or((0, 1, 0), |r| (r.every, r.warm_up, r.before));
+    let refresh = cache.refresh_mut().map_or((0, 0, 0), |r| (r.every, r.warm_up, r.before));
     let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".into());
     let rows = [
         ("gen_length", sampler.gen_length.to_string()),

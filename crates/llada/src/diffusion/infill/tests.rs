@@ -150,11 +150,12 @@ proptest! {
             }
         }
         // Characters: what the tokens say is the template with its fills. A fill may end within a
-        // character, which reads as another one.
+        // character, which reads as another one, or as one with the start of the next fill.
         let fills = frame.fills(tokenizer, tokens, lengths).unwrap();
         let said = tokenizer.decode(tokens, false).unwrap();
-        if !said.contains('\u{fffd}') {
-            prop_assert_eq!(said, template.fill(&fills));
+        let read = template.fill(&fills);
+        if !said.contains('\u{fffd}') && !read.contains('\u{fffd}') {
+            prop_assert_eq!(said, read);
         }
     }
 

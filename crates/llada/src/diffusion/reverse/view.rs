@@ -68,8 +68,8 @@ impl Canvas {
     /// How the canvas ended, or stands.
     pub fn outcome(&self) -> Outcome {
         let is_mask = |token: &&u32| Some(**token) == self.mask;
-        // Behind an end that stopped the run nothing was to be filled.
-        let read = match self.stopped_at_eos {
+        // Behind an end that was to stop the run nothing is to be filled.
+        let read = match self.stopped_at_eos && self.sampler.stop_at_eos {
             true => self.prompt.tokens.len() + self.useful().len(),
             false => self.tokens.len(),
         };
