@@ -5,6 +5,8 @@
 //! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle]`; with `generate=N`, N whole
 //! generations instead, ours with `steps`, `blocks`, `block`, `keep`, `cache` as given.
 
+#![allow(clippy::print_stdout)]
+
 #[path = "duel/mod.rs"]
 mod duel;
 
@@ -188,7 +190,7 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
     };
     let mut sides = vec![ours("llada, as given", &settings)?, ours("llada, official", &[])?];
     if has_peer("libllama") {
-        let args = [&[file.clone()], &words[..]].concat();
+        let args = [std::slice::from_ref(&file), &words[..]].concat();
         let script = "libllama_speed.py";
         sides.push(Side::python(
             "libllama, official",
