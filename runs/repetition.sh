@@ -42,7 +42,7 @@ echo "| epochs | unique tokens | LLaDA, last (best) | baseline, last (best) |"
 echo "|---|---|---|---|"
 # The held-out losses of a run: the last one, and the lowest on the way.
 losses() {
-  sed -n 's/.*"kind":"validation".*"nll":\([0-9.]*\).*/\1/p' "$out/$1-$2-seed$seed/metrics.jsonl" |
+  sed -n 's/.*"kind":"validation","step":[0-9]*,"nll":\([0-9.]*\).*/\1/p' "$out/$1-$2-seed$seed/metrics.jsonl" |
     awk 'NR == 1 || $1 < best { best = $1 } { last = $1 } END { printf "%.3f (%.3f)", last, best }'
 }
 for epochs in 1 2 4 8 16 32; do

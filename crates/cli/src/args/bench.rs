@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Format, SamplerArgs, Threads};
+use super::{Format, ModelArg, SamplerArgs, Threads};
 
 /// `llada bench`.
 #[derive(Debug, Args)]
@@ -21,6 +21,8 @@ pub struct Bench {
 pub enum Subject {
     /// Speed and memory; what is measured when nothing is said
     Speed(Box<Speed>),
+    /// What a way to sample costs in quality, and gains in speed, beside `--preset exact`
+    Quality(Box<Quality>),
 }
 
 /// `llada bench speed`.
@@ -63,6 +65,37 @@ pub struct Speed {
     #[arg(long, requires = "save")]
     pub force: bool,
     /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub threads: Threads,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+}
+
+/// `llada bench quality`.
+#[derive(Debug, Args)]
+pub struct Quality {
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Questions to answer: `{"prompt": "..."}` on each line, with `"response": "..."` where one is
+    /// right and `"chat": true` where the prompt is a message [default: `quality.jsonl` in the folder
+    /// of the model; without a model, those of both that ship]
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub questions: Option<PathBuf>,
+    /// Only the first questions
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Samples of the likelihood of each answer
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub mc_num: u32,
+    /// Rows that are generated together; changes no answer
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: u16,
+    /// Fail where something measurable is lost
+    #[arg(long)]
+    pub gate: bool,
+    /// Write a JSON object for each model and setting
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

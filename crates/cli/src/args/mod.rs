@@ -20,7 +20,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::term::Level;
 
-pub use bench::{Bench, Speed, Subject};
+pub use bench::{Bench, Quality, Speed, Subject};
 pub use chat::Chat;
 pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
@@ -98,7 +98,7 @@ pub enum Command {
     Replay(Replay),
     /// Describe a model: architecture, sizes, tokens, files, memory
     Show(Show),
-    /// Measure speed and memory: single passes and whole generations, of any size and format
+    /// Measure speed and memory of any size and format, or what a way to sample costs in quality
     Bench(Box<Bench>),
     /// Describe this machine: instructions, threads, memory, speed
     Doctor(Doctor),

@@ -42,9 +42,9 @@ pub struct Run {
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplerArgs {
-    /// Where to start from
-    #[arg(long, value_enum, default_value_t = Preset::Default)]
-    pub preset: Preset,
+    /// Where to start from [default: balanced]
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
     /// Length of the response [default: fits the model, up to 128; in a chat up to 256]
     #[arg(short = 'n', long, value_name = "TOKENS")]
     pub gen_length: Option<usize>,
@@ -89,14 +89,27 @@ pub struct SamplerArgs {
     pub saving: SavingArgs,
 }
 
+impl SamplerArgs {
+    /// Whether any of them changes which or how many tokens a pass is fed and keeps.
+    pub fn saves(&self) -> bool {
+        self.steps.is_some()
+            || self.remasking.is_some()
+            || self.adaptive_blocks
+            || self.variable_length
+            || self.saving.saves()
+    }
+}
+
 /// Named settings of the sampler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Preset {
-    /// The project's choice: confidences in f64, masks never predicted.
-    #[default]
-    Default,
-    /// Decision by decision as the reference's code.
+    /// Decision by decision as the reference's code, every row fed whole at every step.
     Exact,
+    /// Saves what costs nothing that could be measured.
+    #[default]
+    Balanced,
+    /// Saves more; `llada bench quality` says what it costs.
+    Fast,
 }
 
 /// Reads a name of the library's, with its remedy in the message.

@@ -57,6 +57,14 @@ impl SavingArgs {
         Ok(self.cache.map(|_| cache))
     }
 
+    /// Whether any was given.
+    pub fn saves(&self) -> bool {
+        self.keep.is_some()
+            || self.cache.is_some()
+            || self.suffix_window.is_some()
+            || self.revise.is_some()
+    }
+
     /// The window over the masks after the block.
     pub fn suffix(&self) -> Option<SuffixWindow> {
         self.suffix_window.map(|masks| SuffixWindow { masks, decay: false })

@@ -144,7 +144,7 @@ fn report(summary: &generate::Summary, seconds: Duration, sampler: &Sampler, ter
     ));
     if summary.masks_left > 0 {
         let cause = match sampler.exact {
-            true => "; the model predicted the mask itself, which `--preset default` forbids",
+            true => "; the model predicted the mask itself, which `--preset balanced` forbids",
             false => "",
         };
         term.warn(&format!("{} positions are still masked{cause}", summary.masks_left));

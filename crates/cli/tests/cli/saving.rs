@@ -25,7 +25,9 @@ fn what_was_chosen_is_recorded() {
     );
     assert!(stderr.contains(r#""keep":{"factor":2.0}"#), "{stderr}");
     let (plain, _) = sampled("");
-    assert_eq!(plain["summary"]["sampler"]["cache"], "none");
+    assert_eq!(plain["summary"]["sampler"]["cache"]["dual"]["every"], 8);
+    let (exact, _) = sampled("--preset exact");
+    assert_eq!(exact["summary"]["sampler"]["cache"], "none");
     assert_eq!(plain["summary"]["nfe"], 12);
     let (all, _) = sampled("--keep threshold=0");
     assert_eq!(all["summary"]["nfe"], 1);

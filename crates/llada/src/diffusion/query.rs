@@ -47,7 +47,7 @@ pub struct Outcome {
     pub nfe: usize,
     /// Tokens committed.
     pub committed: usize,
-    /// Positions that are still masked.
+    /// Positions that are still masked, before the end of the text if that stopped the row.
     pub masks_left: usize,
     /// Tokens of the response, whatever they are.
     pub canvas_tokens: usize,

@@ -72,6 +72,14 @@ pub enum EvalError {
         /// What would.
         remedy: String,
     },
+    /// A file of questions that cannot be read.
+    #[error("`{path}` cannot be read as questions: {what}")]
+    Questions {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line where it is known.
+        what: String,
+    },
     /// A program that could not be run at all.
     #[error("cannot check a program: {0}")]
     Checker(String),
@@ -96,6 +104,11 @@ impl EvalError {
             }
             Self::Shots { found, .. } => format!("use --fewshot {found} or less"),
             Self::Setting { remedy, .. } => remedy.clone(),
+            Self::Questions { .. } => {
+                r#"write `{"prompt": "..."}` on each line, with `"response": "..."` where one is right and \
+                   `"chat": true` where the prompt is a message"#
+                    .into()
+            }
             Self::Checker(_) => "check that `python3` can be started".into(),
         })
     }

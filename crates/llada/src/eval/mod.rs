@@ -9,6 +9,7 @@
 //! | the loop | [`Evaluator::run`] |
 //! | best answer by likelihood (Eq. 6) | [`crate::diffusion::likelihood`] |
 //! | best answer by confidence | [`confidence`] |
+//! | what a way to sample costs | [`quality`] |
 //! | results in the form of lm-evaluation-harness | [`report`] |
 
 mod arithmetic;
@@ -22,6 +23,7 @@ mod judge;
 pub mod metric;
 mod plan;
 mod prompt;
+pub mod quality;
 pub mod record;
 pub mod report;
 mod runner;

@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use anyhow::Result;
 use llada::{
     config::{ModelConfig, Objective},
-    diffusion::{Blocks, Sampler, blocks::AdaptiveBlocks, variable::VariableLength},
+    diffusion::{
+        Blocks, Cache, Keep, Remasking, Sampler, blocks::AdaptiveBlocks, variable::VariableLength,
+    },
 };
 
 use crate::{
@@ -13,13 +15,18 @@ use crate::{
     error::Failure,
 };
 
+/// Shortest blocks that a preset cuts a response into.
+const SHORTEST_BLOCK: usize = 8;
+
 /// The sampler for these prompts, checked. The response has 128 tokens unless asked otherwise, fewer
 /// where the model's longest row leaves less room, and a step for each of them.
 pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
-    let base = match args.preset {
-        Preset::Default => Sampler::default(),
+    let base = match args.preset.unwrap_or_default() {
         Preset::Exact => Sampler::exact(),
+        Preset::Balanced => Sampler::balanced(),
+        Preset::Fast => Sampler::fast(),
     };
+    let base = yielding(base, args, config.objective);
     let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
     let limit = config.max_sequence_length;
     let room = limit.saturating_sub(longest);
@@ -37,12 +44,13 @@ pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> R
     let saving = &args.saving;
     let needs_blocks =
         args.block_length.is_some() || args.adaptive_blocks || saving.suffix_window.is_some();
-    let blocks = args.blocks.unwrap_or(match config.objective {
-        Objective::Autoregressive => Blocks::Autoregressive,
-        Objective::Diffusion if needs_blocks => Blocks::SemiAutoregressive,
-        Objective::Diffusion => base.blocks,
-    });
-    let block_length = args.block_length.unwrap_or(base.block_length);
+    let chosen = args.blocks.or(needs_blocks.then_some(Blocks::SemiAutoregressive));
+    let (blocks, block_length) = match (config.objective, chosen) {
+        (Objective::Autoregressive, blocks) => (blocks.unwrap_or(base.blocks), None),
+        (_, Some(blocks)) => (blocks, None),
+        (_, None) => preset_blocks(&base, args, room),
+    };
+    let block_length = args.block_length.or(block_length).unwrap_or(base.block_length);
     let gen_length = args.gen_length.unwrap_or_else(|| fitting(&base, blocks, block_length, room));
     let sampler = Sampler {
         steps: args.steps.unwrap_or(gen_length),
@@ -69,6 +77,36 @@ pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> R
         Failure::usage(e.to_string(), hint)
     })?;
     Ok(sampler)
+}
+
+/// The preset without what the model, or what was asked for, rules out: a preset is a place to start
+/// from, and never the reason of an error.
+fn yielding(base: Sampler, args: &SamplerArgs, objective: Objective) -> Sampler {
+    let mut base = base;
+    if objective == Objective::Autoregressive {
+        (base.blocks, base.cache, base.keep) =
+            (Blocks::Autoregressive, Cache::None, Keep::Schedule);
+    }
+    // Luck is no confidence that a rule could compare.
+    if args.remasking == Some(Remasking::Random) {
+        base.keep = Keep::Schedule;
+    }
+    base
+}
+
+/// The blocks of a preset, as long as it has them or shorter, so that they share a length and steps
+/// that were asked for; one block where they would be very short.
+fn preset_blocks(base: &Sampler, args: &SamplerArgs, room: usize) -> (Blocks, Option<usize>) {
+    let length =
+        args.gen_length.unwrap_or_else(|| fitting(base, base.blocks, base.block_length, room));
+    let fits = |&block: &usize| {
+        let shares = |steps: usize| steps.is_multiple_of(length / block);
+        length.is_multiple_of(block) && args.steps.is_none_or(shares)
+    };
+    match (base.blocks, (SHORTEST_BLOCK..=base.block_length).rev().find(fits)) {
+        (Blocks::SemiAutoregressive, Some(block)) if block < length => (base.blocks, Some(block)),
+        _ => (Blocks::Pure, None),
+    }
 }
 
 /// Refuses what was asked for and would have no effect in the layout.
@@ -98,7 +136,7 @@ fn fitting(base: &Sampler, blocks: Blocks, block_length: usize, room: usize) -> 
     let length = base.gen_length.min(room);
     match blocks {
         Blocks::SemiAutoregressive | Blocks::BlockDiffusion if block_length > 0 => {
-            (length / block_length * block_length).max(block_length)
+            (length - length % block_length).max(block_length)
         }
         _ => length,
     }
@@ -134,6 +172,38 @@ mod tests {
         let causal = ModelConfig { objective: Objective::Autoregressive, ..config };
         let s = sampler(&args(), &causal, &[vec![1]]).unwrap();
         assert_eq!(s.blocks, Blocks::Autoregressive);
+    }
+
+    #[test]
+    fn the_blocks_of_a_preset_fit_what_was_asked_for() {
+        let config = ModelConfig { max_sequence_length: 256, ..config() };
+        let with = |gen_length, steps| {
+            let args = SamplerArgs { gen_length, steps, ..args() };
+            let s = sampler(&args, &config, &[vec![1; 20]]).unwrap();
+            (s.gen_length, s.block(), s.blocks)
+        };
+        let semi = Blocks::SemiAutoregressive;
+        assert_eq!(with(None, None), (128, 32, semi));
+        assert_eq!(with(Some(100), None), (100, 25, semi));
+        assert_eq!(with(Some(100), Some(10)), (100, 20, semi));
+        assert_eq!(with(Some(100), Some(7)), (100, 100, Blocks::Pure));
+        assert_eq!(with(Some(97), None), (97, 97, Blocks::Pure));
+        assert_eq!(with(Some(32), None), (32, 32, Blocks::Pure));
+        assert_eq!(with(None, Some(6)), (128, 128, Blocks::Pure));
+        assert_eq!(with(None, Some(8)), (128, 32, semi));
+    }
+
+    #[test]
+    fn a_preset_yields_to_what_was_asked_for() {
+        let random = SamplerArgs { remasking: Some(Remasking::Random), ..args() };
+        assert_eq!(sampler(&random, &config(), &[vec![1]]).unwrap().keep, Keep::Schedule);
+        let fast = SamplerArgs { preset: Some(Preset::Fast), ..args() };
+        let causal = ModelConfig { objective: Objective::Autoregressive, ..config() };
+        let s = sampler(&fast, &causal, &[vec![1]]).unwrap();
+        assert_eq!(
+            (s.blocks, s.cache, s.keep),
+            (Blocks::Autoregressive, Cache::None, Keep::Schedule)
+        );
     }
 
     #[test]
@@ -179,7 +249,7 @@ mod tests {
     #[test]
     fn flags_and_presets_are_taken_over() {
         let given = SamplerArgs {
-            preset: Preset::Exact,
+            preset: Some(Preset::Exact),
             temperature: Some(0.5),
             seed: Some(7),
             gen_length: Some(8),

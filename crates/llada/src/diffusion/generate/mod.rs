@@ -72,6 +72,20 @@ impl Summary {
     }
 }
 
+impl std::ops::AddAssign for Summary {
+    /// One run after another.
+    fn add_assign(&mut self, other: Self) {
+        self.nfe += other.nfe;
+        self.row_forwards += other.row_forwards;
+        self.tokens_fed += other.tokens_fed;
+        self.committed += other.committed;
+        self.canvas_tokens += other.canvas_tokens;
+        self.useful_tokens += other.useful_tokens;
+        self.masks_left += other.masks_left;
+        self.interrupted |= other.interrupted;
+    }
+}
+
 /// Runs the canvases until they are done; rows of unequal length and progress share the forward
 /// passes. `on_step` is told of each row's step, by its index in `canvases`, and may break off the
 /// run: the steps of that forward pass are still committed and told.

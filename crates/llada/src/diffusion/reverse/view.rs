@@ -68,10 +68,15 @@ impl Canvas {
     /// How the canvas ended, or stands.
     pub fn outcome(&self) -> Outcome {
         let is_mask = |token: &&u32| Some(**token) == self.mask;
+        // Behind an end that stopped the run nothing was to be filled.
+        let read = match self.stopped_at_eos {
+            true => self.prompt.tokens.len() + self.useful().len(),
+            false => self.tokens.len(),
+        };
         Outcome {
             nfe: self.nfe,
             committed: self.committed,
-            masks_left: self.tokens.iter().filter(is_mask).count(),
+            masks_left: self.tokens[..read].iter().filter(is_mask).count(),
             canvas_tokens: self.response().len(),
             useful_tokens: self.useful().iter().filter(|token| !is_mask(token)).count(),
             stopped_at_eos: self.stopped_at_eos,

@@ -7,7 +7,9 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blocks, Cache, FastDllm, Keep, Remasking, blocks::AdaptiveBlocks, cache::SuffixWindow,
+    Blocks, Cache, FastDllm, Keep, Remasking,
+    blocks::AdaptiveBlocks,
+    cache::{Refresh, SuffixWindow},
     variable::VariableLength,
 };
 
@@ -118,6 +120,47 @@ impl Sampler {
     /// The settings that reproduce the reference's `generate()` decision by decision.
     pub fn exact() -> Self {
         Self { confidence: Precision::F32, exact: true, ..Self::default() }
+    }
+
+    /// The settings for daily use: blocks of 32 from left to right, of which only the open one is fed
+    /// while the keys and values of the rest are kept (the dual cache of Fast-dLLM, renewed with each
+    /// block and after every eighth pass), and more than the schedule's share of tokens is kept where
+    /// the model is sure.
+    pub fn balanced() -> Self {
+        Self {
+            blocks: Blocks::SemiAutoregressive,
+            keep: Keep::Threshold(0.9),
+            cache: Cache::Dual(Refresh { every: 8, ..Refresh::default() }),
+            stop_at_eos: true,
+            ..Self::default()
+        }
+    }
+
+    /// As [`balanced`](Self::balanced), for those who would rather wait less: what is kept is renewed
+    /// with each block only, and a token needs less confidence.
+    pub fn fast() -> Self {
+        Self {
+            keep: Keep::Threshold(0.7),
+            cache: Cache::Dual(Refresh::default()),
+            ..Self::balanced()
+        }
+    }
+
+    /// The reference's sampler for the same response: its length, blocks, guidance and temperature, a
+    /// step for each token, and nothing saved.
+    pub fn reference(&self) -> Self {
+        Self {
+            steps: self.gen_length,
+            gen_length: self.gen_length,
+            block_length: self.block_length,
+            temperature: self.temperature,
+            cfg_scale: self.cfg_scale,
+            blocks: self.blocks,
+            logits_eos_inf: self.logits_eos_inf,
+            confidence_eos_eot_inf: self.confidence_eos_eot_inf,
+            seed: self.seed,
+            ..Self::exact()
+        }
     }
 
     /// Length of a block in the chosen layout.

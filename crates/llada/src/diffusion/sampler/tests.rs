@@ -13,7 +13,9 @@ fn complaint(sampler: Sampler) -> (String, String) {
 
 #[test]
 fn the_presets_are_valid_and_survive_json() {
-    for sampler in [Sampler::default(), Sampler::exact()] {
+    let presets = [Sampler::default(), Sampler::exact(), Sampler::balanced(), Sampler::fast()];
+    let references = presets.clone().map(|sampler| sampler.reference());
+    for sampler in presets.into_iter().chain(references) {
         sampler.check().unwrap();
         let json = serde_json::to_string(&sampler).unwrap();
         assert_eq!(serde_json::from_str::<Sampler>(&json).unwrap(), sampler);
