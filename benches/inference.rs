@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench inference -- [shape=100m,1b] [format=q8_0,q4_0,q4_k] [lengths=32,128,512]
 //! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle]`; with `generate=N`, N whole
-//! generations instead, ours with `steps`, `blocks`, `block`, `keep`, `cache` as given.
+//! generations instead, ours with `preset`, `steps`, `blocks`, `block`, `keep`, `cache` as given.
 
 #![allow(clippy::print_stdout)]
 
@@ -141,9 +141,10 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
         }
     }
     if has_peer("candle") {
-        let path =
+        let own =
             concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers/candle/target/release/peer");
-        sides.push(Side::program("candle", path, &with_file(""))?);
+        let path = std::env::var("LLADA_CANDLE").unwrap_or_else(|_| own.to_owned());
+        sides.push(Side::program("candle", &path, &with_file(""))?);
     }
     let measured = duel::duel_cases(sides, &lengths, number("rounds", duel::ROUNDS)?, true)?;
     let cpu = Cpu::new(threads)?;
@@ -177,7 +178,7 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
     ];
     let file = file.display().to_string();
     let words: Vec<String> = sizes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let settings: Vec<String> = ["steps", "blocks", "block", "keep", "cache"]
+    let settings: Vec<String> = ["preset", "steps", "blocks", "block", "keep", "cache"]
         .iter()
         .filter_map(|key| Some(format!("{key}={}", duel::argument(key)?)))
         .collect();
@@ -251,7 +252,13 @@ fn ours() -> Result<()> {
 /// One generation: the official sampler, or what the command line gives.
 fn generation(predictor: &mut MaskPredictor, prompt: &[u32]) -> Result<()> {
     let response = duel::size("response")?;
-    let default = Sampler { gen_length: response, steps: response, ..Sampler::default() };
+    let preset = match given("preset", "exact").as_str() {
+        "exact" => Sampler::exact(),
+        "balanced" => Sampler::balanced(),
+        "fast" => Sampler::fast(),
+        other => return Err(format!("there is no preset `{other}`").into()),
+    };
+    let default = Sampler { gen_length: response, steps: response, ..preset };
     let sampler = Sampler {
         steps: number("steps", response)?,
         block_length: number("block", default.block_length)?,
