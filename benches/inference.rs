@@ -214,13 +214,16 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
         shape.name(),
         settings.join(" ")
     );
-    println!("| side | median | seconds/token | peak memory | ours as given is faster by |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| side | median | CPU time | seconds/token | peak memory | ours as given is faster by |"
+    );
+    println!("|---|---|---|---|---|---|");
     for side in &measured {
         println!(
-            "| {} | {:.2} s | {:.3} | {:.0} MB | {:.2} |",
+            "| {} | {:.2} s | {:.2} s | {:.3} | {:.0} MB | {:.2} |",
             side.name,
             side.seconds,
+            side.cpu,
             side.seconds / response as f64,
             side.memory / 1e6,
             side.seconds / measured[0].seconds,
