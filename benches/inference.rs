@@ -3,7 +3,9 @@
 //!
 //! `cargo bench --bench inference -- [shape=100m,1b] [format=q8_0,q4_0,q4_k] [lengths=32,128,512]
 //! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle]`; with `generate=N`, N whole
-//! generations instead, ours with `steps`, `blocks`, `block`, `keep`, `cache` as given.
+//! generations instead, ours with `preset`, `steps`, `blocks`, `block`, `keep`, `cache` as given.
+
+#![allow(clippy::print_stdout)]
 
 #[path = "duel/mod.rs"]
 mod duel;
@@ -139,9 +141,10 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
         }
     }
     if has_peer("candle") {
-        let path =
+        let own =
             concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers/candle/target/release/peer");
-        sides.push(Side::program("candle", path, &with_file(""))?);
+        let path = std::env::var("LLADA_CANDLE").unwrap_or_else(|_| own.to_owned());
+        sides.push(Side::program("candle", &path, &with_file(""))?);
     }
     let measured = duel::duel_cases(sides, &lengths, number("rounds", duel::ROUNDS)?, true)?;
     let cpu = Cpu::new(threads)?;
@@ -175,7 +178,7 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
     ];
     let file = file.display().to_string();
     let words: Vec<String> = sizes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let settings: Vec<String> = ["steps", "blocks", "block", "keep", "cache"]
+    let settings: Vec<String> = ["preset", "steps", "blocks", "block", "keep", "cache"]
         .iter()
         .filter_map(|key| Some(format!("{key}={}", duel::argument(key)?)))
         .collect();
@@ -188,7 +191,7 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
     };
     let mut sides = vec![ours("llada, as given", &settings)?, ours("llada, official", &[])?];
     if has_peer("libllama") {
-        let args = [&[file.clone()], &words[..]].concat();
+        let args = [std::slice::from_ref(&file), &words[..]].concat();
         let script = "libllama_speed.py";
         sides.push(Side::python(
             "libllama, official",
@@ -211,13 +214,16 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
         shape.name(),
         settings.join(" ")
     );
-    println!("| side | median | seconds/token | peak memory | ours as given is faster by |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| side | median | CPU time | seconds/token | peak memory | ours as given is faster by |"
+    );
+    println!("|---|---|---|---|---|---|");
     for side in &measured {
         println!(
-            "| {} | {:.2} s | {:.3} | {:.0} MB | {:.2} |",
+            "| {} | {:.2} s | {:.2} s | {:.3} | {:.0} MB | {:.2} |",
             side.name,
             side.seconds,
+            side.cpu,
             side.seconds / response as f64,
             side.memory / 1e6,
             side.seconds / measured[0].seconds,
@@ -249,7 +255,13 @@ fn ours() -> Result<()> {
 /// One generation: the official sampler, or what the command line gives.
 fn generation(predictor: &mut MaskPredictor, prompt: &[u32]) -> Result<()> {
     let response = duel::size("response")?;
-    let default = Sampler { gen_length: response, steps: response, ..Sampler::default() };
+    let preset = match given("preset", "exact").as_str() {
+        "exact" => Sampler::exact(),
+        "balanced" => Sampler::balanced(),
+        "fast" => Sampler::fast(),
+        other => return Err(format!("there is no preset `{other}`").into()),
+    };
+    let default = Sampler { gen_length: response, steps: response, ..preset };
     let sampler = Sampler {
         steps: number("steps", response)?,
         block_length: number("block", default.block_length)?,

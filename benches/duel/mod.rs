@@ -32,6 +32,8 @@ pub struct Side {
     output: BufReader<ChildStdout>,
     /// Of each round: a pass, and parts of it.
     seconds: Vec<Vec<f64>>,
+    /// Of each round: processor time of a pass.
+    cpu: Vec<f64>,
 }
 
 /// What a side needed.
@@ -42,6 +44,9 @@ pub struct Measured {
     pub seconds: f64,
     /// Median seconds of the parts that the side told of.
     pub parts: Vec<f64>,
+    /// Median seconds of processor time, of all its threads, on Linux. On one thread it says more than
+    /// the clock where something else runs on the machine; waiting threads may spin.
+    pub cpu: f64,
     /// Peak memory of its process, bytes.
     pub memory: f64,
 }
@@ -97,7 +102,8 @@ impl Side {
             .map_err(|e| format!("cannot start {name}: {e}; see benches/README.md"))?;
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().ok_or("no standard output")?);
-        let mut side = Self { name: name.into(), child, input, output, seconds: Vec::new() };
+        let mut side =
+            Self { name: name.into(), child, input, output, seconds: Vec::new(), cpu: Vec::new() };
         match side.line()?.as_str() {
             "ready" => Ok(side),
             other => Err(format!("{name} said `{other}` instead of `ready`").into()),
@@ -113,6 +119,7 @@ impl Side {
     }
 
     fn go(&mut self, passes: usize, case: &str) -> Result<()> {
+        let before = cpu_seconds(self.child.id());
         let input = self.input.as_mut().ok_or("closed")?;
         writeln!(input, "go {passes} {case}")?;
         input.flush()?;
@@ -121,6 +128,7 @@ impl Side {
             seconds.push(number.parse::<f64>()? / passes as f64);
         }
         self.seconds.push(seconds);
+        self.cpu.push((cpu_seconds(self.child.id()) - before) / passes as f64);
         Ok(())
     }
 
@@ -141,8 +149,22 @@ impl Side {
             seconds[seconds.len() / 2]
         });
         let seconds = medians.next().unwrap_or(f64::NAN);
-        Measured { name: self.name.clone(), seconds, parts: medians.collect(), memory: f64::NAN }
+        let mut cpu = std::mem::take(&mut self.cpu);
+        cpu.sort_by(f64::total_cmp);
+        let cpu = cpu.get(cpu.len() / 2).copied().unwrap_or(f64::NAN);
+        let (name, parts) = (self.name.clone(), medians.collect());
+        Measured { name, seconds, parts, cpu, memory: f64::NAN }
     }
+}
+
+/// Seconds that all threads of a process have run for; not a number where the system does not tell.
+fn cpu_seconds(process: u32) -> f64 {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return f64::NAN };
+    let of = |thread: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    threads.flatten().filter_map(of).sum::<f64>() / 1e9
 }
 
 /// Runs the sides in turn on each of the `cases`, `rounds` times after one that does not count
@@ -160,6 +182,7 @@ pub fn duel_cases(
                 side.go(1, case)?;
                 if warm && round == 0 {
                     side.seconds.clear();
+                    side.cpu.clear();
                 }
             }
         }
@@ -197,14 +220,17 @@ pub fn report_of(
     peak: f64,
 ) {
     println!("\n{title}; measured {kind} peak {:.0} Gop/s", peak / 1e9);
-    println!("| side | median | tokens/s | share of peak | peak memory | ours is faster by |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| side | median | CPU time | tokens/s | share of peak | peak memory | ours is faster by |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     let ours = measured[0].seconds;
     for side in measured {
         println!(
-            "| {} | {:.1} ms | {:.0} | {:.0} % | {:.0} MB | {:.2} |",
+            "| {} | {:.1} ms | {:.1} ms | {:.0} | {:.0} % | {:.0} MB | {:.2} |",
             side.name,
             side.seconds * 1e3,
+            side.cpu * 1e3,
             tokens / side.seconds,
             100.0 * flops / side.seconds / peak,
             side.memory / 1e6,

@@ -163,7 +163,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::model::{Batch, MaskPredictor};
+    use crate::{
+        checkpoint::{self, gguf},
+        model::{Batch, MaskPredictor},
+        tokenizer::TokenizerFiles,
+    };
     use llada_kernels::BlockFormat;
 
     /// Wide enough for blocks of 256, with an embedding of more than [`DISTINCT`] weights.
@@ -255,6 +259,26 @@ mod tests {
             let square = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
             assert!((0.5..1.6).contains(&square), "{dtype:?}: {square}");
         }
+    }
+
+    #[test]
+    fn a_saved_model_computes_the_same() {
+        let cpu = Cpu::new(1).unwrap();
+        let formats = Formats::all(DType::Blocks(BlockFormat::Q4_0));
+        // Without a bias it is what llama.cpp's architecture is.
+        let config = ModelConfig { qkv_bias: false, ..config() };
+        let model = Model::random(config, &formats, 3, &cpu).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("random.gguf");
+        gguf::save(&model, &TokenizerFiles::default(), &path, &formats, &cpu).unwrap();
+        let logits = |model| {
+            let mut predictor = MaskPredictor::new(model, cpu.clone()).unwrap();
+            let batch = Batch { tokens: &[1, 2, 3, 599, 599], starts: &[0, 5], keep: None };
+            let mut logits = Vec::new();
+            predictor.logits(&batch, &[3, 4], &mut logits).unwrap();
+            logits
+        };
+        assert!(logits(checkpoint::load(&path).unwrap()) == logits(model));
     }
 
     #[test]
