@@ -12,7 +12,8 @@ use std::{
     error::Error,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What a bench returns; its errors end the program.
@@ -23,6 +24,10 @@ pub type Sizes<'a> = [(&'a str, usize)];
 
 /// Rounds in which every side runs once, unless a bench has its own.
 pub const ROUNDS: usize = 9;
+
+/// Before each turn. Threads of PyTorch and libllama go on spinning after their work, some for 0.2 s, which
+/// would cost whoever comes next.
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// One running side.
 pub struct Side {
@@ -119,6 +124,7 @@ impl Side {
     }
 
     fn go(&mut self, passes: usize, case: &str) -> Result<()> {
+        thread::sleep(PAUSE);
         let before = cpu_seconds(self.child.id());
         let input = self.input.as_mut().ok_or("closed")?;
         writeln!(input, "go {passes} {case}")?;
