@@ -25,7 +25,7 @@ use llada::{
     model::{Batch, MaskPredictor, Model, Shape},
     rng::{Purpose, Stream},
     tokenizer::TokenizerFiles,
-    train::step_flops,
+    train::forward_flops,
 };
 use llada_kernels::{BlockFormat, Cpu, DType, peak};
 
@@ -74,14 +74,7 @@ struct Weights {
 
 impl Weights {
     fn new(shape: Shape, format: &str) -> Result<Self> {
-        let dtype = dtype(format)?;
-        let formats = match dtype {
-            DType::Blocks(_) => {
-                let fine = DType::Blocks(BlockFormat::Q8_0);
-                Formats { blocks: dtype, embedding: fine, head: fine }
-            }
-            _ => Formats::all(dtype),
-        };
+        let formats = Formats::usual(dtype(format)?);
         let name = format!("llada-bench-{}-{format}-{}.gguf", shape.name(), std::process::id());
         let path = std::env::temp_dir().join(name);
         let cpu = Cpu::new(0)?;
@@ -159,7 +152,7 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
             "forward, {} in {format}, {length} tokens, {wanted} logits, {threads} threads",
             shape.name()
         );
-        let operations = step_flops(&config, 1, tokens, wanted) / 3.0;
+        let operations = forward_flops(&config, tokens, wanted);
         duel::report_of(&title, &measured, tokens as f64, operations, kind, peak);
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use llada_kernels::DType;
 
-use super::{Cache, Sampler};
+use super::Sampler;
 use crate::{
     Result,
     model::{KvCache, Model, ModelError, tile_rows},
@@ -34,9 +34,7 @@ impl Footprint {
             return Err(ModelError::TooLong { found: length, limit }.into());
         }
         let rows = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
-        let keeps = model.is_autoregressive()
-            || sampler.cache != Cache::None
-            || sampler.suffix_window.is_some();
+        let keeps = sampler.wants_caches(model.is_autoregressive());
         let storage = sampler.cache_type.storage();
         let cache = if keeps { KvCache::needed(&model.config, length, storage)? } else { 0 };
         let wanted = rows * sampler.block();

@@ -57,6 +57,12 @@ pub(super) fn smooth(before: Option<f64>, loss: f64) -> f64 {
     }
 }
 
+/// Operations of a forward pass over a row of `length` tokens with the logits of `wanted` positions: a
+/// third of [`step_flops`], since the backward pass is twice the forward one.
+pub fn forward_flops(config: &ModelConfig, length: usize, wanted: usize) -> f64 {
+    step_flops(config, 1, length, wanted) / 3.0
+}
+
 /// Floating-point operations of a forward and a backward pass over `rows` rows of `length` tokens
 /// with the logits of `predicted` positions: 6 for each weight of a matrix and token, and 12 · d ·
 /// length in attention for each token and block (half with a causal mask). What recomputation

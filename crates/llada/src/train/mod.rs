@@ -28,7 +28,7 @@ mod trainer;
 mod validation;
 
 pub use error::TrainError;
-pub use metrics::{Skip, StepMetrics, step_flops};
+pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
 pub use recipe::{
     Data, Diffusion, Eval, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Recipe, Sft,
     SftTemplate,

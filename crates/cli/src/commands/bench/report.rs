@@ -1,6 +1,6 @@
 //! What was measured, as a table and as JSON.
 
-use llada::{diffusion::Sampler, train::step_flops};
+use llada::{diffusion::Sampler, train::forward_flops};
 use serde::Serialize;
 
 use crate::{commands::eval::table, view::units};
@@ -123,8 +123,7 @@ impl Forward {
         seconds: Vec<f64>,
         peak: f64,
     ) -> Self {
-        // A training step has the backward pass too, which is twice the forward one.
-        let operations = step_flops(config, 1, tokens, wanted) / 3.0;
+        let operations = forward_flops(config, tokens, wanted);
         let times = Times::new(seconds);
         let operations_per_second = operations / times.median_seconds;
         Self {

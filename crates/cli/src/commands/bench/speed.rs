@@ -13,7 +13,7 @@ use llada::{
     model::{Layout, MaskPredictor, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
-use llada_kernels::{BlockFormat, Cpu, DType};
+use llada_kernels::{Cpu, DType};
 
 use super::{
     measure::{self, Plan},
@@ -108,13 +108,7 @@ fn of_random(
     term: &Term,
 ) -> Result<Measured> {
     let config = shape.config();
-    let formats = match dtype {
-        DType::Blocks(_) => {
-            let fine = DType::Blocks(BlockFormat::Q8_0);
-            Formats { blocks: dtype, embedding: fine, head: fine }
-        }
-        _ => Formats::all(dtype),
-    };
+    let formats = Formats::usual(dtype);
     let special = config.tokens;
     let plan = plan(args, &config, &special, None)?;
     check_memory(shape.name(), &config, &formats)?;

@@ -23,6 +23,16 @@ impl Formats {
         Self { blocks: dtype, embedding: dtype, head: dtype }
     }
 
+    /// `blocks` for the matrices of the blocks; where those are quantised, embedding and LM head keep
+    /// 8 bits, since every token is read from the one and chosen by the other.
+    pub fn usual(blocks: DType) -> Self {
+        let ends = match blocks {
+            DType::Blocks(_) => DType::Blocks(BlockFormat::Q8_0),
+            _ => blocks,
+        };
+        Self { blocks, embedding: ends, head: ends }
+    }
+
     /// The format that is asked for every tensor of `layout`, in its order.
     pub fn asked(&self, layout: &Layout) -> Vec<DType> {
         let formats = layout.specs().iter().enumerate().map(|(id, spec)| match id {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Canvas;
-use crate::diffusion::{Cache, Outcome, Prompt, Sampler};
+use crate::diffusion::{Outcome, Prompt, Sampler};
 
 impl Canvas {
     /// Whether nothing more will be committed.
@@ -85,8 +85,7 @@ impl Canvas {
 
     /// Whether it gains from a predictor that keeps keys and values, or leaves positions out.
     pub(in crate::diffusion) fn wants_caches(&self) -> bool {
-        let Sampler { cache, suffix_window, .. } = self.sampler;
-        self.mask.is_none() || cache != Cache::None || suffix_window.is_some()
+        self.sampler.wants_caches(self.mask.is_none())
     }
 }
 

@@ -207,6 +207,12 @@ impl Sampler {
         (masks * self.total_steps()).div_ceil(self.gen_length.max(1)).max(1)
     }
 
+    /// Whether a row gains from a predictor that keeps keys and values, or leaves positions out. A causal
+    /// model's always does.
+    pub(super) fn wants_caches(&self, is_autoregressive: bool) -> bool {
+        is_autoregressive || self.cache != Cache::None || self.suffix_window.is_some()
+    }
+
     /// Whether blocks and their steps are known only while sampling.
     pub(super) fn is_irregular(&self) -> bool {
         self.adaptive_blocks.is_some() || self.variable_length.is_some() || self.revise.is_some()

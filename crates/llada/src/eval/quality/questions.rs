@@ -1,6 +1,6 @@
 //! The questions: prompts, some with the answer that is right.
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
 use serde::Deserialize;
 
@@ -45,7 +45,9 @@ pub fn questions(path: &Path) -> Result<Vec<Question>> {
 
 /// Whether an answer is the right one but for case, punctuation and articles.
 pub fn is_right(answer: &str, response: &str) -> bool {
-    let ignore = [r"[^\w\s]", r"\b(?:[Tt]he|[Aa]n?)\b"].map(String::from).to_vec();
-    let extract = Extract { ignore, ignore_case: true, ..Extract::default() };
-    Extractor::new(&extract).is_ok_and(|extractor| extractor.agrees(answer, response))
+    static EXTRACTOR: LazyLock<std::result::Result<Extractor, String>> = LazyLock::new(|| {
+        let ignore = [r"[^\w\s]", r"\b(?:[Tt]he|[Aa]n?)\b"].map(String::from).to_vec();
+        Extractor::new(&Extract { ignore, ignore_case: true, ..Extract::default() })
+    });
+    EXTRACTOR.as_ref().is_ok_and(|extractor| extractor.agrees(answer, response))
 }
