@@ -11,7 +11,7 @@ pub enum Isa {
     Portable,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512 (F, BW, DQ, VL).
+    /// AVX-512 (F, BW, DQ, VL) with FMA and F16C.
     Avx512,
 }
 
@@ -25,6 +25,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
             {
                 return Self::Avx512;
             }

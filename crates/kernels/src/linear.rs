@@ -31,7 +31,7 @@ thread_local! {
 /// `y[m, n] (+)= x[m, k] w[n, k]^T + bias[n]`.
 ///
 /// With a weight of blocks the rows are quantised too ([`Activations`]) and multiplied in whole numbers:
-/// an element is then off by `sum |w| max |x| / 254` at most, the maximum being that of the 32 inputs
+/// an element is then off by `sum |w| max |x| / 254` at most, the maximum being that of the 128 inputs
 /// around.
 ///
 /// # Errors

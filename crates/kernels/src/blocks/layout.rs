@@ -1,5 +1,7 @@
 //! Where each format keeps its codes and scales: what the widening and the product both read.
 
+use super::bytes::Bytes;
+
 /// Codes that lie side by side wherever a block is spread out; a group is as long or half as long.
 pub(crate) const RUN: usize = 32;
 
@@ -18,34 +20,15 @@ pub(crate) trait Layout {
     /// Factors of a run: the scales of its groups, then its minimum if there is one.
     const FACTORS: usize = RUN / Self::GROUP + Self::MINS as usize;
 
-    /// Spreads whole blocks out: the codes in their order, and for each run its factors.
-    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]);
+    /// Spreads a block out: the codes in their order, and for each run its factors. The slices are of a
+    /// block, a block's codes and its factors.
+    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]);
 }
 
-/// An `f16` as `f32`: exactly, and without a branch, so that loops over it become vectors.
+/// The first run of bytes.
 #[inline(always)]
-pub(crate) fn half(bytes: [u8; 2]) -> f32 {
-    /// Moves the exponent from the bias of an `f16` to that of an `f32`.
-    const BIAS: f32 = f32::from_bits((127 + 112) << 23);
-    let bits = u32::from(u16::from_le_bytes(bytes));
-    let magnitude = (f32::from_bits((bits & 0x7fff) << 13) * BIAS).to_bits();
-    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-    f32::from_bits(magnitude | special | (bits & 0x8000) << 16)
-}
-
-/// [`half`] of the lower 16 bits of each number, which a loop over blocks has put there.
-#[inline(always)]
-fn halves(factors: &mut [f32]) {
-    for factor in factors {
-        let [low, high, ..] = factor.to_bits().to_le_bytes();
-        *factor = half([low, high]);
-    }
-}
-
-/// Two bytes as the bits of a number, for [`halves`].
-#[inline(always)]
-fn bits(low: u8, high: u8) -> f32 {
-    f32::from_bits(u32::from(u16::from_le_bytes([low, high])))
+fn run(bytes: &[u8]) -> &[u8; RUN] {
+    &bytes.as_chunks().0[0]
 }
 
 /// `d: f16, q: [i8; 32]`.
@@ -59,18 +42,10 @@ impl Layout for Q8Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
-        let blocks = blocks.as_chunks::<34>().0;
-        let codes = &mut codes.as_chunks_mut::<RUN>().0[..blocks.len()];
-        let factors = &mut factors[..blocks.len()];
-        for b in 0..blocks.len() {
-            let [low, high, q @ ..] = &blocks[b];
-            for i in 0..RUN {
-                codes[b][i] = q[i] ^ 0x80;
-            }
-            factors[b] = bits(*low, *high);
-        }
-        halves(factors);
+    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let runs = codes.as_chunks_mut::<RUN>().0;
+        b.write(b.xor(b.read(run(&block[2..])), b.splat(0x80)), &mut runs[0]);
+        factors[0] = b.half([block[0], block[1]]);
     }
 }
 
@@ -85,19 +60,10 @@ impl Layout for Q4Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
-        let blocks = blocks.as_chunks::<18>().0;
-        let codes = &mut codes.as_chunks_mut::<RUN>().0[..blocks.len()];
-        let factors = &mut factors[..blocks.len()];
-        for b in 0..blocks.len() {
-            let [low, high, q @ ..] = &blocks[b];
-            for i in 0..RUN / 2 {
-                codes[b][i] = q[i] & 0xf;
-                codes[b][RUN / 2 + i] = q[i] >> 4;
-            }
-            factors[b] = bits(*low, *high);
-        }
-        halves(factors);
+    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let runs = codes.as_chunks_mut::<RUN>().0;
+        b.write(b.nibbles(&block[2..].as_chunks().0[0]), &mut runs[0]);
+        factors[0] = b.half([block[0], block[1]]);
     }
 }
 
@@ -128,25 +94,19 @@ impl Layout for Q4K {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
-        let blocks = blocks.as_chunks::<144>().0;
-        let codes = &mut codes.as_chunks_mut::<256>().0[..blocks.len()];
-        let factors = &mut factors.as_chunks_mut::<16>().0[..blocks.len()];
-        for b in 0..blocks.len() {
-            let block = &blocks[b];
-            let (q, s) = (&block[16..], &block[4..16]);
-            for j in 0..4 {
-                for i in 0..RUN {
-                    codes[b][2 * j * RUN + i] = q[j * RUN + i] & 0xf;
-                    codes[b][(2 * j + 1) * RUN + i] = q[j * RUN + i] >> 4;
-                }
-            }
-            let (d, dmin) = (half([block[0], block[1]]), half([block[2], block[3]]));
-            let (scales, mins) = Self::scales_and_mins(s);
-            for j in 0..8 {
-                factors[b][2 * j] = d * f32::from(scales[j]);
-                factors[b][2 * j + 1] = dmin * f32::from(mins[j]);
-            }
+    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let (q, runs) = (&block[16..], codes.as_chunks_mut::<RUN>().0);
+        let mask = b.splat(0xf);
+        for j in 0..4 {
+            let q = b.read(run(&q[j * RUN..]));
+            b.write(b.and(q, mask), &mut runs[2 * j]);
+            b.write(b.and(b.down::<4>(q), mask), &mut runs[2 * j + 1]);
+        }
+        let (d, dmin) = (b.half([block[0], block[1]]), b.half([block[2], block[3]]));
+        let (scales, mins) = Self::scales_and_mins(&block[4..16]);
+        for j in 0..8 {
+            factors[2 * j] = d * f32::from(scales[j]);
+            factors[2 * j + 1] = dmin * f32::from(mins[j]);
         }
     }
 }
@@ -164,26 +124,22 @@ impl Layout for Q6K {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(blocks: &[u8], codes: &mut [u8], factors: &mut [f32]) {
-        let blocks = blocks.as_chunks::<210>().0;
-        let codes = &mut codes.as_chunks_mut::<256>().0[..blocks.len()];
-        let factors = &mut factors.as_chunks_mut::<16>().0[..blocks.len()];
-        for b in 0..blocks.len() {
-            let block = &blocks[b];
-            for part in 0..2 {
-                let (low, high) = (&block[part * 64..], &block[128 + part * 32..]);
-                let codes = &mut codes[b][part * 128..];
-                for i in 0..RUN {
-                    codes[i] = low[i] & 0xf | (high[i] & 3) << 4;
-                    codes[32 + i] = low[32 + i] & 0xf | (high[i] >> 2 & 3) << 4;
-                    codes[64 + i] = low[i] >> 4 | (high[i] >> 4 & 3) << 4;
-                    codes[96 + i] = low[32 + i] >> 4 | high[i] >> 6 << 4;
-                }
-            }
-            let d = half([block[208], block[209]]);
-            for j in 0..16 {
-                factors[b][j] = d * f32::from(block[192 + j] as i8);
-            }
+    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+        let runs = codes.as_chunks_mut::<RUN>().0;
+        let (lower, upper) = (b.splat(0xf), b.splat(0x30));
+        for part in 0..2 {
+            let [first, second] = [0, 1].map(|i| b.read(run(&block[(2 * part + i) * RUN..])));
+            let high = b.read(run(&block[128 + part * RUN..]));
+            let code = |low, high| b.or(b.and(low, lower), b.and(high, upper));
+            let runs = &mut runs[4 * part..];
+            b.write(code(first, b.up::<4>(high)), &mut runs[0]);
+            b.write(code(second, b.up::<2>(high)), &mut runs[1]);
+            b.write(code(b.down::<4>(first), high), &mut runs[2]);
+            b.write(code(b.down::<4>(second), b.down::<2>(high)), &mut runs[3]);
+        }
+        let d = b.half([block[208], block[209]]);
+        for j in 0..16 {
+            factors[j] = d * f32::from(block[192 + j] as i8);
         }
     }
 }

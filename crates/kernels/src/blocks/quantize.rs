@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::layout::{Q4K, half};
+use super::{Bytes, Words, layout::Q4K};
 use crate::{BlockFormat, isa::vectorised};
 
 /// Groups whose greatest weight is below this are zero.
@@ -14,7 +14,7 @@ const NOTHING: f32 = 1e-15;
 fn write_half(x: f32, out: &mut [u8]) -> f32 {
     let bytes = f16::from_f32(x).to_le_bytes();
     out.copy_from_slice(&bytes);
-    half(bytes)
+    Words.half(bytes)
 }
 
 /// The whole number nearest to `x`, even ones in the middle, kept within `low..=high`.

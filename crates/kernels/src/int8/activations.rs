@@ -7,11 +7,13 @@
 use super::Output;
 use crate::{Cpu, Result, blocks::RUN, error::check, isa::vectorised};
 
+/// Inputs of a row that share a scale: whole runs.
+pub(super) const SPAN: usize = 128;
 /// Rows of the widest panel.
 pub(super) const WIDEST: usize = 32;
 /// Bytes of one row in a record: the codes, the scale and the two sums.
 const PER_ROW: usize = RUN + 12;
-/// Runs that are filled together: rows are read in whole cache lines, the records stay in the cache.
+/// Runs that are filled together, whole spans: rows are read in whole cache lines, the records stay in the cache.
 const FILL: usize = 16;
 /// Runs of one task: enough to outweigh handing it to a thread.
 const CHUNK: usize = FILL;
@@ -43,7 +45,7 @@ impl Line {
 /// Rows of `f32` as signed bytes, for [`forward_quantized`](crate::linear::forward_quantized): to be
 /// made once where several weights multiply the same rows.
 ///
-/// Every 32 inputs of a row share a scale, the greatest magnitude among them over 127, so that what
+/// Every 128 inputs of a row share a scale, the greatest magnitude among them over 127, so that what
 /// is lost is at most half of it for each input. Where an input is NaN or infinite the scale is NaN.
 /// The buffer is kept from one use to the next.
 #[derive(Default)]
@@ -190,27 +192,29 @@ vectorised! {
         }
         for lane in 0..rows {
             let x = &x[lane * inputs + at..][..runs * RUN];
-            for run in 0..runs {
-                let (x, words) = (&x[run * RUN..][..RUN], &mut words[run * record..][..record]);
+            for (span, x) in x.chunks(SPAN).enumerate() {
                 let mut bits = 0;
-                for i in 0..RUN {
-                    bits = (x[i].to_bits() & 0x7fff_ffff).max(bits);
+                for x in x {
+                    bits = (x.to_bits() & 0x7fff_ffff).max(bits);
                 }
                 let most = f32::from_bits(bits);
                 // Below this, 127 / most is infinite.
                 let tiny = most < 1e-36;
                 let factor = if tiny || bits >= INFINITY { 0.0 } else { 127.0 / most };
                 let scale = if bits >= INFINITY { f32::NAN } else if tiny { 0.0 } else { most / 127.0 };
-                let mut codes = [[0; 4]; RUN / 4];
-                for four in 0..RUN / 4 {
-                    for i in 0..4 {
-                        codes[four][i] = (x[4 * four + i] * factor + ROUND).to_bits() as u8;
+                for (run, x) in x.as_chunks::<RUN>().0.iter().enumerate() {
+                    let words = &mut words[(span * (SPAN / RUN) + run) * record..][..record];
+                    let mut codes = [[0; 4]; RUN / 4];
+                    for four in 0..RUN / 4 {
+                        for i in 0..4 {
+                            codes[four][i] = (x[4 * four + i] * factor + ROUND).to_bits() as u8;
+                        }
                     }
+                    for four in 0..RUN / 4 {
+                        words[four * width + lane] = codes[four];
+                    }
+                    words[RUN / 4 * width + lane] = scale.to_ne_bytes();
                 }
-                for four in 0..RUN / 4 {
-                    words[four * width + lane] = codes[four];
-                }
-                words[RUN / 4 * width + lane] = scale.to_ne_bytes();
             }
         }
         for run in 0..runs {

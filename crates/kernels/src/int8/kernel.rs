@@ -1,7 +1,7 @@
 //! The tile of the product, written once over the vectors of an instruction set.
 
-use super::{KC, STRIP};
-use crate::blocks::{Layout, RUN};
+use super::{KC, STRIP, activations::SPAN};
+use crate::blocks::{Bytes, Layout, RUN};
 
 /// The vector operations of one instruction set, rows (tokens) in the lanes.
 ///
@@ -12,8 +12,13 @@ pub(super) trait Simd: Copy {
     type Ints: Copy;
     /// As many of type `f32`.
     type Floats: Copy;
+    /// What spreads blocks out.
+    type Bytes: Bytes;
     /// Elements in a vector.
     const LANES: usize;
+
+    /// The operations that spread blocks out.
+    fn bytes(self) -> Self::Bytes;
 
     /// Reads a vector.
     ///
@@ -45,8 +50,6 @@ pub(super) trait Simd: Copy {
     fn dot(self, sum: Self::Ints, codes: Self::Ints, bytes: Self::Ints, small: bool) -> Self::Ints;
     /// The same numbers.
     fn to_floats(self, a: Self::Ints) -> Self::Floats;
-    /// `a * b`
-    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// `c - a * b`, rounded once.
@@ -81,33 +84,88 @@ pub(super) struct Work {
     pub(super) next: Next,
 }
 
-/// Rows of blocks that a kernel asks the memory for while it computes: the strip that is unpacked
-/// after this one.
+/// The strip that is multiplied after this one. It is spread out meanwhile: reading and writing bytes
+/// keeps other parts of the processor busy than multiplying them.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
-    pub(super) at: *const u8,
+    /// Its blocks.
+    pub(super) blocks: *const u8,
+    /// Blocks of each of its rows, as many as a strip has room for; 0 if nothing is to be spread out.
+    pub(super) count: usize,
     /// Bytes from one row to the next.
     pub(super) line: usize,
-    /// Bytes of a run.
-    pub(super) step: usize,
+    /// Its rows; where there are fewer than [`STRIP`] the last is spread out for those that lack.
+    pub(super) rows: usize,
+    /// Where its codes go, laid out as in [`Work`].
+    pub(super) codes: *mut u8,
+    /// Where its factors go.
+    pub(super) factors: *mut f32,
+    /// The blocks of the strip after it, which are asked of the memory.
+    pub(super) after: *const u8,
+}
+
+impl Next {
+    /// What is done beside run `run` of the rows `row..row + R`: a block of each is spread out, or where a
+    /// block is of as many runs as that, one of one row; and the memory is asked for what comes after.
+    ///
+    /// # Safety
+    /// The pointers are to what they say.
+    #[inline(always)]
+    unsafe fn prepare<S: Simd, L: Layout, const R: usize>(&self, s: S, row: usize, run: usize) {
+        let per_block = L::LEN / RUN;
+        const { assert!(L::LEN == RUN || R <= L::LEN / RUN) };
+        let (block, part) = (run / per_block, run % per_block);
+        if block < self.count {
+            for r in (part..R).step_by(per_block) {
+                // SAFETY: the strip has this block.
+                unsafe { self.unpack::<_, L>(s.bytes(), row + r, block) };
+            }
+            for r in 0..R {
+                let at = (row + r) * self.line + run * L::BYTES.div_ceil(per_block);
+                s.prefetch(self.after.wrapping_add(at));
+            }
+        }
+    }
+
+    /// Spreads block `block` of row `row` out.
+    ///
+    /// # Safety
+    /// The strip has such a block, and the pointers are to what they say.
+    #[inline(always)]
+    unsafe fn unpack<B: Bytes, L: Layout>(&self, b: B, row: usize, block: usize) {
+        const { assert!(L::LEN <= KC) };
+        // SAFETY: the block is one of the strip's, as the caller vouches; its codes and factors have places
+        // of their own.
+        unsafe {
+            let from = row.min(self.rows - 1) * self.line + block * L::BYTES;
+            let from = std::slice::from_raw_parts(self.blocks.add(from), L::BYTES);
+            let codes = self.codes.add(row * CODES + block * L::LEN);
+            let codes = std::slice::from_raw_parts_mut(codes, L::LEN);
+            let (len, row) = (L::LEN / RUN * L::FACTORS, row * factors::<L>());
+            let factors = self.factors.add(row + block * len);
+            L::unpack(b, from, codes, std::slice::from_raw_parts_mut(factors, len));
+        }
+    }
 }
 
 /// The whole of `work`, in tiles of `R` outputs by `NV` vectors of rows.
 ///
-/// Element by element, and so for every instruction set: over the runs of inputs, `sum` becomes
-/// `fma(product, row_scale, sum)`, where `product` is `dot * scale`, for a run of two groups
-/// `fma(dot', scale', dot * scale)`, and with a minimum `fma(-min, total, dot * scale)`; `dot` and `total`
-/// are sums of whole numbers.
+/// Element by element, and so for every instruction set: over the spans of inputs, `sum` becomes
+/// `fma(product, row_scale, sum)`, where `product`, from zero, becomes over the groups of weights
+/// `fma(dot, scale, product)`, and after each run that has a minimum `fma(-min, total, product)`; `dot`
+/// and `total` are sums of whole numbers.
 ///
 /// # Safety
 /// The pointers are to as many elements as [`Work`] says, `R` divides `STRIP`, and `NV * LANES`
 /// divides the width.
 #[inline(always)]
 pub(super) unsafe fn strip<S: Simd, L: Layout, const R: usize, const NV: usize>(s: S, work: Work) {
+    let mut rest = work;
+    rest.next.count = 0;
     for row in (0..STRIP).step_by(R) {
         for lane in (0..work.width).step_by(NV * S::LANES) {
             // SAFETY: the tile lies in the strip and in the panel.
-            unsafe { tile::<S, L, R, NV>(s, work, row, lane) };
+            unsafe { tile::<S, L, R, NV>(s, if lane == 0 { work } else { rest }, row, lane) };
         }
     }
 }
@@ -119,91 +177,81 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
     row: usize,
     lane: usize,
 ) {
-    let width = work.width;
+    let (width, lane_bytes) = (work.width, 4 * lane);
     // SAFETY: all addresses are of the strip, the panel or the sums, as the caller vouches;
     // prefetching touches nothing.
     unsafe {
         let mut codes = work.codes.add(row * CODES);
         let mut factors = work.factors.add(row * self::factors::<L>());
-        let mut record = work.records.add(lane * 4);
-        let mut next = work.next.at.wrapping_add(row * work.next.line);
+        let mut record = work.records;
+        let mut scales: *const f32 = record.cast();
         let to = work.sums.add(row * width + lane);
-        let mut sums = [[s.splat(0.0); NV]; R];
-        for r in 0..R {
-            for v in 0..NV {
-                sums[r][v] = s.floats(to.add(r * width + v * S::LANES));
-            }
-        }
-        for r in 0..R {
-            // The line in which the last run ends; the others are asked for by where runs begin.
-            s.prefetch(next.wrapping_add(r * work.next.line + work.runs * work.next.step));
-        }
-        for _ in 0..work.runs {
-            for r in 0..R {
-                s.prefetch(next.wrapping_add(r * work.next.line));
-            }
-            let after = record.add(RUN * width);
-            let mut total = [s.splat_int(0); NV];
+        for span in (0..work.runs).step_by(SPAN / RUN) {
             let mut products = [[s.splat(0.0); NV]; R];
-            for group in 0..RUN / L::GROUP {
-                let mut start = [s.splat_int(0); NV];
-                for v in 0..NV {
-                    let halves = after.add(4 * width + 4 * v * S::LANES).cast::<i32>();
-                    total[v] = if L::GROUP == RUN {
-                        s.add(s.ints(halves), s.ints(halves.add(width)))
-                    } else {
-                        s.ints(halves.add(group * width))
-                    };
-                    if L::OFFSET != 0 {
-                        start[v] = s.minus_shifted(total[v], L::OFFSET.trailing_zeros());
+            for run in span..work.runs.min(span + SPAN / RUN) {
+                work.next.prepare::<S, L, R>(s, row, run);
+                let totals = record.add((RUN + 4) * width + lane_bytes).cast::<i32>();
+                let mut total = [s.splat_int(0); NV];
+                for group in 0..RUN / L::GROUP {
+                    let mut start = [s.splat_int(0); NV];
+                    for v in 0..NV {
+                        let halves = totals.add(v * S::LANES);
+                        total[v] = if L::GROUP == RUN {
+                            s.add(s.ints(halves), s.ints(halves.add(width)))
+                        } else {
+                            s.ints(halves.add(group * width))
+                        };
+                        if L::OFFSET != 0 {
+                            start[v] = s.minus_shifted(total[v], L::OFFSET.trailing_zeros());
+                        }
                     }
-                }
-                let mut dots = [start; R];
-                for q in group * L::GROUP / 4..(group + 1) * L::GROUP / 4 {
-                    let bytes = record.add(q * width * 4).cast::<i32>();
-                    let mut x = [s.ints(bytes); NV];
-                    for v in 1..NV {
-                        x[v] = s.ints(bytes.add(v * S::LANES));
+                    let mut dots = [start; R];
+                    for q in group * L::GROUP / 4..(group + 1) * L::GROUP / 4 {
+                        let bytes = record.add(q * width * 4 + lane_bytes).cast::<i32>();
+                        let mut x = [s.ints(bytes); NV];
+                        for v in 1..NV {
+                            x[v] = s.ints(bytes.add(v * S::LANES));
+                        }
+                        for r in 0..R {
+                            let codes = codes.add(r * CODES + q * 4).cast::<i32>();
+                            let codes = s.splat_int(codes.read_unaligned());
+                            for v in 0..NV {
+                                dots[r][v] = s.dot(dots[r][v], codes, x[v], L::OFFSET < 128);
+                            }
+                        }
                     }
                     for r in 0..R {
-                        let codes = codes.add(r * CODES + q * 4).cast::<i32>();
-                        let codes = s.splat_int(codes.read_unaligned());
+                        let scale = s.splat(*factors.add(r * self::factors::<L>() + group));
                         for v in 0..NV {
-                            dots[r][v] = s.dot(dots[r][v], codes, x[v], L::OFFSET < 128);
+                            products[r][v] =
+                                s.mul_add(s.to_floats(dots[r][v]), scale, products[r][v]);
                         }
                     }
                 }
-                for r in 0..R {
-                    let scale = s.splat(*factors.add(r * self::factors::<L>() + group));
-                    for v in 0..NV {
-                        let dot = s.to_floats(dots[r][v]);
-                        products[r][v] = match group {
-                            0 => s.mul(dot, scale),
-                            _ => s.mul_add(dot, scale, products[r][v]),
-                        };
+                if L::MINS {
+                    let total = total.map(|total| s.to_floats(total));
+                    for r in 0..R {
+                        let min = s.splat(*factors.add(r * self::factors::<L>() + 1));
+                        for v in 0..NV {
+                            products[r][v] = s.neg_mul_add(min, total[v], products[r][v]);
+                        }
                     }
                 }
+                scales = record.add(RUN * width + lane_bytes).cast();
+                codes = codes.add(RUN);
+                factors = factors.add(L::FACTORS);
+                record = record.add(width * (RUN + 12));
             }
             for r in 0..R {
                 for v in 0..NV {
-                    let mut product = products[r][v];
-                    if L::MINS {
-                        let min = s.splat(*factors.add(r * self::factors::<L>() + 1));
-                        product = s.neg_mul_add(min, s.to_floats(total[v]), product);
-                    }
-                    let row_scale = s.floats(after.add(4 * v * S::LANES).cast());
-                    sums[r][v] = s.mul_add(product, row_scale, sums[r][v]);
+                    let to = to.add(r * width + v * S::LANES);
+                    let scale = s.floats(scales.add(v * S::LANES));
+                    s.write(s.mul_add(products[r][v], scale, s.floats(to)), to);
                 }
             }
-            codes = codes.add(RUN);
-            factors = factors.add(L::FACTORS);
-            record = record.add(width * (RUN + 12));
-            next = next.wrapping_add(work.next.step);
         }
-        for r in 0..R {
-            for v in 0..NV {
-                s.write(sums[r][v], to.add(r * width + v * S::LANES));
-            }
+        for run in work.runs..work.next.count * (L::LEN / RUN) {
+            work.next.prepare::<S, L, R>(s, row, run);
         }
     }
 }

@@ -4,12 +4,12 @@
 //! a byte, and multiplied with all rows; rows of activations lie in the lanes of vectors
 //! ([`Activations`]), so that neither side is transposed. Within a group of weights that share a scale
 //! the sum of products is a whole number and exact; over the groups it is summed in `f32`, in their
-//! order, rounding once a step. So an element has the same bits whatever the rows around it, the
+//! order, rounding once a step, first within the inputs of a row that share a scale. So an element has the same bits whatever the rows around it, the
 //! threads and the instruction set.
 //!
 //! With `w` the weights that the blocks stand for and `x` the activations, each off by half of its
 //! scale at most, an element differs from the sum of `w x` by `sum |w| max |x| / 254` at most, the
-//! maximum being that of the 32 inputs around, and by the rounding of the `f32` sum.
+//! maximum being that of the 128 inputs around, and by the rounding of the `f32` sum.
 
 mod activations;
 mod kernel;
@@ -21,13 +21,12 @@ pub use activations::Activations;
 
 use std::{cell::Cell, ops::Range};
 
-use activations::{Line, Panel, WIDEST};
+use activations::{Line, Panel, SPAN, WIDEST};
 use kernel::{Next, Work};
 
 use crate::{
     BlockFormat, Cpu, Isa,
     blocks::{Layout, RUN, with_layout},
-    isa::vectorised,
     linear::Out,
 };
 
@@ -62,7 +61,6 @@ impl Output {
 
 struct Product<'a> {
     kernel: Kernel,
-    isa: Isa,
     x: &'a Activations,
     /// The blocks of `n` rows of weights.
     w: &'a [u8],
@@ -94,8 +92,8 @@ pub(crate) fn product(
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    let (isa, y) = (cpu.isa(), Output(y.as_mut_ptr()));
-    let product = Product { kernel: Kernel::of(isa), isa, x, w, n, y, add };
+    let y = Output(y.as_mut_ptr());
+    let product = Product { kernel: Kernel::of(cpu.isa()), x, w, n, y, add };
     let serial = m * n * k <= SERIAL;
     let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
     cpu.for_each(m.div_ceil(height) * columns, |task| {
@@ -121,63 +119,116 @@ fn share(len: usize, parts: usize, i: usize) -> Range<usize> {
     len * i / parts..len * (i + 1) / parts
 }
 
+/// What is multiplied at a time: a strip of outputs over a piece of the inputs.
+struct Unit {
+    /// The outputs of the block that is worked through piece by piece, of which the strip is one part.
+    columns: Range<usize>,
+    strip: Range<usize>,
+    /// The piece, in blocks of weights.
+    inputs: Range<usize>,
+}
+
 impl Product<'_> {
     /// One block of `y`, on one thread.
     fn block<L: Layout>(&self, rows: Range<usize>, columns: Range<usize>) {
-        let inputs = self.x.inputs();
         let mut scratch = Scratch::take();
         let height = rows.len().next_multiple_of(WIDEST);
-        let (codes, factors, sums) =
-            scratch.split(STRIP * kernel::CODES, STRIP * kernel::factors::<L>(), WIDTH * height);
-        for first in columns.clone().step_by(WIDTH) {
-            let columns = first..(first + WIDTH).min(columns.end);
-            sums.fill(0.0);
-            let (strips, pieces) = (columns.len().div_ceil(STRIP), inputs.div_ceil(KC));
-            for piece in 0..pieces {
-                let blocks = share(inputs / L::LEN, pieces, piece);
-                for i in 0..strips {
-                    let first = columns.start + i * STRIP;
-                    let strip = first..(first + STRIP).min(columns.end);
-                    let next = if i + 1 < strips {
-                        (strip.end, blocks.start)
-                    } else if piece + 1 < pieces {
-                        (columns.start, blocks.end)
-                    } else {
-                        (columns.end, 0)
-                    };
-                    let sums = &mut sums[i * STRIP * height..][..STRIP * height];
-                    self.strip::<L>(&rows, strip, &blocks, next, codes, factors, sums);
-                }
+        let (a, b, sums) = scratch.split::<L>(WIDTH * height);
+        let (mut now, mut then) = (a, b);
+        let mut next = self.unit::<L>(&columns, 0);
+        let first = self.next::<L>(next.as_ref(), self.unit::<L>(&columns, 1).as_ref(), &mut now);
+        self.multiply::<L>(&rows, 0..0, &then, first, &mut sums[..STRIP * height]);
+        for number in 1.. {
+            let Some(unit) = next else { break };
+            next = self.unit::<L>(&columns, number);
+            let after = self.unit::<L>(&columns, number + 1);
+            if unit.inputs.start == 0 && unit.strip.start == unit.columns.start {
+                sums.fill(0.0);
             }
-            self.store(&rows, &columns, height, sums);
+            let strip =
+                &mut sums[(unit.strip.start - unit.columns.start) * height..][..STRIP * height];
+            let next_strip = self.next::<L>(next.as_ref(), after.as_ref(), &mut then);
+            self.multiply::<L>(&rows, unit.inputs.clone(), &now, next_strip, strip);
+            if unit.inputs.end * L::LEN == self.x.inputs() && unit.strip.end == unit.columns.end {
+                self.store(&rows, &unit.columns, height, sums);
+            }
+            std::mem::swap(&mut now, &mut then);
         }
     }
 
-    /// Adds to the sums of a strip what some blocks of inputs bring; `next` are the row of weights and
-    /// the block with which the next strip begins.
-    fn strip<L: Layout>(
+    /// Unit `number` of those that a block's `columns` are worked through in: as many outputs as have
+    /// their sums in a cache, of these piece by piece, of each piece strip by strip.
+    fn unit<L: Layout>(&self, columns: &Range<usize>, number: usize) -> Option<Unit> {
+        let pieces = self.x.inputs().div_ceil(KC);
+        let before = number / (pieces * WIDTH / STRIP);
+        let first = columns.start + before * WIDTH;
+        let columns = first..(first + WIDTH).min(columns.end);
+        let strips = columns.len().div_ceil(STRIP);
+        let within = number % (pieces * WIDTH / STRIP);
+        let (piece, strip) = (within.checked_div(strips)?, within.checked_rem(strips)?);
+        let first = columns.start + strip * STRIP;
+        (piece < pieces).then(|| Unit {
+            strip: first..(first + STRIP).min(columns.end),
+            inputs: self.piece::<L>(pieces, piece),
+            columns,
+        })
+    }
+
+    /// Piece `i` of the inputs, in blocks of weights: whole spans but for the last.
+    fn piece<L: Layout>(&self, pieces: usize, i: usize) -> Range<usize> {
+        let whole = L::LEN.max(SPAN);
+        let spans = share(self.x.inputs().div_ceil(whole), pieces, i);
+        let blocks = |spans: usize| (spans * whole).min(self.x.inputs()) / L::LEN;
+        blocks(spans.start)..blocks(spans.end)
+    }
+
+    /// Bytes of a row of weights.
+    fn line<L: Layout>(&self) -> usize {
+        self.x.inputs() / L::LEN * L::BYTES
+    }
+
+    /// Where the weights of a unit begin.
+    fn at<L: Layout>(&self, unit: &Unit) -> usize {
+        unit.strip.start * self.line::<L>() + unit.inputs.start * L::BYTES
+    }
+
+    /// What a kernel is to prepare while it multiplies: the unit that follows, and the one after it.
+    fn next<L: Layout>(
+        &self,
+        next: Option<&Unit>,
+        after: Option<&Unit>,
+        to: &mut Spread<'_>,
+    ) -> Next {
+        let at =
+            |unit: Option<&Unit>| self.w.as_ptr().wrapping_add(unit.map_or(0, |u| self.at::<L>(u)));
+        Next {
+            blocks: at(next),
+            count: next.map_or(0, |unit| unit.inputs.len()),
+            line: self.line::<L>(),
+            rows: next.map_or(0, |unit| unit.strip.len()),
+            codes: to.codes.as_mut_ptr(),
+            factors: to.factors.as_mut_ptr(),
+            after: at(after),
+        }
+    }
+
+    /// Adds to the sums of a strip what a unit brings, its weights spread out in `weights`.
+    fn multiply<L: Layout>(
         &self,
         rows: &Range<usize>,
-        strip: Range<usize>,
-        inputs: &Range<usize>,
-        next: (usize, usize),
-        codes: &mut [u8],
-        factors: &mut [f32],
+        inputs: Range<usize>,
+        weights: &Spread<'_>,
+        mut next: Next,
         sums: &mut [f32],
     ) {
-        let line = self.x.inputs() / L::LEN * L::BYTES;
         let (runs, per_block) = (inputs.len() * L::LEN / RUN, L::LEN / RUN);
-        let blocks = &self.w[strip.start * line + inputs.start * L::BYTES..];
-        unpack::<L>(self.isa, blocks, line, strip.len(), inputs.len(), codes, factors);
-        let at = self.w.as_ptr().wrapping_add(next.0 * line + next.1 * L::BYTES);
-        let mut next = Next { at, line, step: L::BYTES.div_ceil(per_block) };
         for panel in Panel::of(rows.start, rows.end) {
             let sums = &mut sums[(panel.first - rows.start) * STRIP..][..panel.width * STRIP];
             let records = &self.x.records(panel)[inputs.start * per_block * panel.record()..];
             let work = Work {
                 runs,
-                codes: codes.as_ptr(),
-                factors: factors.as_ptr(),
+                codes: weights.codes.as_ptr(),
+                factors: weights.factors.as_ptr(),
                 records: records[..runs * panel.record()].as_ptr(),
                 width: panel.width,
                 sums: sums.as_mut_ptr(),
@@ -185,7 +236,7 @@ impl Product<'_> {
             };
             // SAFETY: the slices have the lengths that `Work` says.
             unsafe { self.kernel.run::<L>(work) };
-            (next.line, next.step) = (0, 0);
+            next.count = 0;
         }
     }
 
@@ -215,25 +266,6 @@ impl Product<'_> {
                     }
                 }
             }
-        }
-    }
-}
-
-vectorised! {
-    /// Spreads `count` blocks of each of `rows` rows out, the rows `line` bytes apart.
-    fn unpack<L: Layout>(
-        blocks: &[u8],
-        line: usize,
-        rows: usize,
-        count: usize,
-        codes: &mut [u8],
-        factors: &mut [f32],
-    ) {
-        for row in 0..rows {
-            let blocks = &blocks[row * line..][..count * L::BYTES];
-            let codes = &mut codes[row * kernel::CODES..][..count * L::LEN];
-            let factors = &mut factors[row * kernel::factors::<L>()..][..count * L::LEN / RUN * L::FACTORS];
-            L::unpack(blocks, codes, factors);
         }
     }
 }
@@ -304,13 +336,11 @@ impl Kernel {
 /// # Safety
 /// As [`Kernel::run`].
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
 unsafe fn vnni<L: Layout>(work: Work) {
     // SAFETY: the caller's promises; the instructions are those of this function.
     unsafe {
         match work.width {
-            // Two groups a run have products to keep.
-            WIDEST if L::GROUP < RUN => kernel::strip::<_, L, 4, 2>(x86::Wide::new(), work),
             WIDEST => kernel::strip::<_, L, 6, 2>(x86::Wide::new(), work),
             16 => kernel::strip::<_, L, 8, 1>(x86::Wide::new(), work),
             _ => kernel::strip::<_, L, 8, 1>(x86::Narrow::new(), work),
@@ -321,7 +351,7 @@ unsafe fn vnni<L: Layout>(work: Work) {
 /// # Safety
 /// As [`Kernel::run`].
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,avxvnni,fma")]
+#[target_feature(enable = "avx2,avxvnni,fma,f16c")]
 unsafe fn avx_vnni<L: Layout>(work: Work) {
     // SAFETY: the caller's promises; the instructions are those of this function.
     unsafe {
@@ -335,7 +365,7 @@ unsafe fn avx_vnni<L: Layout>(work: Work) {
 /// # Safety
 /// As [`Kernel::run`].
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<L: Layout>(work: Work) {
     // SAFETY: the caller's promises; the instructions are those of this function.
     unsafe {
@@ -358,27 +388,34 @@ impl Scratch {
         Self(SCRATCH.take())
     }
 
-    /// Buffers of `codes` bytes and of `factors` and `sums` numbers, each from a cache line on.
-    fn split(
-        &mut self,
-        codes: usize,
-        factors: usize,
-        sums: usize,
-    ) -> (&mut [u8], &mut [f32], &mut [f32]) {
+    /// Room for the weights of two units, and `sums` numbers; each buffer begins a cache line.
+    fn split<L: Layout>(&mut self, sums: usize) -> (Spread<'_>, Spread<'_>, &mut [f32]) {
         let lines = |bytes: usize| bytes.div_ceil(Line::BYTES);
-        let (first, second) = (lines(codes), lines(4 * factors));
-        let needed = first + second + lines(4 * sums);
+        let (codes, factors) = (STRIP * kernel::CODES, STRIP * kernel::factors::<L>());
+        let needed = 2 * (lines(codes) + lines(4 * factors)) + lines(4 * sums);
         if self.0.len() < needed {
             self.0.resize(needed, Line::ZERO);
         }
-        let (a, rest) = self.0.split_at_mut(first);
-        let (b, c) = rest.split_at_mut(second);
-        (
-            &mut Line::bytes(a)[..codes],
-            &mut Line::floats(b)[..factors],
-            &mut Line::floats(c)[..sums],
-        )
+        let mut rest = self.0.as_mut_slice();
+        let mut take = |bytes: usize| {
+            let (taken, left) = std::mem::take(&mut rest).split_at_mut(lines(bytes));
+            rest = left;
+            taken
+        };
+        let mut spread = || Spread {
+            codes: &mut Line::bytes(take(codes))[..codes],
+            factors: &mut Line::floats(take(4 * factors))[..factors],
+        };
+        let (a, b) = (spread(), spread());
+        (a, b, &mut Line::floats(take(4 * sums))[..sums])
     }
+}
+
+/// The weights of a unit, a byte a code: `[STRIP, KC]` with rows [`kernel::CODES`] apart, and their
+/// factors.
+struct Spread<'a> {
+    codes: &'a mut [u8],
+    factors: &'a mut [f32],
 }
 
 impl Drop for Scratch {

@@ -1,6 +1,7 @@
 //! The vectors in plain Rust.
 
 use super::kernel::Simd;
+use crate::blocks::Words;
 
 const LANES: usize = 8;
 
@@ -21,7 +22,13 @@ fn each<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; LANES] {
 impl Simd for Portable {
     type Ints = [i32; LANES];
     type Floats = [f32; LANES];
+    type Bytes = Words;
     const LANES: usize = LANES;
+
+    #[inline(always)]
+    fn bytes(self) -> Words {
+        Words
+    }
 
     #[inline(always)]
     unsafe fn ints(self, from: *const i32) -> Self::Ints {
@@ -80,11 +87,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn to_floats(self, a: Self::Ints) -> Self::Floats {
         a.map(|a| a as f32)
-    }
-
-    #[inline(always)]
-    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        each(|i| a[i] * b[i])
     }
 
     #[inline(always)]

@@ -42,13 +42,19 @@ fn product(x: &[f32], w: &Weights, (m, n, k): (usize, usize, usize)) -> Vec<f32>
     })
 }
 
+fn most(x: &[f32]) -> f64 {
+    f64::from(x.iter().fold(0.0f32, |most, x| most.max(x.abs())))
+}
+
 /// What the product is judged by: for each element the sum over the runs of 32 inputs of the greatest
-/// `|w|` times the greatest `|x|` times 32.
+/// `|w|` times the greatest `|x|` of the inputs that share its scale, times 32.
 fn scale(x: &[f32], w: &[f32], (m, n, k): (usize, usize, usize)) -> Vec<f64> {
-    let most = |x: &[f32]| x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    let runs = |x: &[f32]| -> Vec<f64> { x.chunks(RUN).map(|x| f64::from(most(x))).collect() };
-    let (x, w, k) = (runs(x), runs(w), k / RUN);
-    let sum = |i, j| (0..k).map(|p| 32.0 * x[i * k + p] * w[j * k + p]).sum();
+    let row = |x: &[f32]| -> Vec<f64> { x.chunks(SPAN).map(most).collect() };
+    let x: Vec<f64> = x.chunks(k).flat_map(row).collect();
+    let w: Vec<f64> = w.chunks(RUN).map(most).collect();
+    let (runs, spans) = (k / RUN, k.div_ceil(SPAN));
+    let most = |i, run| x[i * spans + run * RUN / SPAN];
+    let sum = |i, j| (0..runs).map(|run| 32.0 * most(i, run) * w[j * runs + run]).sum();
     (0..m * n).map(|at| sum(at / n, at % n)).collect()
 }
 
@@ -59,7 +65,7 @@ fn agrees(x: &[f32], w: &Weights, shape: (usize, usize, usize)) {
     let twin = reference::forward_quantized(x, &w.wide, m, n, k);
     let exact = reference::forward(x, &w.wide, None, m, n, k);
     let scale = scale(x, &w.wide, shape);
-    // Each of one or two steps a run rounds by 2^-24 of what is there, which grows to the whole.
+    // Each of a few steps a run rounds by 2^-24 of what is there, which grows to the whole.
     let rounding = 2.0f64.powi(-24) * (3 + k / RUN) as f64;
     for at in 0..m * n {
         let (y, what) = (f64::from(found[at]), format!("{} {shape:?} element {at}", w.format));
@@ -67,12 +73,9 @@ fn agrees(x: &[f32], w: &Weights, shape: (usize, usize, usize)) {
         assert!(off <= rounding * scale[at], "{what}: {y} for {}, scale {}", twin[at], scale[at]);
         let weights = &w.wide[at % n * k..][..k];
         let lost: f64 = weights
-            .chunks(RUN)
-            .zip(x[at / n * k..].chunks(RUN))
-            .map(|(w, x)| {
-                let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-                w.iter().map(|w| f64::from(w.abs())).sum::<f64>() * f64::from(most) / 254.0
-            })
+            .chunks(SPAN)
+            .zip(x[at / n * k..][..k].chunks(SPAN))
+            .map(|(w, x)| w.iter().map(|w| f64::from(w.abs())).sum::<f64>() * most(x) / 254.0)
             .sum();
         let off = (y - exact[at]).abs();
         assert!(off <= lost * 1.0001 + rounding * scale[at], "{what}: off by {off:e}, {lost:e}");
@@ -224,6 +227,18 @@ fn blocks_of_rows_and_of_columns_meet_without_a_gap() {
     let (m, n, k) = (2 * HEIGHT + 5, WIDTH + STRIP + 3, 32);
     let w = Weights::of(BlockFormat::Q4_0, &noise(1, n * k));
     agrees(&noise(2, m * k), &w, (m, n, k));
+}
+
+/// Strips follow each other over unequal pieces of the inputs and unequal blocks of the outputs, and each is
+/// spread out while the one before it is multiplied.
+#[test]
+fn every_strip_is_spread_out_before_it_is_multiplied() {
+    for (format, k) in [(BlockFormat::Q8_0, KC + 160), (BlockFormat::Q4K, 2 * KC + 256)] {
+        for (m, n) in [(3, WIDTH + STRIP + 3), (18, 2 * STRIP - 1), (35, STRIP)] {
+            let w = Weights::of(format, &noise(1, n * k));
+            agrees(&noise(2, m * k), &w, (m, n, k));
+        }
+    }
 }
 
 #[test]

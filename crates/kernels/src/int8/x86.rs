@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{TURN, WIDTH, kernel::Simd};
-use crate::gemm::transposed;
+use crate::{blocks::Ymm, gemm::transposed};
 
 /// Sixteen lanes; AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -56,11 +56,18 @@ impl Avx2 {
 /// The operations that differ in the names of the intrinsics only.
 macro_rules! common {
     ($ints:ty, $floats:ty, $lanes:literal, $load:ident, $load_ps:ident, $store_ps:ident,
-     $set_ps:ident, $set:ident, $add:ident, $sub:ident, $shift:ident, $convert:ident, $mul:ident,
-     $fma:ident, $fnma:ident) => {
+     $set_ps:ident, $set:ident, $add:ident, $sub:ident, $shift:ident, $convert:ident, $fma:ident,
+     $fnma:ident) => {
         type Ints = $ints;
         type Floats = $floats;
+        type Bytes = Ymm;
         const LANES: usize = $lanes;
+
+        #[inline(always)]
+        fn bytes(self) -> Ymm {
+            // SAFETY: whoever made `self` has these instructions too.
+            unsafe { Ymm::new() }
+        }
 
         #[inline(always)]
         unsafe fn ints(self, from: *const i32) -> Self::Ints {
@@ -117,12 +124,6 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-            // SAFETY: as above.
-            unsafe { $mul(a, b) }
-        }
-
-        #[inline(always)]
         fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
             // SAFETY: as above.
             unsafe { $fma(a, b, c) }
@@ -151,7 +152,6 @@ macro_rules! common_256 {
             _mm256_sub_epi32,
             _mm256_sll_epi32,
             _mm256_cvtepi32_ps,
-            _mm256_mul_ps,
             _mm256_fmadd_ps,
             _mm256_fnmadd_ps
         );
@@ -172,7 +172,6 @@ impl Simd for Wide {
         _mm512_sub_epi32,
         _mm512_sll_epi32,
         _mm512_cvtepi32_ps,
-        _mm512_mul_ps,
         _mm512_fmadd_ps,
         _mm512_fnmadd_ps
     );

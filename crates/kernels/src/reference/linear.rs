@@ -40,15 +40,15 @@ pub fn forward_quantized(x: &[f32], w: &[f32], m: usize, n: usize, k: usize) -> 
     (0..m * n).map(|at| dot(at / n, at % n)).collect()
 }
 
-/// A row of activations in bytes: every 32 have one scale, their greatest magnitude over 127, and
+/// A row of activations in bytes: every 128 have one scale, their greatest magnitude over 127, and
 /// become the nearest multiple of it, even ones in the middle. All are NaN where one is not finite.
 pub fn rounded(row: &[f32]) -> Vec<f64> {
-    let run = |x: &[f32]| {
+    let span = |x: &[f32]| {
         let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         let finite = x.iter().all(|x| x.is_finite());
         let scale = if finite { f64::from(most / 127.0) } else { f64::NAN };
         let factor = if most < 1e-36 { 0.0 } else { 127.0 / most };
         x.iter().map(|x| f64::from((x * factor).round_ties_even()) * scale).collect::<Vec<_>>()
     };
-    row.chunks(32).flat_map(run).collect()
+    row.chunks(128).flat_map(span).collect()
 }
