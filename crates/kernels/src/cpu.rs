@@ -1,8 +1,13 @@
 //! The processor: which instructions it has, and the threads that run the operations.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
-use crate::{KernelError, Result};
+use crate::{KernelError, Result, team::Team};
 
 /// The instruction set that the kernels are written for, best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,11 +74,11 @@ impl FromStr for Isa {
 /// One instruction-set extension and whether the processor has it, for `llada doctor`.
 pub type Features = Vec<(&'static str, bool)>;
 
-/// Runs the operations: an instruction set and a pool of threads. Cheap to clone.
+/// Runs the operations: an instruction set and a team of threads. Cheap to clone.
 #[derive(Clone)]
 pub struct Cpu {
     isa: Isa,
-    pool: Arc<rayon::ThreadPool>,
+    team: Arc<Team>,
 }
 
 impl fmt::Debug for Cpu {
@@ -96,12 +101,15 @@ impl Cpu {
                 what: format!("this processor has no `{isa}`; its best is `{}`", Isa::detect()),
             });
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("llada-{i}"))
-            .build()
-            .map_err(|e| KernelError::Argument { op: "cpu", what: e.to_string() })?;
-        Ok(Self { isa, pool: Arc::new(pool) })
+        let threads = match threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let team = Team::new(threads).map_err(|e| KernelError::Argument {
+            op: "cpu",
+            what: format!("the system does not give {threads} threads ({e}): ask for fewer"),
+        })?;
+        Ok(Self { isa, team: Arc::new(team) })
     }
 
     /// The instruction set that the kernels use.
@@ -111,7 +119,7 @@ impl Cpu {
 
     /// The number of threads.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.team.threads()
     }
 
     /// The extensions that matter to the kernels, and whether the processor has each.
@@ -132,16 +140,10 @@ impl Cpu {
         Vec::new()
     }
 
-    /// Runs `task(0)` … `task(n - 1)` on the pool. Tasks must write to disjoint places; what they
+    /// Runs `task(0)` … `task(n - 1)` on the threads. Tasks must write to disjoint places; what they
     /// compute must not depend on how many threads there are.
     pub fn for_each(&self, n: usize, task: impl Fn(usize) + Sync) {
-        use rayon::prelude::*;
-        match n {
-            0 => {}
-            1 => task(0),
-            _ if self.threads() == 1 => (0..n).for_each(task),
-            _ => self.pool.install(|| (0..n).into_par_iter().for_each(&task)),
-        }
+        self.team.for_each(n, &task);
     }
 
     /// Runs `task(i, chunk)` on the chunks of `chunk` elements of `out`, in parallel.
@@ -151,13 +153,7 @@ impl Cpu {
         chunk: usize,
         task: impl Fn(usize, &mut [T]) + Sync,
     ) {
-        use rayon::prelude::*;
-        if out.len() <= chunk || self.threads() == 1 {
-            return out.chunks_mut(chunk.max(1)).enumerate().for_each(|(i, part)| task(i, part));
-        }
-        self.pool.install(|| {
-            out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| task(i, part));
-        });
+        self.each_of(out.chunks_mut(chunk.max(1)).enumerate(), |(i, part)| task(i, part));
     }
 
     /// As [`Cpu::chunks`] for two outputs: each task has a chunk of both.
@@ -167,25 +163,22 @@ impl Cpu {
         (b, b_chunk): (&mut [T], usize),
         task: impl Fn(usize, &mut [T], &mut [T]) + Sync,
     ) {
-        use rayon::prelude::*;
-        if a.len() <= a_chunk || self.threads() == 1 {
-            let pairs = a.chunks_mut(a_chunk).zip(b.chunks_mut(b_chunk));
-            return pairs.enumerate().for_each(|(i, (a, b))| task(i, a, b));
+        let pairs = a.chunks_mut(a_chunk.max(1)).zip(b.chunks_mut(b_chunk.max(1)));
+        self.each_of(pairs.enumerate(), |(i, (a, b))| task(i, a, b));
+    }
+
+    /// Runs `task` on all items, which the threads take one by one.
+    fn each_of<I: ExactSizeIterator + Send>(&self, items: I, task: impl Fn(I::Item) + Sync) {
+        let count = items.len().min(self.threads());
+        if count <= 1 {
+            return items.for_each(task);
         }
-        self.pool.install(|| {
-            let pairs = a.par_chunks_mut(a_chunk).zip(b.par_chunks_mut(b_chunk));
-            pairs.enumerate().for_each(|(i, (a, b))| task(i, a, b));
+        let items = Mutex::new(items);
+        let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        self.for_each(count, |_| {
+            while let Some(item) = next() {
+                task(item);
+            }
         });
-    }
-
-    /// Runs `job`, and all operations in it, on the threads of the pool, so that they need not be
-    /// handed over one by one.
-    pub fn run<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
-        if self.threads() == 1 { job() } else { self.pool.install(job) }
-    }
-
-    /// Runs `job` inside the pool, so that rayon's parallel iterators in it use its threads.
-    pub(crate) fn install<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(job)
     }
 }

@@ -29,6 +29,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod statistics;
 pub mod swiglu;
+mod team;
 #[cfg(test)]
 mod testing;
 mod weights;

@@ -1,9 +1,9 @@
 //! The sampling loop allocates nothing: after its first steps, all memory that a step needs is there.
 //!
 //! All threads are counted, those of the test harness too, and on two threads one may come to a task that
-//! is larger than its tasks before, or rayon's queue allocate once in 63 passes. None of these happens in
-//! every run: one run of a few must allocate nothing. Not counted are rules whose rows or memories
-//! grow as they go: a suffix window, a length that is found, KLASS and credits.
+//! is larger than its tasks before. Neither happens in every run: one run of a few must allocate nothing.
+//! Not counted are rules whose rows or memories grow as they go: a suffix window, a length that is found,
+//! KLASS and credits.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

@@ -25,8 +25,8 @@ thread_local! {
 }
 
 impl Scratch {
-    /// `len` elements of any value. The buffer is taken out of `home`: a call that rayon runs on
-    /// this thread while another waits finds an empty one and not a borrowed one.
+    /// `len` elements of any value. The buffer is taken out of `home`: a call within
+    /// another's task finds an empty one and not a borrowed one.
     pub(super) fn take(home: &'static std::thread::LocalKey<Cell<Vec<f32>>>, len: usize) -> Self {
         let mut buffer = home.take();
         if buffer.len() < len + LINE {

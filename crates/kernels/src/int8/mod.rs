@@ -38,6 +38,8 @@ const KC: usize = 1024;
 const HEIGHT: usize = 256;
 /// Outputs of a block that is worked through piece of inputs by piece: its sums stay there too.
 const WIDTH: usize = 8 * STRIP;
+/// Strips of a block side by side, unless there are too few for all threads.
+const FEWEST: usize = 8;
 /// Rows and columns of the squares in which sums are turned into rows of `y`.
 const TURN: usize = 8;
 /// Products of fewer multiplications than this run on the calling thread.
@@ -106,12 +108,15 @@ pub(crate) fn product(
 }
 
 /// Rows of a block of `y`, whole panels of them, and the blocks side by side: enough for a thread that
-/// falls behind to be helped.
+/// falls behind to be helped, but none so small that spreading out its first strip, beside which nothing
+/// is multiplied, counts.
 fn grid(m: usize, n: usize, threads: usize) -> (usize, usize) {
     let blocks = m.div_ceil(HEIGHT);
     let height = m.div_ceil(blocks).next_multiple_of(WIDEST);
     let wanted = if threads == 1 { 1 } else { (8 * threads).div_ceil(blocks) };
-    (height, wanted.min(n.div_ceil(STRIP)))
+    let strips = n.div_ceil(STRIP);
+    let most = strips.div_ceil(FEWEST).next_multiple_of(threads).min(strips);
+    (height, wanted.min(most))
 }
 
 /// Part `i` of `0..len` cut into `parts` whose sizes differ by one at most.
@@ -143,7 +148,7 @@ impl Product<'_> {
             next = self.unit::<L>(&columns, number);
             let after = self.unit::<L>(&columns, number + 1);
             if unit.inputs.start == 0 && unit.strip.start == unit.columns.start {
-                sums.fill(0.0);
+                sums[..unit.columns.len().next_multiple_of(STRIP) * height].fill(0.0);
             }
             let strip =
                 &mut sums[(unit.strip.start - unit.columns.start) * height..][..STRIP * height];

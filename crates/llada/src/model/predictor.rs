@@ -200,28 +200,26 @@ impl MaskPredictor {
             let what = "groups of wanted positions must follow one another";
             return Err(ModelError::Batch(what.into()).into());
         }
-        self.cpu.clone().run(|| {
-            self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
-            let vocab = self.model.config.embedding_size;
-            let mut logits = std::mem::take(&mut self.memory.logits);
-            for tile in tiles(groups, tile_rows(vocab)) {
-                let bounds = &groups[tile.start..=tile.end];
-                self.project(bounds[0]..bounds[tile.len()], &mut logits)?;
-                let mut rest = logits.as_mut_slice();
-                let mut parts = recycled(std::mem::take(&mut self.memory.parts));
-                for (number, group) in tile.zip(bounds.windows(2)) {
-                    let (part, after) = rest.split_at_mut((group[1] - group[0]) * vocab);
-                    parts.push((number, part));
-                    rest = after;
-                }
-                self.cpu.chunks(&mut parts, 1, |_, part| {
-                    part.iter_mut().for_each(|(number, logits)| read(*number, logits));
-                });
-                self.memory.parts = recycled(parts);
+        self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
+        let vocab = self.model.config.embedding_size;
+        let mut logits = std::mem::take(&mut self.memory.logits);
+        for tile in tiles(groups, tile_rows(vocab)) {
+            let bounds = &groups[tile.start..=tile.end];
+            self.project(bounds[0]..bounds[tile.len()], &mut logits)?;
+            let mut rest = logits.as_mut_slice();
+            let mut parts = recycled(std::mem::take(&mut self.memory.parts));
+            for (number, group) in tile.zip(bounds.windows(2)) {
+                let (part, after) = rest.split_at_mut((group[1] - group[0]) * vocab);
+                parts.push((number, part));
+                rest = after;
             }
-            self.memory.logits = logits;
-            Ok(())
-        })
+            self.cpu.chunks(&mut parts, 1, |_, part| {
+                part.iter_mut().for_each(|(number, logits)| read(*number, logits));
+            });
+            self.memory.parts = recycled(parts);
+        }
+        self.memory.logits = logits;
+        Ok(())
     }
 
     /// Logits of the wanted positions numbered `part`, from what [`hidden`](Self::hidden) left.
