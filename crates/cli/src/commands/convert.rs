@@ -19,7 +19,7 @@ use crate::{
     error::Failure,
     locate::{self, Shipped},
     term::Term,
-    view::units,
+    view::{progress::weights_bar, units},
 };
 
 /// Writes the model as a file or a folder, whichever `--out` names.
@@ -92,8 +92,15 @@ fn write_file(
     cpu: &Cpu,
     term: &Term,
 ) -> Result<()> {
-    let missed = gguf::save(model, &tokenizer_files(source)?, out, formats, cpu)
+    let bar = weights_bar(term);
+    let mut progress = |written, all| {
+        bar.set_length(all as u64);
+        bar.set_position(written as u64);
+    };
+    let tokenizer = tokenizer_files(source)?;
+    let missed = gguf::save_watched(model, &tokenizer, out, formats, cpu, &mut progress)
         .with_context(|| format!("cannot write `{}`", out.display()))?;
+    bar.finish_and_clear();
     if let Some(missed) = missed {
         term.note(&missed);
     }

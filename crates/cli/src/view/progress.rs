@@ -13,6 +13,11 @@ pub fn bytes_bar(term: &Term) -> ProgressBar {
     bar(term, 0, "{bar:30} {bytes}/{total_bytes} · {msg} · eta {eta}")
 }
 
+/// A bar over bytes of weights; invisible off a terminal and with `--quiet`.
+pub fn weights_bar(term: &Term) -> ProgressBar {
+    bar(term, 0, "{bar:30} {bytes}/{total_bytes} · eta {eta}")
+}
+
 /// A bar over steps; invisible off a terminal and with `--quiet`.
 pub fn steps_bar(term: &Term, steps: u64) -> ProgressBar {
     bar(term, steps, "{bar:30} {pos}/{len} · {msg}")

@@ -5,7 +5,7 @@ use llada_kernels::DType;
 use super::Sampler;
 use crate::{
     Result,
-    model::{KvCache, Model, ModelError, tile_rows},
+    model::{KvCache, Model, ModelError, TOGETHER, tile_rows},
 };
 
 /// Memory of a thread that packs and multiplies, in bytes.
@@ -59,16 +59,18 @@ fn scratch(model: &Model, tokens: usize, wanted: usize, keeps: bool) -> usize {
     let (d, kv, f, v) = (c.d_model, c.kv_dim(), c.mlp_hidden_size, c.embedding_size);
     let raw = if c.qk_norm { d + kv } else { 0 };
     let packed = if keeps { 0 } else { 2 * kv };
-    let token = 4 * d + 2 * kv + raw + packed + 3 * f + c.n_heads;
+    let token = 4 * d + 2 * kv + raw + packed + c.n_heads;
+    let together = tokens.min(TOGETHER);
     let is_quantised = |dtype| matches!(dtype, DType::Blocks(_));
     // Bytes and their scales, of the input that layers share and of the widest other one.
     let quantised = match model.tensors.iter().any(|tensor| is_quantised(tensor.dtype())) {
-        true => (d + d.max(f)) * 5 / 4,
+        true => (tokens * d + (tokens * d).max(together * f)) * 11 / 8,
         false => 0,
     };
     let logits = wanted.min(tile_rows(v)) * v;
     let table = c.max_sequence_length * c.head_dim();
-    (tokens * token + wanted * 2 * d + logits + table) * size_of::<f32>() + tokens * quantised
+    let floats = tokens * token + together * 3 * f + wanted * 2 * d + logits + table;
+    floats * size_of::<f32>() + quantised
 }
 
 /// The noise of one position.

@@ -16,6 +16,10 @@ use crate::{
     config::{ModelConfig, Objective},
 };
 
+/// Tokens that go through the feed-forward half together where nothing is kept: its buffers are the widest,
+/// and matrices are gone through for as many tokens at a time anyway.
+pub(crate) const TOGETHER: usize = 256;
+
 /// What every block of one forward pass shares.
 pub(super) struct Pass<'a> {
     pub(super) cpu: &'a Cpu,
@@ -72,8 +76,8 @@ pub(super) struct Scratch {
 }
 
 impl Saved {
-    /// Makes room for `t` tokens.
-    pub(super) fn resize(&mut self, config: &ModelConfig, t: usize) {
+    /// Makes room for `t` tokens, of which the feed-forward half takes `together` at a time.
+    pub(super) fn resize(&mut self, config: &ModelConfig, t: usize, together: usize) {
         let (d, kv, f) = (config.d_model, config.kv_dim(), config.mlp_hidden_size);
         let sizes = [d, kv, kv];
         self.rstd_attn.resize(t, 0.0);
@@ -85,8 +89,8 @@ impl Saved {
         self.attended.resize(t * d, 0.0);
         self.lse.resize(t * config.n_heads, 0.0);
         self.rstd_ff.resize(t, 0.0);
-        self.gate.resize(t * f, 0.0);
-        self.up.resize(t * f, 0.0);
+        self.gate.resize(together * f, 0.0);
+        self.up.resize(together * f, 0.0);
     }
 }
 
@@ -106,9 +110,10 @@ impl Pass<'_> {
         let config = &self.model.config;
         let (d, kv, f) = (config.d_model, config.kv_dim(), config.mlp_hidden_size);
         let (cpu, t) = (self.cpu, self.positions.len());
-        saved.resize(config, t);
+        let together = if keep { t } else { t.min(TOGETHER) };
+        saved.resize(config, t, together);
         scratch.normed.resize(t * d, 0.0);
-        scratch.activated.resize(t * f, 0.0);
+        scratch.activated.resize(together * f, 0.0);
         if keep {
             copy(&mut saved.x, x);
         }
@@ -145,20 +150,27 @@ impl Pass<'_> {
         if keep {
             copy(&mut saved.x_mid, x);
         }
-        rms_norm::forward(cpu, x, self.vector(ids.ff_norm), eps, h, &mut saved.rstd_ff)?;
-        self.quantize(&[ids.gate, ids.up], h, d, shared)?;
-        self.linear(ids.gate, h, shared, None, f, &mut saved.gate)?;
-        self.linear(ids.up, h, shared, None, f, &mut saved.up)?;
-        swiglu::forward(cpu, &saved.gate, &saved.up, &mut scratch.activated)?;
-        let w = self.matrix(ids.down);
-        linear::forward(cpu, &scratch.activated, w, None, t, d, f, x, Out::Add)?;
+        for first in (0..t).step_by(together.max(1)) {
+            let rows = together.min(t - first);
+            let (x, h) = (&mut x[first * d..][..rows * d], &mut scratch.normed[..rows * d]);
+            let rstd = &mut saved.rstd_ff[first..][..rows];
+            rms_norm::forward(cpu, x, self.vector(ids.ff_norm), eps, h, rstd)?;
+            self.quantize(&[ids.gate, ids.up], h, d, shared)?;
+            let [gate, up] = [&mut saved.gate, &mut saved.up].map(|out| &mut out[..rows * f]);
+            self.linear(ids.gate, h, shared, None, f, gate)?;
+            self.linear(ids.up, h, shared, None, f, up)?;
+            let activated = &mut scratch.activated[..rows * f];
+            swiglu::forward(cpu, gate, up, activated)?;
+            let w = self.matrix(ids.down);
+            linear::forward(cpu, activated, w, None, rows, d, f, x, Out::Add)?;
+        }
         Ok(())
     }
 
     /// Quantises the rows of `h` [T, d] once for all the matrices `ids`, if any of them are of blocks.
     fn quantize(&self, ids: &[usize], h: &[f32], d: usize, shared: &mut Activations) -> Result<()> {
         if ids.iter().any(|&id| matches!(self.matrix(id), WeightView::Blocks { .. })) {
-            shared.quantize(self.cpu, h, self.positions.len(), d)?;
+            shared.quantize(self.cpu, h, h.len() / d, d)?;
         }
         Ok(())
     }
@@ -173,8 +185,8 @@ impl Pass<'_> {
         n: usize,
         y: &mut [f32],
     ) -> Result<()> {
-        let (cpu, w, t, d) =
-            (self.cpu, self.matrix(id), self.positions.len(), self.model.config.d_model);
+        let (cpu, w, d) = (self.cpu, self.matrix(id), self.model.config.d_model);
+        let t = h.len() / d;
         match w {
             WeightView::Blocks { .. } => {
                 linear::forward_quantized(cpu, shared, w, bias, n, y, Out::Write)?

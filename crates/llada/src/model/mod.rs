@@ -8,6 +8,7 @@ mod predictor;
 mod random;
 mod weights;
 
+pub(crate) use block::TOGETHER;
 pub use cache::{KvCache, Past};
 pub use lora::{Adapter, LowRank};
 pub(crate) use predictor::tile_rows;

@@ -18,6 +18,7 @@ pub use container::{Entry, File};
 pub use formats::Formats;
 pub use types::TensorType;
 pub use value::{Array, Value};
+pub use write::Progress;
 
 use super::{CheckpointError, numbers};
 use crate::{
@@ -74,6 +75,21 @@ pub fn save(
     formats: &Formats,
     cpu: &Cpu,
 ) -> Result<Option<String>> {
+    save_watched(model, tokenizer, path, formats, cpu, &mut |_, _| ())
+}
+
+/// [`save`], which says how far it is: billions of weights take minutes.
+///
+/// # Errors
+/// Those of [`save`].
+pub fn save_watched(
+    model: &Model,
+    tokenizer: &TokenizerFiles,
+    path: &Path,
+    formats: &Formats,
+    cpu: &Cpu,
+    progress: &mut Progress<'_>,
+) -> Result<Option<String>> {
     let (config, layout) = (&model.config, Layout::new(&model.config));
     let read = tokenizer.tokenizer(path)?;
     if let Some(read) = &read {
@@ -95,7 +111,7 @@ pub fn save(
             dtype,
         })
         .collect();
-    write::write(cpu, path, &metadata, &tensors)?;
+    write::write(cpu, path, &metadata, &tensors, progress)?;
     Ok(missed)
 }
 

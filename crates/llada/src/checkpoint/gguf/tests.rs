@@ -59,7 +59,7 @@ fn changed(
         })
         .collect();
     change(&mut keys, &mut sources);
-    write::write(&cpu(), &path, &keys, &sources).unwrap();
+    write::write(&cpu(), &path, &keys, &sources, &mut |_, _| ()).unwrap();
     (dir, path)
 }
 

@@ -97,6 +97,9 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
+/// Takes how many bytes of weights are written, and how many there are, after each tensor.
+pub type Progress<'p> = dyn FnMut(usize, usize) + 'p;
+
 /// Writes a file and puts it at `path` when it is complete.
 ///
 /// # Errors
@@ -107,14 +110,19 @@ pub(super) fn write(
     path: &Path,
     metadata: &[Entry],
     tensors: &[Source<'_>],
+    progress: &mut Progress<'_>,
 ) -> Result<()> {
     let header = header(path, metadata, tensors)?;
+    let all = tensors.iter().filter_map(Source::size).sum();
+    let mut written = 0;
     files::replace(path, |out| {
         let failed = || io("write", path);
         out.write_all(&header).map_err(failed())?;
         for tensor in tensors {
             let size = write_tensor(cpu, path, tensor, out)?;
             out.write_all(&vec![0; padding(size)]).map_err(failed())?;
+            written += size;
+            progress(written, all);
         }
         Ok(())
     })
