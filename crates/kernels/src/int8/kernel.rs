@@ -1,6 +1,6 @@
 //! The tile of the product, written once over the vectors of an instruction set.
 
-use super::{KC, STRIP, activations::SPAN};
+use super::{KC, STRIP, WHOLE, activations::SPAN};
 use crate::blocks::{Bytes, Layout, RUN};
 
 /// The vector operations of one instruction set, rows (tokens) in the lanes.
@@ -80,6 +80,8 @@ pub(super) struct Work {
     pub(super) width: usize,
     /// The sums so far, `[STRIP, width]`.
     pub(super) sums: *mut f32,
+    /// Whether the sums begin here, at zero, whatever was in their place.
+    pub(super) fresh: bool,
     /// What will be read next.
     pub(super) next: Next,
 }
@@ -133,7 +135,7 @@ impl Next {
     /// The strip has such a block, and the pointers are to what they say.
     #[inline(always)]
     unsafe fn unpack<B: Bytes, L: Layout>(&self, b: B, row: usize, block: usize) {
-        const { assert!(L::LEN <= KC) };
+        const { assert!(WHOLE.is_multiple_of(L::LEN) && WHOLE.is_multiple_of(SPAN)) };
         // SAFETY: the block is one of the strip's, as the caller vouches; its codes and factors have places
         // of their own.
         unsafe {
@@ -186,6 +188,14 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
         let mut record = work.records;
         let mut scales: *const f32 = record.cast();
         let to = work.sums.add(row * width + lane);
+        let mut sums = [[s.splat(0.0); NV]; R];
+        if !work.fresh {
+            for r in 0..R {
+                for v in 0..NV {
+                    sums[r][v] = s.floats(to.add(r * width + v * S::LANES));
+                }
+            }
+        }
         for span in (0..work.runs).step_by(SPAN / RUN) {
             let mut products = [[s.splat(0.0); NV]; R];
             for run in span..work.runs.min(span + SPAN / RUN) {
@@ -242,12 +252,16 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                 factors = factors.add(L::FACTORS);
                 record = record.add(width * (RUN + 12));
             }
-            for r in 0..R {
-                for v in 0..NV {
-                    let to = to.add(r * width + v * S::LANES);
-                    let scale = s.floats(scales.add(v * S::LANES));
-                    s.write(s.mul_add(products[r][v], scale, s.floats(to)), to);
+            for v in 0..NV {
+                let scale = s.floats(scales.add(v * S::LANES));
+                for r in 0..R {
+                    sums[r][v] = s.mul_add(products[r][v], scale, sums[r][v]);
                 }
+            }
+        }
+        for r in 0..R {
+            for v in 0..NV {
+                s.write(sums[r][v], to.add(r * width + v * S::LANES));
             }
         }
         for run in work.runs..work.next.count * (L::LEN / RUN) {

@@ -21,7 +21,7 @@ pub use activations::Activations;
 
 use std::{cell::Cell, ops::Range};
 
-use activations::{Line, Panel, SPAN, WIDEST};
+use activations::{Line, Panel, WIDEST};
 use kernel::{Next, Work};
 
 use crate::{
@@ -32,10 +32,15 @@ use crate::{
 
 /// Outputs whose weights are spread out together.
 const STRIP: usize = 24;
-/// Inputs spread out together at most: the codes of a strip stay in a first-level cache. Whole blocks.
-const KC: usize = 1024;
-/// Rows of a block of `y` at most: with `KC` inputs they stay in a second-level cache.
+/// Inputs spread out together at most: enough that beginning and ending a tile do not count, few enough
+/// that two strips stay in a second-level cache beside the rows. Whole blocks.
+const KC: usize = 2048;
+/// Inputs are cut at multiples of it: whole blocks of every format, whole spans.
+const WHOLE: usize = 256;
+/// Rows of a block of `y` at most.
 const HEIGHT: usize = 256;
+/// Numbers of a block of rows that are multiplied at a time at most: they stay in a second-level cache.
+const ROWS: usize = HEIGHT * KC / 2;
 /// Outputs of a block that is worked through piece of inputs by piece: its sums stay there too.
 const WIDTH: usize = 8 * STRIP;
 /// Strips of a block side by side, unless there are too few for all threads.
@@ -69,6 +74,8 @@ struct Product<'a> {
     n: usize,
     y: Output,
     add: bool,
+    /// What the inputs are cut into.
+    pieces: usize,
 }
 
 /// `y[m, n] (+)= x[m, k] w[n, k]^T`, where `x` says what `m` and `k` are.
@@ -95,9 +102,10 @@ pub(crate) fn product(
         return;
     }
     let y = Output(y.as_mut_ptr());
-    let product = Product { kernel: Kernel::of(cpu.isa()), x, w, n, y, add };
     let serial = m * n * k <= SERIAL;
     let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
+    let pieces = k.div_ceil((ROWS / height / WHOLE * WHOLE).min(KC));
+    let product = Product { kernel: Kernel::of(cpu.isa()), x, w, n, y, add, pieces };
     cpu.for_each(m.div_ceil(height) * columns, |task| {
         let (block, column) = (task / columns, task % columns);
         let rows = block * height..((block + 1) * height).min(m);
@@ -147,9 +155,6 @@ impl Product<'_> {
             let Some(unit) = next else { break };
             next = self.unit::<L>(&columns, number);
             let after = self.unit::<L>(&columns, number + 1);
-            if unit.inputs.start == 0 && unit.strip.start == unit.columns.start {
-                sums[..unit.columns.len().next_multiple_of(STRIP) * height].fill(0.0);
-            }
             let strip =
                 &mut sums[(unit.strip.start - unit.columns.start) * height..][..STRIP * height];
             let next_strip = self.next::<L>(next.as_ref(), after.as_ref(), &mut then);
@@ -164,7 +169,7 @@ impl Product<'_> {
     /// Unit `number` of those that a block's `columns` are worked through in: as many outputs as have
     /// their sums in a cache, of these piece by piece, of each piece strip by strip.
     fn unit<L: Layout>(&self, columns: &Range<usize>, number: usize) -> Option<Unit> {
-        let pieces = self.x.inputs().div_ceil(KC);
+        let pieces = self.pieces;
         let before = number / (pieces * WIDTH / STRIP);
         let first = columns.start + before * WIDTH;
         let columns = first..(first + WIDTH).min(columns.end);
@@ -174,17 +179,16 @@ impl Product<'_> {
         let first = columns.start + strip * STRIP;
         (piece < pieces).then(|| Unit {
             strip: first..(first + STRIP).min(columns.end),
-            inputs: self.piece::<L>(pieces, piece),
+            inputs: self.piece::<L>(piece),
             columns,
         })
     }
 
-    /// Piece `i` of the inputs, in blocks of weights: whole spans but for the last.
-    fn piece<L: Layout>(&self, pieces: usize, i: usize) -> Range<usize> {
-        let whole = L::LEN.max(SPAN);
-        let spans = share(self.x.inputs().div_ceil(whole), pieces, i);
-        let blocks = |spans: usize| (spans * whole).min(self.x.inputs()) / L::LEN;
-        blocks(spans.start)..blocks(spans.end)
+    /// Piece `i` of the inputs, in blocks of weights.
+    fn piece<L: Layout>(&self, i: usize) -> Range<usize> {
+        let parts = share(self.x.inputs().div_ceil(WHOLE), self.pieces, i);
+        let blocks = |parts: usize| (parts * WHOLE).min(self.x.inputs()) / L::LEN;
+        blocks(parts.start)..blocks(parts.end)
     }
 
     /// Bytes of a row of weights.
@@ -237,6 +241,7 @@ impl Product<'_> {
                 records: records[..runs * panel.record()].as_ptr(),
                 width: panel.width,
                 sums: sums.as_mut_ptr(),
+                fresh: inputs.start == 0,
                 next,
             };
             // SAFETY: the slices have the lengths that `Work` says.
@@ -343,10 +348,11 @@ impl Kernel {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
 unsafe fn vnni<L: Layout>(work: Work) {
+    // Products, sums and whole numbers of a tile all have registers: three times eight of 32.
     // SAFETY: the caller's promises; the instructions are those of this function.
     unsafe {
         match work.width {
-            WIDEST => kernel::strip::<_, L, 6, 2>(x86::Wide::new(), work),
+            WIDEST => kernel::strip::<_, L, 4, 2>(x86::Wide::new(), work),
             16 => kernel::strip::<_, L, 8, 1>(x86::Wide::new(), work),
             _ => kernel::strip::<_, L, 8, 1>(x86::Narrow::new(), work),
         }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::activations::SPAN;
 use super::*;
 use crate::{
     KernelError, WeightView,
@@ -218,6 +219,20 @@ fn a_row_and_a_column_have_the_same_bits_in_any_company() {
             for (part, whole) in y.chunks(width).zip(whole.chunks(n)) {
                 assert!(part == &whole[..width], "{format}: the first {width} columns");
             }
+        }
+    }
+}
+
+/// Where there are many rows, the inputs are cut into smaller pieces.
+#[test]
+fn a_row_has_the_same_bits_among_many() {
+    for format in BlockFormat::ALL {
+        let (m, n, k) = (HEIGHT - 3, STRIP + 1, KC);
+        let w = Weights::of(format, &noise(1, n * k));
+        let x = noise(2, m * k);
+        let whole = product(&x, &w, (m, n, k));
+        for few in [3, 40, 150] {
+            assert!(product(&x[..few * k], &w, (few, n, k)) == whole[..few * n], "{format}: {few}");
         }
     }
 }
