@@ -21,7 +21,7 @@ pub use activations::Activations;
 
 use std::{cell::Cell, ops::Range};
 
-use activations::{Line, Panel, WIDEST};
+use activations::{Line, Panel, SPAN, WIDEST};
 use kernel::{Next, Work};
 
 use crate::{
@@ -33,14 +33,14 @@ use crate::{
 /// Outputs whose weights are spread out together.
 const STRIP: usize = 24;
 /// Inputs spread out together at most: enough that beginning and ending a tile do not count, few enough
-/// that two strips stay in a second-level cache beside the rows. Whole blocks.
+/// that two strips stay in a second-level cache beside the rows.
 const KC: usize = 2048;
 /// Inputs are cut at multiples of it: whole blocks of every format, whole spans.
 const WHOLE: usize = 256;
 /// Rows of a block of `y` at most.
 const HEIGHT: usize = 256;
-/// Numbers of a block of rows that are multiplied at a time at most: they stay in a second-level cache.
-const ROWS: usize = HEIGHT * KC / 2;
+/// Inputs of all rows of a block together at a time at most: they stay in a second-level cache.
+const RESIDENT: usize = HEIGHT * KC / 2;
 /// Outputs of a block that is worked through piece of inputs by piece: its sums stay there too.
 const WIDTH: usize = 8 * STRIP;
 /// Strips of a block side by side, unless there are too few for all threads.
@@ -104,7 +104,7 @@ pub(crate) fn product(
     let y = Output(y.as_mut_ptr());
     let serial = m * n * k <= SERIAL;
     let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
-    let pieces = k.div_ceil((ROWS / height / WHOLE * WHOLE).min(KC));
+    let pieces = k.div_ceil((RESIDENT / height / WHOLE * WHOLE).min(KC));
     let product = Product { kernel: Kernel::of(cpu.isa()), x, w, n, y, add, pieces };
     cpu.for_each(m.div_ceil(height) * columns, |task| {
         let (block, column) = (task / columns, task % columns);
@@ -169,15 +169,14 @@ impl Product<'_> {
     /// Unit `number` of those that a block's `columns` are worked through in: as many outputs as have
     /// their sums in a cache, of these piece by piece, of each piece strip by strip.
     fn unit<L: Layout>(&self, columns: &Range<usize>, number: usize) -> Option<Unit> {
-        let pieces = self.pieces;
-        let before = number / (pieces * WIDTH / STRIP);
+        let before = number / (self.pieces * WIDTH / STRIP);
         let first = columns.start + before * WIDTH;
         let columns = first..(first + WIDTH).min(columns.end);
         let strips = columns.len().div_ceil(STRIP);
-        let within = number % (pieces * WIDTH / STRIP);
+        let within = number % (self.pieces * WIDTH / STRIP);
         let (piece, strip) = (within.checked_div(strips)?, within.checked_rem(strips)?);
         let first = columns.start + strip * STRIP;
-        (piece < pieces).then(|| Unit {
+        (piece < self.pieces).then(|| Unit {
             strip: first..(first + STRIP).min(columns.end),
             inputs: self.piece::<L>(piece),
             columns,
@@ -186,6 +185,8 @@ impl Product<'_> {
 
     /// Piece `i` of the inputs, in blocks of weights.
     fn piece<L: Layout>(&self, i: usize) -> Range<usize> {
+        const { assert!(WHOLE.is_multiple_of(L::LEN) && WHOLE.is_multiple_of(SPAN)) };
+        const { assert!(KC.is_multiple_of(WHOLE)) };
         let parts = share(self.x.inputs().div_ceil(WHOLE), self.pieces, i);
         let blocks = |parts: usize| (parts * WHOLE).min(self.x.inputs()) / L::LEN;
         blocks(parts.start)..blocks(parts.end)

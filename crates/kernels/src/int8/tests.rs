@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 
-use super::activations::SPAN;
 use super::*;
 use crate::{
     KernelError, WeightView,
