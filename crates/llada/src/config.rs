@@ -12,7 +12,9 @@ pub enum Family {
 }
 
 /// What the model was trained to predict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// The masked tokens of x_t, with no causal mask (Eq. 3). Logits at i are for token i.

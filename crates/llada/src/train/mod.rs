@@ -30,8 +30,8 @@ mod validation;
 pub use error::TrainError;
 pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
 pub use recipe::{
-    Data, Diffusion, Eval, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Recipe, Sft,
-    SftTemplate,
+    Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Recipe,
+    Sft, SftTemplate,
 };
 pub use report::render as render_report;
 pub use schedule::{Schedule, learning_rate};

@@ -1,12 +1,14 @@
 //! The recipe of a run: a TOML file of a few sections, every key of which has a default.
 
 mod check;
+mod reference;
 mod sections;
 
 use std::path::PathBuf;
 
 use toml::{Table, Value};
 
+pub use reference::Key;
 pub use sections::{
     Data, Diffusion, Eval, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Sft, SftTemplate,
 };
@@ -18,7 +20,9 @@ use crate::{
 };
 
 /// All that decides a run. Two runs of the same recipe on the same data give the same weights.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
     /// Sizes of the model, or the checkpoint to start from.

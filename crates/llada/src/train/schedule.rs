@@ -3,7 +3,9 @@
 use crate::train::recipe::Optim;
 
 /// Shape of the schedule after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// Stable at the peak, then linear to `min_lr` over the last `decay_fraction` of the steps.

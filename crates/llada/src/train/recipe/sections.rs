@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::{config::Objective, train::schedule::Schedule};
 
 /// One value or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// One value.
@@ -31,7 +33,7 @@ impl<T> From<T> for OneOrMany<T> {
 }
 
 /// `[model]`: the vocabulary and the special ids come from the tokenizer of the data.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSizes {
     /// Checkpoint folder to continue from; its `config.json` then gives the sizes.
@@ -90,7 +92,7 @@ impl Default for ModelSizes {
 }
 
 /// `[data]`.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
     /// The folder that `prepare` wrote; for fine-tuning JSONL files, or a folder of them.
@@ -129,7 +131,7 @@ impl Data {
 }
 
 /// `[diffusion]`.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Diffusion {
     /// ε of the masking probability p = (1 − ε)t + ε.
@@ -146,7 +148,7 @@ impl Default for Diffusion {
 }
 
 /// `[optim]`: AdamW with decoupled decay on all parameters, as the reference trains.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optim {
     /// Peak learning rate.
@@ -189,7 +191,7 @@ impl Default for Optim {
 }
 
 /// `[train]`.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Loop {
     /// `diffusion` (Eq. 3) or `autoregressive` (Eq. 2, causal attention): the baseline's one key.
@@ -233,7 +235,7 @@ impl Default for Loop {
 }
 
 /// `[eval]`.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Eval {
     /// Steps between validations; 0 never validates.
@@ -251,7 +253,7 @@ impl Default for Eval {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Steps between lines of `metrics.jsonl`.
@@ -269,7 +271,7 @@ impl Default for Log {
 }
 
 /// `[sft]`: supervised fine-tuning on conversations (Algorithm 2). Its presence makes a run one.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sft {
     /// How a conversation becomes text.
@@ -301,7 +303,9 @@ impl Default for Sft {
 }
 
 /// How a conversation becomes text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum SftTemplate {
     /// By the chat template of the model's folder.
@@ -311,7 +315,9 @@ pub enum SftTemplate {
 }
 
 /// What follows a response that is shorter than the longest of its batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Padding {
     /// Ends of sequence up to the longest row of the batch, trained and attended as part of the
@@ -322,7 +328,7 @@ pub enum Padding {
 }
 
 /// `[lora]`: low-rank adapters in place of all weights (Hu et al., arXiv 2106.09685).
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lora {
     /// Rank of the adapters; 0 trains all weights.
