@@ -1,0 +1,76 @@
+//! What a page of Markdown asks its reader to run, and where it sends them.
+
+/// A fenced block of commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// The line of its fence, from 1.
+    pub line: usize,
+    /// The lines in it; those that end in a backslash joined with the next.
+    pub lines: Vec<String>,
+    /// Whether `<!-- slow -->` stands above it.
+    pub is_slow: bool,
+}
+
+/// The `sh` blocks of a page.
+pub fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    let mut last = "";
+    for (i, line) in text.lines().enumerate() {
+        match (&mut open, line.trim()) {
+            (Some(_), "```") => blocks.extend(open.take()),
+            (Some(block), _) => match block.lines.last_mut() {
+                Some(previous) if previous.ends_with('\\') => {
+                    previous.push('\n');
+                    previous.push_str(line);
+                }
+                _ => block.lines.push(line.to_owned()),
+            },
+            (None, "```sh") => {
+                let is_slow = last == "<!-- slow -->";
+                open = Some(Block { line: i + 1, lines: Vec::new(), is_slow });
+            }
+            _ => {}
+        }
+        if !line.trim().is_empty() {
+            last = line.trim();
+        }
+    }
+    assert!(open.is_none(), "a block has no end");
+    blocks
+}
+
+/// The files that a page links to, without anchors.
+pub fn links(text: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        in_code ^= line.trim_start().starts_with("```");
+        if in_code {
+            continue;
+        }
+        for part in line.split("](").skip(1) {
+            let target = part.split([')', '#']).next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+                links.push(target.to_owned());
+            }
+        }
+    }
+    links
+}
+
+#[test]
+fn blocks_are_found_and_joined() {
+    let text = "a\n```sh\nx \\\n  y\nz\n```\n<!-- slow -->\n```sh\nw\n```\n```json\n{}\n```\n";
+    let found = blocks(text);
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].line, found[0].is_slow), (2, false));
+    assert_eq!(found[0].lines, ["x \\\n  y", "z"]);
+    assert_eq!((found[1].line, found[1].is_slow), (8, true));
+}
+
+#[test]
+fn links_are_found() {
+    let text = "[a](b.md) and [c](d/e.md#f), [g](https://h.org) [i](#j)\n```\n[k](l)\n```\n";
+    assert_eq!(links(text), ["b.md", "d/e.md"]);
+}
