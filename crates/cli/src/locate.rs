@@ -1,8 +1,12 @@
-//! Where the model is when nobody says so.
+//! Which folder or file the name of a model means, and where the model is when nobody names one.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use llada::{
+    checkpoint,
+    hub::{self, Cache, HubError, Reference},
+};
 
 use crate::error::Failure;
 
@@ -28,37 +32,128 @@ impl Shipped {
     pub fn for_chat(chat: bool) -> Self {
         if chat { Self::Tuned } else { Self::Base }
     }
+
+    /// The one of that name.
+    fn named(name: &str) -> Option<Self> {
+        [Self::Base, Self::Tuned].into_iter().find(|shipped| shipped.name() == name)
+    }
 }
 
-/// The folder or GGUF file of the model to use: `given` (from `--model` or `LLADA_MODEL`), or else the one that
-/// ships for the purpose; the base model where only that one was installed.
+/// Short names of models of the hub.
+pub const SHORT_NAMES: [(&str, &str); 3] = [
+    ("llada", "GSAI-ML/LLaDA-8B-Instruct"),
+    ("llada-base", "GSAI-ML/LLaDA-8B-Base"),
+    ("llada-1.5", "GSAI-ML/LLaDA-1.5"),
+];
+
+/// The folder or GGUF file of the model to use, with all of its files: `given` (from `--model` or
+/// `LLADA_MODEL`), or else the one that ships for the purpose; the base model where only that one
+/// was installed.
 pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
-    match given {
-        Some(dir) if is_model(dir) => Ok(dir.to_owned()),
-        Some(dir) if dir.is_dir() => Err(Failure::new(
-            format!("`{}` is not a model: it has no `config.json`", dir.display()),
-            "give the folder that holds `config.json`, `tokenizer.json` and the safetensors files",
-        )
-        .into()),
-        Some(file) if file.is_file() => Err(Failure::new(
-            format!("`{}` is not a model: its name does not end in `.gguf`", file.display()),
-            "give the folder of a checkpoint, or a GGUF file",
-        )
-        .into()),
-        Some(dir) => Err(Failure::new(
-            format!("there is no folder `{}`", dir.display()),
-            "`--model` takes the folder of a checkpoint or a GGUF file; without it the shipped \
-             model is used",
-        )
-        .into()),
-        None => shipped(otherwise).or_else(|| shipped(Shipped::Base)).ok_or_else(|| {
+    let Some(given) = given else {
+        return shipped(otherwise).or_else(|| shipped(Shipped::Base)).ok_or_else(|| {
             Failure::new(
                 format!("the shipped model `models/{}` was not found", otherwise.name()),
                 "run inside the project's folder, or name a model with `--model DIR` or `LLADA_MODEL`",
             )
             .into()
-        }),
+        });
+    };
+    let path = described(given)?;
+    match hub::repo_of(&path).and_then(|_| checkpoint::missing_file(&path)) {
+        Some(missing) if path.is_dir() => match reference(given).map(Box::new) {
+            Some(reference) => Err(llada::Error::from(HubError::Partial { reference, missing }))?,
+            None => Ok(path),
+        },
+        _ => Ok(path),
     }
+}
+
+/// The folder or file of a model of which the configuration may be all that there is.
+pub fn described(given: &Path) -> Result<PathBuf> {
+    if is_model(given) {
+        return Ok(given.to_owned());
+    }
+    if let Some(newest) = newest_checkpoint(given) {
+        return Ok(newest);
+    }
+    if given.is_dir() {
+        return Err(Failure::new(
+            format!("`{}` is not a model: it has no `config.json`", given.display()),
+            "give the folder that holds `config.json`, `tokenizer.json` and the safetensors files",
+        )
+        .into());
+    }
+    if given.exists() {
+        return Err(Failure::new(
+            format!("`{}` is not a model: its name does not end in `.gguf`", given.display()),
+            "give the folder of a checkpoint, or a GGUF file",
+        )
+        .into());
+    }
+    if let Some(shipped) = given.to_str().and_then(Shipped::named).and_then(shipped) {
+        return Ok(shipped);
+    }
+    let Some(reference) = reference(given) else {
+        return Err(Failure::new(
+            format!("there is no folder `{}`", given.display()),
+            "give the folder of a checkpoint or of a run, a GGUF file, or ORG/REPO of the hub; \
+             without `--model` the shipped model is used",
+        )
+        .into());
+    };
+    let found = Cache::from_env().and_then(|cache| cache.find(&reference));
+    match found.map_err(|error| (looks_like_path(given), error)) {
+        Ok(found) => Ok(found.path),
+        Err((true, HubError::NotCached(_))) => Err(Failure::new(
+            format!("there is no folder `{}`", given.display()),
+            format!("check the spelling; if it is a model of the hub, `llada pull {reference}`"),
+        )
+        .into()),
+        Err((_, error)) => Err(llada::Error::from(error).into()),
+    }
+}
+
+/// Whether a first argument can only be the name of a model: something that is one on this machine,
+/// or the name of one of the hub that is no usual pair of words (`and/or`).
+#[cfg_attr(not(test), expect(dead_code))]
+pub fn looks_like_model(text: &str) -> bool {
+    let path = Path::new(text);
+    if text.is_empty() || text.chars().any(char::is_whitespace) {
+        return !text.is_empty() && is_model(path);
+    }
+    if is_model(path) || newest_checkpoint(path).is_some() || text.ends_with(".gguf") {
+        return true;
+    }
+    let Ok(reference) = text.parse::<Reference>() else { return false };
+    let name = reference.repo().name();
+    let is_cached = || Cache::from_env().is_ok_and(|cache| cache.find(&reference).is_ok());
+    let has = |kind: fn(&char) -> bool| name.chars().any(|c| kind(&c));
+    let is_versioned = has(char::is_ascii_digit) && has(char::is_ascii_alphabetic);
+    name.to_ascii_lowercase().contains("llada")
+        || (is_versioned && name.contains('-'))
+        || is_cached()
+}
+
+/// What the model at `path` is called: its name on the hub, or that of its folder or file.
+pub fn name(path: &Path) -> String {
+    if let Some(repo) = hub::repo_of(path) {
+        let file = path.file_stem().filter(|_| path.is_file());
+        return match file {
+            Some(file) => format!("{repo}:{}", file.to_string_lossy()),
+            None => repo.to_string(),
+        };
+    }
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = if path.is_file() { path.file_stem() } else { path.file_name() };
+    name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+/// The model of the hub that is meant, by a short name too.
+pub fn reference(given: &Path) -> Option<Reference> {
+    let text = given.to_str()?;
+    let short = SHORT_NAMES.iter().find(|(short, _)| short.eq_ignore_ascii_case(text));
+    short.map_or(text, |(_, full)| full).parse().ok()
 }
 
 /// The folder of a shipped model: above the working folder, above the executable, or in the source tree that
@@ -74,7 +169,95 @@ pub fn shipped(model: Shipped) -> Option<PathBuf> {
         .find(|dir| is_model(dir))
 }
 
+/// The newest checkpoint of a run's folder.
+fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
+    let steps = std::fs::read_dir(run.join("checkpoints")).ok()?.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        Some((name.strip_prefix("step-")?.parse::<u64>().ok()?, entry.path()))
+    });
+    steps.filter(|(_, path)| is_model(path)).max().map(|(_, path)| path)
+}
+
+/// Whether a name is rather that of a folder on this machine, whose parent is there.
+fn looks_like_path(given: &Path) -> bool {
+    given.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir())
+}
+
 fn is_model(dir: &Path) -> bool {
-    let is_file = llada::checkpoint::gguf::is_gguf(dir) && dir.is_file();
-    is_file || dir.join("config.json").is_file() || llada::checkpoint::is_adapter(dir)
+    let is_file = checkpoint::gguf::is_gguf(dir) && dir.is_file();
+    is_file || dir.join("config.json").is_file() || checkpoint::is_adapter(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_models_are_told_from_words() {
+        for text in [
+            "GSAI-ML/LLaDA-8B-Instruct",
+            "GSAI-ML/LLaDA-1.5@main",
+            "someone/llada-tiny",
+            "org/name-7B:Q4_K_M",
+            "missing.gguf",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller"),
+        ] {
+            assert!(looks_like_model(text), "{text}");
+        }
+        for text in [
+            "",
+            "and/or",
+            "TCP/IP",
+            "24/7",
+            "he/she",
+            "km/h",
+            "Once upon a time",
+            "a b/c-8B",
+            ".",
+            "/",
+            "../x",
+            "llada",
+            "hello",
+            "1/2",
+            "a/b/c-7B",
+            "Write GSAI-ML/LLaDA-8B-Base",
+        ] {
+            assert!(!looks_like_model(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_run_stands_for_its_newest_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(newest_checkpoint(dir.path()).is_none());
+        for step in ["step-9", "step-10", "step-11", "step-x", "other"] {
+            let step = dir.path().join("checkpoints").join(step);
+            std::fs::create_dir_all(&step).unwrap();
+            if !step.ends_with("step-11") {
+                std::fs::write(step.join("config.json"), "{}").unwrap();
+            }
+        }
+        assert!(newest_checkpoint(dir.path()).unwrap().ends_with("checkpoints/step-10"));
+        assert!(described(dir.path()).unwrap().ends_with("checkpoints/step-10"));
+        assert!(looks_like_model(dir.path().to_str().unwrap()));
+    }
+
+    #[test]
+    fn models_are_called_by_their_names() {
+        assert_eq!(name(Path::new("/c/models--a--b/snapshots/0123")), "a/b");
+        assert_eq!(name(Path::new("/no/such/folder")), "folder");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.Q8_0.gguf");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(name(&file), "m.Q8_0");
+    }
+
+    #[test]
+    fn short_names_stand_for_models_of_the_hub() {
+        for (short, full) in SHORT_NAMES {
+            assert_eq!(reference(Path::new(short)).unwrap().to_string(), full);
+        }
+        assert_eq!(reference(Path::new("LLaDA")).unwrap().repo().name(), "LLaDA-8B-Instruct");
+        assert_eq!(reference(Path::new("storyteller")), None);
+    }
 }

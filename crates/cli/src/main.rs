@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = match args::Cli::try_parse() {
+    let cli = match args::Cli::try_parse_from(args::normalized(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return error::usage(&error),
     };

@@ -58,9 +58,7 @@ impl Session {
             cpu.isa(),
             cpu.threads()
         ));
-        let name = dir.canonicalize().unwrap_or(dir);
-        let name = if name.is_file() { name.file_stem() } else { name.file_name() };
-        let name = name.map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = locate::name(&dir);
         let predictor = MaskPredictor::new(model, cpu)?;
         Ok(Self { name, tokenizer, template, special, predictor })
     }

@@ -12,6 +12,7 @@ use crate::{
         SamplerError, infill::InfillError, likelihood::LikelihoodError, trace::TraceError,
     },
     eval::EvalError,
+    hub::HubError,
     model::ModelError,
     tokenizer::TokenizerError,
     train::TrainError,
@@ -61,6 +62,9 @@ pub enum Error {
     /// A task cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// A model of the hub cannot be named or found.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// An operation of the numeric core refused its arguments.
     #[error(transparent)]
     Kernel(#[from] llada_kernels::KernelError),
@@ -92,6 +96,7 @@ impl Error {
             Self::Data(e) => e.hint(),
             Self::Train(e) => e.hint(),
             Self::Eval(e) => e.hint(),
+            Self::Hub(e) => e.hint(),
             Self::Kernel(_) => None,
             // A folder without it was never prepared, or is not the one that was.
             Self::Io { path, source, .. }

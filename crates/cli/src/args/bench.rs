@@ -28,8 +28,8 @@ pub enum Subject {
 /// `llada bench speed`.
 #[derive(Debug, Clone, Args)]
 pub struct Speed {
-    /// Measure a model, a folder or a GGUF file, rather than random weights
-    #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["shape", "format", "save"])]
+    /// Measure a model, named as elsewhere, rather than random weights
+    #[arg(short, long, alias = "hf-repo", value_name = "MODEL", conflicts_with_all = ["shape", "format", "save"])]
     pub model: Option<PathBuf>,
     /// Sizes of random weights
     #[arg(long, value_enum, value_name = "SHAPE", value_delimiter = ',', default_value = "100m")]

@@ -1,20 +1,14 @@
 //! The flags of `llada chat`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
-use super::{SamplerArgs, Threads};
+use super::{ModelOperand, SamplerArgs, Threads};
 
 /// `llada chat`.
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// Folder of the checkpoint; without it, the tuned model that comes with the program
-    #[arg(value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
-    pub model: Option<PathBuf>,
-    /// The same as a flag, as other verbs take it
-    #[arg(short = 'm', long = "model", value_name = "DIR", hide = true)]
-    pub folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelOperand,
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use llada_kernels::{BlockFormat, DType};
 
-use super::{Threads, merge::Storage};
+use super::{SourceArg, Threads, merge::Storage};
 
 /// `llada convert`.
 #[derive(Debug, Args)]
 pub struct Convert {
-    /// The model: a folder, of adapters too, or a GGUF file
-    #[arg(value_name = "MODEL")]
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: SourceArg,
     /// What to write: one GGUF file where the name ends in `.gguf`, a folder otherwise
     #[arg(short, long, value_name = "PATH")]
     pub out: PathBuf,
@@ -27,9 +26,8 @@ pub struct Convert {
 /// `llada quantize`.
 #[derive(Debug, Args)]
 pub struct Quantize {
-    /// The model: a folder, of adapters too, or a GGUF file
-    #[arg(value_name = "MODEL")]
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: SourceArg,
     /// The GGUF file to write
     #[arg(short, long, value_name = "FILE.gguf")]
     pub out: PathBuf,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use llada::diffusion::{Cache, cache::CacheType};
 
-use super::{Threads, run::parse};
+use super::{ModelOperand, Threads, run::parse};
 
 /// `llada replay`.
 #[derive(Debug, Args)]
@@ -41,9 +41,8 @@ pub enum Export {
 /// `llada show`.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// Folder of the checkpoint, or a GGUF file; without it, the model that comes with the program
-    #[arg(value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
-    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelOperand,
     /// Write JSON
     #[arg(long)]
     pub json: bool,

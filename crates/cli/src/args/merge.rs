@@ -7,14 +7,14 @@ use clap::{Args, ValueEnum};
 /// `llada merge`.
 #[derive(Debug, Args)]
 pub struct Merge {
-    /// Folder of the adapters, with `adapter_config.json`
+    /// Folder of the adapters, with `adapter_config.json`, or of the run that trained them
     #[arg(value_name = "ADAPTER")]
     pub adapter: PathBuf,
     /// Folder for the merged model
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Folder of the model that they adapt [default: the one that they name]
-    #[arg(long, value_name = "DIR")]
+    /// The model that they adapt [default: the one that they name]
+    #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
     /// How to store the weights [default: as that model does]
     #[arg(long, value_enum, value_name = "TYPE")]

@@ -14,11 +14,14 @@ mod score;
 mod tokenizer;
 mod train;
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::term::Level;
+use crate::{error::Failure, term::Level};
 
 pub use bench::{Bench, Quality, Speed, Subject};
 pub use chat::Chat;
@@ -109,9 +112,91 @@ pub enum Command {
 /// The checkpoint to use.
 #[derive(Debug, Args)]
 pub struct ModelArg {
-    /// Folder of the checkpoint, or a GGUF file; without it, the model that comes with the program
-    #[arg(short, long, value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
+    /// Folder of a checkpoint or a run, a GGUF file, or ORG/REPO[@REVISION][:FILE] of the hub;
+    /// without it, the model that comes with the program
+    #[arg(
+        short,
+        long,
+        value_name = "MODEL",
+        env = "LLADA_MODEL",
+        hide_env_values = true,
+        alias = "hf-repo"
+    )]
     pub model: Option<PathBuf>,
+}
+
+/// The checkpoint to use, as an argument of its own.
+#[derive(Debug, Args)]
+pub struct ModelOperand {
+    /// Folder of a checkpoint or a run, a GGUF file, or ORG/REPO[@REVISION][:FILE] of the hub;
+    /// without it, the model that comes with the program
+    #[arg(value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
+    operand: Option<PathBuf>,
+    /// The same as a flag, as other verbs take it
+    #[arg(
+        id = "flag",
+        short = 'm',
+        long = "model",
+        alias = "hf-repo",
+        value_name = "MODEL",
+        hide = true
+    )]
+    flag: Option<PathBuf>,
+}
+
+impl ModelOperand {
+    /// What was named.
+    ///
+    /// # Errors
+    /// If both ways were used; what the environment names yields to the flag.
+    pub fn get(&self) -> Result<Option<&Path>, Failure> {
+        let from_environment = std::env::var_os("LLADA_MODEL").map(PathBuf::from);
+        match (&self.flag, &self.operand) {
+            (Some(_), Some(_)) if self.operand != from_environment => {
+                let message = "two models were given";
+                Err(Failure::usage(message, "name one, with or without `--model`"))
+            }
+            (flag, operand) => Ok(flag.as_deref().or(operand.as_deref())),
+        }
+    }
+}
+
+/// The model to rewrite, which must be named.
+#[derive(Debug, Args)]
+pub struct SourceArg {
+    /// The model: a folder, of a run or of adapters too, a GGUF file, or ORG/REPO[@REVISION][:FILE]
+    #[arg(value_name = "MODEL", required_unless_present = "flag", conflicts_with = "flag")]
+    operand: Option<PathBuf>,
+    /// The same as a flag, as other verbs take it
+    #[arg(
+        id = "flag",
+        short = 'm',
+        long = "model",
+        alias = "hf-repo",
+        value_name = "MODEL",
+        hide = true
+    )]
+    flag: Option<PathBuf>,
+}
+
+impl SourceArg {
+    /// What was named.
+    pub fn get(&self) -> Option<&Path> {
+        self.flag.as_deref().or(self.operand.as_deref())
+    }
+}
+
+/// The words of a command line, with llama.cpp's `-hf` as `--model`: clap has flags of one letter.
+pub fn normalized(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut is_over = false;
+    let normal = |word: OsString| {
+        is_over |= word == "--";
+        match word.to_str() {
+            Some("-hf" | "-hfr") if !is_over => "--model".into(),
+            _ => word,
+        }
+    };
+    words.into_iter().map(normal).collect()
 }
 
 /// Most threads that can be asked for: more than machines have cores, and few enough to start.
@@ -140,5 +225,15 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flag_of_two_letters_is_the_model() {
+        let words = |line: &str| normalized(line.split(' ').map(OsString::from));
+        assert_eq!(words("llada run -hf a/b x"), ["llada", "run", "--model", "a/b", "x"]);
+        assert_eq!(words("llada run -- -hf"), ["llada", "run", "--", "-hf"]);
+        for line in ["llada run -hf a/b", "llada show -hf a/b", "llada show --hf-repo a/b"] {
+            Cli::try_parse_from(words(line)).unwrap();
+        }
     }
 }

@@ -29,13 +29,8 @@ use input::Input;
 
 /// Reads lines and answers them until the input ends.
 pub fn run(mut args: args::Chat, term: &Term) -> Result<()> {
-    let from_environment = std::env::var_os("LLADA_MODEL").is_some();
-    if args.folder.is_some() && args.model.is_some() && !from_environment {
-        let message = "two models were given";
-        return Err(Failure::usage(message, "name one, with or without `--model`").into());
-    }
-    let model = args.folder.as_deref().or(args.model.as_deref());
-    let session = Session::open(model, Shipped::Tuned, args.threads.threads.into(), term)?;
+    let threads = args.threads.threads.into();
+    let session = Session::open(args.model.get()?, Shipped::Tuned, threads, term)?;
     session.note_base_model(term)?;
     args.sampler.delimiters = session.delimiters(&args.sampler);
     let sampler = settings::sampler(&args.sampler, session.config())?;

@@ -24,7 +24,7 @@ use crate::{
 
 /// Writes the model as a file or a folder, whichever `--out` names.
 pub fn convert(args: Convert, term: &Term) -> Result<()> {
-    let source = locate::model(Some(&args.model), Shipped::Base)?;
+    let source = locate::model(args.model.get(), Shipped::Base)?;
     check_free(&args.out, args.force)?;
     let model = checkpoint::load(&source)?;
     let dtype = match (args.dtype, model.tensors[Layout::new(&model.config).wte].dtype()) {
@@ -58,7 +58,7 @@ pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
         )
         .into());
     }
-    let source = locate::model(Some(&args.model), Shipped::Base)?;
+    let source = locate::model(args.model.get(), Shipped::Base)?;
     check_free(&args.out, args.force)?;
     let model = checkpoint::load(&source)?;
     let layout = Layout::new(&model.config);

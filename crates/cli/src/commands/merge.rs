@@ -5,13 +5,19 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use llada::{checkpoint, tokenizer::TokenizerFiles};
 
-use crate::{args::Merge, error::Failure, term::Term};
+use crate::{
+    args::Merge,
+    error::Failure,
+    locate::{self, Shipped},
+    term::Term,
+};
 
 /// Writes the merged model, with the tokenizer of the adapters or else of their model.
 pub fn run(args: Merge, term: &Term) -> Result<()> {
-    if !checkpoint::is_adapter(&args.adapter) {
+    let adapter = locate::model(Some(&args.adapter), Shipped::Base)?;
+    if !checkpoint::is_adapter(&adapter) {
         return Err(Failure::new(
-            format!("`{}` holds no adapters to merge", args.adapter.display()),
+            format!("`{}` holds no adapters to merge", adapter.display()),
             "give the folder with `adapter_config.json` that `llada sft` or PEFT wrote",
         )
         .into());
@@ -24,19 +30,19 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
         .into());
     }
     let base = match args.base {
-        Some(base) => base,
-        None => checkpoint::base_of(&args.adapter)?,
+        Some(base) => locate::model(Some(&base), Shipped::Base)?,
+        None => checkpoint::base_of(&adapter)?,
     };
-    let model = checkpoint::load_merged(&args.adapter, Some(&base))?;
+    let model = checkpoint::load_merged(&adapter, Some(&base))?;
     // The embedding is never adapted, and so is as the base stores it.
     let embedding = &model.tensors[llada::model::Layout::new(&model.config).wte];
     let storage = args.storage.map_or(embedding.dtype(), Into::into);
     checkpoint::save(&model, &args.out, storage)
         .with_context(|| format!("cannot write `{}`", args.out.display()))?;
-    let has_tokenizer = args.adapter.join("tokenizer.json").is_file();
-    let from = if has_tokenizer { &args.adapter } else { &base };
+    let has_tokenizer = adapter.join("tokenizer.json").is_file();
+    let from = if has_tokenizer { &adapter } else { &base };
     TokenizerFiles::read(from)?.write(&args.out)?;
-    let (adapter, base) = (args.adapter.display(), base.display());
+    let (adapter, base) = (adapter.display(), base.display());
     term.note(&format!("wrote {}: {base} with the adapters {adapter}", args.out.display()));
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::{
 
 /// Prints the description as text, or as JSON.
 pub fn run(args: Show) -> Result<()> {
-    let dir = locate::model(args.model.as_deref(), Shipped::Base)?;
+    let dir = locate::model(args.model.get()?, Shipped::Base)?;
     let tokenizer = match dir.join("tokenizer.json").is_file() {
         true => Some(Tokenizer::from_dir(&dir)?),
         // A GGUF file carries its tokenizer; a folder without the file has none.

@@ -23,6 +23,7 @@ use crate::{
     args::{Resume, Train},
     error::{Failure, Interrupted},
     interrupt::Flag,
+    locate::{self, Shipped},
     term::{self, Term},
     view::{progress, units},
 };
@@ -109,7 +110,15 @@ fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
         Stage::Pretraining => Recipe::parse(&text, &args.overrides),
         Stage::FineTuning => Recipe::parse_sft(&text, &args.overrides),
     };
-    let recipe = parsed.with_context(|| format!("cannot use `{}`", args.recipe.display()))?;
+    let mut recipe = parsed.with_context(|| format!("cannot use `{}`", args.recipe.display()))?;
+    if let Some(base) = &recipe.model.init_from {
+        match locate::model(Some(base), Shipped::Base) {
+            // The run keeps the very checkpoint that a name means today.
+            Ok(found) => recipe.model.init_from = Some(found),
+            Err(error) if args.resume.is_none() && !args.print_config => return Err(error),
+            Err(_) => {}
+        }
+    }
     if stage == Stage::Pretraining && recipe.sft.is_some() {
         return Err(Failure::new(
             format!("`{}` is a recipe of fine-tuning: it has `[sft]`", args.recipe.display()),

@@ -6,6 +6,7 @@ mod chat;
 mod convert;
 mod eval;
 mod infill;
+mod models;
 mod pipeline;
 mod replay;
 mod saving;
@@ -21,9 +22,23 @@ use assert_cmd::Command;
 fn llada(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("llada").unwrap();
     command.current_dir(dir).args(args).env("LLADA_THREADS", "1");
-    for key in ["LLADA_MODEL", "NO_COLOR", "COLORTERM"] {
+    for key in [
+        "LLADA_MODEL",
+        "NO_COLOR",
+        "COLORTERM",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_TOKEN",
+        "HF_TOKEN_PATH",
+        "HF_HUB_OFFLINE",
+    ] {
         command.env_remove(key);
     }
+    let home = concat!(env!("CARGO_TARGET_TMPDIR"), "/home");
+    command
+        .env("HF_HOME", home)
+        .env("XDG_CACHE_HOME", home)
+        .env("HF_ENDPOINT", "http://127.0.0.1:9");
     command
 }
 

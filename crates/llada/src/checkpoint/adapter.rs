@@ -13,12 +13,13 @@ use serde_json::{Map, Value, json};
 use super::{CheckpointError, files, gguf, safetensors};
 use crate::{
     Result,
+    hub::{Cache, Reference},
     model::{Adapter, Layout, LowRank, Model, lora},
 };
 
 /// The file that makes a folder one of adapters.
 pub(super) const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// A real one has 1 kB.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -28,8 +29,9 @@ pub fn is_adapter(dir: &Path) -> bool {
     dir.join(CONFIG).is_file() && !dir.join("config.json").is_file()
 }
 
-/// The folder or GGUF file of the model that the adapters in `dir` belong to, which their configuration names:
-/// a path from the adapters' folder, or else from the working folder.
+/// The folder or GGUF file of the model that the adapters in `dir` belong to, which their
+/// configuration names: a path from the adapters' folder, or else from the working folder, or else a
+/// model in the hub's cache.
 ///
 /// # Errors
 /// When there is no such folder, or it holds adapters itself.
@@ -37,15 +39,21 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
     let file = dir.join(CONFIG);
     let named = read_config(&file)?;
     let named = named.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default();
-    let candidates = [dir.join(named), PathBuf::from(named)];
+    let candidates = [Some(dir.join(named)), Some(PathBuf::from(named)), in_hub_cache(named)];
     let is_model = |base: &PathBuf| {
         base.join("config.json").is_file() || (gguf::is_gguf(base) && base.is_file())
     };
-    let base = candidates.into_iter().find(is_model);
+    let base = candidates.into_iter().flatten().find(is_model);
     match base.filter(|_| !named.is_empty()) {
         Some(base) => Ok(base),
         None => Err(CheckpointError::NoBase { file, base: named.to_owned() }.into()),
     }
+}
+
+/// The model of that name in the cache of the hub: PEFT names models so.
+fn in_hub_cache(named: &str) -> Option<PathBuf> {
+    let reference: Reference = named.parse().ok()?;
+    Some(Cache::from_env().ok()?.find(&reference).ok()?.path)
 }
 
 /// Reads the adapters in `dir` for a model with this layout.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::hub::Reference;
+
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -200,6 +202,12 @@ impl CheckpointError {
             }
             Self::Adapter { .. } => {
                 "adapters of PEFT's plain LoRA can be used: one rank, no rsLoRA, no DoRA, no bias"
+            }
+            Self::NoBase { base, .. } if base.parse::<Reference>().is_ok() => {
+                return Some(format!(
+                    "`llada pull {base}` fetches it; or give its folder to `llada merge` as \
+                     `--base DIR`"
+                ));
             }
             Self::NoBase { .. } => {
                 "fetch that model and set `base_model_name_or_path` to its folder, or give it to \

@@ -22,6 +22,7 @@ use llada_kernels::DType;
 
 pub use adapter::{base_of, is_adapter, load_adapter, load_merged, save_adapter};
 pub use error::CheckpointError;
+pub use shards::missing_file;
 
 use crate::{
     Result,

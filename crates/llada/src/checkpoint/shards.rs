@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{CheckpointError, files, safetensors::File};
+use super::{CheckpointError, adapter, files, safetensors::File};
 use crate::{Result, model::Tensor};
 
 /// The single weight file.
@@ -108,6 +108,29 @@ impl Shards {
             }
         }
     }
+}
+
+/// The first file that a folder lacks to be loaded: `config.json`, weights, or one of the shards
+/// that its index lists. `None` where it has all, and where what it has is damaged, of which
+/// loading says more.
+pub fn missing_file(dir: &Path) -> Option<String> {
+    let absent = |name: &str| (!dir.join(name).exists()).then(|| name.to_owned());
+    if dir.join(adapter::CONFIG).exists() && !dir.join("config.json").exists() {
+        return absent(adapter::WEIGHTS);
+    }
+    if let Some(missing) = absent("config.json") {
+        return Some(missing);
+    }
+    if dir.join(SINGLE).exists() {
+        return None;
+    }
+    if !dir.join(INDEX).exists() {
+        return Some(SINGLE.to_owned());
+    }
+    let text = files::read_text(&dir.join(INDEX), MAX_INDEX).ok()?;
+    let Index { weight_map } = serde_json::from_str(&text).ok()?;
+    let shards: BTreeSet<&String> = weight_map.values().collect();
+    shards.into_iter().find(|name| is_plain_name(name) && !dir.join(name).exists()).cloned()
 }
 
 /// Whether `name` is one file name and no path, so that an index cannot reach out of its folder.

@@ -91,9 +91,7 @@ fn of_model(path: &Path, args: &Speed, cpu: &Cpu, term: &Term) -> Result<Measure
     measure::forget_peak_memory();
     let begun = Instant::now();
     let model = checkpoint::load(&path)?;
-    let name = if path.is_file() { path.file_stem() } else { path.file_name() };
-    let name =
-        name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+    let name = locate::name(&path);
     let special = checkpoint::special_tokens(&model.config, tokenizer.as_ref());
     let plan = plan(args, &model.config, &special, tokenizer.as_ref())?;
     measured(Subject { name, model, begun, special, random: false }, &plan, cpu, term)
