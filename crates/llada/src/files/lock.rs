@@ -54,12 +54,14 @@ impl Lock {
                 continue;
             }
             let content = read(&mut file)?;
-            if !content.is_empty() && !content.starts_with(MARK.as_bytes()) {
+            // One of a run that was killed right here, or whose disk was full, is cut short.
+            if !content.starts_with(MARK.as_bytes()) && !MARK.as_bytes().starts_with(&content) {
                 return Err(Refusal::Foreign);
             }
             file.set_len(0)?;
             file.rewind()?;
-            writeln!(file, "{MARK}{}", std::process::id())?;
+            // It says who holds it, and holds without saying so: a full disk is told of later.
+            let _ = writeln!(file, "{MARK}{}", std::process::id());
             return Ok(Self { path: path.to_path_buf(), file, excludes });
         }
     }
