@@ -71,6 +71,7 @@ pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
 
 /// The folder or file of a model of which the configuration may be all that there is.
 pub fn described(given: &Path) -> Result<PathBuf> {
+    llada::files::restore(given);
     if is_model(given) {
         return Ok(given.to_owned());
     }

@@ -12,6 +12,7 @@ use crate::{
         SamplerError, infill::InfillError, likelihood::LikelihoodError, trace::TraceError,
     },
     eval::EvalError,
+    files::OutputError,
     hub::HubError,
     model::ModelError,
     tokenizer::TokenizerError,
@@ -68,6 +69,9 @@ pub enum Error {
     /// An operation of the numeric core refused its arguments.
     #[error(transparent)]
     Kernel(#[from] llada_kernels::KernelError),
+    /// An output is not to be had.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// A file could not be read or written.
     #[error("cannot {action} `{path}`: {source}")]
     Io {
@@ -97,6 +101,7 @@ impl Error {
             Self::Train(e) => e.hint(),
             Self::Eval(e) => e.hint(),
             Self::Hub(e) => e.hint(),
+            Self::Output(e) => e.hint(),
             Self::Kernel(_) => None,
             // A folder without it was never prepared, or is not the one that was.
             Self::Io { path, source, .. }

@@ -59,6 +59,7 @@ pub mod data;
 pub mod diffusion;
 mod error;
 pub mod eval;
+pub mod files;
 pub mod hub;
 pub mod model;
 mod recycle;

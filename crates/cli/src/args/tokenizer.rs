@@ -33,6 +33,9 @@ pub struct TokenizerTrain {
     /// Folder for `tokenizer.json`
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Replace the tokenizer of that folder where it has one
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// What a token is.

@@ -5,14 +5,16 @@ mod input;
 mod settings;
 
 use std::{
-    fs,
     io::{self, BufRead, IsTerminal},
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result};
-use llada::diffusion::{Canvas, Sampler, generate};
+use llada::{
+    diffusion::{Canvas, Sampler, generate},
+    files,
+};
 
 use super::run::observer::{Look, Observer};
 use crate::{
@@ -26,6 +28,9 @@ use crate::{
 };
 use conversation::{Conversation, Window};
 use input::Input;
+
+/// Largest conversation that is read.
+const MAX_CONVERSATION: u64 = 64 << 20;
 
 /// Reads lines and answers them until the input ends.
 pub fn run(mut args: args::Chat, term: &Term) -> Result<()> {
@@ -219,20 +224,17 @@ impl Chat {
         })
     }
 
-    /// Writes the conversation beside its place and renames it, so that no file is half-written.
+    /// Writes the conversation, whole or not at all.
     fn save(&self, file: &Path) -> Result<()> {
-        let part = PathBuf::from(format!("{}.part", file.display()));
         let text = format!("{:#}\n", self.conversation.to_json());
-        fs::write(&part, text)
-            .and_then(|()| fs::rename(&part, file))
-            .with_context(|| format!("cannot write `{}`", file.display()))?;
+        files::write(file, text.as_bytes())?;
         self.term.note(&format!("wrote {}", file.display()));
         Ok(())
     }
 
     fn load(&mut self, file: &Path) -> Result<()> {
         let failed = || format!("cannot read `{}`", file.display());
-        let text = fs::read_to_string(file).with_context(failed)?;
+        let text = files::read_text(file, MAX_CONVERSATION)?;
         self.conversation = Conversation::from_json(&text).with_context(failed)?;
         let count = self.conversation.messages().len();
         self.term.note(&format!("read {} messages", units::thousands(count as u64)));

@@ -9,8 +9,10 @@ use llada::{
         self,
         gguf::{self, Formats},
     },
+    config::ModelConfig,
+    files::{self, Existing, Output},
     model::{Layout, Model},
-    tokenizer::TokenizerFiles,
+    tokenizer::{Tokenizer, TokenizerFiles},
 };
 use llada_kernels::{Cpu, DType};
 
@@ -25,6 +27,7 @@ use crate::{
 /// Writes the model as a file or a folder, whichever `--out` names.
 pub fn convert(args: Convert, term: &Term) -> Result<()> {
     let source = locate::model(args.model.get(), Shipped::Base)?;
+    let out = Output::lock(&args.out)?;
     check_free(&args.out, args.force)?;
     let model = checkpoint::load(&source)?;
     let dtype = match (args.dtype, model.tensors[Layout::new(&model.config).wte].dtype()) {
@@ -33,12 +36,15 @@ pub fn convert(args: Convert, term: &Term) -> Result<()> {
         (None, stored) => stored,
     };
     if names_file(&args.out) {
-        return write_file(&source, &model, &args.out, &Formats::all(dtype), &Cpu::new(0)?, term);
+        let formats = Formats::all(dtype);
+        return write_file(&source, &model, &out, args.force, &formats, &Cpu::new(0)?, term);
     }
-    let tokenizer = tokenizer_files(&source)?;
-    checkpoint::save(&model, &args.out, dtype)
-        .with_context(|| format!("cannot write `{}`", args.out.display()))?;
-    tokenizer.write(&args.out)?;
+    let tokenizer = tokenizer_files(&source, &model.config)?;
+    out.fill(existing(args.force), |dir| {
+        checkpoint::save(&model, dir, dtype)?;
+        tokenizer.write(dir)
+    })
+    .with_context(|| format!("cannot write `{}`", args.out.display()))?;
     report(&model, &args.out, &args.out.join("model.safetensors"), term)
 }
 
@@ -59,6 +65,7 @@ pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
         .into());
     }
     let source = locate::model(args.model.get(), Shipped::Base)?;
+    let out = Output::lock(&args.out)?;
     check_free(&args.out, args.force)?;
     let model = checkpoint::load(&source)?;
     let layout = Layout::new(&model.config);
@@ -81,13 +88,14 @@ pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
         term.note(&line);
     }
     let cpu = Cpu::new(args.threads.threads.into())?;
-    write_file(&source, &model, &args.out, &formats, &cpu, term)
+    write_file(&source, &model, &out, args.force, &formats, &cpu, term)
 }
 
 fn write_file(
     source: &Path,
     model: &Model,
-    out: &Path,
+    out: &Output,
+    force: bool,
     formats: &Formats,
     cpu: &Cpu,
     term: &Term,
@@ -97,14 +105,17 @@ fn write_file(
         bar.set_length(all as u64);
         bar.set_position(written as u64);
     };
-    let tokenizer = tokenizer_files(source)?;
-    let missed = gguf::save_watched(model, &tokenizer, out, formats, cpu, &mut progress)
-        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    let tokenizer = tokenizer_files(source, &model.config)?;
+    let missed = out
+        .fill(existing(force), |path| {
+            gguf::save_watched(model, &tokenizer, path, formats, cpu, &mut progress)
+        })
+        .with_context(|| format!("cannot write `{}`", out.path().display()))?;
     bar.finish_and_clear();
     if let Some(missed) = missed {
         term.note(&missed);
     }
-    report(model, out, out, term)
+    report(model, out.path(), out.path(), term)
 }
 
 /// What matrices whose width is no whole number of blocks get instead.
@@ -146,13 +157,19 @@ fn report(model: &Model, out: &Path, weights: &Path, term: &Term) -> Result<()> 
     Ok(())
 }
 
-/// The tokenizer of a model; adapters without one of their own have that of their model.
-fn tokenizer_files(source: &Path) -> Result<TokenizerFiles> {
-    let own = TokenizerFiles::read(source)?;
-    if own.get("tokenizer.json").is_some() || !checkpoint::is_adapter(source) {
-        return Ok(own);
+/// The tokenizer of a model, which must be usable and its own; adapters without one have that of
+/// the model that they adapt.
+fn tokenizer_files(source: &Path, config: &ModelConfig) -> Result<TokenizerFiles> {
+    let mut from = source.to_path_buf();
+    let mut files = TokenizerFiles::read(&from)?;
+    if files.get("tokenizer.json").is_none() && checkpoint::is_adapter(source) {
+        from = checkpoint::base_of(source)?;
+        files = TokenizerFiles::read(&from)?;
     }
-    Ok(TokenizerFiles::read(&checkpoint::base_of(source)?)?)
+    if files.get("tokenizer.json").is_some() {
+        Tokenizer::from_dir(&from)?.check(config)?;
+    }
+    Ok(files)
 }
 
 /// Whether what is to be written is a GGUF file.
@@ -160,13 +177,14 @@ fn names_file(out: &Path) -> bool {
     gguf::is_gguf(out)
 }
 
+/// What `--force` does: of a folder, the files of a model are replaced, and others stay.
+fn existing(force: bool) -> Existing<'static> {
+    if force { Existing::Replace(&checkpoint::is_written) } else { Existing::Keep }
+}
+
 /// Checks that nothing is lost by writing `out`.
 pub fn check_free(out: &Path, force: bool) -> Result<(), Failure> {
-    let occupied = match std::fs::read_dir(out) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) => out.exists(),
-    };
-    if occupied && !force {
+    if !force && files::is_occupied(out) {
         return Err(Failure::new(
             format!("`{}` is there already", out.display()),
             "choose another name, or replace it with `--force`",

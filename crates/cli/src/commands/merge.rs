@@ -1,9 +1,11 @@
 //! `llada merge`: adapters and their model into one checkpoint.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
-use llada::{checkpoint, tokenizer::TokenizerFiles};
+use llada::{
+    checkpoint,
+    files::{self, Existing, Output},
+    tokenizer::{Tokenizer, TokenizerFiles},
+};
 
 use crate::{
     args::Merge,
@@ -22,7 +24,8 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
         )
         .into());
     }
-    if is_occupied(&args.out) {
+    let out = Output::lock(&args.out)?;
+    if files::is_occupied(&args.out) {
         return Err(Failure::new(
             format!("`{}` is not empty", args.out.display()),
             "choose another folder; a merged model takes one of its own",
@@ -37,19 +40,18 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
     // The embedding is never adapted, and so is as the base stores it.
     let embedding = &model.tensors[llada::model::Layout::new(&model.config).wte];
     let storage = args.storage.map_or(embedding.dtype(), Into::into);
-    checkpoint::save(&model, &args.out, storage)
-        .with_context(|| format!("cannot write `{}`", args.out.display()))?;
-    let has_tokenizer = adapter.join("tokenizer.json").is_file();
+    let has_tokenizer = adapter.join("tokenizer.json").exists();
     let from = if has_tokenizer { &adapter } else { &base };
-    TokenizerFiles::read(from)?.write(&args.out)?;
+    let tokenizer = TokenizerFiles::read(from)?;
+    if tokenizer.get("tokenizer.json").is_some() {
+        Tokenizer::from_dir(from)?.check(&model.config)?;
+    }
+    out.fill(Existing::Keep, |dir| {
+        checkpoint::save(&model, dir, storage)?;
+        tokenizer.write(dir)
+    })
+    .with_context(|| format!("cannot write `{}`", args.out.display()))?;
     let (adapter, base) = (adapter.display(), base.display());
     term.note(&format!("wrote {}: {base} with the adapters {adapter}", args.out.display()));
     Ok(())
-}
-
-fn is_occupied(dir: &Path) -> bool {
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) => dir.exists(),
-    }
 }

@@ -15,6 +15,7 @@ use llada::{
         Step,
         trace::{Header, Reader, TraceError},
     },
+    files,
     tokenizer::Tokenizer,
 };
 
@@ -41,7 +42,7 @@ pub fn run(args: Replay, term: &Term) -> Result<()> {
         Export::Svg => export::svg(&film, args.delay, args.width.into()),
     };
     let Some(out) = args.out else { return term::answer(exported.trim_end()) };
-    std::fs::write(&out, exported).with_context(|| format!("cannot write `{}`", out.display()))?;
+    files::write(&out, exported.as_bytes())?;
     term.note(&format!("wrote {}", out.display()));
     Ok(())
 }

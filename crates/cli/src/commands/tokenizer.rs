@@ -9,7 +9,8 @@ use std::{
 use anyhow::Result;
 use llada::{
     checkpoint::gguf,
-    tokenizer::{Kind, Tokenizer, train},
+    files::{Existing, Output},
+    tokenizer::{Kind, Tokenizer, TokenizerFiles, train},
 };
 
 use super::argument_or_stdin;
@@ -43,11 +44,30 @@ fn train_from_files(args: TokenizerTrain, term: &Term) -> Result<()> {
         TokenizerKind::Bpe => Kind::Bpe { vocab_size: args.vocab_size },
         TokenizerKind::Char => Kind::Character { min_count: args.min_count },
     };
+    let out = Output::lock(&args.out)?;
+    check_free(&args.out, args.overwrite)?;
     let pieces = args.inputs.iter().flat_map(|path| Pieces::open(path));
     let tokenizer = train(kind, pieces)?;
-    tokenizer.save_dir(&args.out)?;
+    let goes = |name: &str| args.overwrite && TokenizerFiles::names(name);
+    out.fill(Existing::Replace(&goes), |dir| tokenizer.save_dir(dir))?;
     term.note(&format!("wrote {}: {} tokens", args.out.display(), tokenizer.vocab_size()));
     Ok(())
+}
+
+/// Refuses a file in the place of the folder, and a folder with a tokenizer.
+fn check_free(out: &Path, overwrite: bool) -> Result<(), Failure> {
+    if out.exists() && !out.is_dir() {
+        let message = format!("`{}` is a file", out.display());
+        return Err(Failure::usage(message, "give a folder as --out"));
+    }
+    let taken = TokenizerFiles::NAMES.iter().find(|name| out.join(name).exists());
+    match taken.filter(|_| !overwrite) {
+        None => Ok(()),
+        Some(name) => Err(Failure::new(
+            format!("`{}` has a `{name}` already", out.display()),
+            "choose another folder, or replace the tokenizer with `--overwrite`",
+        )),
+    }
 }
 
 fn encode(args: Apply) -> Result<()> {

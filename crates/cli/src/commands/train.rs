@@ -13,6 +13,7 @@ use llada::{
     config::Objective,
     data::conversations::Report,
     diffusion::{Blocks, Canvas, Prompt, Sampler, generate},
+    files,
     model::MaskPredictor,
     tokenizer::Tokenizer,
     train::{Event, Hooks, Outcome, Recipe, Start, StepMetrics, Trainer},
@@ -30,6 +31,9 @@ use crate::{
 
 /// Longest sample, in tokens.
 const SAMPLE: usize = 64;
+
+/// A real recipe has 1 kB.
+const MAX_RECIPE: u64 = 1 << 20;
 
 /// What a run trains on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +106,9 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
 }
 
 fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
-    let text = std::fs::read_to_string(&args.recipe).map_err(|e| {
+    let text = files::read_text(&args.recipe, MAX_RECIPE).map_err(|e| {
         let hint = "give the path of a recipe, such as one of those in `configs/`";
-        Failure::new(format!("cannot read `{}`: {e}", args.recipe.display()), hint)
+        Failure::new(e.to_string(), hint)
     })?;
     let parsed = match stage {
         Stage::Pretraining => Recipe::parse(&text, &args.overrides),

@@ -7,6 +7,7 @@ mod convert;
 mod eval;
 mod infill;
 mod models;
+mod outputs;
 mod pipeline;
 mod replay;
 mod saving;

@@ -7,7 +7,6 @@
 
 mod adapter;
 mod error;
-pub(crate) mod files;
 pub mod gguf;
 pub(crate) mod numbers;
 pub mod safetensors;
@@ -24,11 +23,13 @@ pub use adapter::{base_of, is_adapter, load_adapter, load_merged, save_adapter};
 pub use error::CheckpointError;
 pub use shards::missing_file;
 
+pub(crate) use crate::files;
+
 use crate::{
     Result,
     config::{ModelConfig, SpecialTokens},
     model::{Layout, Model},
-    tokenizer::Tokenizer,
+    tokenizer::{Tokenizer, TokenizerFiles},
 };
 
 /// A real `config.json` has 2 kB.
@@ -111,6 +112,15 @@ pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
     }
     .into();
     files::replace_with(&dir.join("config.json"), format!("{config:#}\n").as_bytes())
+}
+
+/// Whether a file of this name is part of a model's folder, and so gives way when another model is
+/// written there.
+pub fn is_written(name: &str) -> bool {
+    let is_shard = name.starts_with("model-") && name.ends_with(".safetensors");
+    is_shard
+        || [shards::SINGLE, shards::INDEX, "config.json"].contains(&name)
+        || TokenizerFiles::names(name)
 }
 
 /// The ids with a meaning: those that the config states, and for the rest what the tokenizer

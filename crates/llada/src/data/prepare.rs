@@ -2,8 +2,6 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
-    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +10,13 @@ use super::{
     shards::{IdType, Meta, ShardWriter, TokenizerMeta},
     windows::mix,
 };
-use crate::{Result, data::DataError, io, tokenizer::Tokenizer};
+use crate::{
+    Result,
+    data::DataError,
+    files::{self, Existing, Output},
+    io,
+    tokenizer::{Tokenizer, TokenizerFiles},
+};
 
 /// How inputs become shards.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -73,7 +77,8 @@ const NAMED: usize = 10;
 
 /// Writes the documents of `inputs` (files, or folders of them) as token shards to the folder
 /// `output`, each followed by the end-of-text token, with `meta.json` and the tokenizer beside
-/// them. The folder appears whole or not at all.
+/// them. The folder appears whole or not at all; one that it replaces keeps what `prepare` does
+/// not write. No other process may write to it meanwhile.
 ///
 /// A document equal to an earlier one up to white space is dropped. Then each is held out with
 /// the probability `options.validation`, decided by a hash of its text and the seed, and so the
@@ -89,8 +94,9 @@ pub fn prepare(
     check(options)?;
     let eos = tokenizer.special_tokens().eos.ok_or(DataError::NoEos)?;
     let end_of_text = tokenizer.token(eos).ok_or(DataError::NoEos)?;
-    if is_occupied(output) && !options.overwrite {
-        return Err(DataError::Exists { path: output.to_path_buf() }.into());
+    let output = Output::lock(output)?;
+    if !options.overwrite && files::is_occupied(output.path()) {
+        return Err(DataError::Exists { path: output.path().to_path_buf() }.into());
     }
     let corpus = Corpus {
         inputs,
@@ -99,15 +105,15 @@ pub fn prepare(
         end_of_text: &end_of_text,
         field: &options.field,
     };
-    let files = corpus.files()?;
+    let inputs = corpus.files()?;
     let mut size = 0;
-    for path in &files {
+    for path in &inputs {
         size += std::fs::metadata(path).map_err(io("read", path))?.len();
     }
     let mut at = PrepareProgress { read: 0, total: 2 * size, tokens: 0 };
 
     let mut plan = Plan::new(options);
-    corpus.visit(&files, &mut |document| {
+    corpus.visit(&inputs, &mut |document| {
         at.read = document.read;
         progress(at);
         plan.add(&document);
@@ -117,66 +123,82 @@ pub fn prepare(
     if plan.kept() == 0 {
         let first = plan.named.first().map(|n| format!(", first {n}")).unwrap_or_default();
         let rejected = plan.rejected as usize;
-        return Err(DataError::NoDocuments { inputs: files.len(), rejected, first }.into());
+        return Err(DataError::NoDocuments { inputs: inputs.len(), rejected, first }.into());
     }
 
-    let staging = Staging::new(output)?;
-    let vocab_size = tokenizer.vocab_size();
-    let dtype = IdType::for_vocab(vocab_size);
-    let mut train = ShardWriter::new(&staging.dir, "train", dtype, options.shard_tokens);
-    let mut validation = ShardWriter::new(&staging.dir, "val", dtype, options.shard_tokens);
-    let mut fates = plan.fates.clone().into_iter();
-    corpus.visit(&files, &mut |document| {
-        at.read = size + document.read;
-        let fate = fates.next().ok_or(DataError::Changed)?;
-        let Ok(text) = &document.text else { return Ok(()) };
-        if !matches!(fate, Fate::Train | Fate::Validation) {
-            return Ok(());
-        }
-        let mut ids = match encode(tokenizer, text) {
-            Ok(ids) => ids,
-            Err(error) => {
-                plan.reject(&document.place, &error.to_string());
+    let existing = match options.overwrite {
+        true => Existing::Replace(&is_written),
+        false => Existing::Keep,
+    };
+    output.fill(existing, |dir| {
+        files::create_dir(dir)?;
+        let vocab_size = tokenizer.vocab_size();
+        let dtype = IdType::for_vocab(vocab_size);
+        let mut train = ShardWriter::new(dir, "train", dtype, options.shard_tokens);
+        let mut validation = ShardWriter::new(dir, "val", dtype, options.shard_tokens);
+        let mut fates = plan.fates.clone().into_iter();
+        corpus.visit(&inputs, &mut |document| {
+            at.read = size + document.read;
+            let fate = fates.next().ok_or(DataError::Changed)?;
+            let Ok(text) = &document.text else { return Ok(()) };
+            if !matches!(fate, Fate::Train | Fate::Validation) {
                 return Ok(());
             }
-        };
-        ids.push(eos);
-        at.tokens += ids.len() as u64;
-        progress(at);
-        if tail_held_out {
-            let held = ((ids.len() as f64 * options.validation).ceil() as usize).min(ids.len());
-            let (head, tail) = ids.split_at(ids.len() - held);
-            let bytes = (text.len() as f64 * head.len() as f64 / ids.len() as f64) as usize;
-            train.push(head, bytes)?;
-            return validation.push(tail, text.len() - bytes);
+            let mut ids = match encode(tokenizer, text) {
+                Ok(ids) => ids,
+                Err(error) => {
+                    plan.reject(&document.place, &error.to_string());
+                    return Ok(());
+                }
+            };
+            ids.push(eos);
+            at.tokens += ids.len() as u64;
+            progress(at);
+            if tail_held_out {
+                let held = ((ids.len() as f64 * options.validation).ceil() as usize).min(ids.len());
+                let (head, tail) = ids.split_at(ids.len() - held);
+                let bytes = (text.len() as f64 * head.len() as f64 / ids.len() as f64) as usize;
+                train.push(head, bytes)?;
+                return validation.push(tail, text.len() - bytes);
+            }
+            let split = if fate == Fate::Train { &mut train } else { &mut validation };
+            split.push(&ids, text.len())
+        })?;
+        if fates.next().is_some() {
+            return Err(DataError::Changed.into());
         }
-        let split = if fate == Fate::Train { &mut train } else { &mut validation };
-        split.push(&ids, text.len())
-    })?;
-    if fates.next().is_some() {
-        return Err(DataError::Changed.into());
-    }
 
-    let file = "tokenizer.json".to_owned();
-    let path = staging.dir.join(&file);
-    tokenizer.save_dir(&staging.dir)?;
-    let crc32c = crc32c::crc32c(&std::fs::read(&path).map_err(io("read", &path))?);
-    let meta = Meta {
-        version: Meta::VERSION,
-        dtype,
-        vocab_size,
-        tokenizer: TokenizerMeta { file, crc32c },
-        options: options.clone(),
-        inputs: files,
-        duplicates: plan.duplicates,
-        rejected: plan.rejected,
-        first_rejected: plan.named,
-        tail_held_out,
-        train: train.finish()?,
-        validation: validation.finish()?,
+        let file = "tokenizer.json".to_owned();
+        let path = dir.join(&file);
+        tokenizer.save_dir(dir)?;
+        let crc32c = crc32c::crc32c(&std::fs::read(&path).map_err(io("read", &path))?);
+        let meta = Meta {
+            version: Meta::VERSION,
+            dtype,
+            vocab_size,
+            tokenizer: TokenizerMeta { file, crc32c },
+            options: options.clone(),
+            inputs,
+            duplicates: plan.duplicates,
+            rejected: plan.rejected,
+            first_rejected: plan.named,
+            tail_held_out,
+            train: train.finish()?,
+            validation: validation.finish()?,
+        };
+        let text = serde_json::to_string_pretty(&meta).unwrap_or_default();
+        files::replace_with(&dir.join("meta.json"), text.as_bytes())?;
+        Ok(meta)
+    })
+}
+
+/// Whether `prepare` writes files of this name.
+fn is_written(name: &str) -> bool {
+    let is_shard = |split: &str| {
+        let number = name.strip_prefix(split).and_then(|rest| rest.strip_suffix(".bin"));
+        number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()))
     };
-    staging.commit(&meta, output)?;
-    Ok(meta)
+    name == "meta.json" || TokenizerFiles::names(name) || is_shard("train-") || is_shard("val-")
 }
 
 fn check(options: &PrepareOptions) -> Result<()> {
@@ -314,62 +336,6 @@ fn identity(text: &str) -> u128 {
         }
     }
     hash
-}
-
-fn is_occupied(dir: &Path) -> bool {
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) => dir.exists(),
-    }
-}
-
-/// The folder under a temporary name until it is whole; removed when it never is.
-struct Staging {
-    dir: PathBuf,
-}
-
-impl Staging {
-    fn new(output: &Path) -> Result<Self> {
-        let dir = sibling(output, ".tmp");
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).map_err(io("remove", &dir))?;
-        }
-        std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
-        Ok(Self { dir })
-    }
-
-    /// Writes `meta.json` and puts the folder in its place; an old one goes last.
-    fn commit(&self, meta: &Meta, output: &Path) -> Result<()> {
-        let path = self.dir.join("meta.json");
-        let text = serde_json::to_string_pretty(meta).unwrap_or_default();
-        let mut file = File::create(&path).map_err(io("create", &path))?;
-        file.write_all(text.as_bytes()).map_err(io("write", &path))?;
-        file.sync_all().map_err(io("write", &path))?;
-        let old = sibling(output, ".old");
-        if output.exists() {
-            if old.exists() {
-                std::fs::remove_dir_all(&old).map_err(io("remove", &old))?;
-            }
-            std::fs::rename(output, &old).map_err(io("replace", output))?;
-        }
-        std::fs::rename(&self.dir, output).map_err(io("create", output))?;
-        if old.exists() {
-            std::fs::remove_dir_all(&old).map_err(io("remove", &old))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn sibling(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(suffix);
-    path.with_file_name(name)
 }
 
 #[cfg(test)]

@@ -12,11 +12,15 @@ use llada_kernels::Mapping;
 use crate::{
     Result,
     data::{DataError, PrepareOptions},
-    io,
+    files, io,
+    tokenizer::MAX_TOKENIZER,
 };
 
 /// The version of the format that this library writes and reads.
 const VERSION: u32 = 1;
+
+/// One of a terabyte of text has 2 MB.
+const MAX_META: u64 = 256 << 20;
 
 /// How an id is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -118,8 +122,9 @@ impl Shards {
     /// Opens a folder that `prepare` wrote. The sizes of all shards are checked, their bytes are
     /// not: [`Shards::verify`] reads them all.
     pub fn open(dir: &Path) -> Result<Self> {
+        files::restore(dir);
         let path = dir.join("meta.json");
-        let text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
+        let text = files::read_text(&path, MAX_META)?;
         let wrong = |reason: String| DataError::Meta { path: path.clone(), reason };
         let meta: Meta = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
         if meta.version != VERSION {
@@ -158,7 +163,7 @@ impl Shards {
     /// Reads every byte, and fails at the first shard or tokenizer that is not as it was written.
     pub fn verify(&self) -> Result<()> {
         let tokenizer = self.dir.join(&self.meta.tokenizer.file);
-        let bytes = std::fs::read(&tokenizer).map_err(io("read", &tokenizer))?;
+        let bytes = files::read_bytes(&tokenizer, MAX_TOKENIZER)?;
         if crc32c::crc32c(&bytes) != self.meta.tokenizer.crc32c {
             return Err(damaged(tokenizer, "its checksum differs".into()));
         }

@@ -49,10 +49,11 @@ impl Fnv {
 
 /// The records of a file, by key. Lines that are no records are passed over and counted: a run may
 /// have been ended while it wrote one.
-pub fn read(text: &str) -> (BTreeMap<String, Record>, usize) {
+pub fn read(content: &[u8]) -> (BTreeMap<String, Record>, usize) {
     let (mut records, mut damaged) = (BTreeMap::new(), 0);
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        match serde_json::from_str::<Record>(line) {
+    let lines = content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    for line in lines.filter(|line| !line.is_empty()) {
+        match serde_json::from_slice::<Record>(line) {
             Ok(record) => {
                 records.insert(record.key.clone(), record);
             }
@@ -85,7 +86,13 @@ mod tests {
             detail: serde_json::json!({"x": 1}),
         };
         let line = serde_json::to_string(&record).unwrap();
-        let (records, damaged) = read(&format!("{line}\n\n{}", &line[..20]));
+        let (records, damaged) = read(format!("{line}\r\n\n{}", &line[..20]).as_bytes());
         assert_eq!((records.get("k"), damaged), (Some(&record), 1));
+        // Cut within a character, in front of whole lines and after them.
+        let half = &b"{\"key\":\"\xe6\x97"[..];
+        for content in [[half, b"\n", line.as_bytes()], [line.as_bytes(), b"\n", half]] {
+            let (records, damaged) = read(&content.concat());
+            assert_eq!((records.get("k"), damaged), (Some(&record), 1));
+        }
     }
 }

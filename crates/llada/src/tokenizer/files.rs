@@ -2,12 +2,8 @@
 
 use std::path::Path;
 
-use super::{Settings, Tokenizer, TokenizerError};
-use crate::{
-    Result,
-    checkpoint::{files, gguf},
-    io,
-};
+use super::{MAX_TOKENIZER, Settings, Tokenizer, TokenizerError};
+use crate::{Result, checkpoint::gguf, files};
 
 const NAMES: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
@@ -17,6 +13,14 @@ const NAMES: [&str; 4] =
 pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
 
 impl TokenizerFiles {
+    /// The names that they have.
+    pub const NAMES: [&str; 4] = NAMES;
+
+    /// Whether one of them has this name.
+    pub fn names(name: &str) -> bool {
+        NAMES.contains(&name)
+    }
+
     /// Reads those that `dir` has; of a GGUF file, those that it carries or that its vocabulary
     /// makes.
     ///
@@ -29,8 +33,8 @@ impl TokenizerFiles {
         let mut found = Vec::new();
         for name in NAMES {
             let path = dir.join(name);
-            if path.is_file() {
-                found.push((name, std::fs::read(&path).map_err(io("read", &path))?));
+            if path.exists() {
+                found.push((name, files::read_bytes(&path, MAX_TOKENIZER)?));
             }
         }
         Ok(Self(found))

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// LLaDA's file has 10 MB.
-const MAX_TOKENIZER: u64 = 1 << 30;
+pub(crate) const MAX_TOKENIZER: u64 = 1 << 30;
 
 /// A tokenizer, with the settings that lie beside it.
 #[derive(Debug, Clone)]

@@ -33,9 +33,10 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let prepared = open(tasks, &args.data)?;
     prepared.iter().for_each(|prepared| name_bad_rows(prepared, term));
     refuse_idle_flags(args, &prepared)?;
-    if let Some(dir) = &args.out {
-        store::check(dir)?;
-    }
+    let _held = match &args.out {
+        Some(dir) => Some(store::hold(dir)?),
+        None => None,
+    };
     let mut sandbox = sandbox(args, &prepared)?;
     let mut session = Session::open(
         args.model.model.as_deref(),

@@ -2,15 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
-use llada::eval::{Record, record};
+use llada::{
+    eval::{Record, record},
+    files::{self, Output},
+};
 
 use crate::{error::Failure, term::Term, view::units};
+
+/// Largest file of rows: they are held in memory.
+const MAX_SAMPLES: u64 = 8 << 30;
 
 /// The rows of one task in the output folder.
 pub struct Store {
@@ -21,24 +27,23 @@ pub struct Store {
 impl Store {
     /// Opens `samples_TASK.jsonl` in `dir`, and gives the rows that earlier runs left there.
     pub fn open(dir: &Path, task: &str, term: &Term) -> Result<(Self, BTreeMap<String, Record>)> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
+        files::create_dir(dir)?;
         let path = dir.join(format!("samples_{task}.jsonl"));
-        let cannot = |what| format!("cannot {what} `{}`", path.display());
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(e).with_context(|| cannot("read")),
+        let cannot = || format!("cannot write `{}`", path.display());
+        let content = match path.exists() {
+            true => files::read_bytes(&path, MAX_SAMPLES)?,
+            false => Vec::new(),
         };
-        let (records, damaged) = record::read(&text);
+        let (records, damaged) = record::read(&content);
         if damaged > 0 {
             let damaged = units::thousands(damaged as u64);
             term.warn(&format!("{damaged} lines of `{}` are no rows", path.display()));
         }
         let options = OpenOptions::new().create(true).append(true).open(&path);
-        let mut file = options.with_context(|| cannot("write"))?;
+        let mut file = options.with_context(cannot)?;
         // A run that was ended within a line must not join it with the next one.
-        if !text.is_empty() && !text.ends_with('\n') {
-            file.write_all(b"\n").with_context(|| cannot("write"))?;
+        if content.last().is_some_and(|&byte| byte != b'\n') {
+            file.write_all(b"\n").with_context(cannot)?;
         }
         Ok((Self { path, file }, records))
     }
@@ -56,18 +61,15 @@ impl Store {
 /// run does not take away the results of another.
 pub fn write_results(dir: &Path, seconds: u64, results: &str) -> Result<PathBuf> {
     let path = dir.join(format!("results_{seconds}.json"));
-    let temporary = dir.join(format!("results_{seconds}.tmp"));
-    fs::write(&temporary, results)
-        .and_then(|()| fs::rename(&temporary, &path))
-        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    files::replace_with(&path, results.as_bytes())?;
     Ok(path)
 }
 
-/// Refuses an output folder that is a file before anything is computed.
-pub fn check(dir: &Path) -> Result<()> {
+/// Takes an output folder for this process before anything is computed; refuses a file.
+pub fn hold(dir: &Path) -> Result<Output> {
     if dir.exists() && !dir.is_dir() {
         let message = format!("`{}` is a file", dir.display());
         return Err(Failure::usage(message, "give a folder as --out").into());
     }
-    Ok(())
+    Ok(Output::lock(dir)?)
 }

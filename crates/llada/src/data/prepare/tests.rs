@@ -140,7 +140,70 @@ fn what_cannot_be_prepared_is_refused() {
     place.prepare(std::slice::from_ref(&input), &options).unwrap();
     let error = place.prepare(std::slice::from_ref(&input), &options).unwrap_err();
     assert!(matches!(error, Error::Data(DataError::Exists { .. })));
-    assert!(!sibling(&place.output(), ".tmp").exists());
+    let left = std::fs::read_dir(place.dir.path()).unwrap().count();
+    assert_eq!(left, 4, "the inputs and the shards");
+}
+
+#[test]
+fn overwriting_keeps_what_is_not_ours_and_the_old_shards_on_failure() {
+    let place = Place::new();
+    let input = place.input("a.txt", &numbered(50));
+    let neighbours = ["shards.old", "shards.tmp", "shards.lock", "shards.bak"];
+    for name in neighbours {
+        std::fs::create_dir(place.dir.path().join(name)).unwrap();
+        place.input(&format!("{name}/thesis"), name);
+    }
+    let options =
+        PrepareOptions { overwrite: true, shard_tokens: 200, ..PrepareOptions::default() };
+    place.prepare(std::slice::from_ref(&input), &options).unwrap();
+    place.input("shards/notes.txt", "mine");
+    let names = || {
+        let entries = std::fs::read_dir(place.output()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    // In the second reading there are fewer documents than in the first.
+    let changed = |at: PrepareProgress| {
+        if at.tokens > 0 {
+            std::fs::write(&input, "fox<|endoftext|>dog<|endoftext|>").unwrap();
+        }
+    };
+    let big = place.input("b.txt", &numbered(2000));
+    let mut inputs = vec![big, input.clone()];
+    let result = prepare(&inputs, &place.output(), &place.tokenizer, &options, &mut { changed });
+    assert!(matches!(result.unwrap_err(), Error::Data(DataError::Changed)));
+    assert_eq!(names(), before);
+    Shards::open(&place.output()).unwrap().verify().unwrap();
+
+    // Fewer shards than before: none of the old ones stays.
+    inputs.truncate(1);
+    let options = PrepareOptions { shard_tokens: 1 << 20, ..options };
+    place.prepare(&inputs, &options).unwrap();
+    let expected =
+        ["meta.json", "notes.txt", "tokenizer.json", "tokenizer_config.json", "train-00000.bin"];
+    assert_eq!(names()[..5], expected.map(std::ffi::OsString::from));
+    assert_eq!(names().len(), 6);
+    Shards::open(&place.output()).unwrap().verify().unwrap();
+    assert_eq!(std::fs::read(place.output().join("notes.txt")).unwrap(), b"mine");
+    for name in neighbours {
+        let thesis = place.dir.path().join(name).join("thesis");
+        assert_eq!(std::fs::read_to_string(thesis).unwrap(), name);
+    }
+    assert_eq!(std::fs::read_dir(place.dir.path()).unwrap().count(), 3 + neighbours.len());
+}
+
+#[test]
+fn a_folder_has_one_writer() {
+    let place = Place::new();
+    let input = place.input("a.txt", TEXT);
+    let held = Output::lock(&place.output()).unwrap();
+    let error = place.prepare(std::slice::from_ref(&input), &PrepareOptions::default());
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("shards` is being written"), "{error}");
+    drop(held);
+    place.prepare(&[input], &PrepareOptions::default()).unwrap();
 }
 
 #[test]
@@ -231,7 +294,7 @@ fn a_parquet_column_is_read() {
     let path = place.dir.path().join("a.parquet");
     let message = "message rows { required int32 id; optional binary text (UTF8); }";
     let schema = std::sync::Arc::new(parse_message_type(message).unwrap());
-    let file = File::create(&path).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut ids = group.next_column().unwrap().unwrap();

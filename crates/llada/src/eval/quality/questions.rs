@@ -5,12 +5,16 @@ use std::{path::Path, sync::LazyLock};
 use serde::Deserialize;
 
 use crate::{
-    Result,
+    Error, Result,
     eval::{
         EvalError,
         extract::{Extract, Extractor},
     },
+    files,
 };
+
+/// Largest file of questions: they are held in memory.
+const MAX_QUESTIONS: u64 = 1 << 30;
 
 /// Something to go on from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -31,7 +35,10 @@ pub struct Question {
 /// If the file cannot be read, a line is no question, or there are none.
 pub fn questions(path: &Path) -> Result<Vec<Question>> {
     let failed = |what: String| EvalError::Questions { path: path.to_owned(), what };
-    let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    let text = files::read_text(path, MAX_QUESTIONS).map_err(|e| match e {
+        Error::Io { source, .. } => failed(source.to_string()),
+        other => failed(other.to_string()),
+    })?;
     let mut questions = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let question = serde_json::from_str(line);

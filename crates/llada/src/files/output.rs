@@ -1,0 +1,180 @@
+//! The right to write one output.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Existing, OutputError, Staging,
+    leftovers::{self, owner},
+    lock::{Lock, Refusal},
+    place::{self, Place},
+    staging::is_forbidden,
+};
+use crate::{Error, Result, checkpoint::CheckpointError, io, tokenizer::TokenizerError};
+
+/// The end of the names of locks.
+const LOCK: &str = ".llada.lock";
+
+/// The right to write one output, a file or a folder: other processes that ask for it, by whatever
+/// path, are refused until this one is dropped or its process ends.
+///
+/// It is a locked file `.NAME.llada.lock` beside the output (in it, when it is a folder whose own
+/// folder cannot be written), which is removed at the end. Folders above the output are made, and
+/// those of them that are empty at the end are removed again.
+#[derive(Debug)]
+pub struct Output {
+    asked: PathBuf,
+    place: Place,
+    lock: Option<Lock>,
+    /// Folders made for it, inner ones first.
+    made: Vec<PathBuf>,
+}
+
+impl Output {
+    /// Takes the right to write at `path`, and removes what a killed run left there unfinished.
+    ///
+    /// # Errors
+    /// When another process has it, or nothing can be written there.
+    pub fn lock(path: &Path) -> Result<Self> {
+        let failed = || io("write", path);
+        let asked = path.to_path_buf();
+        let mut place = place::resolve(path).map_err(failed())?;
+        let Place::At(target) = &place else {
+            return Ok(Self { asked, place, lock: None, made: Vec::new() });
+        };
+        let above = place::folder(target).ancestors();
+        let made: Vec<_> = above.take_while(|dir| !dir.exists()).map(Path::to_path_buf).collect();
+        let mut output = Self { asked, place: place.clone(), lock: None, made };
+        fs::create_dir_all(place::folder(target)).map_err(failed())?;
+        if !output.made.is_empty() {
+            place = place::resolve(path).map_err(failed())?;
+            output.place = place.clone();
+        }
+        if let Place::At(target) = &place {
+            let lock = output.take(target)?;
+            if lock.excludes {
+                leftovers::recover_output(target, place::folder(target))?;
+                if target.is_dir() {
+                    leftovers::recover_output(target, target)?;
+                }
+            }
+            output.lock = Some(lock);
+        }
+        Ok(output)
+    }
+
+    fn take(&self, target: &Path) -> Result<Lock> {
+        let name = lock_name(target);
+        let mut path = place::folder(target).join(&name);
+        let lock = match Lock::take(&path) {
+            Err(Refusal::Io(e)) if is_forbidden(&e) && target.is_dir() => {
+                path = target.join(&name);
+                Lock::take(&path)
+            }
+            lock => lock,
+        };
+        lock.map_err(|refusal| match refusal {
+            Refusal::Held(by) => OutputError::Busy { path: self.asked.clone(), by }.into(),
+            Refusal::Foreign => OutputError::NoLock { path }.into(),
+            Refusal::Io(e) => io("write", &*self.asked)(e),
+        })
+    }
+
+    /// The output as it was asked for.
+    pub fn path(&self) -> &Path {
+        &self.asked
+    }
+
+    /// Has `write` make a file or a folder at the path that it is given, which is beside the
+    /// output, and puts it in its place when it is whole. Errors name the output itself.
+    ///
+    /// # Errors
+    /// Those of `write`, and as [`Staging::commit`]: what was there is there still.
+    pub fn fill<T>(
+        &self,
+        existing: Existing<'_>,
+        write: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        let Place::At(target) = &self.place else { return write(&self.asked) };
+        let staging = Staging::new(target).map_err(|e| self.named(e, target))?;
+        let path = staging.path();
+        let given = write(&path).map_err(|e| self.named(e, &path))?;
+        staging.commit(existing).map_err(|e| self.named(e, target))?;
+        Ok(given)
+    }
+
+    /// An error of the output rather than of the place where it is made.
+    fn named(&self, mut error: Error, from: &Path) -> Error {
+        if let Error::Io { path, .. }
+        | Error::Output(OutputError::Exists { path } | OutputError::Fixed { path })
+        | Error::Tokenizer(TokenizerError::File { file: path, .. })
+        | Error::Checkpoint(
+            CheckpointError::Gguf { file: path, .. }
+            | CheckpointError::Entry { file: path, .. }
+            | CheckpointError::DType { file: path, .. }
+            | CheckpointError::NonFinite { file: path, .. },
+        ) = &mut error
+            && let Ok(rest) = path.strip_prefix(from)
+        {
+            let is_whole = rest.as_os_str().is_empty();
+            *path = if is_whole { self.asked.clone() } else { self.asked.join(rest) };
+        }
+        error
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.lock = None;
+        // Only an empty folder can be removed so.
+        self.made.iter().for_each(|dir| drop(fs::remove_dir(dir)));
+    }
+}
+
+/// Writes a file that a user named: [`super::replace_with`], under its [`Output`].
+///
+/// # Errors
+/// When another process writes it, or the disk refuses; the previous file is kept then.
+pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let _held = Output::lock(path)?;
+    super::replace_with(path, content)
+}
+
+/// Whether something is at `path`: a file, or a folder that holds more than locks and unfinished
+/// work.
+pub fn is_occupied(path: &Path) -> bool {
+    match entries(path) {
+        Ok(names) => !names.is_empty(),
+        Err(_) => fs::symlink_metadata(path).is_ok(),
+    }
+}
+
+/// Puts back an output that a killed run had set aside, on a system where two names cannot be
+/// swapped at once. For readers that do not find it.
+pub fn restore(path: &Path) {
+    if let Ok(Place::At(target)) = place::resolve(path)
+        && fs::symlink_metadata(&target).is_err()
+        && leftovers::is_set_aside(&target)
+    {
+        drop(Output::lock(path));
+    }
+}
+
+/// The names in a folder, but for locks and unfinished work.
+pub(super) fn entries(folder: &Path) -> io::Result<Vec<OsString>> {
+    let is_ours = |name: &OsString| {
+        name.to_str().is_some_and(|name| {
+            owner(name).is_some() || (name.starts_with('.') && name.ends_with(LOCK))
+        })
+    };
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
+    let names = names.collect::<io::Result<Vec<_>>>()?;
+    Ok(names.into_iter().filter(|name| !is_ours(name)).collect())
+}
+
+fn lock_name(target: &Path) -> String {
+    format!(".{}{LOCK}", place::label(target))
+}
