@@ -23,6 +23,7 @@ mod isa;
 pub mod linear;
 mod map;
 mod math;
+mod memory;
 pub mod peak;
 pub mod reference;
 pub mod rms_norm;
