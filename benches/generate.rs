@@ -37,7 +37,7 @@ fn generate(predictor: &mut dyn Predictor, rows: usize) -> Result<(f64, Vec<Vec<
         let prompt = (0..PROMPT as u32).map(|i| (i * 37 + row as u32 * 11) % 1000).collect();
         let prompt = Prompt { tokens: prompt, padding: 0 };
         let objective = Objective::Autoregressive;
-        canvases.push(Canvas::new(prompt, &sampler, &special, objective, row as u64)?);
+        canvases.push(Canvas::new(prompt, &sampler, &special, objective)?);
     }
     let start = Instant::now();
     generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?;

@@ -265,7 +265,7 @@ fn generation(predictor: &mut MaskPredictor, prompt: &[u32]) -> Result<()> {
     };
     let config = &predictor.model().config;
     let (special, objective) = (config.tokens, config.objective);
-    let canvas = Canvas::new(Prompt::from(prompt.to_vec()), &sampler, &special, objective, 0)?;
+    let canvas = Canvas::new(Prompt::from(prompt.to_vec()), &sampler, &special, objective)?;
     let mut canvases = [canvas];
     generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?;
     Ok(())

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    llada_kernels::explain_shrunk_files();
     let cli = match args::Cli::try_parse_from(args::normalized(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return error::usage(&error),

@@ -110,10 +110,10 @@ impl Session {
         }
     }
 
-    /// A canvas after `tokens`; `row` is its number in the run, which addresses its random draws.
-    pub fn canvas(&self, tokens: Vec<u32>, sampler: &Sampler, row: u64) -> Result<Canvas> {
+    /// A canvas after `tokens`.
+    pub fn canvas(&self, tokens: Vec<u32>, sampler: &Sampler) -> Result<Canvas> {
         let prompt = Prompt::from(tokens);
-        let canvas = Canvas::new(prompt, sampler, &self.special, self.objective(), row);
+        let canvas = Canvas::new(prompt, sampler, &self.special, self.objective());
         Ok(canvas.map_err(llada::Error::from)?)
     }
 }

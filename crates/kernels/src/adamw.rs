@@ -54,9 +54,9 @@ impl AdamW {
         m: &mut [f32],
         v: &mut [f32],
     ) -> Result<()> {
-        check("adamw::step", "param", param.len(), grad.len())?;
-        check("adamw::step", "m", m.len(), grad.len())?;
-        check("adamw::step", "v", v.len(), grad.len())?;
+        check("adamw::step", "param", param.len(), &[grad.len()])?;
+        check("adamw::step", "m", m.len(), &[grad.len()])?;
+        check("adamw::step", "v", v.len(), &[grad.len()])?;
         if t == 0 {
             let what = "`t` is 0, but steps are counted from 1".into();
             return Err(KernelError::Argument { op: "adamw::step", what });

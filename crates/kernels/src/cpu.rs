@@ -88,6 +88,9 @@ impl fmt::Debug for Cpu {
 }
 
 impl Cpu {
+    /// The most threads that can be asked for.
+    pub const MOST_THREADS: usize = 4096;
+
     /// The best instruction set on `threads` threads; 0 means one for each core.
     pub fn new(threads: usize) -> Result<Self> {
         Self::with_isa(Isa::detect(), threads)
@@ -102,7 +105,12 @@ impl Cpu {
             });
         }
         let threads = match threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
+            0 => thread::available_parallelism().map_or(1, usize::from).min(Self::MOST_THREADS),
+            threads if threads > Self::MOST_THREADS => {
+                let what =
+                    format!("{threads} threads are too many: {} will do", Self::MOST_THREADS);
+                return Err(KernelError::Argument { op: "cpu", what });
+            }
             threads => threads,
         };
         let team = Team::new(threads).map_err(|e| KernelError::Argument {

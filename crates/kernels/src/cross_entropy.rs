@@ -54,6 +54,10 @@ pub fn forward(
     nll: &mut [f32],
 ) -> Result<()> {
     check_shapes("cross_entropy::forward", hidden, head, targets, nll)?;
+    if head.d == 0 {
+        nll.fill(head.without_width());
+        return Ok(());
+    }
     let tiles = Tiles::new(head.vocab, targets.len());
     let mut logits = tiles.buffer();
     for rows in tiles.rows() {
@@ -84,9 +88,13 @@ pub fn forward_backward(
 ) -> Result<()> {
     let (op, d) = ("cross_entropy::forward_backward", head.d);
     check_shapes(op, hidden, head, targets, nll)?;
-    check(op, "weights", weights.len(), targets.len())?;
-    check(op, "dhidden", dhidden.len(), hidden.len())?;
-    check(op, "dweight", dweight.len(), head.vocab * d)?;
+    check(op, "weights", weights.len(), &[targets.len()])?;
+    check(op, "dhidden", dhidden.len(), &[hidden.len()])?;
+    check(op, "dweight", dweight.len(), &[head.vocab, d])?;
+    if d == 0 {
+        nll.fill(head.without_width());
+        return Ok(());
+    }
     let tiles = Tiles::new(head.vocab, targets.len());
     let mut logits = tiles.buffer();
     for rows in tiles.rows() {
@@ -149,6 +157,11 @@ impl Tiles {
 }
 
 impl Head<'_> {
+    /// The loss of every row where nothing tells the tokens apart.
+    fn without_width(&self) -> f32 {
+        (self.vocab as f64).ln() as f32
+    }
+
     /// The logits of `columns` for the rows of `hidden`.
     fn logits(
         &self,
@@ -266,8 +279,8 @@ fn check_shapes(
     nll: &[f32],
 ) -> Result<()> {
     head.weight.check_matrix(op, "head.weight", head.vocab, head.d)?;
-    check(op, "hidden", hidden.len(), targets.len() * head.d)?;
-    check(op, "nll", nll.len(), targets.len())?;
+    check(op, "hidden", hidden.len(), &[targets.len(), head.d])?;
+    check(op, "nll", nll.len(), &[targets.len()])?;
     let vocab = head.vocab;
     let Some(row) = targets.iter().position(|&t| t as usize >= vocab) else { return Ok(()) };
     let what = format!("row {row} has target {}, but the head has {vocab} tokens", targets[row]);

@@ -25,7 +25,7 @@ pub fn forward(
     out: &mut [f32],
 ) -> Result<()> {
     table.check_matrix("embedding::forward", "table", vocab, d)?;
-    check("embedding::forward", "out", out.len(), ids.len() * d)?;
+    check("embedding::forward", "out", out.len(), &[ids.len(), d])?;
     check_ids("embedding::forward", ids, vocab)?;
     if d == 0 {
         return Ok(());
@@ -53,8 +53,8 @@ pub fn backward(
     d: usize,
     dtable: &mut [f32],
 ) -> Result<()> {
-    check("embedding::backward", "dout", dout.len(), ids.len() * d)?;
-    check("embedding::backward", "dtable", dtable.len(), vocab * d)?;
+    check("embedding::backward", "dout", dout.len(), &[ids.len(), d])?;
+    check("embedding::backward", "dtable", dtable.len(), &[vocab, d])?;
     check_ids("embedding::backward", ids, vocab)?;
     if d == 0 {
         return Ok(());

@@ -36,15 +36,45 @@ pub enum KernelError {
     },
 }
 
-/// Checks the length of one buffer against its shape.
+/// Checks the length of one buffer against its shape. Every operation multiplies its sizes here and
+/// nowhere before, so that no product of them has wrapped.
 pub(crate) fn check(
     op: &'static str,
     what: &'static str,
     found: usize,
-    expected: usize,
+    shape: &[usize],
 ) -> Result<()> {
-    if found == expected {
-        return Ok(());
+    match elements(shape) {
+        Some(expected) if expected == found => Ok(()),
+        Some(expected) => Err(KernelError::Length { op, what, expected, found }),
+        None => {
+            let what = format!("`{what}` of shape {shape:?} has more elements than memory can");
+            Err(KernelError::Argument { op, what })
+        }
     }
-    Err(KernelError::Length { op, what, expected, found })
+}
+
+/// The elements of a shape; `None` where they are too many to be counted.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_multiplied_without_wrapping() {
+        const HALF: usize = 1 << (usize::BITS / 2);
+        assert_eq!(elements(&[]), Some(1));
+        assert_eq!(elements(&[3, 5, 7]), Some(105));
+        assert_eq!(elements(&[usize::MAX, usize::MAX, 0]), Some(0));
+        assert_eq!(elements(&[HALF, HALF - 1]), Some(usize::MAX - HALF + 1));
+        assert_eq!(elements(&[HALF, HALF]), None);
+        assert!(check("op", "x", 0, &[HALF, HALF]).unwrap_err().to_string().contains("memory"));
+        assert!(check("op", "x", 6, &[2, 3]).is_ok() && check("op", "x", 5, &[2, 3]).is_err());
+    }
 }

@@ -48,9 +48,9 @@ pub fn forward(
     out: Out,
 ) -> Result<()> {
     const OP: &str = "linear forward";
-    check(OP, "x", x.len(), m * k)?;
+    check(OP, "x", x.len(), &[m, k])?;
     w.check_matrix(OP, "w", n, k)?;
-    check(OP, "y", y.len(), m * n)?;
+    check(OP, "y", y.len(), &[m, n])?;
     if let WeightView::Blocks { .. } = w {
         return ACTIVATIONS.with(|cell| {
             let mut quantized = cell.take();
@@ -85,7 +85,7 @@ pub fn forward_quantized(
 ) -> Result<()> {
     const OP: &str = "linear forward (quantised)";
     w.check_matrix(OP, "w", n, x.inputs())?;
-    check(OP, "y", y.len(), x.rows() * n)?;
+    check(OP, "y", y.len(), &[x.rows(), n])?;
     let WeightView::Blocks { format, bytes } = w else {
         let what = "the weight is not of blocks: call `forward` with the rows as `f32`".into();
         return Err(KernelError::Argument { op: OP, what });
@@ -104,7 +104,7 @@ fn add_bias(
     out: Out,
 ) -> Result<Out> {
     let Some(bias) = bias else { return Ok(out) };
-    check(op, "bias", bias.len(), n)?;
+    check(op, "bias", bias.len(), &[n])?;
     for y in y.chunks_exact_mut(n.max(1)) {
         match out {
             Out::Write => y.copy_from_slice(bias),
@@ -129,9 +129,9 @@ pub fn backward_input(
     out: Out,
 ) -> Result<()> {
     const OP: &str = "linear backward (input)";
-    check(OP, "dy", dy.len(), m * n)?;
+    check(OP, "dy", dy.len(), &[m, n])?;
     w.check_matrix(OP, "w", n, k)?;
-    check(OP, "dx", dx.len(), m * k)?;
+    check(OP, "dx", dx.len(), &[m, k])?;
     let dy = Operand { data: Floats::F32(dy), layout: Layout::KInner };
     let w = Operand { data: w.floats(OP)?, layout: Layout::KOuter };
     gemm(cpu, dy, w, (m, k, n), dx, out);
@@ -153,9 +153,9 @@ pub fn backward_weight(
     out: Out,
 ) -> Result<()> {
     const OP: &str = "linear backward (weight)";
-    check(OP, "dy", dy.len(), m * n)?;
-    check(OP, "x", x.len(), m * k)?;
-    check(OP, "dw", dw.len(), n * k)?;
+    check(OP, "dy", dy.len(), &[m, n])?;
+    check(OP, "x", x.len(), &[m, k])?;
+    check(OP, "dw", dw.len(), &[n, k])?;
     let dy = Operand { data: Floats::F32(dy), layout: Layout::KOuter };
     let x = Operand { data: Floats::F32(x), layout: Layout::KOuter };
     gemm(cpu, dy, x, (n, k, m), dw, out);
@@ -170,8 +170,8 @@ pub fn backward_bias(cpu: &Cpu, dy: &[f32], m: usize, n: usize, db: &mut [f32]) 
     const OP: &str = "linear backward (bias)";
     /// Columns of a task: a few cache lines, so that two tasks seldom share one.
     const COLUMNS: usize = 64;
-    check(OP, "dy", dy.len(), m * n)?;
-    check(OP, "db", db.len(), n)?;
+    check(OP, "dy", dy.len(), &[m, n])?;
+    check(OP, "db", db.len(), &[n])?;
     cpu.chunks(db, COLUMNS, |i, db| {
         let mut sums = [0.0f32; COLUMNS];
         let sums = &mut sums[..db.len()];

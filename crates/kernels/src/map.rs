@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::{KernelError, Result};
+use crate::{KernelError, Result, fault};
 
 /// A file mapped read-only: its bytes are paged in as they are touched and never copied.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub struct Mapping {
     bytes: memmap2::Mmap,
     /// Length that counts; memory of no file may have a byte more.
     len: usize,
-    /// Whether the bytes can be had again from a file.
-    is_file: bool,
+    /// Where they are, if they can be had again from a file.
+    place: Option<fault::Place>,
 }
 
 impl Mapping {
@@ -24,9 +24,11 @@ impl Mapping {
         let map = |source| KernelError::Map { path: path.to_path_buf(), source };
         let file = File::open(path).map_err(map)?;
         // SAFETY: the mapping is read-only and private; files of weights and tokens are replaced by
-        // renaming a new file over them, never truncated in place, so the bytes stay as they are.
+        // renaming a new file over them, never truncated in place, so the bytes stay as they are. Where
+        // somebody else truncates one all the same, the system stops the program (see `fault`).
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(map)?;
-        Ok(Self { len: bytes.len(), bytes, is_file: true })
+        let place = Some(fault::Place::new(bytes.as_ptr_range(), path));
+        Ok(Self { len: bytes.len(), bytes, place })
     }
 
     /// Memory that belongs to no file, zeroed and then written once by `fill`. It stands in for a
@@ -36,13 +38,13 @@ impl Mapping {
         // The system maps no empty memory.
         let mut memory = memmap2::MmapMut::map_anon(len.max(1)).map_err(map)?;
         fill(&mut memory[..len]);
-        Ok(Self { bytes: memory.make_read_only().map_err(map)?, len, is_file: false })
+        Ok(Self { bytes: memory.make_read_only().map_err(map)?, len, place: None })
     }
 
     /// Lets the system take the memory of these bytes of a file back; when they are touched again
     /// they are read again. Nothing happens where there is no file, or no such bytes.
     pub fn release(&self, bytes: Range<usize>) {
-        if !self.is_file || bytes.end > self.len || bytes.is_empty() {
+        if self.place.is_none() || bytes.end > self.len || bytes.is_empty() {
             return;
         }
         #[cfg(unix)]

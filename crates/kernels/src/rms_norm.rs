@@ -31,8 +31,8 @@ pub fn forward(
     rstd: &mut [f32],
 ) -> Result<()> {
     let d = weight.len();
-    check("rms_norm::forward", "x", x.len(), rstd.len() * d)?;
-    check("rms_norm::forward", "out", out.len(), rstd.len() * d)?;
+    check("rms_norm::forward", "x", x.len(), &[rstd.len(), d])?;
+    check("rms_norm::forward", "out", out.len(), &[rstd.len(), d])?;
     if d == 0 {
         return Ok(());
     }
@@ -61,10 +61,10 @@ pub fn backward(
     dweight: &mut [f32],
 ) -> Result<()> {
     let d = weight.len();
-    check("rms_norm::backward", "x", x.len(), rstd.len() * d)?;
-    check("rms_norm::backward", "dout", dout.len(), rstd.len() * d)?;
-    check("rms_norm::backward", "dx", dx.len(), rstd.len() * d)?;
-    check("rms_norm::backward", "dweight", dweight.len(), d)?;
+    check("rms_norm::backward", "x", x.len(), &[rstd.len(), d])?;
+    check("rms_norm::backward", "dout", dout.len(), &[rstd.len(), d])?;
+    check("rms_norm::backward", "dx", dx.len(), &[rstd.len(), d])?;
+    check("rms_norm::backward", "dweight", dweight.len(), &[d])?;
     if d == 0 {
         return Ok(());
     }

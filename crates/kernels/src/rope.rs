@@ -3,10 +3,17 @@
 //!
 //! Su et al., "RoFormer", arXiv:2104.09864, equation 34, with the pairs laid out as in GPT-NeoX.
 
-use crate::{Cpu, KernelError, Result, error::check, isa::vectorised};
+use crate::{
+    Cpu, KernelError, Result,
+    error::{check, elements},
+    isa::vectorised,
+};
 
 /// Elements of one task: enough to outweigh handing it to a thread.
 const CHUNK: usize = 16384;
+
+/// Angles that a table stays below: 2 GiB of cosines and sines.
+const MOST_ANGLES: usize = 1 << 28;
 
 /// The cosines and sines of every position below a limit.
 #[derive(Debug, Clone)]
@@ -24,8 +31,8 @@ impl Table {
     /// large positions the rounding of the angle is seen in the logits.
     ///
     /// # Errors
-    /// [`Argument`](KernelError::Argument) when `head_dim` is odd or zero, or `theta` is not
-    /// positive.
+    /// [`Argument`](KernelError::Argument) when `head_dim` is odd or zero, `theta` is not positive, or
+    /// there would be 2²⁸ angles or more.
     pub fn new(theta: f64, head_dim: usize, max_positions: usize) -> Result<Self> {
         let refuse = |what| Err(KernelError::Argument { op: "rope::Table::new", what });
         if head_dim == 0 || head_dim % 2 == 1 {
@@ -34,14 +41,29 @@ impl Table {
         if !(theta > 0.0 && theta.is_finite()) {
             return refuse(format!("`theta` is {theta}, it must be positive and finite"));
         }
+        let (half, angles) = (head_dim / 2, elements(&[head_dim / 2, max_positions.max(1)]));
+        let Some(angles) = angles.filter(|&angles| angles < MOST_ANGLES) else {
+            return refuse(format!(
+                "{max_positions} positions of heads of {head_dim} are more than a table holds; \
+                 ask for shorter rows"
+            ));
+        };
         let frequency = |i: usize| {
             let exponent = (2 * i) as f32 / head_dim as f32;
             1.0 / f64::from(theta as f32).powf(f64::from(exponent)) as f32
         };
-        let frequencies: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
-        let angles = (0..max_positions)
-            .flat_map(|position| frequencies.iter().map(move |f| f64::from(position as f32 * f)));
-        let (sin, cos) = angles.map(f64::sin_cos).map(|(s, c)| (s as f32, c as f32)).unzip();
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        if cos.try_reserve_exact(angles).and_then(|()| sin.try_reserve_exact(angles)).is_err() {
+            return refuse(format!("the system has no memory for {angles} sines and cosines"));
+        }
+        for position in 0..max_positions {
+            for frequency in &frequencies {
+                let (s, c) = f64::from(position as f32 * frequency).sin_cos();
+                cos.push(c as f32);
+                sin.push(s as f32);
+            }
+        }
         Ok(Self { head_dim, cos, sin })
     }
 
@@ -103,8 +125,7 @@ fn rotate(
     positions: &[u32],
     sign: f32,
 ) -> Result<()> {
-    let width = heads * table.head_dim;
-    check(op, "x", x.len(), positions.len() * width)?;
+    check(op, "x", x.len(), &[positions.len(), heads, table.head_dim])?;
     let limit = table.max_positions();
     if let Some(row) = positions.iter().position(|&p| p as usize >= limit) {
         let what = format!(
@@ -114,9 +135,10 @@ fn rotate(
         );
         return Err(KernelError::Argument { op, what });
     }
-    if width == 0 {
+    if x.is_empty() {
         return Ok(());
     }
+    let width = heads * table.head_dim;
     let rows = CHUNK.div_ceil(width);
     cpu.chunks(x, rows * width, |i, x| {
         for (x, &position) in x.chunks_mut(width).zip(&positions[i * rows..]) {

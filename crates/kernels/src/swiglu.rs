@@ -12,8 +12,8 @@ const CHUNK: usize = 16384;
 /// # Errors
 /// [`Length`](crate::KernelError::Length) when the lengths differ.
 pub fn forward(cpu: &Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) -> Result<()> {
-    check("swiglu::forward", "up", up.len(), gate.len())?;
-    check("swiglu::forward", "out", out.len(), gate.len())?;
+    check("swiglu::forward", "up", up.len(), &[gate.len()])?;
+    check("swiglu::forward", "out", out.len(), &[gate.len()])?;
     cpu.chunks(out, CHUNK, |i, out| {
         let part = i * CHUNK..i * CHUNK + out.len();
         forward_chunk(cpu.isa(), &gate[part.clone()], &up[part], out);
@@ -34,10 +34,10 @@ pub fn backward(
     dgate: &mut [f32],
     dup: &mut [f32],
 ) -> Result<()> {
-    check("swiglu::backward", "up", up.len(), gate.len())?;
-    check("swiglu::backward", "dout", dout.len(), gate.len())?;
-    check("swiglu::backward", "dgate", dgate.len(), gate.len())?;
-    check("swiglu::backward", "dup", dup.len(), gate.len())?;
+    check("swiglu::backward", "up", up.len(), &[gate.len()])?;
+    check("swiglu::backward", "dout", dout.len(), &[gate.len()])?;
+    check("swiglu::backward", "dgate", dgate.len(), &[gate.len()])?;
+    check("swiglu::backward", "dup", dup.len(), &[gate.len()])?;
     cpu.chunk_pairs((dgate, CHUNK), (dup, CHUNK), |i, dgate, dup| {
         let part = i * CHUNK..i * CHUNK + dgate.len();
         let (gate, up, dout) = (&gate[part.clone()], &up[part.clone()], &dout[part]);

@@ -112,11 +112,9 @@ impl<'a> WeightView<'a> {
             Self::F16(w) => WeightView::F16(&w[range]),
             Self::Blocks { format, bytes } => {
                 let at = |element: usize| {
-                    assert!(
-                        element.is_multiple_of(format.block_len()),
-                        "{element} is inside a block"
-                    );
-                    element / format.block_len() * format.block_bytes()
+                    let at = format.bytes(element);
+                    assert!(at.is_some(), "{element} is inside a block, or beyond all");
+                    at.unwrap_or(usize::MAX)
                 };
                 WeightView::Blocks {
                     format: *format,
@@ -127,7 +125,11 @@ impl<'a> WeightView<'a> {
     }
 
     /// Writes the elements as `f32` into `out`, which has the same length.
+    ///
+    /// # Panics
+    /// When it has another.
     pub fn widen(&self, out: &mut [f32]) {
+        assert_eq!(out.len(), self.len(), "the weights and what they are written to");
         match self {
             Self::F32(w) => out.copy_from_slice(w),
             Self::Bf16(w) => out.iter_mut().zip(*w).for_each(|(o, x)| *o = x.to_f32()),
@@ -144,9 +146,13 @@ impl<'a> WeightView<'a> {
         rows: usize,
         columns: usize,
     ) -> Result<()> {
-        check(op, what, self.len(), rows * columns)?;
+        check(op, what, self.len(), &[rows, columns])?;
         match self {
-            Self::Blocks { format, .. } => format.whole_blocks(op, columns).map(drop),
+            Self::Blocks { format, bytes } => {
+                let row = format.whole_blocks(op, columns)?;
+                // A part of a block at the end counts as no weight.
+                check(op, "bytes of the weight", bytes.len(), &[rows, row])
+            }
             _ => Ok(()),
         }
     }

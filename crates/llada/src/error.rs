@@ -126,6 +126,7 @@ pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {
         ErrorKind::PermissionDenied => "check the permissions of that path",
         ErrorKind::ReadOnlyFilesystem => "that disk cannot be written: choose another folder",
         ErrorKind::StorageFull => "free some space on that disk, or write elsewhere",
+        ErrorKind::FileTooLarge => "check that it is the right file, or split it",
         ErrorKind::InvalidData => "give text in UTF-8: `iconv -t utf-8` converts others",
         _ => return None,
     })

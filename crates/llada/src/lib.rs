@@ -35,7 +35,7 @@
 //! let objective = model.config.objective;
 //! let sampler = diffusion::Sampler { gen_length: 32, steps: 32, ..Default::default() };
 //! let prompt = tokenizer.encode("Once upon a time")?.into();
-//! let mut canvas = [diffusion::Canvas::new(prompt, &sampler, &special, objective, 0)?];
+//! let mut canvas = [diffusion::Canvas::new(prompt, &sampler, &special, objective)?];
 //! let mut predictor = MaskPredictor::new(model, llada_kernels::Cpu::new(0)?)?;
 //! diffusion::generate::run(&mut predictor, &mut canvas, &mut |_, _| ControlFlow::Continue(()))?;
 //! let text = tokenizer.decode(canvas[0].tokens(), true)?;
@@ -64,6 +64,7 @@ pub mod hub;
 pub mod model;
 mod recycle;
 pub mod rng;
+pub mod text;
 pub mod tokenizer;
 pub mod train;
 

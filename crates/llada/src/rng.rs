@@ -32,6 +32,17 @@ pub enum Purpose {
     Turn,
     /// Initial low-rank adapters; the index is the tensor.
     Adapter,
+    /// Seeds of the rows of a run; the index is the row.
+    Seed,
+}
+
+/// The seed of row number `n` of a run with `seed`, where every row has one of its own: the run's own
+/// for the first. It has at most 53 bits, so that it survives every reader of JSON.
+pub fn nth_seed(seed: u64, n: u64) -> u64 {
+    match n {
+        0 => seed,
+        _ => Stream::new(seed, Purpose::Seed, n).bits() >> 11,
+    }
 }
 
 /// A stream of draws for one `(seed, purpose, index)`.
@@ -103,6 +114,16 @@ mod tests {
         assert_ne!(Stream::new(7, Purpose::Token, 4).bits(), all[0]);
         assert_ne!(Stream::new(7, Purpose::Masking, 3).bits(), all[0]);
         assert_ne!(Stream::new(8, Purpose::Token, 3).bits(), all[0]);
+    }
+
+    #[test]
+    fn rows_have_seeds_of_their_own() {
+        let seeds: Vec<u64> = (0..1000).map(|n| nth_seed(7, n)).collect();
+        assert_eq!(seeds[0], 7);
+        let distinct: std::collections::BTreeSet<_> = seeds.iter().collect();
+        assert!(distinct.len() == seeds.len() && seeds.iter().all(|&seed| seed < 1 << 53));
+        assert_eq!(nth_seed(u64::MAX, 0), u64::MAX);
+        assert_ne!(nth_seed(8, 1), seeds[1]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::fixture;
+use common::own;
 use llada::{
     checkpoint,
     config::{Objective, SpecialTokens},
@@ -32,9 +32,10 @@ const WARM_UP: usize = 4;
 fn after_warm_up(predictor: &mut MaskPredictor, sampler: &Sampler) -> usize {
     let mask = Some(predictor.model().config.vocab_size as u32 - 1);
     let special = SpecialTokens { mask, ..SpecialTokens::default() };
-    let canvas = |(row, length): (u64, u32)| {
+    let canvas = |(seed, length): (u64, u32)| {
+        let sampler = Sampler { seed, ..sampler.clone() };
         let prompt: Vec<u32> = (0..length).map(|i| 3 + i * 7 % 200).collect();
-        Canvas::new(prompt.into(), sampler, &special, Objective::Diffusion, row).unwrap()
+        Canvas::new(prompt.into(), &sampler, &special, Objective::Diffusion).unwrap()
     };
     let mut canvases: Vec<Canvas> = [(0, 9), (1, 4)].into_iter().map(canvas).collect();
     let (mut passes, mut warm) = (0, 0);
@@ -78,7 +79,7 @@ fn steps_allocate_nothing() {
     ];
     let models = ["models/a_mha_untied", "models/b_gqa_tied", "gguf/mixed.gguf"];
     for (name, threads) in models.into_iter().flat_map(|name| [(name, 1), (name, 2)]) {
-        let model = checkpoint::load(&fixture(name)).unwrap();
+        let model = checkpoint::load(&own(name)).unwrap();
         let mut predictor = MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap();
         for sampler in &choices {
             let mut counts = Vec::new();

@@ -7,7 +7,7 @@ mod whole;
 
 use std::ops::ControlFlow;
 
-use common::fixture;
+use common::own;
 use llada::{
     checkpoint,
     config::{Objective, SpecialTokens},
@@ -19,6 +19,7 @@ use llada::{
         variable::VariableLength,
     },
     model::{Batch, KvCache, MaskPredictor, Past},
+    rng::nth_seed,
     tokenizer::{self, Kind},
 };
 use llada_kernels::Cpu;
@@ -29,7 +30,7 @@ const SPECIAL: SpecialTokens =
     SpecialTokens { mask: Some(MASK), eos: Some(300), eot: None, bos: None, pad: None };
 
 fn predictor(threads: usize) -> MaskPredictor {
-    let model = checkpoint::load(&fixture("models/a_mha_untied")).unwrap();
+    let model = checkpoint::load(&own("models/a_mha_untied")).unwrap();
     MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
 }
 
@@ -55,7 +56,8 @@ fn prompt(row: usize) -> Prompt {
 }
 
 fn canvas(sampler: &Sampler, row: usize) -> Canvas {
-    Canvas::new(prompt(row), sampler, &SPECIAL, Objective::Diffusion, row as u64).unwrap()
+    let sampler = Sampler { seed: nth_seed(sampler.seed, row as u64), ..sampler.clone() };
+    Canvas::new(prompt(row), &sampler, &SPECIAL, Objective::Diffusion).unwrap()
 }
 
 fn run(predictor: &mut impl Predictor, canvases: &mut [Canvas]) -> (Summary, Vec<Vec<Step>>) {
@@ -217,7 +219,7 @@ fn holes_are_filled_with_every_cache() {
     let template: Template = "the {{hole:9}} sat on {{hole:12}} log".parse().unwrap();
     let frame = Encoder::new(&tokenizer).frame(&template).unwrap();
     let infill = |sampler: &Sampler| {
-        Canvas::infill(&frame, &[9, 12], sampler, &special, Objective::Diffusion, 0).unwrap()
+        Canvas::infill(&frame, &[9, 12], sampler, &special, Objective::Diffusion).unwrap()
     };
     for sampler in choices().into_iter().filter(|s| !s.blocks.grows()) {
         let sampler = Sampler { variable_length: None, ..sampler };

@@ -83,7 +83,9 @@ fn recorded_noise_gives_the_recorded_losses() {
             let found = -replay(&mut recorded, &one).log_likelihood;
             assert_close(found, loss.as_f64().unwrap(), &format!("{id} iteration {iteration}"));
         }
-        let greedy = is_greedy(&mut predictor, &special, &pairs[0], all.cfg_scale).unwrap();
-        assert_eq!(greedy, case["suffix_is_greedy"].as_bool().unwrap(), "{id}");
+        if let Some(expected) = case["suffix_is_greedy"].as_bool() {
+            let greedy = is_greedy(&mut predictor, &special, &pairs[0], all.cfg_scale).unwrap();
+            assert_eq!(greedy, expected, "{id}");
+        }
     }
 }

@@ -52,8 +52,8 @@ fn difference(a: &[f32], b: &[f32], keep: Option<&[bool]>, tokens: usize) -> f32
     (0..a.len()).filter(kept).map(|i| (a[i] - b[i]).abs()).fold(0.0, f32::max)
 }
 
-/// Compares every kind of logits that the file holds; returns how many kinds there were.
-fn check(name: &str, unmasked: &str) -> usize {
+/// Compares every kind of logits that the file holds, of which there is at least one.
+fn check(name: &str, unmasked: &str) {
     let bytes = bytes(&format!("logits/{name}.safetensors"));
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let rows = Rows::read(&file);
@@ -72,20 +72,21 @@ fn check(name: &str, unmasked: &str) -> usize {
     }
     model.config.objective = Objective::Autoregressive;
     compare(&model, "logits_causal", None);
-    kinds
+    let known = [unmasked, "logits_leftpad", "logits_causal"];
+    let recorded = file.names().iter().filter(|found| known.contains(found)).count();
+    assert!(kinds == recorded && kinds > 0, "{name}: {kinds} of {recorded} kinds");
 }
 
 #[test]
 fn logits_without_mask_with_left_padding_and_causal() {
-    assert_eq!(check("a_mha_untied", "logits_nomask"), 3);
-    assert_eq!(check("b_gqa_tied", "logits_nomask"), 3);
-    assert_eq!(check("d_qkvbias_qknorm", "logits_nomask"), 3);
-    assert_eq!(check("e_illada_llama_naming", "logits_nomask"), 2);
+    for name in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"] {
+        check(name, "logits_nomask");
+    }
 }
 
 #[test]
 fn bf16_shards_are_computed_in_f32() {
-    assert_eq!(check("c_a_bf16_sharded", "logits_f32_compute_of_bf16_weights"), 1);
+    check("c_a_bf16_sharded", "logits_f32_compute_of_bf16_weights");
 }
 
 #[test]
@@ -96,11 +97,15 @@ fn hidden_states_of_every_block() {
         let rows = Rows::read(&file);
         let batch = Batch { tokens: &rows.tokens, starts: &rows.starts, keep: None };
         let states = predictor(&load(name)).hidden_states(&batch).unwrap();
+        let mut compared = 0;
         for (i, state) in states.iter().enumerate() {
-            let (_, expected) = golden_f32(&file, &format!("hidden_{i}")).unwrap();
+            let Some((_, expected)) = golden_f32(&file, &format!("hidden_{i}")) else { continue };
+            compared += 1;
             let found = difference(state, &expected, None, rows.tokens.len());
             assert!(found <= TOLERANCE, "{name} hidden_{i}: off by {found}");
         }
+        let recorded = file.names().iter().filter(|found| found.starts_with("hidden_")).count();
+        assert_eq!(compared, recorded, "{name}: every recorded state is compared");
     }
 }
 
@@ -122,9 +127,10 @@ fn a_row_is_the_same_alone_in_a_batch_and_on_any_threads() {
                 let mut alone = Vec::new();
                 predictor.logits(&batch, &wanted, &mut alone).unwrap();
                 assert_eq!(alone, together[row[0] * vocab..row[1] * vocab], "{name}");
-                predictor.logits(&batch, &wanted[2..3], &mut alone).unwrap();
-                let third = (row[0] + 2) * vocab;
-                assert_eq!(alone, together[third..third + vocab], "{name}: one position");
+                let middle = tokens.len() / 2;
+                predictor.logits(&batch, &[middle], &mut alone).unwrap();
+                let middle = (row[0] + middle) * vocab;
+                assert_eq!(alone, together[middle..middle + vocab], "{name}: one position");
             }
         }
     }
@@ -132,7 +138,9 @@ fn a_row_is_the_same_alone_in_a_batch_and_on_any_threads() {
 
 #[test]
 fn a_malformed_batch_is_an_error() {
-    let mut predictor = predictor(&load("a_mha_untied"));
+    let model = load("a_mha_untied");
+    let (vocabulary, limit) = (model.config.embedding_size, model.config.max_sequence_length);
+    let mut predictor = predictor(&model);
     let mut logits = Vec::new();
     let mut error = |tokens: &[u32], starts: &[usize], wanted: &[usize]| {
         let batch = Batch { tokens, starts, keep: None };
@@ -141,6 +149,8 @@ fn a_malformed_batch_is_an_error() {
     assert!(error(&[1, 2], &[0, 1], &[0]).contains("starts"));
     assert!(error(&[1, 2], &[0, 2, 1, 2], &[0]).contains("decrease"));
     assert!(error(&[1, 2], &[0, 2], &[2]).contains("beyond"));
-    assert!(error(&[1, 320], &[0, 2], &[0]).contains("320"));
-    assert!(error(&[1; 300], &[0, 300], &[0]).contains("longer than the model's 256"));
+    let unknown = error(&[1, vocabulary as u32], &[0, 2], &[0]);
+    assert!(unknown.contains(&vocabulary.to_string()), "{unknown}");
+    let long = error(&vec![1; limit + 1], &[0, limit + 1], &[0]);
+    assert!(long.contains(&format!("longer than the model's {limit}")), "{long}");
 }

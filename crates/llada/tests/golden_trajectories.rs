@@ -28,7 +28,6 @@ fn fast_dllm_trajectories() {
 
 #[test]
 fn greedy_continuations_of_the_autoregressive_baseline() {
-    for (name, case) in [("a_mha_untied", "a_ar"), ("b_gqa_tied", "b_ar")] {
-        trajectories::replay_greedy(&mut load(name, Objective::Autoregressive), case);
-    }
+    let replayed = trajectories::replay_greedy(|name| load(name, Objective::Autoregressive));
+    assert!(replayed == 2 || !common::is_own_set(), "{replayed} continuations");
 }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::fixture;
+use common::own;
 use llada::{
     checkpoint::{self, safetensors},
     diffusion::{forward::Noised, loss},
@@ -24,7 +24,7 @@ fn cpu() -> Cpu {
 }
 
 fn base(name: &str) -> PathBuf {
-    fixture(&format!("models/{name}"))
+    own(&format!("models/{name}"))
 }
 
 /// Numbers around 0, the same for the same seed.

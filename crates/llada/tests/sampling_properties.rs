@@ -108,7 +108,7 @@ proptest! {
     fn a_row_is_the_same_alone_and_in_any_batch(
         rows in prop::collection::vec((samplers(), prompts()), 1..5), rotation in 0usize..5
     ) {
-        let fresh = |row: usize| canvas(&rows[row].1, &rows[row].0, row as u64);
+        let fresh = |row: usize| canvas(&rows[row].1, &rows[row].0, 0);
         let alone: Vec<_> = (0..rows.len())
             .map(|row| {
                 let mut canvases = [fresh(row)];
@@ -195,7 +195,7 @@ fn a_causal_model_is_asked_for_the_next_token_and_needs_no_mask() {
     let sampler = Sampler { gen_length: 3, blocks: Blocks::Autoregressive, ..Sampler::default() };
     let none = SpecialTokens::default();
     let start = |tokens: &[u32]| {
-        Canvas::new(tokens.to_vec().into(), &sampler, &none, Objective::Autoregressive, 0)
+        Canvas::new(tokens.to_vec().into(), &sampler, &none, Objective::Autoregressive)
     };
     assert!(start(&[]).is_err());
     let mut canvases = [start(&[5, 6]).unwrap()];

@@ -15,7 +15,8 @@ pub struct Infill {
     pub text: Option<String>,
     #[command(flatten)]
     pub model: ModelArg,
-    /// Fill each row `{"text": "..."}` of a JSONL file, and write one JSON object for each
+    /// Fill each row `{"text": "..."}` of a JSONL file, with its own `"seed": 7` if it has one, and
+    /// write one JSON object for each
     #[arg(long, value_name = "FILE", requires = "json", conflicts_with_all = ["text", "watch", "trace"])]
     pub file: Option<PathBuf>,
     /// Longest fill of a `{{hole}}`, in tokens
@@ -30,7 +31,8 @@ pub struct Infill {
     /// Write a JSON object with the text, the fills and the summary
     #[arg(long)]
     pub json: bool,
-    /// Record every step in a file for `llada replay`
+    /// Record every step in a file for `llada replay`; where that fails, the text comes all the same,
+    /// and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     #[command(flatten)]

@@ -18,7 +18,7 @@ pub struct Replay {
     /// The file to write; without it, stdout
     #[arg(short, long, value_name = "OUT", requires = "export")]
     pub out: Option<PathBuf>,
-    /// Tokenizer of the model, to read characters that span several tokens
+    /// Tokenizer of the model, for a recording without texts
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Milliseconds between two steps

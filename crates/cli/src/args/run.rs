@@ -20,7 +20,9 @@ pub struct Run {
     /// What the model is told before the prompt
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub system: Option<String>,
-    /// Generate for each line of a file in one batch, and write one JSON object for each
+    /// Generate for each line of a file in one batch, each as the prompt alone with the same seed, and
+    /// write one JSON object for each; a `.jsonl` file has {"prompt": "...", "seed": 7} on each line,
+    /// the seed being optional
     #[arg(long, value_name = "FILE", requires = "json", conflicts_with_all = ["prompt", "watch", "trace"])]
     pub prompts: Option<PathBuf>,
     /// Draw the canvas on the terminal while it is unmasked
@@ -29,7 +31,8 @@ pub struct Run {
     /// Write a JSON object with the text, the tokens and the summary
     #[arg(long)]
     pub json: bool,
-    /// Record every step in a file for `llada replay`
+    /// Record every step in a file for `llada replay`; where that fails, the answer comes all the same,
+    /// and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     #[command(flatten)]

@@ -5,7 +5,7 @@ mod input;
 mod settings;
 
 use std::{
-    io::{self, BufRead, IsTerminal},
+    io::{self, IsTerminal},
     ops::ControlFlow,
     path::Path,
 };
@@ -14,6 +14,8 @@ use anyhow::{Context, Result};
 use llada::{
     diffusion::{Canvas, Sampler, generate},
     files,
+    rng::nth_seed,
+    text,
 };
 
 use super::run::observer::{Look, Observer};
@@ -64,8 +66,8 @@ struct Chat {
     /// What was asked of the sampler, by flags or `/set`.
     settings: SamplerArgs,
     sampler: Sampler,
-    /// Answers begun. Each is a row of its own to the random draws, so that the same lines with the
-    /// same seed give the same conversation.
+    /// Answers begun. Each has a seed of its own, so that the same lines with the same seed give the
+    /// same conversation.
     answers: u64,
     /// Turns that the last answer did not see.
     dropped: usize,
@@ -94,7 +96,7 @@ impl Chat {
             // Between answers Ctrl-C ends the program.
             self.stop.set(true);
             line.clear();
-            let read = io::stdin().lock().read_until(b'\n', &mut line);
+            let read = text::read_line(&mut io::stdin().lock(), &mut line, text::MOST);
             if read.context("cannot read stdin")? == 0 {
                 break;
             }
@@ -176,7 +178,9 @@ impl Chat {
             ));
         }
         self.dropped = window.dropped;
-        let canvas = self.session.canvas(window.tokens, &self.sampler, self.answers)?;
+        let seed = nth_seed(self.sampler.seed, self.answers);
+        let sampler = Sampler { seed, ..self.sampler.clone() };
+        let canvas = self.session.canvas(window.tokens, &sampler)?;
         self.answers += 1;
         self.stop.set(false);
         let (canvas, summary) = self.generate(canvas)?;
@@ -200,7 +204,7 @@ impl Chat {
         let look = Look { watch: self.is_watched, response_only: true, trace: None };
         let mut observer = Observer::new(look, &canvases, tokenizer, name, &self.term)?;
         let summary = observer.follow(predictor, &mut canvases, &self.stop, |_| {});
-        observer.erase();
+        observer.erase()?;
         let [canvas] = canvases;
         Ok((canvas, summary?))
     }

@@ -6,12 +6,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use llada::diffusion::{
-    Blocks, Canvas, Sampler, generate,
-    infill::{
-        Encoder, Template,
-        length::{self, Search},
+use llada::{
+    diffusion::{
+        Blocks, Canvas, Sampler, generate,
+        infill::{
+            Encoder, Template,
+            length::{self, Search},
+        },
     },
+    text,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -39,7 +42,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         Some(file) => rows(file)?,
         None => {
             let text = argument_or_stdin(args.text.clone(), "text with holes")?;
-            vec![text.parse().map_err(llada::Error::from)?]
+            vec![(text.parse().map_err(llada::Error::from)?, None)]
         }
     };
     let sampler = sampler(&args)?;
@@ -58,9 +61,9 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
     let encoder = Encoder::new(&tokenizer);
     let mut total = Total::default();
     let begun = Instant::now();
-    for (row, template) in templates.iter().enumerate() {
+    for (row, (template, seed)) in templates.iter().enumerate() {
         let started = Instant::now();
-        let row = row as u64;
+        let sampler = Sampler { seed: seed.unwrap_or(sampler.seed), ..sampler.clone() };
         let at_row = || format!("row {}", row + 1);
         let mut frame = encoder.frame(template)?;
         if args.whole {
@@ -74,7 +77,6 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             sampler: &sampler,
             special: &special,
             objective,
-            row,
             max_hole: args.max_hole.into(),
             limit,
         };
@@ -84,7 +86,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             None => lengths?,
         };
         let Some(lengths) = lengths else { return Err(Interrupted.into()) };
-        let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective, row);
+        let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective);
         let mut canvases = [canvas.map_err(llada::Error::from)?];
         let look = Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() };
         let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term)?;
@@ -93,9 +95,10 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let summary = observer.follow(&mut predictor, &mut canvases, &stop, |step| {
             step.committed.iter().for_each(|c| confidence[c.position] = c.confidence);
         });
-        observer.finish();
+        let traced = observer.finish();
         let summary = summary?;
         if summary.interrupted {
+            traced.unwrap_or_else(|failure| term.warn(&failure.to_string()));
             return Err(Interrupted.into());
         }
 
@@ -105,6 +108,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         total.add(&summary, &lengths);
         if !args.json {
             term::answer(&text)?;
+            traced?;
             continue;
         }
         let places = frame.places(&lengths.lengths);
@@ -127,10 +131,12 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
                 "search_nfe": lengths.nfe,
                 "search_row_forwards": lengths.row_forwards,
                 "seconds": started.elapsed().as_secs_f64(),
+                "seed": sampler.seed,
                 "sampler": canvases[0].sampler(),
             },
         });
         term::answer(&answer.to_string())?;
+        traced?;
     }
     total.report(begun.elapsed(), &sampler, term);
     Ok(())
@@ -164,19 +170,21 @@ fn sampler(args: &Infill) -> Result<Sampler> {
 #[derive(Deserialize)]
 struct Row {
     text: String,
+    /// The seed of its draws, if not that of the run.
+    seed: Option<u64>,
 }
 
-/// The texts of a file, one JSON object on each line.
-fn rows(file: &Path) -> Result<Vec<Template>> {
-    let source = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read `{}`", file.display()))?;
+/// The texts of a file and their seeds, one JSON object on each line.
+fn rows(file: &Path) -> Result<Vec<(Template, Option<u64>)>> {
+    let source = text::read(file)?;
     let mut templates = Vec::new();
     for (i, line) in source.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let at_line = || format!("`{}`, line {}", file.display(), i + 1);
         let row: Row = serde_json::from_str(line)
             .map_err(|e| Failure::new(e.to_string(), r#"write `{"text": "..."}` on each line"#))
             .with_context(at_line)?;
-        templates.push(row.text.parse().map_err(llada::Error::from).with_context(at_line)?);
+        let template = row.text.parse().map_err(llada::Error::from).with_context(at_line)?;
+        templates.push((template, row.seed));
     }
     if templates.is_empty() {
         let message = format!("`{}` has no rows", file.display());

@@ -16,9 +16,10 @@ mod show;
 mod tokenizer;
 mod train;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
+use llada::text;
 
 use crate::{args::Command, error::Failure, term::Term};
 
@@ -58,10 +59,8 @@ fn argument_or_stdin(argument: Option<String>, what: &str) -> Result<String> {
         }
         _ => {}
     }
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read the {what} from stdin"))?;
+    let read = text::read_from(std::io::stdin());
+    let mut text = read.with_context(|| format!("cannot read the {what} from stdin"))?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use llada::{
     diffusion::{
         Step,
-        trace::{Header, Reader, TraceError},
+        trace::{Header, Reader, Text, TraceError},
     },
     files,
     tokenizer::Tokenizer,
@@ -33,8 +33,8 @@ use crate::{
 
 /// Plays the recording on the terminal, or writes it as a file.
 pub fn run(args: Replay, term: &Term) -> Result<()> {
-    let mut recording = Recording::read(&args.file)?;
-    recording.tokenizer = args.tokenizer.as_deref().map(super::tokenizer::open).transpose()?;
+    let tokenizer = args.tokenizer.as_deref().map(super::tokenizer::open).transpose()?;
+    let recording = Recording::read(&args.file, tokenizer, term)?;
     let Some(format) = args.export else { return recording.play(args.delay, term) };
     let film = recording.film();
     let exported = match format {
@@ -47,28 +47,36 @@ pub fn run(args: Replay, term: &Term) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of text that the tokens of a recording may have, and how many more for each byte of the file:
+/// a few of those that record a token can ask for a long text.
+const MOST_TEXT: (u64, u64) = (64 << 10, 16);
+
 /// A trace, all of it.
 struct Recording {
     header: Header,
     steps: Vec<Step>,
     /// Texts of single tokens, from the recording.
-    texts: HashMap<u32, String>,
+    texts: HashMap<u32, Text>,
     /// Reads tokens together, where there is one.
     tokenizer: Option<Tokenizer>,
 }
 
 impl Recording {
-    fn read(path: &Path) -> Result<Self> {
+    fn read(path: &Path, tokenizer: Option<Tokenizer>, term: &Term) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        let refuse = |e: TraceError| {
-            let message = format!("cannot replay `{}`: {e}", path.display());
-            let hint =
-                e.hint().unwrap_or_else(|| "record it again with `llada run --trace`".into());
+        let refuse = |what: String, hint: Option<String>| {
+            let message = format!("cannot replay `{}`: {what}", path.display());
+            let hint = hint.unwrap_or_else(|| "record it again with `llada run --trace`".into());
             Failure::new(message, hint)
         };
-        let reader = Reader::new(BufReader::new(file)).map_err(refuse)?;
+        let of_trace = |e: TraceError| refuse(e.to_string(), e.hint());
+        let mut reader = Reader::new(BufReader::new(file)).map_err(of_trace)?;
         let header = reader.header().clone();
-        let steps = reader.collect::<Result<Vec<Step>, _>>().map_err(refuse)?;
+        let steps = reader.by_ref().collect::<Result<Vec<Step>, _>>().map_err(of_trace)?;
+        if reader.is_cut_off() {
+            let name = path.display();
+            term.warn(&format!("the last line of `{name}` is cut off, and left out"));
+        }
         let mut texts = HashMap::new();
         let prompt_texts = header.prompt_text.iter().flatten().cloned();
         texts.extend(header.prompt.iter().copied().zip(prompt_texts));
@@ -77,7 +85,22 @@ impl Recording {
                 texts.insert(commit.token, text.clone());
             }
         }
-        Ok(Self { header, steps, texts, tokenizer: None })
+        let recording = Self { header, steps, texts, tokenizer };
+        let most = MOST_TEXT.0 + MOST_TEXT.1 * reader.bytes();
+        if recording.text_bytes() > most {
+            let what = format!("its tokens have more than {most} bytes of text, out of proportion");
+            return Err(refuse(what, None).into());
+        }
+        Ok(recording)
+    }
+
+    /// Bytes of all texts that ever stand in a cell.
+    fn text_bytes(&self) -> u64 {
+        let committed = self.steps.iter().flat_map(|step| &step.committed).map(|c| c.token);
+        let mut lengths = HashMap::new();
+        let mut length =
+            |id: u32| *lengths.entry(id).or_insert_with(|| self.decode(&[id]).len() as u64);
+        self.header.prompt.iter().copied().chain(committed).map(&mut length).sum()
     }
 
     /// The canvas before the first step. Of a layout that stopped early, the part that was opened.
@@ -101,8 +124,14 @@ impl Recording {
         if let Some(text) = self.tokenizer.as_ref().and_then(|t| t.decode(tokens, false).ok()) {
             return text;
         }
-        let text = |id: &u32| self.texts.get(id).cloned().unwrap_or_else(|| format!("⟨{id}⟩"));
-        tokens.iter().map(text).collect()
+        let mut bytes = Vec::new();
+        for id in tokens {
+            match self.texts.get(id) {
+                Some(text) => bytes.extend_from_slice(text.as_bytes()),
+                None => bytes.extend_from_slice(format!("⟨{id}⟩").as_bytes()),
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn film(&self) -> Film {

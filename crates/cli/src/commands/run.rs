@@ -1,14 +1,13 @@
 //! `llada run`: a prompt in, the answer on stdout.
 
 pub(super) mod observer;
+mod prompts;
+mod recording;
 pub(super) mod settings;
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use llada::{
     chat::Message,
     diffusion::{Canvas, Sampler, generate},
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 use super::argument_or_stdin;
 use crate::{
     args::Run,
-    error::{Failure, Interrupted},
+    error::Interrupted,
     interrupt::Flag,
     locate::Shipped,
     session::Session,
@@ -27,12 +26,13 @@ use crate::{
     view::units,
 };
 use observer::{Look, Observer};
+use prompts::Ask;
 
 /// Generates, and prints the answer and, on stderr, the summary.
 pub fn run(mut args: Run, term: &Term) -> Result<()> {
     let prompts = match &args.prompts {
-        Some(file) => lines(file)?,
-        None => vec![argument_or_stdin(args.prompt.clone(), "prompt")?],
+        Some(file) => prompts::read(file)?,
+        None => vec![Ask::from(argument_or_stdin(args.prompt.clone(), "prompt")?)],
     };
     let mut session = Session::open(
         args.model.model.as_deref(),
@@ -41,12 +41,12 @@ pub fn run(mut args: Run, term: &Term) -> Result<()> {
         term,
     )?;
     let system = args.system.as_ref().map(|text| Message::new("system", text));
-    let encode = |prompt: &String| match args.chat {
+    let encode = |ask: &Ask| match args.chat {
         true => {
-            let user = Message::new("user", prompt);
+            let user = Message::new("user", &ask.prompt);
             session.encode_chat(&system.iter().cloned().chain([user]).collect::<Vec<_>>())
         }
-        false => session.encode(prompt),
+        false => session.encode(&ask.prompt),
     };
     let rows = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
     if args.chat {
@@ -55,8 +55,11 @@ pub fn run(mut args: Run, term: &Term) -> Result<()> {
     args.sampler.delimiters = session.delimiters(&args.sampler);
     let sampler = settings::sampler(&args.sampler, &session.predictor.model().config, &rows)?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
-    let canvas = |(row, tokens): (usize, Vec<u32>)| session.canvas(tokens, &sampler, row as u64);
-    let mut canvases = rows.into_iter().enumerate().map(canvas).collect::<Result<Vec<_>>>()?;
+    let canvas = |(tokens, ask): (Vec<u32>, &Ask)| {
+        let seed = ask.seed.unwrap_or(sampler.seed);
+        session.canvas(tokens, &Sampler { seed, ..sampler.clone() })
+    };
+    let mut canvases = rows.into_iter().zip(&prompts).map(canvas).collect::<Result<Vec<_>>>()?;
 
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watch).then_some(message))?;
@@ -65,14 +68,15 @@ pub fn run(mut args: Run, term: &Term) -> Result<()> {
     let look = Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() };
     let mut observer = Observer::new(look, &canvases, tokenizer, &session.name, term)?;
     let summary = observer.follow(predictor, &mut canvases, &stop, |_| {});
-    observer.finish();
+    let traced = observer.finish();
     let summary = summary?;
     if summary.interrupted {
+        traced.unwrap_or_else(|failure| term.warn(&failure.to_string()));
         return Err(Interrupted.into());
     }
     let seconds = begun.elapsed();
 
-    for (canvas, prompt) in canvases.iter().zip(&prompts) {
+    for (canvas, Ask { prompt, .. }) in canvases.iter().zip(&prompts) {
         let text = text(canvas, &session.tokenizer)?;
         if args.json {
             term::answer(&json(&session.name, prompt, &text, canvas, seconds).to_string())?;
@@ -81,19 +85,7 @@ pub fn run(mut args: Run, term: &Term) -> Result<()> {
         }
     }
     report(&summary, seconds, &sampler, term);
-    Ok(())
-}
-
-/// The prompts of a file, one on each line.
-fn lines(file: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read `{}`", file.display()))?;
-    let prompts: Vec<String> = text.lines().map(str::to_owned).collect();
-    if prompts.is_empty() {
-        let message = format!("`{}` has no prompts", file.display());
-        return Err(Failure::new(message, "write one prompt on each line").into());
-    }
-    Ok(prompts)
+    Ok(traced?)
 }
 
 /// The answer. A prompt with masks in it is a template to fill: the answer is the whole of it.
@@ -124,6 +116,7 @@ fn json(model: &str, prompt: &str, text: &str, canvas: &Canvas, seconds: Duratio
             "tokens_per_forward": outcome.committed as f64 / outcome.nfe.max(1) as f64,
             "seconds": seconds.as_secs_f64(),
             "useful_tokens_per_second": outcome.useful_tokens as f64 / seconds.as_secs_f64(),
+            "seed": canvas.sampler().seed,
             "sampler": canvas.sampler(),
         },
     })

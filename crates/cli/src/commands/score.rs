@@ -12,7 +12,7 @@ use llada::{
     chat::Message,
     config::Objective,
     diffusion::likelihood::{
-        self, Event, LikelihoodError, Pair, Seeded, Settings, encode_pair, is_greedy,
+        self, Alike, Event, LikelihoodError, Pair, Settings, encode_pair, is_greedy,
     },
 };
 
@@ -149,14 +149,14 @@ impl Job<'_> {
         let samples = if is_bound { self.settings.mc_num } else { 1 };
         let pairs: usize = rows.iter().map(|(_, pairs)| pairs.len()).sum();
         let bar = progress::samples_bar(self.term, (pairs * samples) as u64);
-        let mut first = 0;
+        let mut done = 0;
         for part in parts(rows, SAMPLES.div_ceil(samples.max(1))) {
-            let scored = self.part(part, first, first * samples, &bar);
+            let scored = self.part(part, done * samples, &bar);
             if scored.is_err() {
                 bar.finish_and_clear();
             }
             for ((row, pairs), answers) in part.iter().zip(scored?) {
-                first += pairs.len();
+                done += pairs.len();
                 let text = match self.args.json {
                     true => {
                         let settings = is_bound.then_some(&self.settings);
@@ -180,19 +180,17 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Scores the answers of some rows; `first` is the number of the first pair among all, and
-    /// `done` samples were scored before.
+    /// Scores the answers of some rows, each as if it were alone; `done` samples were scored before.
     fn part(
         &mut self,
         rows: &[Encoded],
-        first: usize,
         done: usize,
         bar: &ProgressBar,
     ) -> Result<Vec<Vec<Scored>>> {
         let Self { args, settings, session, stop, .. } = self;
         let Session { predictor, special, .. } = session;
         let pairs: Vec<Pair> = rows.iter().flat_map(|(_, pairs)| pairs.clone()).collect();
-        let mut draws = Seeded { seed: settings.seed, first: first as u64 };
+        let mut draws = Alike { seed: settings.seed };
         let mut on_event = |event| {
             if let Event::Forward { samples } = event {
                 bar.set_position((done + samples) as u64);

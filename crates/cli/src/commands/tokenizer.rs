@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, ErrorKind, Read},
+    io::{BufReader, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
@@ -10,6 +10,7 @@ use anyhow::Result;
 use llada::{
     checkpoint::gguf,
     files::{Existing, Output},
+    text,
     tokenizer::{Kind, Tokenizer, TokenizerFiles, train},
 };
 
@@ -124,7 +125,7 @@ impl Pieces {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         let mut bytes = Vec::new();
         reader.take(PIECE).read_to_end(&mut bytes)?;
-        reader.read_until(b'\n', &mut bytes)?;
+        text::read_line(reader, &mut bytes, text::MOST_OF_A_LINE)?;
         if bytes.is_empty() {
             return Ok(None);
         }

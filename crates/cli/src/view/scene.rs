@@ -63,11 +63,7 @@ impl Scene {
                 *cell = Cell::Token { token, confidence, step };
             }
         }
-        for position in &step.inserted {
-            if let Some(i) = position.checked_sub(self.first).filter(|&i| i <= self.cells.len()) {
-                self.cells.insert(i, Cell::Mask);
-            }
-        }
+        insert(&mut self.cells, self.first, &step.inserted, || Cell::Mask);
     }
 
     fn cell(&mut self, position: usize) -> Option<&mut Cell> {
@@ -109,19 +105,41 @@ impl Cell {
     }
 }
 
+/// Puts a new cell at each of `positions`, which ascend and are those of a row whose position `first`
+/// is that of the first cell: all in one pass. Positions outside are passed over.
+pub(super) fn insert<T>(
+    cells: &mut Vec<T>,
+    first: usize,
+    positions: &[usize],
+    mut new: impl FnMut() -> T,
+) {
+    if positions.is_empty() {
+        return;
+    }
+    let mut old = std::mem::take(cells).into_iter();
+    for at in positions.iter().filter_map(|position| position.checked_sub(first)) {
+        cells.extend(old.by_ref().take(at.saturating_sub(cells.len())));
+        if at <= cells.len() {
+            cells.push(new());
+        }
+    }
+    cells.extend(old);
+}
+
 /// Whether a token's text is a name in the form that this family gives to special tokens.
 fn is_special(text: &str) -> bool {
     text.len() > 4 && text.starts_with("<|") && text.ends_with("|>")
 }
 
-/// UTF-8 needs at most four bytes, and so four tokens, for one character.
-const LONGEST_CHARACTER: usize = 4;
+/// Tokens that are read together at most. A character has up to four bytes, and so tokens; but a token
+/// may end one character and begin the next.
+const LONGEST_GROUP: usize = 12;
 
 /// The text of the first token (`alone`), or, where that is an incomplete character, of as many as
 /// complete it; and how many tokens that took.
 fn joined(tokens: &[Option<u32>], alone: String, decode: &Decode<'_>) -> (String, usize) {
     if alone.contains('\u{fffd}') {
-        for taken in 2..=LONGEST_CHARACTER.min(tokens.len()) {
+        for taken in 2..=LONGEST_GROUP.min(tokens.len()) {
             let Some(group) = tokens[..taken].iter().copied().collect::<Option<Vec<u32>>>() else {
                 break;
             };
@@ -186,6 +204,25 @@ pub(super) mod tests {
         let inserted = vec![2, 3, 77];
         scene.apply(&Step { inserted, ..step(&[(2, 12, 0.5)], &[]) });
         assert_eq!(scene.texts(&decode), ["a", "░", "░", "░", "c"]);
+    }
+
+    #[test]
+    fn cells_are_put_in_as_one_after_the_other() {
+        for positions in
+            [&[][..], &[0], &[0, 0], &[2, 3, 77], &[5], &[6], &[1, 1, 6, 7, 7], &[4, 9]]
+        {
+            for first in 0..3 {
+                let (mut found, mut expected) = (vec![1, 2, 3, 4, 5], vec![1, 2, 3, 4, 5]);
+                insert(&mut found, first, positions, || 0);
+                for position in positions {
+                    match position.checked_sub(first) {
+                        Some(at) if at <= expected.len() => expected.insert(at, 0),
+                        _ => {}
+                    }
+                }
+                assert_eq!(found, expected, "{positions:?} {first}");
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod bench;
+mod bounds;
 mod chat;
 mod convert;
 mod eval;
@@ -12,6 +13,7 @@ mod pipeline;
 mod replay;
 mod saving;
 mod score;
+mod seeds;
 mod sft;
 mod usage;
 

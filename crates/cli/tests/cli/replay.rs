@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{MODEL, run, trained};
+use crate::{MODEL, run, storyteller, trained};
 
 /// A recording whose texts would be markup.
 const TRACE: &str = concat!(
@@ -73,6 +73,93 @@ fn a_recorded_run_plays_back_its_answer() {
 }
 
 #[test]
+fn a_recording_that_was_cut_off_is_played_as_far_as_it_goes() {
+    for cut in [1, 20, 100] {
+        let dir = written(&TRACE[..TRACE.len() - 1 - cut]);
+        let (code, stdout, stderr) = run(dir.path(), &["replay", "t.jsonl"]);
+        assert_eq!((code, stdout.as_str()), (0, "</script>\n"), "{stderr}");
+        assert!(stderr.contains("warning: ") && stderr.contains("cut off"), "{stderr}");
+    }
+}
+
+/// Tokens of a byte-level tokenizer that has learnt none of these characters hold a byte each.
+#[test]
+fn characters_of_several_tokens_are_whole_in_every_view() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "Größe 王 {{hole:2}} 王!";
+    let args = ["infill", "-m", storyteller(), "--seed", "1", "--trace", "t.jsonl", text];
+    let (code, filled, stderr) = run(dir.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let trace = std::fs::read_to_string(dir.path().join("t.jsonl")).unwrap();
+    assert!(trace.contains("[231]") && !trace.contains('\u{fffd}'), "{trace}");
+    let (code, played, stderr) = run(dir.path(), &["replay", "t.jsonl"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(played, filled);
+    assert!(played.starts_with("Größe 王"), "{played}");
+    for format in ["svg", "html"] {
+        let (code, export, stderr) = run(dir.path(), &["replay", "t.jsonl", "--export", format]);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(export.contains('王') && export.contains('ß'), "{export}");
+        assert!(!export.contains('\u{fffd}'), "{export}");
+    }
+}
+
+#[test]
+fn the_work_and_the_picture_grow_with_the_recording() {
+    // As many masks as a row may have, none of which is ever filled.
+    let dir = written(&TRACE.replace("\"length\":4", "\"length\":131072"));
+    let (code, svg, stderr) = run(dir.path(), &["replay", "t.jsonl", "--export", "svg"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(svg.len() < 1_000_000, "{} bytes", svg.len());
+
+    // One cell that changes all the time, and tokens put in before it.
+    let header = TRACE.lines().next().unwrap().replace("\"length\":4", "\"length\":4096");
+    let change = concat!(
+        r#"{"nfe":1,"step":0,"block":0,"committed":[{"position":1,"token":2,"confidence":0.2,"#,
+        r#""text":"a long text "}],"remasked":[1],"inserted":[1],"stable":1}"#,
+        "\n"
+    );
+    let trace = format!("{header}\n{}", change.repeat(20_000));
+    let dir = written(&trace);
+    for args in [&["replay", "t.jsonl"][..], &["replay", "t.jsonl", "--export", "svg"]] {
+        let (code, stdout, stderr) = run(dir.path(), args);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stdout.len() < 10 * trace.len(), "{} of {}", stdout.len(), trace.len());
+    }
+
+    // A few bytes that stand for a long text each.
+    let prompt = format!("\"prompt\":[{}1]", "1,".repeat(4000));
+    let header = header.replace("\"prompt\":[1]", &prompt);
+    let dir = written(&header.replace("<script>", &"x".repeat(1000)));
+    let (code, _, stderr) = run(dir.path(), &["replay", "t.jsonl", "--export", "html"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("out of proportion"), "{stderr}");
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_costs_neither_the_answer_nor_an_earlier_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = trained().join(MODEL);
+    let common = ["run", "-m", model.to_str().unwrap(), "-n", "8", "--seed", "1", "the"];
+    let (_, answer, _) = run(dir.path(), &common);
+    let traced = |path: &str| run(dir.path(), &[&common[..], &["--trace", path]].concat());
+    for path in ["no/such/folder/t.jsonl", "/dev/full"] {
+        if path.starts_with("/dev") && !Path::new(path).exists() {
+            continue;
+        }
+        let (code, stdout, stderr) = traced(path);
+        assert_eq!((code, stdout.as_str()), (1, answer.as_str()), "{stderr}");
+        assert!(stderr.contains("there is no trace: ") && stderr.contains("hint: "));
+    }
+    // One that can be written takes the place of the earlier one, and leaves nothing else behind.
+    std::fs::write(dir.path().join("t.jsonl"), "an earlier trace").unwrap();
+    assert_eq!(traced("t.jsonl").0, 0);
+    let trace = std::fs::read_to_string(dir.path().join("t.jsonl")).unwrap();
+    assert!(trace.starts_with("{\"llada_trace\":1") && trace.ends_with('\n'), "{trace}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn damaged_recordings_are_refused_with_a_hint() {
     let lines: Vec<&str> = TRACE.lines().collect();
     let cases = [
@@ -80,7 +167,9 @@ fn damaged_recordings_are_refused_with_a_hint() {
         ("[train]\nsteps = 1\n", "line 1"),
         (&TRACE.replace("\"llada_trace\":1", "\"llada_trace\":7"), "format version 7"),
         (&TRACE.replace("\"position\":2", "\"position\":44"), "position 44"),
-        (&format!("{}\n{}", lines[0], &lines[1][..40]), "line 2"),
+        (&format!("{}\n{}\n{}\n", lines[0], &lines[1][..40], lines[2]), "line 2"),
+        (&lines[0].replace("\"length\":4", "\"length\":4194304"), "row of 4194304"),
+        (&TRACE.replace("</script>", &"x".repeat(2000)), "2000 bytes"),
     ];
     for (text, expected) in cases {
         let (code, stdout, stderr) = run(written(text).path(), &["replay", "t.jsonl"]);

@@ -7,7 +7,7 @@ use super::{
     Shape,
     scratch::{Element, Head, LINE, line, skip_to_line},
 };
-use crate::{KernelError, Result};
+use crate::{KernelError, Result, memory::zeros};
 
 /// Keys of one tile.
 pub(super) const KEYS: usize = 128;
@@ -59,20 +59,21 @@ impl Cache {
     /// Room for the keys and values of the positions below `capacity`, all zero.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if that is more than memory can address.
+    /// [`KernelError::Argument`] if the system does not give that much memory.
     pub fn new(shape: Shape, capacity: usize, storage: Storage) -> Result<Self> {
+        const OP: &str = "attention::Cache";
         let layout = Layout::new(shape, capacity);
-        let per_position = shape.kv_heads.saturating_mul(2).saturating_mul(line(shape.head_dim));
-        let bytes = per_position.saturating_mul(size_of::<f32>());
-        if capacity.saturating_add(2 * LINE).saturating_mul(bytes) > isize::MAX as usize {
-            return Err(KernelError::Argument {
-                op: "attention::Cache",
-                what: format!("{capacity} positions of {bytes} bytes are more than memory holds"),
-            });
-        }
+        let len = layout.checked_len().and_then(|len| len.checked_add(2 * LINE));
+        let len = len.ok_or_else(|| KernelError::Argument {
+            op: OP,
+            what: format!(
+                "{capacity} positions of {} key heads of {} are more than memory holds",
+                shape.kv_heads, shape.head_dim
+            ),
+        })?;
         let elements = match storage {
-            Storage::F32 => Elements::F32(vec![0.0; layout.len() + LINE]),
-            Storage::Bf16 => Elements::Bf16(vec![bf16::ZERO; layout.len() + 2 * LINE]),
+            Storage::F32 => Elements::F32(zeros(OP, len - LINE)?),
+            Storage::Bf16 => Elements::Bf16(zeros(OP, len)?),
         };
         Ok(Self { layout, elements })
     }
@@ -134,6 +135,13 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new(shape: Shape, capacity: usize) -> Self {
         Self { kv_heads: shape.kv_heads, head_dim: shape.head_dim, capacity }
+    }
+
+    /// [`Self::len`] where it can be counted.
+    fn checked_len(self) -> Option<usize> {
+        let positions = self.capacity.checked_next_multiple_of(LINE)?;
+        let width = self.head_dim.checked_next_multiple_of(LINE)?;
+        positions.checked_mul(width)?.checked_mul(2)?.checked_mul(self.kv_heads)
     }
 
     /// Elements of all heads.

@@ -42,8 +42,9 @@ pub(super) fn run(
 ) {
     let (shape, count) = (problem.shape, rows.starts.len() - 1);
     let row = |r: usize| (rows.starts[r], rows.starts[r + 1] - rows.starts[r]);
-    // Rounding a row up to whole lines adds less than a line.
-    let place = |r: usize| Layout::new(shape, 1).len() * (rows.starts[r] / LINE + r);
+    // Rounding a row up to whole lines adds less than a line, and nothing to an empty row.
+    let rounded = |r: usize| rows.starts[r] / LINE + r.min(rows.starts[r]);
+    let place = |r: usize| Layout::new(shape, 1).len() * rounded(r);
     let mut memory = Scratch::take(&CALL, place(count));
     let shared = Shared::new(&mut memory);
     cpu.for_each(count * shape.kv_heads, |task| {

@@ -103,12 +103,14 @@ pub fn forward(
 ) -> Result<()> {
     const OP: &str = "attention::forward";
     let sizes = Sizes::new(OP, shape, mask, rows)?;
-    check(OP, "q", q.len(), sizes.queries)?;
-    check(OP, "k", k.len(), sizes.keys)?;
-    check(OP, "v", v.len(), sizes.keys)?;
-    check(OP, "out", out.len(), sizes.queries)?;
-    check(OP, "lse", lse.len(), sizes.lse)?;
-    forward::run(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
+    check(OP, "q", q.len(), &sizes.queries)?;
+    check(OP, "k", k.len(), &sizes.keys)?;
+    check(OP, "v", v.len(), &sizes.keys)?;
+    check(OP, "out", out.len(), &sizes.queries)?;
+    check(OP, "lse", lse.len(), &sizes.lse)?;
+    if !out.is_empty() {
+        forward::run(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
+    }
     Ok(())
 }
 
@@ -170,16 +172,18 @@ pub fn forward_cached(
             return Err(KernelError::Argument { op: OP, what });
         }
         if let Some(keep) = row.keep {
-            check(OP, "keep", keep.len(), len)?;
+            check(OP, "keep", keep.len(), &[len])?;
         }
     }
     let sizes = Sizes::new(OP, shape, mask, Rows { starts: &[0, total], keep: None })?;
-    check(OP, "q", q.len(), sizes.queries)?;
-    check(OP, "k", k.len(), sizes.keys)?;
-    check(OP, "v", v.len(), sizes.keys)?;
-    check(OP, "out", out.len(), sizes.queries)?;
-    check(OP, "lse", lse.len(), sizes.lse)?;
-    forward::run_cached(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
+    check(OP, "q", q.len(), &sizes.queries)?;
+    check(OP, "k", k.len(), &sizes.keys)?;
+    check(OP, "v", v.len(), &sizes.keys)?;
+    check(OP, "out", out.len(), &sizes.queries)?;
+    check(OP, "lse", lse.len(), &sizes.lse)?;
+    if !out.is_empty() {
+        forward::run_cached(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
+    }
     Ok(())
 }
 
@@ -209,14 +213,16 @@ pub fn backward(
     let sizes = Sizes::new(OP, shape, mask, rows)?;
     for (what, len) in [("q", q.len()), ("out", out.len()), ("dout", dout.len()), ("dq", dq.len())]
     {
-        check(OP, what, len, sizes.queries)?;
+        check(OP, what, len, &sizes.queries)?;
     }
     for (what, len) in [("k", k.len()), ("v", v.len()), ("dk", dk.len()), ("dv", dv.len())] {
-        check(OP, what, len, sizes.keys)?;
+        check(OP, what, len, &sizes.keys)?;
     }
-    check(OP, "lse", lse.len(), sizes.lse)?;
-    let problem = Problem { shape, mask, q, k, v };
-    backward::run(cpu, problem, rows, backward::Saved { out, lse, dout }, dq, dk, dv);
+    check(OP, "lse", lse.len(), &sizes.lse)?;
+    if !out.is_empty() {
+        let problem = Problem { shape, mask, q, k, v };
+        backward::run(cpu, problem, rows, backward::Saved { out, lse, dout }, dq, dk, dv);
+    }
     Ok(())
 }
 
@@ -260,11 +266,11 @@ impl Problem<'_> {
     }
 }
 
-/// The lengths that the buffers must have.
+/// The shapes that the buffers must have.
 struct Sizes {
-    queries: usize,
-    keys: usize,
-    lse: usize,
+    queries: [usize; 3],
+    keys: [usize; 3],
+    lse: [usize; 2],
 }
 
 impl Sizes {
@@ -287,12 +293,12 @@ impl Sizes {
             return refuse("`starts` must begin with 0 and never decrease".into());
         }
         if let Some(keep) = rows.keep {
-            check(op, "keep", keep.len(), tokens)?;
+            check(op, "keep", keep.len(), &[tokens])?;
         }
         Ok(Self {
-            queries: tokens.saturating_mul(heads).saturating_mul(head_dim),
-            keys: tokens.saturating_mul(kv_heads).saturating_mul(head_dim),
-            lse: tokens.saturating_mul(heads),
+            queries: [tokens, heads, head_dim],
+            keys: [tokens, kv_heads, head_dim],
+            lse: [tokens, heads],
         })
     }
 }

@@ -111,7 +111,7 @@ impl BlockFormat {
     /// infinite or beyond 65504, and [`Length`](KernelError::Length) when `out` does not fit.
     pub fn quantize(self, cpu: &Cpu, x: &[f32], out: &mut [u8]) -> Result<()> {
         const OP: &str = "blocks::quantize";
-        check(OP, "out", out.len(), self.whole_blocks(OP, x.len())?)?;
+        check(OP, "out", out.len(), &[self.whole_blocks(OP, x.len())?])?;
         if let Some(at) = x.iter().position(|x| x.is_nan() || x.abs() > GREATEST) {
             let what = format!(
                 "weight {at} is {}, but a block holds finite numbers up to {GREATEST}",
@@ -139,7 +139,7 @@ impl BlockFormat {
             let what = format!("{found} bytes are not whole {self} blocks of {block} bytes");
             return Err(KernelError::Argument { op: OP, what });
         };
-        check(OP, "out", out.len(), len)?;
+        check(OP, "out", out.len(), &[len])?;
         let (len, size) = (self.block_len(), self.block_bytes());
         cpu.chunks(out, CHUNK * len, |i, out| {
             let bytes = &bytes[i * CHUNK * size..][..out.len() / len * size];

@@ -240,7 +240,7 @@ pub(crate) fn gemm(
 
 impl Product<'_> {
     fn run<K: Kernel>(&self, cpu: &Cpu) {
-        let small = self.m * self.n * self.k <= SERIAL;
+        let small = self.m.saturating_mul(self.n).saturating_mul(self.k) <= SERIAL;
         let threads = if small { 1 } else { cpu.threads() };
         let panels = self.n.div_ceil(K::NR);
         let (rows, columns) = grid(self.m, panels, K::NR, threads);

@@ -122,9 +122,12 @@ impl Activations {
     /// [`Argument`](crate::KernelError::Argument) when `inputs` is not a multiple of 32.
     pub fn quantize(&mut self, cpu: &Cpu, x: &[f32], rows: usize, inputs: usize) -> Result<()> {
         const OP: &str = "linear::Activations";
-        check(OP, "x", x.len(), rows * inputs)?;
+        check(OP, "x", x.len(), &[rows, inputs])?;
         crate::BlockFormat::Q8_0.whole_blocks(OP, inputs)?;
         (self.rows, self.inputs) = (rows, inputs);
+        if x.is_empty() {
+            return Ok(());
+        }
         let runs = inputs / RUN;
         let width = Panel::of(0, rows).last().map_or(0, |panel| panel.first + panel.width);
         let lines = (width * PER_ROW * runs).div_ceil(Line::BYTES);

@@ -102,7 +102,7 @@ pub(crate) fn product(
         return;
     }
     let y = Output(y.as_mut_ptr());
-    let serial = m * n * k <= SERIAL;
+    let serial = m.saturating_mul(n).saturating_mul(k) <= SERIAL;
     let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
     let pieces = k.div_ceil((RESIDENT / height / WHOLE * WHOLE).min(KC));
     let product = Product { kernel: Kernel::of(cpu.isa()), x, w, n, y, add, pieces };

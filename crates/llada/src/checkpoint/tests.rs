@@ -6,17 +6,23 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{Error, model::Tensor};
 
-/// A folder of the golden models.
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+
+/// A folder of the golden models, which `$LLADA_GOLDEN` may replace by others of the same layout.
 pub(crate) fn golden(model: &str) -> PathBuf {
-    let root = std::env::var_os("LLADA_GOLDEN")
-        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into());
+    let root = std::env::var_os("LLADA_GOLDEN").unwrap_or_else(|| FIXTURES.into());
     PathBuf::from(root).join("models").join(model)
 }
 
-/// A copy of a golden model that can be damaged.
+/// A folder of the models that are here, for tests that know their sizes.
+pub(crate) fn own(model: &str) -> PathBuf {
+    PathBuf::from(FIXTURES).join("models").join(model)
+}
+
+/// A copy of a model that can be damaged.
 fn copy(model: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(golden(model)).unwrap() {
+    for entry in fs::read_dir(own(model)).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
@@ -142,11 +148,11 @@ fn what_is_saved_is_loaded_again() {
 #[test]
 fn the_saved_layout_is_what_the_python_code_loads() {
     let dir = tempfile::tempdir().unwrap();
-    save(&load(&golden("b_gqa_tied")).unwrap(), dir.path(), DType::Bf16).unwrap();
+    save(&load(&own("b_gqa_tied")).unwrap(), dir.path(), DType::Bf16).unwrap();
     let content = fs::read(dir.path().join("model.safetensors")).unwrap();
     let (_, header) = SafeTensors::read_metadata(&content).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
-    let original = fs::read(golden("b_gqa_tied").join("model.safetensors")).unwrap();
+    let original = fs::read(own("b_gqa_tied").join("model.safetensors")).unwrap();
     let names = |content: &[u8]| {
         let tensors = SafeTensors::deserialize(content).unwrap();
         tensors.names().iter().map(|n| n.to_string()).collect::<BTreeSet<_>>()
@@ -189,7 +195,7 @@ fn a_path_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let model = load(&golden("d_qkvbias_qknorm")).unwrap();
+    let model = load(&own("d_qkvbias_qknorm")).unwrap();
     let error = save(&model, &file.join("model"), DType::F32).unwrap_err();
     assert!(matches!(&error, Error::Io { path, .. } if path.starts_with(&file)), "{error}");
 }
@@ -198,7 +204,7 @@ fn a_path_that_cannot_be_written_is_named() {
 fn folders_without_weights_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(load(dir.path()).unwrap_err(), Error::Io { .. }));
-    fs::copy(golden("a_mha_untied").join("config.json"), dir.path().join("config.json")).unwrap();
+    fs::copy(own("a_mha_untied").join("config.json"), dir.path().join("config.json")).unwrap();
     assert!(matches!(refusal(dir.path()).0, CheckpointError::NoWeights { .. }));
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
     assert!(refusal(dir.path()).0.hint().unwrap().contains("pickled"));
@@ -306,12 +312,12 @@ fn the_config_s_ids_go_before_the_tokenizer_s() {
     let kind = crate::tokenizer::Kind::Character { min_count: 0 };
     let tokenizer = crate::tokenizer::train(kind, text()).unwrap();
     let known = tokenizer.special_tokens();
-    let config = load_config(&golden("a_mha_untied")).unwrap();
+    let config = load_config(&own("a_mha_untied")).unwrap();
     let merged = special_tokens(&config, Some(&tokenizer));
     assert_eq!((merged.mask, merged.eos, merged.pad), (Some(301), Some(305), Some(305)));
     assert!(merged.bos == known.bos && merged.eot == known.eot && known.eot.is_some());
     assert_eq!(special_tokens(&config, None).bos, None);
-    let blank = load_config(&golden("e_illada_llama_naming")).unwrap();
+    let blank = load_config(&own("e_illada_llama_naming")).unwrap();
     assert_eq!(special_tokens(&blank, Some(&tokenizer)), known);
     assert_eq!(special_tokens(&blank, None), SpecialTokens::default());
 }

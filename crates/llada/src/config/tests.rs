@@ -1,16 +1,17 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::checkpoint::tests::{golden, own};
 
-/// The folder of the golden files.
-fn fixtures() -> std::path::PathBuf {
-    std::env::var_os("LLADA_GOLDEN")
-        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into())
-        .into()
+/// The configuration of one of the models that are here.
+fn read(model: &str) -> String {
+    std::fs::read_to_string(own(model).join("config.json")).unwrap()
 }
 
-fn read(model: &str) -> String {
-    std::fs::read_to_string(fixtures().join("models").join(model).join("config.json")).unwrap()
+/// That of a golden model, of which a test knows the name only.
+fn golden_config(model: &str) -> ModelConfig {
+    let text = std::fs::read_to_string(golden(model).join("config.json")).unwrap();
+    ModelConfig::from_json(&text).unwrap()
 }
 
 fn parse(value: &Value) -> Result<ModelConfig> {
@@ -56,7 +57,7 @@ fn model_a() -> ModelConfig {
 }
 
 #[test]
-fn the_golden_configs_have_their_values() {
+fn the_configs_have_their_values() {
     let get = |model: &str| ModelConfig::from_json(&read(model)).unwrap();
     let tokens = |mask, eos| SpecialTokens {
         mask: Some(mask),
@@ -127,9 +128,8 @@ fn other_architectures_are_refused_by_name() {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let golden = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
-    let mut configs: Vec<_> =
-        golden.iter().map(|m| ModelConfig::from_json(&read(m)).unwrap()).collect();
+    let names = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
+    let mut configs: Vec<_> = names.into_iter().map(golden_config).collect();
     let tokens =
         SpecialTokens { mask: Some(1), eos: Some(2), eot: Some(3), bos: Some(4), pad: Some(5) };
     configs.push(ModelConfig {

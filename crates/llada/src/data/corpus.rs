@@ -2,11 +2,11 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
-use crate::{Result, data::DataError, io};
+use crate::{Result, data::DataError, io, text};
 
 /// How a text file is cut into documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -147,7 +147,10 @@ impl Corpus<'_> {
                 }
             }
             document.extend_from_slice(line);
-            Ok(())
+            match document.len() as u64 > text::MOST_OF_A_LINE {
+                true => Err(io("read", path)(too_long(begin))),
+                false => Ok(()),
+            }
         })?;
         end(&mut document, begin, read)
     }
@@ -171,6 +174,11 @@ impl Corpus<'_> {
     }
 }
 
+fn too_long(line: usize) -> std::io::Error {
+    let most = text::MOST_OF_A_LINE;
+    text::too_large(format!("the document of line {line} has more than {most} bytes"))
+}
+
 pub(super) fn place(path: &Path, line: usize) -> String {
     format!("{}:{line}", path.display())
 }
@@ -188,7 +196,8 @@ pub(super) fn lines(path: &Path, each: &mut EachLine<'_>) -> Result<u64> {
     let (mut line, mut number, mut read) = (Vec::new(), 0, 0);
     loop {
         line.clear();
-        let n = reader.read_until(b'\n', &mut line).map_err(io("read", path))?;
+        let n = text::read_line(&mut reader, &mut line, text::MOST_OF_A_LINE)
+            .map_err(io("read", path))?;
         if n == 0 {
             return Ok(read);
         }

@@ -20,12 +20,12 @@ use crate::{
     chat::{Message, Template},
     config::{Objective, SpecialTokens},
     diffusion::{
-        Canvas, Prompt, generate,
+        Canvas, Prompt, Sampler, generate,
         likelihood::{self, Pair},
     },
     eval::settings::Scoring,
     model::{MaskPredictor, Model},
-    rng::{Purpose, Stream},
+    rng::{Purpose, Stream, nth_seed},
     tokenizer::Tokenizer,
 };
 
@@ -136,8 +136,9 @@ impl Evaluator<'_> {
                 let prompt = rows.into_iter().next().unwrap_or_default().prompt;
                 let objective = self.predictor.model().config.objective;
                 let prompt = Prompt::from(prompt);
-                let canvas =
-                    Canvas::new(prompt, sampler, &self.special, objective, example.index as u64)?;
+                let seed = nth_seed(sampler.seed, example.index as u64);
+                let sampler = Sampler { seed, ..sampler.clone() };
+                let canvas = Canvas::new(prompt, &sampler, &self.special, objective)?;
                 pending.push(Pending { example, key, canvas });
                 if pending.len() >= self.batch_size.max(1) {
                     self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;
@@ -313,6 +314,7 @@ impl Evaluator<'_> {
             let found = canvas.outcome();
             detail["useful_tokens"] = found.useful_tokens.into();
             detail["nfe"] = found.nfe.into();
+            detail["seed"] = canvas.sampler().seed.into();
             keep(prepared, example, key, (metrics, detail), outcome, observer)?;
         }
         Ok(())

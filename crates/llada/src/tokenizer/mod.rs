@@ -3,6 +3,7 @@
 mod bpe;
 mod error;
 mod files;
+mod pieces;
 mod settings;
 mod train;
 
@@ -164,6 +165,17 @@ impl Tokenizer {
     pub fn token(&self, id: u32) -> Option<String> {
         let piece = self.inner.id_to_token(id)?;
         Some(self.decode(&[id], false).unwrap_or(piece))
+    }
+
+    /// The bytes that a token adds to a text, `None` when there is none of that id: those of
+    /// [`Tokenizer::token`], or of the piece of a character that it reads as `�`.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let text = self.token(id)?;
+        let piece = self.inner.id_to_token(id)?;
+        let bytes = pieces::byte_level(&piece).or_else(|| pieces::byte_fallback(&piece));
+        // Whatever the tokenizer's decoder does: the bytes must read as it reads the token.
+        let bytes = bytes.filter(|bytes| String::from_utf8_lossy(bytes) == text.as_str());
+        Some(bytes.unwrap_or_else(|| text.into_bytes()))
     }
 
     /// Whether an id has a meaning of its own, which plain text must not give.

@@ -13,13 +13,13 @@ use llada::{
 };
 use serde_json::Value;
 
-use crate::common::{json, rows, size};
+use crate::common::{is_own_set, json, rows, size};
 
 /// Replays all cases, with the predictor that `load` gives for the name of a model.
 pub fn replay_all<P: Predictor>(load: impl Fn(&str) -> P) {
     let cases = json("generate/fast_dllm.json");
     let cases = cases.as_array().unwrap();
-    assert!(cases.len() >= 54, "{} cases", cases.len());
+    assert!(cases.len() == 54 || !is_own_set() && !cases.is_empty(), "{} cases", cases.len());
     for case in cases {
         replay(case, &mut load(case["model"].as_str().unwrap()));
     }
@@ -58,12 +58,10 @@ fn replay(case: &Value, predictor: &mut impl Predictor) {
     let (id, sampler) = (case["id"].as_str().unwrap(), sampler(case));
     let mask = Some(size(&case["mask_id"]) as u32);
     let special = SpecialTokens { mask, ..SpecialTokens::default() };
-    let canvas = |(row, tokens): (usize, Vec<u32>)| {
-        let objective = Objective::Diffusion;
-        Canvas::new(tokens.into(), &sampler, &special, objective, row as u64).unwrap()
+    let canvas = |tokens: Vec<u32>| {
+        Canvas::new(tokens.into(), &sampler, &special, Objective::Diffusion).unwrap()
     };
-    let mut canvases: Vec<Canvas> =
-        rows(&case["prompt"]).into_iter().enumerate().map(canvas).collect();
+    let mut canvases: Vec<Canvas> = rows(&case["prompt"]).into_iter().map(canvas).collect();
 
     let states: Vec<Vec<Vec<u32>>> = case["states"].as_array().unwrap().iter().map(rows).collect();
     let mut current: Vec<Vec<u32>> = canvases.iter().map(|c| c.tokens().to_vec()).collect();

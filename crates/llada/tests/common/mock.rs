@@ -10,6 +10,7 @@ use llada::{
         generate::{self, Predictor, Summary},
     },
     model::Batch,
+    rng::nth_seed,
 };
 use proptest::prelude::*;
 
@@ -69,8 +70,10 @@ fn mix(x: u64) -> u64 {
     (x ^ (x >> 29)).wrapping_add(0x632b_e59b_d9b4_e019)
 }
 
+/// A canvas for row number `row` of a run whose rows have seeds of their own.
 pub fn canvas(prompt: &Prompt, sampler: &Sampler, row: u64) -> Canvas {
-    Canvas::new(prompt.clone(), sampler, &SPECIAL, Objective::Diffusion, row).unwrap()
+    let sampler = Sampler { seed: nth_seed(sampler.seed, row), ..sampler.clone() };
+    Canvas::new(prompt.clone(), &sampler, &SPECIAL, Objective::Diffusion).unwrap()
 }
 
 /// Runs canvases and returns all their steps.

@@ -6,11 +6,23 @@ use std::path::PathBuf;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// A golden file, below `$LLADA_GOLDEN` or `tests/fixtures`.
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+
+/// A golden file, below `$LLADA_GOLDEN` or `tests/fixtures`. Of another set only the layout is known:
+/// no number of a model or a case, and not which of the optional tensors it has.
 pub fn fixture(path: &str) -> PathBuf {
-    let root = std::env::var("LLADA_GOLDEN")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into());
+    let root = std::env::var_os("LLADA_GOLDEN").unwrap_or_else(|| FIXTURES.into());
     PathBuf::from(root).join(path)
+}
+
+/// A file of the set that is here, for tests that know its sizes.
+pub fn own(path: &str) -> PathBuf {
+    PathBuf::from(FIXTURES).join(path)
+}
+
+/// Whether the golden files are those that are here, of which a test knows how many there are.
+pub fn is_own_set() -> bool {
+    std::env::var_os("LLADA_GOLDEN").is_none()
 }
 
 /// The bytes of a golden file.

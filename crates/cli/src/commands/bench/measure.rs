@@ -125,7 +125,7 @@ fn whole(
 ) -> Result<generate::Summary> {
     let objective = predictor.model().config.objective;
     let prompt = Prompt::from(prompt.to_vec());
-    let canvas = Canvas::new(prompt, sampler, special, objective, 0);
+    let canvas = Canvas::new(prompt, sampler, special, objective);
     let mut canvases = [canvas.map_err(llada::Error::from)?];
     Ok(generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?)
 }

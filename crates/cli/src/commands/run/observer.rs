@@ -1,23 +1,21 @@
 //! Follows a generation step by step: the drawn canvas or the status line, and the trace.
 
-use std::{
-    cell::RefCell, collections::HashMap, fs::File, io::BufWriter, ops::ControlFlow, path::Path,
-    time::Instant,
-};
+use std::{cell::RefCell, collections::HashMap, ops::ControlFlow, path::Path, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use indicatif::ProgressBar;
 use llada::{
     diffusion::{
         Canvas, Step,
         generate::{self, Summary},
-        trace::{Header, Writer},
     },
     model::MaskPredictor,
     tokenizer::Tokenizer,
 };
 
+use super::recording::Recording;
 use crate::{
+    error::Failure,
     interrupt::Flag,
     term::{Level, Term},
     view::{
@@ -33,7 +31,7 @@ pub struct Observer<'a> {
     /// The canvas and its painter, when it is watched.
     picture: Option<(Scene, Painter)>,
     status: ProgressBar,
-    trace: Option<Trace<'a>>,
+    trace: Option<Recording<'a>>,
     progress: Vec<Progress>,
     begun: Instant,
 }
@@ -45,7 +43,7 @@ pub struct Look<'a> {
     pub watch: bool,
     /// Leave out its prompt.
     pub response_only: bool,
-    /// Record the first row in this file.
+    /// Record the first row in this file. That it cannot be written is told, and stops nothing.
     pub trace: Option<&'a Path>,
 }
 
@@ -55,13 +53,6 @@ struct Progress {
     steps_per_block: usize,
     blocks: usize,
     last: Generation,
-}
-
-type Text<'a> = Box<dyn FnMut(u32) -> Option<String> + 'a>;
-
-struct Trace<'a> {
-    path: &'a Path,
-    writer: Writer<BufWriter<File>, Text<'a>>,
 }
 
 impl<'a> Observer<'a> {
@@ -74,10 +65,11 @@ impl<'a> Observer<'a> {
         term: &Term,
     ) -> Result<Self> {
         let first = &canvases[0];
-        let trace = match look.trace {
-            Some(path) => Some(Trace::create(path, first, tokenizer, model)?),
-            None => None,
-        };
+        let begin = |path| Recording::begin(path, first, tokenizer, model);
+        let trace = look.trace.map(begin);
+        if let Some(failure) = trace.as_ref().and_then(Recording::failure) {
+            term.warn(&failure.to_string());
+        }
         let is_drawn = look.watch && term.interactive && term.level > Level::Quiet;
         if look.watch && !term.interactive {
             term.warn("stderr is not a terminal, so `--watch` draws nothing");
@@ -135,7 +127,7 @@ impl<'a> Observer<'a> {
             return Ok(());
         }
         if let Some(trace) = &mut self.trace {
-            trace.step(step)?;
+            trace.step(step);
         }
         if let Some((scene, _)) = &mut self.picture {
             scene.apply(step);
@@ -144,17 +136,19 @@ impl<'a> Observer<'a> {
         Ok(())
     }
 
-    /// Leaves the last drawing on the terminal, and takes the status line away.
-    pub fn finish(self) {
+    /// Leaves the last drawing on the terminal, takes the status line away, and puts the trace in its
+    /// place; the failure is that of the trace.
+    pub fn finish(self) -> Result<(), Failure> {
         self.status.finish_and_clear();
+        self.trace.map_or(Ok(()), Recording::finish)
     }
 
-    /// Takes everything away.
-    pub fn erase(mut self) {
+    /// Takes everything away, and finishes.
+    pub fn erase(mut self) -> Result<(), Failure> {
         if let Some((_, painter)) = &mut self.picture {
             painter.erase();
         }
-        self.finish();
+        self.finish()
     }
 
     fn show(&mut self) {
@@ -191,26 +185,6 @@ impl Progress {
                 .saturating_sub(step.remasked.len()),
             elapsed: begun.elapsed(),
         };
-    }
-}
-
-impl<'a> Trace<'a> {
-    fn create(
-        path: &'a Path,
-        canvas: &Canvas,
-        tokenizer: &'a Tokenizer,
-        model: &str,
-    ) -> Result<Self> {
-        let failed = || format!("cannot write `{}`", path.display());
-        let out = BufWriter::new(File::create(path).with_context(failed)?);
-        let text: Text<'a> = Box::new(|token| tokenizer.token(token));
-        let writer = Writer::new(out, &Header::new(canvas, model), text).with_context(failed)?;
-        Ok(Self { path, writer })
-    }
-
-    fn step(&mut self, step: &Step) -> Result<()> {
-        let failed = || format!("cannot write `{}`", self.path.display());
-        self.writer.step(step).with_context(failed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::error::Failure;
@@ -36,8 +36,7 @@ impl Input {
 
 /// Reads JSON Lines; empty lines are passed over.
 pub fn read(file: &Path) -> Result<Input> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read `{}`", file.display()))?;
+    let text = llada::text::read(file)?;
     let mut input = Input { rows: Vec::new(), bad: Vec::new() };
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match parse(line) {

@@ -8,7 +8,7 @@ pub use svg::svg;
 
 use llada::diffusion::Step;
 
-use super::scene::{Cell, Decode, Scene};
+use super::scene::{Cell, Decode, Scene, insert};
 
 /// The whole recording: for each cell, what it shows when.
 #[derive(Debug, Clone)]
@@ -68,11 +68,7 @@ impl Film {
                 }
             }
             // A cell that is put in later is a mask until then.
-            for &position in &step.inserted {
-                if position <= cells.len() {
-                    cells.insert(position, FilmCell::default());
-                }
-            }
+            insert(&mut cells, 0, &step.inserted, FilmCell::default);
         }
         // Characters spread over several tokens are only readable at the end.
         for (cell, text) in cells.iter_mut().zip(scene.texts(decode)) {
@@ -94,26 +90,32 @@ impl FilmCell {
         if let Some(span) = self.spans.last_mut().filter(|s| s.until.is_none()) {
             span.until = Some(frame);
         }
-        self.spans.retain(|s| s.until.is_none_or(|until| until > s.from));
+        // What ended as soon as it began was never seen.
+        self.spans.pop_if(|s| s.until.is_some_and(|until| until <= s.from));
     }
 
-    /// The spans in which the cell is a mask.
-    fn masks(&self) -> Vec<(usize, Option<usize>)> {
-        let mut masks = Vec::new();
-        let mut from = Some(0);
-        for span in &self.spans {
-            if let Some(start) = from
-                && start < span.from
-            {
-                masks.push((start, Some(span.from)));
-            }
-            from = span.until;
-        }
-        if let Some(start) = from {
-            masks.push((start, None));
-        }
-        masks
+    /// Whether it is never anything but a mask.
+    fn is_empty(&self) -> bool {
+        self.spans.is_empty()
     }
+}
+
+/// The frames between the spans of a cell, in which it is a mask.
+fn masks(spans: &[Span]) -> Vec<(usize, Option<usize>)> {
+    let mut masks = Vec::new();
+    let mut from = Some(0);
+    for span in spans {
+        if let Some(start) = from
+            && start < span.from
+        {
+            masks.push((start, Some(span.from)));
+        }
+        from = span.until;
+    }
+    if let Some(start) = from {
+        masks.push((start, None));
+    }
+    masks
 }
 
 /// Text for the inside of an XML or HTML element or a quoted attribute.
@@ -155,9 +157,24 @@ mod tests {
         let cell = &film.cells[1];
         let times: Vec<_> = cell.spans.iter().map(|s| (s.from, s.until)).collect();
         assert_eq!(times, [(1, Some(2)), (3, None)]);
-        assert_eq!(cell.masks(), [(0, Some(1)), (2, Some(3))]);
-        assert_eq!(film.cells[0].masks(), []);
-        assert_eq!(film.cells[3].masks(), [(0, None)]);
+        assert_eq!(masks(&cell.spans), [(0, Some(1)), (2, Some(3))]);
+        assert_eq!(masks(&film.cells[0].spans), []);
+        assert_eq!(masks(&film.cells[3].spans), [(0, None)]);
+    }
+
+    #[test]
+    fn the_svg_grows_with_the_trace_and_no_faster() {
+        let decode = |tokens: &[u32]| "long words ".repeat(tokens[0] as usize);
+        let svg = |length, steps: &[_], width| {
+            let scene = Scene::new(&[1], length, Some(0));
+            svg(&Film::record("t".into(), scene, steps, &decode), 200, width).len()
+        };
+        let small = svg(10, &[step(&[(1, 1, 0.5)], &[])], 60);
+        // Masks that are never anything else take no room of their own.
+        assert!(svg(100_000, &[step(&[(1, 1, 0.5)], &[])], 60) < small + 400_000);
+        // Nor does each line of a long text take all that stood there before.
+        let changing: Vec<_> = (0..100).map(|_| step(&[(1, 80, 0.5)], &[])).collect();
+        assert!(svg(10, &changing, 20) < 600_000);
     }
 
     #[test]

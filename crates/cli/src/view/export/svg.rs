@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Film, FilmCell, escape};
+use super::{Film, FilmCell, escape, masks};
 use crate::view::{
     layout::{self, Line, Run},
     palette,
@@ -91,24 +91,47 @@ impl Life {
 /// The drawing of every life, all cells of that life together.
 fn groups(film: &Film, lines: &[Line]) -> BTreeMap<Life, String> {
     let mut groups = BTreeMap::<Life, String>::new();
+    let mut before = None;
     for (row, line) in lines.iter().enumerate() {
         let y = MARGIN + (row as f64 + 0.75) * ROW;
-        for run in line {
+        for runs in line.chunk_by(|a, b| [a, b].iter().all(|r| film.cells[r.cell].is_empty())) {
+            let run = &runs[0];
             let cell = &film.cells[run.cell];
-            for (from, until) in cell.masks() {
+            if cell.is_empty() {
+                let life = Life { mask: true, from: 0, until: None };
+                groups.entry(life).or_default().push_str(&masks_for_good(runs, y));
+                continue;
+            }
+            // What stood in a cell before is squeezed into the place where its last text begins.
+            let is_first = before.replace(run.cell) != Some(run.cell);
+            let last = cell.spans.len() - 1;
+            let shown = if is_first { &cell.spans[..] } else { &cell.spans[last..] };
+            for (from, until) in masks(shown) {
                 let life = Life { mask: true, from, until };
                 groups.entry(life).or_default().push_str(&mask(run, y));
             }
-            for (i, span) in cell.spans.iter().enumerate() {
+            for (i, span) in shown.iter().enumerate() {
                 let life = Life { mask: false, from: span.from, until: span.until };
                 let fill = span.confidence.map_or(GIVEN.into(), palette::hex);
-                // An earlier text of a remasked cell is squeezed into the place of the last.
-                let text = if i + 1 == cell.spans.len() { &run.text } else { &span.text };
+                let text = if i + 1 == shown.len() { &run.text } else { &span.text };
                 groups.entry(life).or_default().push_str(&token(run, text, y, &fill));
             }
         }
     }
     groups
+}
+
+/// Neighbouring masks that nothing takes the place of: one dashed line, a dash for each.
+fn masks_for_good(runs: &[Run], y: f64) -> String {
+    let columns: usize = runs.iter().map(|run| run.width).sum();
+    format!(
+        r##"<path d="M{:.1} {:.1}h{:.1}" stroke="{MASK}" stroke-width="{:.1}" stroke-dasharray="{:.1} 1.2"/>"##,
+        MARGIN + runs[0].column as f64 * COLUMN + 0.6,
+        y - 0.26 * ROW,
+        columns as f64 * COLUMN - 1.2,
+        0.72 * ROW,
+        COLUMN - 1.2,
+    )
 }
 
 /// The text of a run. Spaces at its ends are left out, because renderers drop them anyway.
@@ -148,11 +171,11 @@ struct Clock {
 
 impl Clock {
     fn total_ms(&self) -> u64 {
-        (self.frames + 1) * self.frame_ms + REST_MS
+        self.frames.saturating_add(1).saturating_mul(self.frame_ms).saturating_add(REST_MS)
     }
 
     fn percent(&self, frame: usize) -> f64 {
-        100.0 * (frame as u64 * self.frame_ms) as f64 / self.total_ms() as f64
+        100.0 * (frame as f64 * self.frame_ms as f64) / self.total_ms() as f64
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) fn to_rotary(row: usize, head: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{load_config, tests::golden};
+    use crate::checkpoint::{load_config, tests::own};
 
     #[test]
     fn the_orders_of_rows_undo_each_other() {
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn every_tensor_has_a_name_of_its_own() {
         for model in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"] {
-            let config = load_config(&golden(model)).unwrap();
+            let config = load_config(&own(model)).unwrap();
             let layout = Layout::new(&config);
             let mut names = names(&config, &layout);
             // GGML keeps names in 64 bytes.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Error,
     chat::{Message, Template},
-    checkpoint::{load as load_folder, save as save_folder, tests::golden},
+    checkpoint::{load as load_folder, save as save_folder, tests::own},
     tokenizer::Tokenizer,
 };
 
@@ -80,7 +80,7 @@ fn same_numbers(a: &Model, b: &Model) {
 
 #[test]
 fn a_folder_survives_the_way_there_and_back() {
-    for folder in MODELS.map(golden).into_iter().chain([storyteller()]) {
+    for folder in MODELS.map(own).into_iter().chain([storyteller()]) {
         let model = load_folder(&folder).unwrap();
         let dtype = model.tensors[0].dtype();
         let (dir, path) = converted(&folder);
@@ -114,7 +114,7 @@ fn the_tokenizer_travels_with_the_model() {
         Template::from_dir(path).unwrap().encode(tokenizer, &messages, true).unwrap()
     };
     assert_eq!(chat(&path, &there), chat(&storyteller(), &here));
-    let (_dir, path) = converted(&golden("a_mha_untied"));
+    let (_dir, path) = converted(&own("a_mha_untied"));
     let missing = Tokenizer::from_dir(&path).unwrap_err();
     assert!(missing.to_string().contains("has no `tokenizer.json`"), "{missing}");
 }
@@ -166,13 +166,13 @@ fn what_llama_cpp_would_compute_otherwise_has_another_architecture() {
         ("d_qkvbias_qknorm", "llada-extended"),
         ("e_illada_llama_naming", "llada"),
     ] {
-        let (_dir, path) = converted(&golden(model));
+        let (_dir, path) = converted(&own(model));
         let file = File::open(&path).unwrap();
         let value = file.value("general.architecture").and_then(Value::text);
         assert_eq!(value, Some(expected), "{model}");
         assert!(file.keys().any(|key| key == format!("{expected}.block_count")));
     }
-    let mut config = load_folder(&golden("a_mha_untied")).unwrap().config;
+    let mut config = load_folder(&own("a_mha_untied")).unwrap().config;
     config.objective = crate::config::Objective::Autoregressive;
     assert_eq!(metadata::architecture(&config), "llada-extended");
 }
@@ -194,7 +194,7 @@ fn damaged_metadata_is_named() {
         (config, text("{}"), "unknown architecture"),
         (config, number(1), "is no text"),
     ] {
-        let (_dir, path) = changed(&golden("a_mha_untied"), |keys, _| set(keys, key, value));
+        let (_dir, path) = changed(&own("a_mha_untied"), |keys, _| set(keys, key, value));
         let error = load_folder(&path).unwrap_err();
         assert!(error.to_string().contains(expected), "{key}: {error}");
         assert!(error.hint().is_some(), "{key}");
@@ -215,7 +215,7 @@ fn damaged_metadata_is_named() {
         ("tokenizer.ggml.mask_token_id", text("?"), "is no token id"),
         ("tokenizer.ggml.mask_token_id", number(5000), "mask_token_id"),
     ] {
-        let (_dir, path) = changed(&golden("a_mha_untied"), |keys, _| {
+        let (_dir, path) = changed(&own("a_mha_untied"), |keys, _| {
             set(keys, config, None);
             set(keys, key, value);
         });
@@ -249,7 +249,7 @@ fn a_tokenizer_that_is_not_known_is_named() {
 
 #[test]
 fn tensors_that_do_not_fit_are_named() {
-    let a = golden("a_mha_untied");
+    let a = own("a_mha_untied");
     let error = |change: &dyn Fn(&mut Vec<Source<'_>>)| {
         let (_dir, path) = changed(&a, |_, tensors| change(tensors));
         load_folder(&path).unwrap_err()
@@ -266,7 +266,7 @@ fn tensors_that_do_not_fit_are_named() {
 fn a_weight_that_is_not_finite_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
-    let mut model = load_folder(&golden("a_mha_untied")).unwrap().into_trainable();
+    let mut model = load_folder(&own("a_mha_untied")).unwrap().into_trainable();
     let Tensor::Owned(values) = &mut model.tensors[0] else { panic!() };
     values[70] = 1e6;
     let none = TokenizerFiles::default();
@@ -329,7 +329,7 @@ fn scales_that_are_not_finite_are_refused() {
 
 #[test]
 fn a_type_that_is_not_read_is_named() {
-    let (dir, path) = converted(&golden("a_mha_untied"));
+    let (dir, path) = converted(&own("a_mha_untied"));
     let mut bytes = std::fs::read(&path).unwrap();
     // The type of a tensor follows its name, its number of dimensions and those.
     let name = b"token_embd.weight";

@@ -45,9 +45,6 @@ pub struct Search<'a> {
     pub special: &'a SpecialTokens,
     /// What the model was trained to do.
     pub objective: Objective,
-    /// Number of the row in the run, which addresses its random draws: the same for all lengths, and
-    /// for the canvas that is filled in the end.
-    pub row: u64,
     /// Longest hole to try, in tokens.
     pub max_hole: usize,
     /// The model's longest row, in tokens.
@@ -110,14 +107,14 @@ fn scores<P: Predictor + ?Sized>(
     found: &mut Lengths,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<f64>>> {
-    let &Search { frame, sampler, special, objective, row, .. } = search;
+    let &Search { frame, sampler, special, objective, .. } = search;
     // What is revised would count twice.
     let sampler = &Sampler { revise: None, ..sampler.clone() };
     let (mut canvases, mut places) = (Vec::new(), Vec::new());
     for length in 1..=longest {
         let mut lengths = found.lengths.clone();
         lengths[hole] = length;
-        canvases.push(Canvas::infill(frame, &lengths, sampler, special, objective, row)?);
+        canvases.push(Canvas::infill(frame, &lengths, sampler, special, objective)?);
         places.push(frame.places(&lengths));
     }
     let mut scores = vec![0.0; longest];

@@ -79,7 +79,6 @@ impl Canvas {
         sampler: &Sampler,
         special: &SpecialTokens,
         objective: Objective,
-        row: u64,
     ) -> Result<Self, SamplerError> {
         if objective == Objective::Autoregressive {
             return Err(SamplerError::CausalInfill);
@@ -98,7 +97,7 @@ impl Canvas {
         };
         let sampler = Sampler { gen_length: 0, steps: sampler.steps.min(masks), ..sampler.clone() };
         let (tokens, holes) = frame.row(lengths, mask, block_length);
-        Ok(Self::with_holes(tokens, holes, sampler, special, row))
+        Ok(Self::with_holes(tokens, holes, sampler, special))
     }
 }
 

@@ -68,7 +68,7 @@ fn frame(tokenizer: &Tokenizer, source: &str) -> (Template, Frame) {
 
 fn canvas(tokenizer: &Tokenizer, frame: &Frame, lengths: &[usize], sampler: &Sampler) -> Canvas {
     let special = tokenizer.special_tokens();
-    Canvas::infill(frame, lengths, sampler, &special, Objective::Diffusion, 5).unwrap()
+    Canvas::infill(frame, lengths, sampler, &special, Objective::Diffusion).unwrap()
 }
 
 fn run<P: Predictor>(predictor: &mut P, canvases: &mut [Canvas]) -> Vec<Vec<Step>> {
@@ -93,7 +93,6 @@ fn found<P: Predictor>(
         sampler: &Sampler { seed: 3, ..Sampler::default() },
         special: &special,
         objective: Objective::Diffusion,
-        row: 0,
         max_hole,
         limit,
     };
@@ -257,7 +256,7 @@ fn what_cannot_be_filled_is_refused() {
     let special = tokenizer.special_tokens();
     let (_, frame) = frame(tokenizer, "a {{hole}} b {{hole:2}}");
     let start = |sampler: Sampler, lengths: &[usize], objective| {
-        Canvas::infill(&frame, lengths, &sampler, &special, objective, 0).map(|_| ()).unwrap_err()
+        Canvas::infill(&frame, lengths, &sampler, &special, objective).map(|_| ()).unwrap_err()
     };
     let diffusion = Objective::Diffusion;
     let causal = start(Sampler::default(), &[1, 2], Objective::Autoregressive);
@@ -356,7 +355,6 @@ fn a_search_can_be_stopped() {
         sampler: &Sampler::default(),
         special: &special,
         objective: Objective::Diffusion,
-        row: 0,
         max_hole: 4,
         limit: 99,
     };

@@ -18,13 +18,31 @@ pub trait Draws {
 }
 
 /// Draws that depend on nothing but the seed, the pair's number (below 2³²) and the iteration
-/// (below 2²⁴).
+/// (below 2²⁴): the noise of one pair says nothing of another's, as sums over pairs want it.
 #[derive(Debug, Clone, Copy)]
 pub struct Seeded {
     /// Seed of the run.
     pub seed: u64,
-    /// Number in the run of the first pair, for a run that comes in parts.
-    pub first: u64,
+}
+
+/// The draws of [`Seeded`] for the first pair, whatever a pair's number: it gets the same estimate
+/// alone and in any batch, and answers of equal length are compared under equal noise.
+#[derive(Debug, Clone, Copy)]
+pub struct Alike {
+    /// Seed of every pair.
+    pub seed: u64,
+}
+
+impl Draws for Alike {
+    fn masked(
+        &mut self,
+        _: usize,
+        iteration: usize,
+        length: usize,
+        rows: usize,
+    ) -> Vec<Vec<usize>> {
+        Seeded { seed: self.seed }.masked(0, iteration, length, rows)
+    }
 }
 
 impl Draws for Seeded {
@@ -37,7 +55,7 @@ impl Draws for Seeded {
         length: usize,
         rows: usize,
     ) -> Vec<Vec<usize>> {
-        let address = ((self.first + pair as u64) << 24) | (iteration as u64 & 0xff_ffff);
+        let address = ((pair as u64) << 24) | (iteration as u64 & 0xff_ffff);
         let mut stream = Stream::new(self.seed, Purpose::Likelihood, address);
         let k = 1 + stream.below(length as u64) as usize;
         let counts = mask_counts(length, rows, k);
@@ -60,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_noise_depends_on_every_part_of_its_address() {
-        let draw = |seed, pair, iteration| Seeded { seed, first: 0 }.masked(pair, iteration, 40, 4);
+        let draw = |seed, pair, iteration| Seeded { seed }.masked(pair, iteration, 40, 4);
         let a = draw(1, 2, 3);
         assert_eq!(a, draw(1, 2, 3));
         for b in [draw(0, 2, 3), draw(1, 1, 3), draw(1, 2, 4)] {
@@ -74,11 +92,18 @@ mod tests {
     }
 
     #[test]
+    fn alike_pairs_share_their_noise() {
+        let of = |pair| Alike { seed: 3 }.masked(pair, 2, 40, 4);
+        assert_eq!(of(0), Seeded { seed: 3 }.masked(0, 2, 40, 4));
+        assert_eq!(of(7), of(0));
+    }
+
+    #[test]
     fn every_position_is_masked_equally_often() {
         let (length, iterations, rows) = (7, 2000, 4);
         let mut of = vec![0usize; length];
         for iteration in 0..iterations {
-            for masked in (Seeded { seed: 5, first: 0 }).masked(0, iteration, length, rows) {
+            for masked in (Seeded { seed: 5 }).masked(0, iteration, length, rows) {
                 masked.into_iter().for_each(|i| of[i] += 1);
             }
         }

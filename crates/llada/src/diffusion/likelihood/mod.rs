@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use counts::mask_counts;
-pub use draws::{Draws, Seeded};
+pub use draws::{Alike, Draws, Seeded};
 pub use error::LikelihoodError;
 pub use evidence::{Bound, Bucket, Evidence, EvidenceSettings, Window, spread_evenly, windows};
 pub use greedy::is_greedy;
@@ -129,7 +129,8 @@ pub enum Event {
 /// The log-likelihoods of `pairs`, exact for an autoregressive model and by Alg. 3 for diffusion.
 ///
 /// Rows of many pairs share a forward pass. The estimate of a pair depends on its number in
-/// `pairs` and on `settings` only, not on the pairs around it or the number of threads. `on_done`
+/// `pairs` and on `settings` only, not on the pairs around it or the number of threads; with the draws
+/// of [`Alike`] in [`score_with`] not on its number either. `on_done`
 /// hears of each pair in order and may break off: the estimates so far are returned then.
 ///
 /// # Errors
@@ -142,7 +143,7 @@ pub fn score(
     settings: &Settings,
     on_done: &mut dyn FnMut(usize, &Estimate) -> ControlFlow<()>,
 ) -> Result<Vec<Estimate>> {
-    let mut draws = Seeded { seed: settings.seed, first: 0 };
+    let mut draws = Seeded { seed: settings.seed };
     score_with(predictor, special, pairs, settings, &mut draws, &mut |event| match event {
         Event::Done(pair, estimate) => on_done(pair, &estimate),
         Event::Forward { .. } => ControlFlow::Continue(()),

@@ -78,8 +78,9 @@ struct Work {
 }
 
 impl Canvas {
-    /// Starts a row. Its random draws are those of `sampler.seed` and `row`, the number of the row
-    /// in the run, whatever batch it is part of.
+    /// Starts a row. Its random draws are those of `sampler.seed` alone, so that it gets the same
+    /// tokens by itself and in any batch; rows that are to differ need seeds of their own, such as
+    /// [`nth_seed`](crate::rng::nth_seed) gives.
     ///
     /// # Errors
     /// If the settings contradict each other, the model or the prompt.
@@ -88,9 +89,8 @@ impl Canvas {
         sampler: &Sampler,
         special: &SpecialTokens,
         objective: Objective,
-        row: u64,
     ) -> Result<Self, SamplerError> {
-        let draws = Box::new(Seeded { seed: sampler.seed, row });
+        let draws = Box::new(Seeded { seed: sampler.seed });
         Self::with_draws(prompt, sampler, special, objective, draws)
     }
 
@@ -125,9 +125,8 @@ impl Canvas {
         holes: Holes,
         sampler: Sampler,
         special: &SpecialTokens,
-        row: u64,
     ) -> Self {
-        let draws = Box::new(Seeded { seed: sampler.seed, row });
+        let draws = Box::new(Seeded { seed: sampler.seed });
         Self::open(tokens.into(), Some(holes), sampler, special, special.mask, draws)
     }
 

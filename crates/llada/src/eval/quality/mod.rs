@@ -19,6 +19,7 @@ use crate::{
         likelihood::{self, Pair, Settings},
     },
     model::MaskPredictor,
+    rng::nth_seed,
 };
 
 pub use questions::{Question, is_right, questions};
@@ -51,7 +52,8 @@ pub fn answer(
         let first = answers.tokens.len();
         let canvas = |(row, prompt): (usize, &Vec<u32>)| {
             let prompt = Prompt::from(prompt.clone());
-            Canvas::new(prompt, sampler, special, objective, (first + row) as u64)
+            let seed = nth_seed(sampler.seed, (first + row) as u64);
+            Canvas::new(prompt, &Sampler { seed, ..sampler.clone() }, special, objective)
         };
         let mut canvases: Vec<Canvas> =
             prompts.iter().enumerate().map(canvas).collect::<std::result::Result<_, _>>()?;

@@ -100,20 +100,24 @@ fn complements_mask_each_response_token_once() {
 /// makes them, in micro-batches of every size.
 #[test]
 fn golden_fine_tuning_step() {
-    for (id, model) in [("a_sft", "a_mha_untied"), ("b_sft", "b_gqa_tied")] {
-        let train = golden(model).join("../../train");
+    let train = golden("").join("../train");
+    let cases: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(train.join("cases.json")).unwrap()).unwrap();
+    let cases = cases.as_array().unwrap().iter().filter(|case| case["kind"] == "sft");
+    let mut compared = 0;
+    for case in cases {
+        compared += 1;
+        let (id, model) = (case["id"].as_str().unwrap(), case["model"].as_str().unwrap());
         let bytes = std::fs::read(train.join(format!("{id}.safetensors"))).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let cases: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(train.join("cases.json")).unwrap()).unwrap();
-        let case = cases.as_array().unwrap().iter().find(|case| case["id"] == id).unwrap();
         let (tokens, lengths) = (numbers(&file, "input_ids"), numbers(&file, "prompt_lengths"));
         let (t, u) = (numbers(&file, "t"), numbers(&file, "u"));
         let model = checkpoint::load(&golden(model)).unwrap();
         let (mask, eos) = (model.config.tokens.mask.unwrap(), model.config.tokens.eos.unwrap());
 
-        let recipe = sft(&["train.batch_size=3"]);
-        let length = tokens.len() / lengths.len();
+        let count = lengths.len();
+        let recipe = sft(&[&format!("train.batch_size={count}")]);
+        let length = tokens.len() / count;
         let mut rows = Rows::default();
         for (row, prompt) in tokens.chunks_exact(length).zip(&lengths) {
             let row: Vec<u32> = row.iter().map(|id| *id as u32).collect();
@@ -127,13 +131,13 @@ fn golden_fine_tuning_step() {
         assert!(step.answers.iter().zip(&answers).all(|(a, b)| *a as f64 == *b));
 
         let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
-        for size in 1..=3 {
+        for size in 1..=count {
             let mut gradients = Gradients::zeros(predictor.model());
             let (mut loss, mut nll) = (0.0, Vec::new());
             let mut draws = u.iter();
-            for start in (0..3).step_by(size) {
-                let micro =
-                    step.noised(start..3.min(start + size), &mut |_| *draws.next().unwrap());
+            for start in (0..count).step_by(size) {
+                let end = count.min(start + size);
+                let micro = step.noised(start..end, &mut |_| *draws.next().unwrap());
                 let (batch, targets) = (micro.batch(), micro.targets());
                 predictor
                     .nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)
@@ -149,13 +153,18 @@ fn golden_fine_tuning_step() {
             close(grad_norm::forward(predictor.cpu(), &all).unwrap(), "grad_norm", 1e-4);
             let layout = Layout::new(&predictor.model().config);
             for (spec, found) in layout.specs().iter().zip(&gradients.0) {
-                let expected = numbers(&file, &format!("grad.{}", spec.name));
+                let name = format!("grad.{}", spec.name);
+                if file.tensor(&name).is_err() {
+                    continue;
+                }
+                let expected = numbers(&file, &name);
                 let largest = expected.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
                 let is_close = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() <= 1e-4 * largest;
                 assert!(found.iter().zip(&expected).all(is_close), "{id} {}", spec.name);
             }
         }
     }
+    assert!(compared > 0 || std::env::var_os("LLADA_GOLDEN").is_some());
 }
 
 fn numbers(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {

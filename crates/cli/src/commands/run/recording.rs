@@ -1,0 +1,68 @@
+//! The trace of a run, written beside its place and put there when it is over: an earlier trace stays
+//! as it was until then, and whatever happens to this one costs nobody the answer.
+
+use std::path::Path;
+
+use llada::{
+    diffusion::{
+        Canvas, Step,
+        trace::{Header, Text, Writer},
+    },
+    files::Replacement,
+    tokenizer::Tokenizer,
+};
+
+use crate::error::Failure;
+
+type TraceWriter<'a> = Writer<Replacement, Box<dyn FnMut(u32) -> Option<Text> + 'a>>;
+
+/// A trace that is being written, or why it no longer is.
+pub(super) struct Recording<'a> {
+    path: &'a Path,
+    writer: Result<TraceWriter<'a>, Failure>,
+}
+
+impl<'a> Recording<'a> {
+    /// Begins the trace of `canvas`. What goes wrong is kept for [`Recording::finish`].
+    pub(super) fn begin(
+        path: &'a Path,
+        canvas: &Canvas,
+        tokenizer: &'a Tokenizer,
+        model: &str,
+    ) -> Self {
+        let header = Header::new(canvas, model);
+        let begin = || {
+            let text = move |token| tokenizer.token_bytes(token).map(Text::from);
+            let writer = Writer::new(Replacement::create(path)?, &header, Box::new(text) as _);
+            writer.map_err(|source| failed(path, source))
+        };
+        Self { path, writer: begin().map_err(failure) }
+    }
+
+    /// Why nothing is written, if nothing is.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        self.writer.as_ref().err()
+    }
+
+    pub(super) fn step(&mut self, step: &Step) {
+        if let Ok(writer) = &mut self.writer
+            && let Err(source) = writer.step(step)
+        {
+            self.writer = Err(failure(failed(self.path, source)));
+        }
+    }
+
+    /// Puts the trace, as far as it goes, in its place.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        self.writer?.into_inner().commit().map_err(failure)
+    }
+}
+
+fn failed(path: &Path, source: std::io::Error) -> llada::Error {
+    llada::Error::Io { action: "write", path: path.to_owned(), source }
+}
+
+fn failure(error: llada::Error) -> Failure {
+    let hint = error.hint().unwrap_or_else(|| "give another file to `--trace`".into());
+    Failure::new(format!("there is no trace: {error}"), hint)
+}
