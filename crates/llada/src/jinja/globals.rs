@@ -14,7 +14,7 @@ use chrono::{
 };
 use minijinja::{
     Environment, Error, State, Value,
-    value::{Enumerator, Kwargs, Object, ObjectRepr},
+    value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueOrKwargs},
 };
 
 use super::{
@@ -33,7 +33,7 @@ pub(crate) const GENERATION_START: char = '\u{fdd2}';
 /// Stands where a generation ends.
 pub(crate) const GENERATION_END: char = '\u{fdd3}';
 /// What the C library fills in.
-const FIELDS: &str = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ%";
+const FIELDS: &str = "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ%";
 /// The longest range of jinja2's sandbox.
 const LONGEST_RANGE: i64 = 100_000;
 
@@ -51,7 +51,10 @@ pub(super) fn add(environment: &mut Environment<'static>, dialect: Dialect) {
     environment.add_function("namespace", super::function(namespace));
     let Dialect::Transformers { now } = dialect else { return };
     environment.add_function("raise_exception", super::function(raise_exception));
-    let strftime = move |format: &str| Value::from(strftime(now, format));
+    let strftime = move |arguments: Rest<ValueOrKwargs>| {
+        let [format] = bind(arguments.into_values(), 1, ["format"])?;
+        string(&format.unwrap_or_default()).map(|format| strftime(now, format))
+    };
     environment.add_function("strftime_now", strftime);
 }
 
@@ -70,6 +73,8 @@ fn strftime(now: NaiveDateTime, format: &str) -> String {
         let flag = usize::from(field[1..].starts_with(['-', '_', '0', '^']));
         let len = field.char_indices().nth(2 + flag).map_or(field.len(), |(at, _)| at);
         let (field, after) = field.split_at(len);
+        // Microseconds, which Python fills in itself.
+        let field = if field == "%f" { "%6f" } else { field };
         let letter = field.chars().last();
         let known = letter.is_some_and(|l| FIELDS.contains(l)) && StrftimeItems::new(field).all(|i| !matches!(i, Item::Error));
         // Without a time zone `%z` and `%Z` are empty.

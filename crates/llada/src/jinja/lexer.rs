@@ -112,6 +112,9 @@ fn number(source: &str, item: bool) -> Result<(usize, String), String> {
     let bytes = source.as_bytes();
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     let mut end = digits(0, 10);
+    while bytes[end - 1] == b'_' {
+        end -= 1;
+    }
     let mut float = false;
     if !item && bytes.get(end) == Some(&b'.') && is_digit(end + 1) {
         (float, end) = (true, digits(end + 1, 10));
@@ -122,6 +125,9 @@ fn number(source: &str, item: bool) -> Result<(usize, String), String> {
         if is_digit(start) {
             (float, end) = (true, digits(start, 10));
         }
+    }
+    if !float && bytes[0] == b'0' {
+        end = bytes.iter().take_while(|b| matches!(b, b'0' | b'_')).count();
     }
     let plain = source[..end].replace('_', "");
     if !float {

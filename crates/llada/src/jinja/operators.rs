@@ -139,6 +139,9 @@ fn item(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error
     let [value, key, dotted] = arguments.as_slice() else { return fail("no key") };
     let found = || match value.downcast_object_ref::<View>() {
         Some(view) if !view.is_sequence() => Ok(Value::UNDEFINED),
+        None if value.kind() == ValueKind::Iterable && value.len().is_none() => {
+            Ok(Value::UNDEFINED)
+        }
         _ if key.is_number() && !key.is_integer() && value.kind() != ValueKind::Map => {
             Ok(Value::UNDEFINED)
         }
@@ -239,16 +242,16 @@ pub(super) fn number(n: i128) -> Value {
 fn slice(state: &mut State<'_, '_>, mut arguments: Vec<Value>) -> Result<Value, Error> {
     arguments.resize(4, Value::from(()));
     let [value, bounds @ ..] = arguments.as_slice() else { return fail("no value") };
-    if value.is_undefined() {
-        return fail("an undefined value cannot be sliced");
-    }
     let sliceable = matches!(value.kind(), ValueKind::String | ValueKind::Seq)
         || (value.kind() == ValueKind::Iterable
             && value.len().is_some()
             && value.downcast_object_ref::<View>().is_none());
-    let numbers: Result<Vec<_>, _> = bounds.iter().map(|b| optional_whole(Some(b))).collect();
-    let (true, Ok(numbers)) = (sliceable, numbers) else { return Ok(Value::UNDEFINED) };
-    let [start, stop, step] = numbers[..] else { return Ok(Value::UNDEFINED) };
+    if !sliceable {
+        return fail(format!("{} cannot be sliced", kind(value)));
+    }
+    let bounds: Vec<_> =
+        bounds.iter().map(|bound| optional_whole(Some(bound))).collect::<Result<_, _>>()?;
+    let [start, stop, step] = bounds[..] else { return fail("a slice has three bounds") };
     let step = step.unwrap_or(1);
     if step == 0 {
         return fail("a slice with steps of 0");

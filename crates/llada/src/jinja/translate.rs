@@ -132,7 +132,10 @@ fn statement(parser: &mut Parser<'_>) -> Result<String, Mistake> {
         "set" => {
             let target = parser.target(true)?;
             if parser.skip("=") {
-                format!("set {target} = __bounded__({})", parser.tuple(true)?)
+                // A macro holds the variables that it reads, so it also reads its namespaces.
+                let namespace = target.split_once('.').map(|(name, _)| format!(", {name}"));
+                let value = parser.tuple(true)?;
+                format!("set {target} = __bounded__({value}{})", namespace.unwrap_or_default())
             } else if parser.skip("|") {
                 format!("set {target} | {}", parser.filters()?)
             } else {
