@@ -179,10 +179,11 @@ impl Template {
     fn new(source: &str, tokens: BTreeMap<&'static str, String>, origin: &str) -> Result<Self> {
         // One time for all renderings, so that none differs from another.
         let now = chrono::Local::now().naive_local();
-        let environment = jinja::environment(Dialect::Transformers { now }).and_then(|mut jinja| {
-            jinja::add(&mut jinja, source)?;
-            Ok(jinja)
-        });
+        let environment =
+            jinja::environment(Dialect::Transformers { now }).and_then(|mut jinja| {
+                jinja::add(&mut jinja, source)?;
+                Ok(jinja)
+            });
         let origin = origin.to_owned();
         match environment {
             Ok(environment) => {

@@ -65,11 +65,7 @@ impl Template {
     /// As [`encode`](Self::encode); when a template that marks answers marks nothing in the last
     /// message; and when a template that writes the prompt otherwise also changes what is before the
     /// last message, so that what it adds cannot be told from it.
-    pub fn encode_answered(
-        &self,
-        tokenizer: &Tokenizer,
-        messages: &[Message],
-    ) -> Result<Answered> {
+    pub fn encode_answered(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Answered> {
         refuse_special(tokenizer, messages)?;
         let before = &messages[..messages.len().saturating_sub(1)];
         if self.marks {

@@ -76,7 +76,9 @@ pub(super) fn size(json: &Json) -> usize {
     match json {
         Json::String(text) => text.len() + 2,
         Json::Array(items) => items.iter().map(size).sum::<usize>() + 2,
-        Json::Object(fields) => fields.iter().map(|(k, v)| k.len() + 4 + size(v)).sum::<usize>() + 2,
+        Json::Object(fields) => {
+            fields.iter().map(|(k, v)| k.len() + 4 + size(v)).sum::<usize>() + 2
+        }
         _ => 8,
     }
 }

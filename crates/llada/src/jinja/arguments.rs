@@ -81,9 +81,9 @@ pub(super) fn optional_whole(value: Option<&Value>) -> Result<Option<i64>, Error
 pub(super) fn float(value: &Value) -> Option<f64> {
     match value.kind() {
         ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
-        ValueKind::Number => f64::try_from(value.clone()).ok().or_else(|| {
-            i128::try_from(value.clone()).ok().map(|n| n as f64)
-        }),
+        ValueKind::Number => f64::try_from(value.clone())
+            .ok()
+            .or_else(|| i128::try_from(value.clone()).ok().map(|n| n as f64)),
         _ => None,
     }
 }

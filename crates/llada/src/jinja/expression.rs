@@ -8,7 +8,16 @@ use super::{
 
 /// Methods of dictionaries, which jinja2 finds before a key of the same name.
 pub(super) const DICT_METHODS: [&str; 11] = [
-    "clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update",
+    "clear",
+    "copy",
+    "fromkeys",
+    "get",
+    "items",
+    "keys",
+    "pop",
+    "popitem",
+    "setdefault",
+    "update",
     "values",
 ];
 /// How deep expressions may be nested.
@@ -237,8 +246,10 @@ impl<'a> Parser<'a> {
             [] => first,
             [(operator @ ("==" | "!="), right)] => format!("{first} {operator} {right}"),
             _ => {
-                let rest: Vec<String> =
-                    rest.iter().map(|(operator, right)| format!("{}, {right}", quote(operator))).collect();
+                let rest: Vec<String> = rest
+                    .iter()
+                    .map(|(operator, right)| format!("{}, {right}", quote(operator)))
+                    .collect();
                 format!("__compare__({first}, {})", rest.join(", "))
             }
         })
@@ -516,7 +527,9 @@ impl<'a> Parser<'a> {
             Some(Token::Operator("(")) => self.arguments()?,
             Some(Token::Name("else" | "or" | "and")) => String::new(),
             Some(Token::Name("is")) => return self.mistake("another test, joined by `and`,"),
-            Some(Token::Name(_) | Token::Text(_) | Token::Number(_) | Token::Operator("[" | "{")) => {
+            Some(
+                Token::Name(_) | Token::Text(_) | Token::Number(_) | Token::Operator("[" | "{"),
+            ) => {
                 let primary = self.primary()?;
                 self.postfix(primary)?
             }

@@ -123,7 +123,9 @@ pub(super) fn printf(
             spec.precision = Some(usize::try_from(precision).unwrap_or(0));
         }
         reader.take_while(|c| "hlL".contains(c));
-        let Some(letter) = reader.next_if(|_| true) else { return fail("a format without its end") };
+        let Some(letter) = reader.next_if(|_| true) else {
+            return fail("a format without its end");
+        };
         if letter == '%' {
             out.push('%');
             continue;
@@ -260,10 +262,10 @@ fn filled(
         rest = &after[1..];
         // A format begins after the first colon, which may not be a key's in brackets.
         let brackets = field.find('[').map_or(0, |open| {
-            field.find([':', '!']).filter(|colon| *colon < open).map_or_else(
-                || field[open..].find(']').map_or(0, |close| open + close),
-                |_| 0,
-            )
+            field
+                .find([':', '!'])
+                .filter(|colon| *colon < open)
+                .map_or_else(|| field[open..].find(']').map_or(0, |close| open + close), |_| 0)
         });
         let (field, spec) = match field[brackets..].find(':') {
             Some(colon) => (&field[..brackets + colon], &field[brackets + colon + 1..]),
@@ -438,7 +440,10 @@ fn cut(text: &str, most: Option<usize>) -> String {
 }
 
 fn at_least(digits: &str, least: Option<usize>) -> String {
-    format!("{}{digits}", "0".repeat(least.unwrap_or(0).min(MOST_DIGITS).saturating_sub(digits.len())))
+    format!(
+        "{}{digits}",
+        "0".repeat(least.unwrap_or(0).min(MOST_DIGITS).saturating_sub(digits.len()))
+    )
 }
 
 fn integer(value: &Value) -> Result<i128, Error> {

@@ -76,7 +76,8 @@ fn strftime(now: NaiveDateTime, format: &str) -> String {
         // Microseconds, which Python fills in itself.
         let field = if field == "%f" { "%6f" } else { field };
         let letter = field.chars().last();
-        let known = letter.is_some_and(|l| FIELDS.contains(l)) && StrftimeItems::new(field).all(|i| !matches!(i, Item::Error));
+        let known = letter.is_some_and(|l| FIELDS.contains(l))
+            && StrftimeItems::new(field).all(|i| !matches!(i, Item::Error));
         // Without a time zone `%z` and `%Z` are empty.
         let zone = matches!(field, "%z" | "%Z");
         let written = out.len();

@@ -95,9 +95,9 @@ fn of_string(
                 return fail("an empty separator");
             }
             let parts = match method {
-                "partition" => text.split_once(separator).map_or([text, "", ""], |(a, b)| {
-                    [a, separator, b]
-                }),
+                "partition" => {
+                    text.split_once(separator).map_or([text, "", ""], |(a, b)| [a, separator, b])
+                }
                 _ => text.rsplit_once(separator).map_or(["", "", text], |(a, b)| [a, separator, b]),
             };
             Ok(Value::from(Tuple::from(parts.map(Value::from))))
@@ -124,9 +124,7 @@ fn of_string(
             let size = size.as_ref().map(whole).transpose()?.unwrap_or(8);
             expand_tabs(state, text, usize::try_from(size).unwrap_or(0)).map(Value::from)
         }
-        "format" => {
-            format::format(state, text, args).map(Value::from)
-        }
+        "format" => format::format(state, text, args).map(Value::from),
         "format_map" => {
             let [map] = bind(args, 1, ["mapping"])?;
             format::format_map(state, text, &map.unwrap_or_default()).map(Value::from)
@@ -298,7 +296,8 @@ pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
         let end = rest.char_indices().find(|(_, c)| {
             matches!(
                 c,
-                '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+                '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'
+                    ..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
             )
         });
         let Some((at, c)) = end else {

@@ -216,7 +216,9 @@ pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, 
         return Ok(if tuple { Value::from(Tuple::from(all)) } else { collections::list(all) });
     }
     if let (Some(x), Some(y)) = (integer(a), integer(b)) {
-        return x.checked_add(y).map_or_else(|| fail("a number that is too large"), |n| Ok(number(n)));
+        return x
+            .checked_add(y)
+            .map_or_else(|| fail("a number that is too large"), |n| Ok(number(n)));
     }
     match (float(a), float(b)) {
         (Some(x), Some(y)) => Ok(Value::from(x + y)),

@@ -79,10 +79,7 @@ fn less(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     two(args, |a, b| Ok(order(a, b)?.is_some_and(|o| o.is_lt())))
 }
 
-fn one(
-    args: Vec<Value>,
-    test: impl FnOnce(&Value) -> Result<bool, Error>,
-) -> Result<Value, Error> {
+fn one(args: Vec<Value>, test: impl FnOnce(&Value) -> Result<bool, Error>) -> Result<Value, Error> {
     let [value] = bind(args, 1, ["value"])?;
     test(&value.unwrap_or_default()).map(Value::from)
 }
@@ -119,7 +116,9 @@ fn is_callable(value: &Value) -> bool {
     value.downcast_object_ref::<Bound>().is_some()
         || (value.as_object().is_some()
             && !is_iterable(value)
-            && ["function", "<macro", "Joiner"].iter().any(|start| value.to_string().starts_with(start)))
+            && ["function", "<macro", "Joiner"]
+                .iter()
+                .any(|start| value.to_string().starts_with(start)))
 }
 
 /// Whether Python would find the very same object.

@@ -53,7 +53,8 @@ fn templates_that_take_too_much_end_in_an_error() {
         &twice("'ab'", " * 2"),
         &twice("['ab']", " + ns.x"),
         &twice("'ab'", "|replace('', ns.x)"),
-        &(twice("['ab']", "") + &doubling("[1]").replace("ns.x = ns.x", "ns.x = [ns.x, ns.x]")
+        &(twice("['ab']", "")
+            + &doubling("[1]").replace("ns.x = ns.x", "ns.x = [ns.x, ns.x]")
             + " %}{% endfor %}{{ ns.x }}"),
         &twice("'ab'", ".join(['', '', ''])"),
         deep,
@@ -102,7 +103,9 @@ fn fuel_grows_with_what_is_read() {
 
 #[test]
 fn nested_sources_neither_overflow_nor_hang() {
-    for (open, close) in [("(", ")"), ("[", "]"), ("{1:", "}"), ("-", ""), ("not ", ""), ("a[", "]")] {
+    for (open, close) in
+        [("(", ")"), ("[", "]"), ("{1:", "}"), ("-", ""), ("not ", ""), ("a[", "]")]
+    {
         let source = format!("{{{{ {}1{} }}}}", open.repeat(50_000), close.repeat(50_000));
         let _ = rendered(&source, &json!({}));
     }

@@ -211,11 +211,13 @@ fn quoted(text: &str) -> String {
             c if c == quote => out.extend(['\\', c]),
             c if is_printable(c) => out.push(c),
             // Writing to a string does not fail.
-            c => _ = match c as u32 {
-                code @ ..=0xff => write!(out, "\\x{code:02x}"),
-                code @ ..=0xffff => write!(out, "\\u{code:04x}"),
-                code => write!(out, "\\U{code:08x}"),
-            },
+            c => {
+                _ = match c as u32 {
+                    code @ ..=0xff => write!(out, "\\x{code:02x}"),
+                    code @ ..=0xffff => write!(out, "\\u{code:04x}"),
+                    code => write!(out, "\\U{code:08x}"),
+                }
+            }
         }
     }
     out.push(quote);

@@ -39,8 +39,8 @@ fn read(path: Option<&Path>) -> Result<String> {
 
 /// A conversation out of JSON.
 fn conversation(text: &str) -> Result<Conversation> {
-    let json: Value =
-        serde_json::from_str(text).map_err(|e| invalid(format!("the messages are no JSON ({e})")))?;
+    let json: Value = serde_json::from_str(text)
+        .map_err(|e| invalid(format!("the messages are no JSON ({e})")))?;
     let (messages, tools, documents) = match json {
         Value::Object(mut fields) => (
             fields.remove("messages").unwrap_or_default(),

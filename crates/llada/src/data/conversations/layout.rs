@@ -81,7 +81,9 @@ impl Encoder<'_> {
             if ids.len() > self.longest {
                 if laid.pairs.is_empty() {
                     let (found, most) = (ids.len(), self.longest);
-                    return Err(format!("{found} tokens, longer than `data.sequence_length`, {most}"));
+                    return Err(format!(
+                        "{found} tokens, longer than `data.sequence_length`, {most}"
+                    ));
                 }
                 let left_out = messages[at..].iter().filter(|m| m.role == "assistant").count();
                 laid.long_turns = left_out as u64;

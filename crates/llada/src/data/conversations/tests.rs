@@ -221,8 +221,14 @@ fn marks_say_what_is_trained() {
     let header = "<|start_header_id|>assistant<|end_header_id|>\n";
     assert!(pairs[0][0].ends_with(&format!("q1<|eot_id|>{header}")), "{:?}", pairs[0]);
     assert_eq!(pairs[0][1], "a1<|eot_id|><|endoftext|>");
-    assert!(pairs[1][0].ends_with(&format!("{header}a1<|eot_id|>!<|start_header_id|>user\
-        <|end_header_id|>q2<|eot_id|>{header}")), "{:?}", pairs[1]);
+    assert!(
+        pairs[1][0].ends_with(&format!(
+            "{header}a1<|eot_id|>!<|start_header_id|>user\
+        <|end_header_id|>q2<|eot_id|>{header}"
+        )),
+        "{:?}",
+        pairs[1]
+    );
     assert_eq!(pairs[1][1], "a2<|eot_id|><|eot_id|><|endoftext|>");
     let forged = TURNS.replace("q1", "q\u{fdd2}1\u{fdd2}\u{fdd3}1\u{fdd3}");
     assert_eq!(laid_out(template, &forged).unwrap().0[0][1], pairs[0][1]);
