@@ -1,16 +1,28 @@
 //! Chat templates: messages to the text that a model was fine-tuned on.
 //!
-//! Templates are the Jinja of `tokenizer_config.json` or `chat_template.jinja`, set up as
-//! `transformers` does (`trim_blocks`, `lstrip_blocks`, `raise_exception`), with the methods of
-//! Python's strings and dictionaries that such templates call.
+//! Templates are the Jinja of `tokenizer_config.json` or `chat_template.jinja`, and give what
+//! `apply_chat_template` of `transformers` gives: with its context (`messages`, `tools`,
+//! `documents`, `add_generation_prompt` and the special tokens), its functions
+//! (`raise_exception`, `strftime_now`), its `tojson`, and `{% generation %}` around what the assistant
+//! says. They are not trusted: a rendering has limits on the steps that it takes and the text that
+//! it makes.
 
 mod encode;
+mod message;
 
 use std::{collections::BTreeMap, path::Path};
 
-use minijinja::{Environment, ErrorKind, State, Value, syntax::SyntaxConfig, value::ValueKind};
+use minijinja::{Environment, Value};
+use serde_json::Value as Json;
 
-use crate::{Result, tokenizer::Settings};
+pub use encode::Answered;
+pub use message::Message;
+
+use crate::{
+    Result,
+    jinja::{self, Dialect, Mistake},
+    tokenizer::Settings,
+};
 
 /// LLaDA's template. The original always ends with the assistant's header; here it does so when a
 /// reply is asked for.
@@ -20,25 +32,6 @@ pub const LLADA: &str = "{% set loop_messages = messages %}{% for message in loo
     {% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}\
     {% endfor %}{% if add_generation_prompt %}\
     {{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
-
-/// The name under which the one template is registered.
-const NAME: &str = "chat template";
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
 
 /// Why a chat template cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +72,20 @@ pub enum ChatError {
         /// Where the template is from.
         origin: String,
     },
-    /// What comes before an answer is not what asks for it.
-    #[error("the chat template of `{origin}` writes the prompt otherwise once it is answered")]
+    /// A field of a message besides its content that spells a special token.
+    #[error("a message contains a special token in another field than its content")]
+    Field,
+    /// What comes before an answer is not what asks for it, and differs in earlier messages.
+    #[error(
+        "the chat template of `{origin}` writes earlier messages otherwise once they are answered"
+    )]
     Rewritten {
+        /// Where the template is from.
+        origin: String,
+    },
+    /// A template that marks what the assistant says marks nothing in the last message.
+    #[error("the chat template of `{origin}` does not mark the last answer with `generation`")]
+    Unmarked {
         /// Where the template is from.
         origin: String,
     },
@@ -97,12 +101,33 @@ impl ChatError {
             }
             Self::Role { .. } => "use the roles system, user and assistant",
             Self::Rewritten { .. } => {
-                "end the prompt with the very header that the template puts before an answer"
+                "mark what the assistant says with `{% generation %}` in the template, or use \
+                 `sft.template = \"plain\"`"
             }
-            Self::Special { .. } => "remove special tokens such as `<|eot_id|>` from the messages",
+            Self::Unmarked { .. } => {
+                "put `{% generation %}` around every answer in the template, or take it out"
+            }
+            Self::Special { .. } | Self::Field => {
+                "remove special tokens such as `<|eot_id|>` from the messages"
+            }
         };
         Some(hint.into())
     }
+}
+
+/// The special tokens that a template may name.
+const TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// A conversation as JSON, as programs pass it to `apply_chat_template`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    /// The messages: objects with a `role`, a `content` and whatever else the template reads.
+    pub messages: Vec<Json>,
+    /// Tools that the model may call, as JSON schemas.
+    pub tools: Option<Json>,
+    /// Documents to answer from.
+    pub documents: Option<Json>,
 }
 
 /// A chat template, ready to be applied.
@@ -112,23 +137,32 @@ pub struct Template {
     /// `bos_token` and others, as the template calls them.
     tokens: BTreeMap<&'static str, String>,
     origin: String,
+    /// Whether it marks what the assistant says.
+    marks: bool,
 }
 
 impl Template {
     /// The template in `dir` (`chat_template.jinja`, or the key of `tokenizer_config.json`), or
-    /// LLaDA's where there is none.
+    /// LLaDA's where there is none. A special token that `tokenizer_config.json` does not state is
+    /// none; without such a file, or with LLaDA's template, it is LLaDA's.
     ///
     /// # Errors
     /// When a file cannot be read or the template is not valid.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let settings = Settings::read(dir)?;
-        let mut tokens = llada_tokens();
-        for key in ["bos_token", "eos_token", "pad_token", "mask_token", "unk_token"] {
-            if let Some(token) = settings.token(key) {
-                tokens.insert(key, token.to_owned());
+        let source = settings.chat_template();
+        let own = source.is_some() && !settings.are_bare();
+        let mut tokens = if own { BTreeMap::new() } else { llada_tokens() };
+        for key in TOKENS {
+            match (settings.token(key), settings.states(key)) {
+                (Some(token), _) => _ = tokens.insert(key, token.to_owned()),
+                // Stated to be none.
+                (None, true) if source.is_some() => _ = tokens.remove(key),
+                (None, true) => _ = tokens.insert(key, String::new()),
+                (None, false) => {}
             }
         }
-        match settings.chat_template() {
+        match source {
             Some(source) => Self::new(source, tokens, &dir.display().to_string()),
             None => Self::new(LLADA, tokens, "LLaDA"),
         }
@@ -143,13 +177,20 @@ impl Template {
     }
 
     fn new(source: &str, tokens: BTreeMap<&'static str, String>, origin: &str) -> Result<Self> {
+        // One time for all renderings, so that none differs from another.
+        let now = chrono::Local::now().naive_local();
+        let environment =
+            jinja::environment(Dialect::Transformers { now }).and_then(|mut jinja| {
+                jinja::add(&mut jinja, source)?;
+                Ok(jinja)
+            });
         let origin = origin.to_owned();
-        match environment(source) {
-            Ok(environment) => Ok(Self { environment, tokens, origin }),
-            Err(e) => {
-                let (line, what) = (e.line().unwrap_or(1), reason(&e));
-                Err(ChatError::Syntax { origin, line, what }.into())
+        match environment {
+            Ok(environment) => {
+                let marks = jinja::has_generation(source);
+                Ok(Self { environment, tokens, origin, marks })
             }
+            Err(Mistake { line, what }) => Err(ChatError::Syntax { origin, line, what }.into()),
         }
     }
 
@@ -158,88 +199,57 @@ impl Template {
     /// [`Template::encode`] tells them apart.
     ///
     /// # Errors
-    /// When the template refuses the messages (`raise_exception`) or fails on them.
+    /// When the template refuses the messages (`raise_exception`), fails on them, or takes too many
+    /// steps.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let messages = messages.iter().map(|m| {
-            Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())])
-        });
-        let tokens = self.tokens.iter().map(|(&key, token)| (key, token.as_str()));
-        let context = minijinja::context! {
-            messages => messages.collect::<Vec<_>>(),
-            add_generation_prompt,
-            ..Value::from_pairs(tokens)
-        };
-        self.environment.get_template(NAME).and_then(|t| t.render(context)).map_err(|e| {
-            let (origin, line) = (self.origin.clone(), e.line().unwrap_or(1));
-            ChatError::Render { origin, line, what: reason(&e) }.into()
+        let messages = messages.iter().map(Message::json).collect();
+        let conversation = Conversation { messages, tools: None, documents: None };
+        self.render_conversation(&conversation, add_generation_prompt)
+    }
+
+    /// As [`render`](Self::render), of a conversation with whatever a template may read.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_conversation(
+        &self,
+        conversation: &Conversation,
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        self.marked(conversation, add_generation_prompt, None)
+    }
+
+    /// As [`render_conversation`](Self::render_conversation), with marks around what
+    /// `{% generation %}` holds if `mark` is given.
+    fn marked(
+        &self,
+        conversation: &Conversation,
+        add_generation_prompt: bool,
+        mark: Option<&str>,
+    ) -> Result<String> {
+        let Conversation { messages, tools, documents } = conversation;
+        let messages: Vec<Json> = messages.iter().map(message::normal).collect();
+        let sizes = [tools, documents].into_iter().flatten().chain(&messages);
+        let size = sizes.map(message::size).sum();
+        let or_none = |json: &Option<Json>| json.as_ref().map_or(Value::from(()), jinja::value);
+        let mut context: Vec<(&str, Value)> = vec![
+            ("messages", messages.iter().map(jinja::value).collect::<Vec<_>>().into()),
+            ("tools", or_none(tools)),
+            ("documents", or_none(documents)),
+            ("add_generation_prompt", add_generation_prompt.into()),
+        ];
+        context.extend(self.tokens.iter().map(|(&key, token)| (key, token.as_str().into())));
+        context.extend(mark.map(|mark| (jinja::MARKS, mark.into())));
+        let rendered = jinja::render(&self.environment, Value::from_pairs(context), size);
+        rendered.map_err(|Mistake { line, what }| {
+            ChatError::Render { origin: self.origin.clone(), line, what }.into()
         })
     }
-}
-
-/// Jinja as `transformers` sets it up, with one template.
-fn environment(source: &str) -> std::result::Result<Environment<'static>, minijinja::Error> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-    environment.set_syntax(syntax);
-    environment.set_unknown_method_callback(python);
-    environment.add_function("raise_exception", |what: String| {
-        Err::<Value, _>(minijinja::Error::new(ErrorKind::InvalidOperation, what))
-    });
-    environment.add_template_owned(NAME, source.to_owned())?;
-    Ok(environment)
 }
 
 fn llada_tokens() -> BTreeMap<&'static str, String> {
     let tokens = [("bos_token", "<|startoftext|>"), ("eos_token", "<|endoftext|>")];
     tokens.map(|(key, token)| (key, token.to_owned())).into()
-}
-
-fn reason(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
-}
-
-/// The methods of Python's strings and dictionaries that chat templates use.
-pub(crate) fn python(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    name: &str,
-    args: &[Value],
-) -> std::result::Result<Value, minijinja::Error> {
-    let unknown = || minijinja::Error::from(ErrorKind::UnknownMethod);
-    if value.kind() == ValueKind::Map {
-        return match (name, args) {
-            ("items", []) => state.apply_filter("items", std::slice::from_ref(value)),
-            ("get", [key]) => value.get_item(key),
-            ("get", [key, default]) => {
-                value.get_item(key).map(|v| if v.is_undefined() { default.clone() } else { v })
-            }
-            _ => Err(unknown()),
-        };
-    }
-    let text = value.as_str().ok_or_else(unknown)?;
-    let words: Vec<&str> = args.iter().filter_map(Value::as_str).collect();
-    if words.len() != args.len() {
-        return Err(unknown());
-    }
-    let strip = |set: &str| -> Vec<char> { set.chars().collect() };
-    Ok(match (name, words.as_slice()) {
-        ("strip", []) => text.trim().into(),
-        ("lstrip", []) => text.trim_start().into(),
-        ("rstrip", []) => text.trim_end().into(),
-        ("strip", [set]) => text.trim_matches(strip(set).as_slice()).into(),
-        ("lstrip", [set]) => text.trim_start_matches(strip(set).as_slice()).into(),
-        ("rstrip", [set]) => text.trim_end_matches(strip(set).as_slice()).into(),
-        ("startswith", [start]) => text.starts_with(start).into(),
-        ("endswith", [end]) => text.ends_with(end).into(),
-        ("upper", []) => text.to_uppercase().into(),
-        ("lower", []) => text.to_lowercase().into(),
-        ("replace", [from, to]) => text.replace(from, to).into(),
-        ("split", []) => text.split_whitespace().map(Value::from).collect::<Vec<_>>().into(),
-        ("split", [at]) if !at.is_empty() => {
-            text.split(at).map(Value::from).collect::<Vec<_>>().into()
-        }
-        _ => return Err(unknown()),
-    })
 }
 
 #[cfg(test)]

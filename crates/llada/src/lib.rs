@@ -61,6 +61,7 @@ mod error;
 pub mod eval;
 pub mod files;
 pub mod hub;
+mod jinja;
 pub mod model;
 mod recycle;
 pub mod rng;

@@ -34,7 +34,7 @@ pub use merge::Merge;
 pub use run::{Preset, Run, SamplerArgs};
 pub use saving::SavingArgs;
 pub use score::{Estimate, Score};
-pub use tokenizer::{Apply, Tokenizer, TokenizerKind, TokenizerTrain};
+pub use tokenizer::{Apply, Render, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 
 /// Masked-diffusion language models: train, generate, look inside.

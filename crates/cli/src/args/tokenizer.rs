@@ -13,6 +13,8 @@ pub enum Tokenizer {
     Encode(Apply),
     /// Token ids to text
     Decode(Apply),
+    /// Messages to the text that a model's chat template makes of them
+    Render(Render),
 }
 
 /// `llada tokenizer train`.
@@ -55,4 +57,17 @@ pub struct Apply {
     /// The tokenizer: a `tokenizer.json`, or a folder with one; without it, the shipped model's
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+}
+
+/// `llada tokenizer render`.
+#[derive(Debug, Args)]
+pub struct Render {
+    /// The model: a folder with a `tokenizer_config.json` or `chat_template.jinja`, or a GGUF file
+    pub model: PathBuf,
+    /// A JSON file: a list of messages, or an object with `messages`, `tools` and `documents`; `-`
+    /// or nothing reads stdin
+    pub messages: Option<PathBuf>,
+    /// End after the last message, not where the assistant would go on
+    #[arg(long)]
+    pub no_generation_prompt: bool,
 }

@@ -1,5 +1,7 @@
 //! `llada tokenizer`.
 
+mod render;
+
 use std::{
     fs::File,
     io::{BufReader, ErrorKind, Read},
@@ -31,6 +33,7 @@ pub fn run(args: args::Tokenizer, term: &Term) -> Result<()> {
         args::Tokenizer::Train(args) => train_from_files(args, term),
         args::Tokenizer::Encode(args) => encode(args),
         args::Tokenizer::Decode(args) => decode(args),
+        args::Tokenizer::Render(args) => render::run(&args),
     }
 }
 

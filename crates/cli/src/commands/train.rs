@@ -187,6 +187,13 @@ fn conversations(report: &Report) -> Vec<String> {
             "warning: {turns} later turns left out, longer than `data.sequence_length`"
         ));
     }
+    if report.rewritten > 0 {
+        let dialogues = units::counted(report.rewritten, "dialogue");
+        lines.push(format!(
+            "warning: the chat template writes the prompts of {dialogues} otherwise once they are \
+             answered; the loss covers all that it adds for the answer"
+        ));
+    }
     lines
 }
 

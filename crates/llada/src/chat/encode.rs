@@ -1,7 +1,25 @@
 //! A conversation as tokens, such that nobody who writes a message can write a special token.
 
-use super::{ChatError, Message, Template};
-use crate::{Result, tokenizer::Tokenizer};
+use std::ops::Range;
+
+use super::{ChatError, Conversation, Message, Template};
+use crate::{
+    Result,
+    jinja::{GENERATION_END, GENERATION_START},
+    tokenizer::Tokenizer,
+};
+
+/// A conversation as tokens, cut where its last answer begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// What comes before the answer.
+    pub prompt: Vec<u32>,
+    /// The answer, and what the template ends it with.
+    pub answer: Vec<u32>,
+    /// Whether the prompt is another one than asks for the answer, because the template writes it
+    /// otherwise once it is answered.
+    pub rewritten: bool,
+}
 
 /// A part of a rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,41 +49,118 @@ impl Template {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>> {
-        refuse_special_roles(tokenizer, messages)?;
+        refuse_special(tokenizer, messages)?;
         let rendered = self.rendered(messages, add_generation_prompt)?;
         self.tokens(tokenizer, messages, &rendered.text, &rendered.stencil)
     }
 
-    /// The tokens of a conversation that ends with an answer: first those that ask for it, as
-    /// [`encode`](Self::encode) gives them, then those of the answer.
+    /// The tokens of a conversation that ends with an answer, cut where the answer begins.
+    ///
+    /// Where the template marks what the assistant says (`{% generation %}`), the answer is what it
+    /// marks in the last message. Otherwise the prompt is what asks for the answer, as
+    /// [`encode`](Self::encode) gives it, unless the template writes the prompt otherwise once it is
+    /// answered: then the answer is all that differs from what asks for it.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), and when the template writes what comes before an answer
-    /// otherwise than what asks for one.
-    pub fn encode_answered(
+    /// As [`encode`](Self::encode); when a template that marks answers marks nothing in the last
+    /// message; and when a template that writes the prompt otherwise also changes what is before the
+    /// last message, so that what it adds cannot be told from it.
+    pub fn encode_answered(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Answered> {
+        refuse_special(tokenizer, messages)?;
+        let before = &messages[..messages.len().saturating_sub(1)];
+        if self.marks {
+            return self.encode_marked(tokenizer, messages, before);
+        }
+        let asked = self.rendered(before, true)?;
+        let answered = self.rendered(messages, false)?;
+        let prompt = self.tokens(tokenizer, before, &asked.text, &asked.stencil)?;
+        let text = answered.text.strip_prefix(&asked.text);
+        if let (Some(text), Some(stencil)) = (text, answered.stencil.strip_prefix(&asked.stencil)) {
+            let answer = self.tokens(tokenizer, messages, text, stencil)?;
+            return Ok(Answered { prompt, answer, rewritten: false });
+        }
+        let common = common_prefix(&asked.stencil, &answered.stencil);
+        let added = pieces(&answered.stencil[common..], messages.len());
+        let others = added.iter().any(|p| matches!(p, Piece::Content(i) if *i < before.len()));
+        if others {
+            return Err(ChatError::Rewritten { origin: self.origin.clone() }.into());
+        }
+        let mut all = self.tokens(tokenizer, messages, &answered.text, &answered.stencil)?;
+        let same = prompt.iter().zip(&all).take_while(|(a, b)| a == b).count();
+        let answer = all.split_off(same);
+        Ok(Answered { prompt: all, answer, rewritten: true })
+    }
+
+    /// [`encode_answered`](Self::encode_answered) by the marks of the template.
+    fn encode_marked(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-    ) -> Result<(Vec<u32>, Vec<u32>)> {
-        refuse_special_roles(tokenizer, messages)?;
-        let before = &messages[..messages.len().saturating_sub(1)];
-        let asked = self.rendered(before, true)?;
-        let answered = self.rendered(messages, false)?;
-        let text = answered.text.strip_prefix(&asked.text);
-        let (Some(text), Some(stencil)) = (text, answered.stencil.strip_prefix(&asked.stencil))
-        else {
-            return Err(ChatError::Rewritten { origin: self.origin.clone() }.into());
+        before: &[Message],
+    ) -> Result<Answered> {
+        let unmarked = || ChatError::Unmarked { origin: self.origin.clone() };
+        let earlier = self.spans(before)?.1.len();
+        let (text, spans) = self.spans(messages)?;
+        let last = spans.get(earlier..).unwrap_or_default();
+        let (Some(first), Some(last)) = (last.first(), last.last()) else {
+            return Err(unmarked().into());
         };
-        let prompt = self.tokens(tokenizer, before, &asked.text, &asked.stencil)?;
-        Ok((prompt, self.tokens(tokenizer, messages, text, stencil)?))
+        let contents: Vec<Message> = messages.iter().enumerate().map(stencil).collect();
+        let (whole, places) = self.spans(&contents)?;
+        if places.len() != spans.len() {
+            return Err(unmarked().into());
+        }
+        let (start, end) = (places[earlier].start, places[places.len() - 1].end);
+        let encode = |text: &str, stencil: &str| self.tokens(tokenizer, messages, text, stencil);
+        Ok(Answered {
+            prompt: encode(&text[..first.start], &whole[..start])?,
+            answer: encode(&text[first.start..last.end], &whole[start..end])?,
+            rewritten: false,
+        })
+    }
+
+    /// A conversation as text, and where in it the template says that the assistant speaks.
+    fn spans(&self, messages: &[Message]) -> Result<(String, Vec<Range<usize>>)> {
+        let messages: Vec<_> = messages.iter().map(Message::json).collect();
+        let conversation = Conversation { messages, tools: None, documents: None };
+        let plain = self.render_conversation(&conversation, false)?;
+        // A mark that nobody has written.
+        let unused = |mark: &String| {
+            !plain.contains(&format!("{GENERATION_START}{mark}{GENERATION_START}"))
+                && !plain.contains(&format!("{GENERATION_END}{mark}{GENERATION_END}"))
+        };
+        let mark = (1..).map(|n: u64| n.to_string()).find(unused).unwrap_or_default();
+        let marked = self.marked(&conversation, false, Some(&mark))?;
+        let [open, close] =
+            [GENERATION_START, GENERATION_END].map(|end| format!("{end}{mark}{end}"));
+        let (mut text, mut spans, mut starts) = (String::new(), Vec::new(), Vec::new());
+        let mut rest = marked.as_str();
+        loop {
+            let (opens, closes) = (rest.find(&open), rest.find(&close));
+            let next = match (opens, closes) {
+                (Some(at), closes) if closes.is_none_or(|close| at < close) => (at, &open),
+                (_, Some(at)) => (at, &close),
+                _ => break,
+            };
+            text.push_str(&rest[..next.0]);
+            rest = &rest[next.0 + next.1.len()..];
+            if *next.1 == open {
+                starts.push(text.len());
+            } else if let Some(start) = starts.pop()
+                && starts.is_empty()
+            {
+                spans.push(start..text.len());
+            }
+        }
+        text.push_str(rest);
+        match text == plain {
+            true => Ok((text, spans)),
+            false => Err(ChatError::Unmarked { origin: self.origin.clone() }.into()),
+        }
     }
 
     fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
-        let stencil: Vec<Message> = messages
-            .iter()
-            .enumerate()
-            .map(|(i, message)| Message::new(message.role.clone(), placeholder(i)))
-            .collect();
+        let stencil: Vec<Message> = messages.iter().enumerate().map(stencil).collect();
         Ok(Rendered {
             text: self.render(messages, add_generation_prompt)?,
             stencil: self.render(&stencil, add_generation_prompt)?,
@@ -118,13 +213,34 @@ struct Rendered {
     stencil: String,
 }
 
-fn refuse_special_roles(tokenizer: &Tokenizer, messages: &[Message]) -> Result<()> {
-    for Message { role, .. } in messages {
-        if tokenizer.encode(role)?.iter().any(|&id| tokenizer.is_special(id)) {
-            return Err(ChatError::Role { role: role.clone() }.into());
+/// Refuses roles that spell special tokens, and other fields that do: only contents can be told from
+/// what the template writes.
+fn refuse_special(tokenizer: &Tokenizer, messages: &[Message]) -> Result<()> {
+    let spells = |text: &str| -> Result<bool> {
+        Ok(tokenizer.encode(text)?.iter().any(|&id| tokenizer.is_special(id)))
+    };
+    for message in messages {
+        if spells(&message.role)? {
+            return Err(ChatError::Role { role: message.role.clone() }.into());
+        }
+        for text in message.other_texts() {
+            if spells(text)? {
+                return Err(ChatError::Field.into());
+            }
         }
     }
     Ok(())
+}
+
+/// Message `i` with a placeholder for its content.
+fn stencil((i, message): (usize, &Message)) -> Message {
+    Message { content: placeholder(i), ..message.clone() }
+}
+
+/// The bytes that both texts begin with, whole characters.
+fn common_prefix(a: &str, b: &str) -> usize {
+    let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b);
+    same.map(|(c, _)| c.len_utf8()).sum()
 }
 
 /// Stands for the content of message `i`: Unicode keeps these two characters for uses inside a
@@ -296,9 +412,9 @@ mod tests {
             let answered = [question, vec![Message::new("assistant", reply)]].concat();
             let ids = template.encode(tokenizer, &answered, false).unwrap();
             prop_assert!(ids.starts_with(&prompt));
-            let (asked, answer) = template.encode_answered(tokenizer, &answered).unwrap();
-            prop_assert_eq!([&asked[..], &answer].concat(), ids);
-            prop_assert_eq!(asked, prompt);
+            let cut = template.encode_answered(tokenizer, &answered).unwrap();
+            prop_assert_eq!([&cut.prompt[..], &cut.answer].concat(), ids);
+            prop_assert_eq!(cut.prompt, prompt);
         }
     }
 }

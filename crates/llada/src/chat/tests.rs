@@ -92,16 +92,16 @@ fn python_s_methods_work() {
         ("{{ messages[0].get('role') }}{{ messages[0].get('no', 'd') }}", "userd"),
         (
             "{% for k, v in messages[1].items() %}{{ k }}={{ v }};{% endfor %}",
-            "content=Hello.;role=assistant;",
+            "role=assistant;content=Hello.;",
         ),
         ("{% if messages[-1].role == 'user' %}\n  yes\n{% endif %}", "  yes\n"),
-        ("{{ messages[1] | tojson }}", r#"{"content": "Hello.", "role": "assistant"}"#),
+        ("{{ messages[1] | tojson }}", r#"{"role": "assistant", "content": "Hello."}"#),
         (
             "{%- set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}\
           {% endfor %}{{ ns.n }}",
             "3",
         ),
-        ("{{ messages[1:] | length }}{{ tools is defined }}", "2False"),
+        ("{{ messages[1:] | length }}{{ tools is none }}{{ documents is none }}", "2TrueTrue"),
     ] {
         assert_eq!(render_with(template).unwrap(), expected, "{template}");
     }
@@ -131,4 +131,51 @@ fn settings_that_are_not_settings_are_errors() {
         assert!(error.contains("tokenizer_config.json"), "{error}");
     }
     assert!(from_config(serde_json::json!({ "chat_template": 3, "bos_token": [] })).is_ok());
+}
+
+#[test]
+fn a_token_that_is_null_or_not_stated_is_none() {
+    let template = "{{ bos_token }}[{{ eos_token is defined }}]{{ sep_token }}";
+    let render = |config: serde_json::Value| from_config(config)?.render(&conversation(), true);
+    for config in [
+        serde_json::json!({ "bos_token": null, "sep_token": "|", "chat_template": template }),
+        serde_json::json!({ "sep_token": { "content": "|" }, "chat_template": template }),
+    ] {
+        assert_eq!(render(config).unwrap(), "[False]|");
+    }
+    let fallback = render(serde_json::json!({ "bos_token": null })).unwrap();
+    assert!(fallback.starts_with("<|start_header_id|>user"), "{fallback}");
+}
+
+#[test]
+fn whatever_a_template_reads_reaches_it() {
+    let template = from_config(serde_json::json!({ "chat_template":
+        "{% for m in messages %}{{ m | tojson }}{% endfor %}{{ tools | tojson }}{{ documents }}"
+    }));
+    let conversation = Conversation {
+        messages: vec![
+            serde_json::json!({"role": "user", "name": "Al", "content": [{"type": "image"}]}),
+            serde_json::json!({"content": null, "role": "assistant", "reasoning": "Hm"}),
+        ],
+        tools: Some(serde_json::json!([{ "b": 1, "a": "<é>" }])),
+        documents: None,
+    };
+    // As `apply_chat_template` does: no field that is null, and thoughts under all their names.
+    let expected = r#"{"role": "user", "name": "Al", "content": [{"type": "image"}]}"#.to_owned()
+        + r#"{"thinking": "Hm", "role": "assistant", "reasoning": "Hm", "reasoning_content": "Hm"}"#
+        + r#"[{"b": 1, "a": "<é>"}]None"#;
+    assert_eq!(template.unwrap().render_conversation(&conversation, true).unwrap(), expected);
+}
+
+#[test]
+fn templates_cannot_take_all_memory_or_time() {
+    for template in [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}\
+         {% endfor %}",
+    ] {
+        let error = render_with(template).unwrap_err();
+        assert!(error.to_string().contains("too many steps"), "{error}");
+        assert!(error.hint().is_some());
+    }
 }

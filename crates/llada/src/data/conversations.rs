@@ -54,6 +54,9 @@ pub struct Report {
     pub first_rejected: Vec<String>,
     /// Later turns of dialogues left out because their row would be too long.
     pub long_turns: u64,
+    /// Dialogues whose prompts the chat template writes otherwise once they are answered, so that
+    /// the loss covers all that it adds for the answer.
+    pub rewritten: u64,
 }
 
 /// All conversations of a run, as token ids in memory.
@@ -142,9 +145,10 @@ fn read(
                 return Ok(());
             }
             match row::messages(line).and_then(|m| Ok((hash(&m), encoder.dialogue(&m)?))) {
-                Ok((hash, (dialogue, long_turns))) => {
-                    report.long_turns += long_turns;
-                    found.push((hash, dialogue));
+                Ok((hash, laid)) => {
+                    report.long_turns += laid.long_turns;
+                    report.rewritten += u64::from(laid.rewritten);
+                    found.push((hash, laid.pairs));
                 }
                 Err(reason) => {
                     report.rejected += 1;

@@ -112,6 +112,16 @@ impl Settings {
         files::replace_with(&dir.join(FILE), text.as_bytes())
     }
 
+    /// Whether something is said of the key, be it that there is none.
+    pub(crate) fn states(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Whether they state nothing but a chat template.
+    pub(crate) fn are_bare(&self) -> bool {
+        self.0.keys().all(|key| key == "chat_template")
+    }
+
     /// The text of a special token: a string, or an object with its `content`.
     pub(crate) fn token(&self, key: &str) -> Option<&str> {
         let value = self.0.get(key)?;

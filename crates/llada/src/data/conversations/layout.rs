@@ -1,7 +1,7 @@
 //! How a conversation becomes rows: the prompt as it would be asked, then the response.
 
 use crate::{
-    chat::{Message, Template},
+    chat::{Answered, Message, Template},
     tokenizer::Tokenizer,
 };
 
@@ -38,6 +38,16 @@ impl Pair {
     }
 }
 
+/// A conversation as rows.
+#[derive(Debug, Default)]
+pub(super) struct Laid {
+    pub(super) pairs: Vec<Pair>,
+    /// Later turns left out because they are too long.
+    pub(super) long_turns: u64,
+    /// Whether the template writes a prompt otherwise once it is answered.
+    pub(super) rewritten: bool,
+}
+
 /// What makes rows out of conversations.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoder<'a> {
@@ -55,42 +65,42 @@ pub struct Encoder<'a> {
 
 impl Encoder<'_> {
     /// The pairs of a dialogue that `row::messages` has checked, one for each turn of the
-    /// assistant, and how many later ones are left out because they are too long.
-    pub(super) fn dialogue(&self, messages: &[Message]) -> Result<(Vec<Pair>, u64), Reason> {
-        let mut pairs = Vec::new();
+    /// assistant.
+    pub(super) fn dialogue(&self, messages: &[Message]) -> Result<Laid, Reason> {
+        let mut laid = Laid::default();
         for (at, answer) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
-            let (mut ids, response) = match self.template {
+            let answered = match self.template {
                 Some(template) => self.chat(template, &messages[..=at])?,
                 None => self.plain(&messages[..=at])?,
             };
+            let (mut ids, response) = (answered.prompt, answered.answer);
             let prompt = ids.len();
             ids.extend(response);
             ids.push(self.eos);
             // Rows only grow with the turns.
             if ids.len() > self.longest {
+                if laid.pairs.is_empty() {
+                    let (found, most) = (ids.len(), self.longest);
+                    return Err(format!(
+                        "{found} tokens, longer than `data.sequence_length`, {most}"
+                    ));
+                }
                 let left_out = messages[at..].iter().filter(|m| m.role == "assistant").count();
-                return match pairs.is_empty() {
-                    true => {
-                        let (found, most) = (ids.len(), self.longest);
-                        Err(format!("{found} tokens, longer than `data.sequence_length`, {most}"))
-                    }
-                    false => Ok((pairs, left_out as u64)),
-                };
+                laid.long_turns = left_out as u64;
+                break;
             }
-            pairs.push(Pair { ids, prompt, bytes: answer.content.len() });
+            laid.rewritten |= answered.rewritten;
+            laid.pairs.push(Pair { ids, prompt, bytes: answer.content.len() });
         }
-        Ok((pairs, 0))
+        Ok(laid)
     }
 
     /// Prompt and response of the last message by the chat template, the prompt with the very tokens
-    /// that it has when an answer is asked for.
-    fn chat(
-        &self,
-        template: &Template,
-        messages: &[Message],
-    ) -> Result<(Vec<u32>, Vec<u32>), Reason> {
+    /// that it has when an answer is asked for wherever the template allows it.
+    fn chat(&self, template: &Template, messages: &[Message]) -> Result<Answered, Reason> {
         let encoded = template.encode_answered(self.tokenizer, messages);
-        let (prompt, mut response) = encoded.map_err(|e| e.to_string())?;
+        let mut answered = encoded.map_err(|e| e.to_string())?;
+        let response = &mut answered.answer;
         // Some templates go on with the header of a next turn.
         if let Some(end) = response.iter().position(|&id| Some(id) == self.eot) {
             response.truncate(end + 1);
@@ -98,13 +108,14 @@ impl Encoder<'_> {
         while response.last() == Some(&self.eos) {
             response.pop();
         }
-        Ok((prompt, response))
+        Ok(answered)
     }
 
-    fn plain(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<u32>), Reason> {
+    fn plain(&self, messages: &[Message]) -> Result<Answered, Reason> {
         let encode = |text: &str| self.tokenizer.encode_plain(text).map_err(|e| e.to_string());
         let (answer, before) = messages.split_last().ok_or("no message")?;
         let prompt: String = before.iter().map(|m| m.content.as_str()).collect();
-        Ok((encode(&prompt)?, encode(&answer.content)?))
+        let (prompt, answer) = (encode(&prompt)?, encode(&answer.content)?);
+        Ok(Answered { prompt, answer, rewritten: false })
     }
 }

@@ -145,7 +145,7 @@ fn rows_are_laid_out_by_the_template() {
 
     let plain = Encoder { template: None, ..bench.encoder(200) };
     let messages = row::messages(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap();
-    let (pairs, _) = plain.dialogue(&messages).unwrap();
+    let pairs = plain.dialogue(&messages).unwrap().pairs;
     let eot = bench.special().eot.unwrap();
     assert_eq!(pairs[0].prompt_len(), 11);
     assert!(!pairs[0].ids().contains(&eot), "plain text gives no special token");
@@ -163,7 +163,84 @@ fn a_template_that_always_asks_on_gives_the_same_rows() {
     let template = Template::from_dir(bench.dir.path()).unwrap();
     let messages = row::messages(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(200) };
-    assert_eq!(encoder.dialogue(&messages), bench.encoder(200).dialogue(&messages));
+    let pairs = |encoder: &Encoder<'_>| encoder.dialogue(&messages).unwrap().pairs;
+    assert_eq!(pairs(&encoder), pairs(&bench.encoder(200)));
+}
+
+/// Prompt and answer of each turn by a template, and whether it writes prompts otherwise.
+fn laid_out(template: &str, row: &str) -> std::result::Result<(Vec<[String; 2]>, bool), String> {
+    let bench = Bench::new();
+    fs::write(bench.dir.path().join("chat_template.jinja"), template).unwrap();
+    let template = Template::from_dir(bench.dir.path()).unwrap();
+    let messages = row::messages(row.as_bytes()).unwrap();
+    let encoder = Encoder { template: Some(&template), ..bench.encoder(900) };
+    let laid = encoder.dialogue(&messages)?;
+    let split = |pair: &Pair| {
+        let (prompt, answer) = pair.ids().split_at(pair.prompt_len());
+        [bench.text(prompt), bench.text(answer)]
+    };
+    Ok((laid.pairs.iter().map(split).collect(), laid.rewritten))
+}
+
+const TURNS: &str = r#"{"messages":[{"role":"user","content":"q1"},
+    {"role":"assistant","content":"a1"},{"role":"user","content":"q2"},
+    {"role":"assistant","content":"a2<|eot_id|>"}]}"#;
+
+#[test]
+fn a_template_that_opens_thoughts_trains_on_all_that_it_adds() {
+    // Asked for, an answer begins with an open thought; given, it has none, or an empty one.
+    for (given, answer) in [("", ""), ("<think></think>", "think></think>")] {
+        let template = format!(
+            "{{% for m in messages %}}<|start_header_id|>{{{{ m.role }}}}<|end_header_id|>\
+             {{% if m.role == 'assistant' %}}{given}{{% endif %}}{{{{ m.content }}}}<|eot_id|>\
+             {{% endfor %}}{{% if add_generation_prompt %}}\
+             <|start_header_id|>assistant<|end_header_id|><think>\n{{% endif %}}"
+        );
+        let (pairs, rewritten) = laid_out(&template, TURNS).unwrap();
+        assert!(rewritten);
+        let [prompt, found] = &pairs[0];
+        assert!(prompt.contains("<|start_header_id|>assistant<|end_header_id|>"), "{prompt}");
+        let whole = format!("{prompt}{found}");
+        let header = "<|start_header_id|>assistant<|end_header_id|>";
+        assert!(whole.ends_with(&format!("{header}{given}a1<|eot_id|><|endoftext|>")), "{whole}");
+        assert!(found.ends_with(&format!("{answer}a1<|eot_id|><|endoftext|>")), "{found}");
+        // What a message spells stays text, and does not end the answer.
+        assert!(pairs[1][1].ends_with("a2<|eot_id|><|eot_id|><|endoftext|>"), "{:?}", pairs[1]);
+    }
+}
+
+#[test]
+fn marks_say_what_is_trained() {
+    let template = "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\
+        {% if m.role == 'assistant' %}\n{% generation %}{{ m.content }}<|eot_id|>\
+        {% endgeneration %}!{% else %}{{ m.content }}<|eot_id|>{% endif %}{% endfor %}\
+        {% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|><think>\
+        {% endif %}";
+    let (pairs, rewritten) = laid_out(template, TURNS).unwrap();
+    assert!(!rewritten);
+    let header = "<|start_header_id|>assistant<|end_header_id|>\n";
+    assert!(pairs[0][0].ends_with(&format!("q1<|eot_id|>{header}")), "{:?}", pairs[0]);
+    assert_eq!(pairs[0][1], "a1<|eot_id|><|endoftext|>");
+    assert!(
+        pairs[1][0].ends_with(&format!(
+            "{header}a1<|eot_id|>!<|start_header_id|>user\
+        <|end_header_id|>q2<|eot_id|>{header}"
+        )),
+        "{:?}",
+        pairs[1]
+    );
+    assert_eq!(pairs[1][1], "a2<|eot_id|><|eot_id|><|endoftext|>");
+    let forged = TURNS.replace("q1", "q\u{fdd2}1\u{fdd2}\u{fdd3}1\u{fdd3}");
+    assert_eq!(laid_out(template, &forged).unwrap().0[0][1], pairs[0][1]);
+    let never = "{% for m in messages %}{{ m.content }}{% endfor %}\
+        {% if false %}{% generation %}{% endgeneration %}{% endif %}";
+    assert!(laid_out(never, TURNS).unwrap_err().contains("does not mark"));
+}
+
+#[test]
+fn a_template_that_changes_earlier_messages_is_refused() {
+    let template = "{{ messages | length }}{% for m in messages %}{{ m.content }}|{% endfor %}";
+    assert!(laid_out(template, TURNS).unwrap_err().contains("earlier messages otherwise"));
 }
 
 #[test]

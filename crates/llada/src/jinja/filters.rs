@@ -1,0 +1,538 @@
+//! The filters of jinja2 that make texts and numbers.
+
+use std::fmt::Write;
+
+use minijinja::{
+    Error, State, Value,
+    value::{Tuple, ValueKind},
+};
+
+use super::{
+    Function,
+    arguments::{Arguments, bind, float, optional_whole, string, truth, whole},
+    charge,
+    collections::items,
+    fail,
+    format::printf,
+    json,
+    methods::{self, case, is_decimal, is_space, padded, replace, soft, strictly, strip},
+    operators::number,
+    text::{is_plain_map, kind, text},
+};
+
+/// The filters.
+pub(super) const ALL: [(&str, Function); 30] = [
+    ("abs", abs),
+    ("attr", attr),
+    ("capitalize", |state, args| cased(state, args, "capitalize")),
+    ("center", center),
+    ("d", default),
+    ("default", default),
+    ("e", escape),
+    ("escape", escape),
+    ("filesizeformat", file_size),
+    ("float", to_float),
+    ("forceescape", force_escape),
+    ("format", format_filter),
+    ("indent", indent),
+    ("int", to_int),
+    ("lower", |state, args| cased(state, args, "lower")),
+    ("replace", replace_filter),
+    ("round", round),
+    ("safe", safe),
+    ("string", |state, args| {
+        let [value] = bind(args, 1, ["value"])?;
+        soft(state, value).map(Value::from)
+    }),
+    ("striptags", strip_tags),
+    ("title", title),
+    ("tojson", json::tojson),
+    ("trim", trim),
+    ("truncate", truncate),
+    ("upper", |state, args| cased(state, args, "upper")),
+    ("urlencode", url_encode),
+    ("wordcount", word_count),
+    ("wordwrap", word_wrap),
+    ("xmlattr", xml_attributes),
+    ("pprint", |state, args| {
+        let [value] = bind(args, 1, ["value"])?;
+        super::text::repr(state, &value.unwrap_or_default()).map(Value::from)
+    }),
+];
+
+fn abs(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["value"])?;
+    let value = value.unwrap_or_default();
+    match value.kind() {
+        ValueKind::Bool => whole(&value).map(Value::from),
+        ValueKind::Number if value.is_integer() => {
+            Ok(number(i128::try_from(value)?.saturating_abs()))
+        }
+        ValueKind::Number => Ok(Value::from(f64::try_from(value)?.abs())),
+        _ => fail(format!("{} has no absolute value", kind(&value))),
+    }
+}
+
+fn attr(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, name] = bind(args, 2, ["obj", "name"])?;
+    let (value, name) = (value.unwrap_or_default(), name.unwrap_or_default());
+    // Keys of a dictionary are no attributes.
+    match is_plain_map(&value) {
+        true => {
+            let global = state.env().globals().find(|(name, _)| *name == "__item__");
+            let Some((_, item)) = global else { return Ok(Value::UNDEFINED) };
+            let empty = Value::from_pairs(std::iter::empty::<(Value, Value)>());
+            item.call(state, &[empty, name, Value::from(true)])
+        }
+        false => value.get_item(&name),
+    }
+}
+
+fn cased(state: &mut State<'_, '_>, args: Vec<Value>, method: &str) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["s"])?;
+    let text = soft(state, value)?;
+    Ok(Value::from(case(&text, method).unwrap_or(text)))
+}
+
+fn center(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, width] = bind(args, 1, ["value", "width"])?;
+    let width = width.as_ref().map(whole).transpose()?.unwrap_or(80);
+    let width = usize::try_from(width).unwrap_or(0);
+    padded(state, &soft(state, value)?, width, ' ', "center").map(Value::from)
+}
+
+fn default(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, default, boolean] = bind(args, 1, ["value", "default_value", "boolean"])?;
+    let value = value.unwrap_or_default();
+    let replaced = value.is_undefined() || (truth(boolean.as_ref()) && !value.is_true());
+    Ok(if replaced { default.unwrap_or(Value::from("")) } else { value })
+}
+
+/// `text` for HTML.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn escape(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["s"])?;
+    let value = value.unwrap_or_default();
+    match value.is_safe() {
+        true => Ok(value),
+        false => Ok(Value::from_safe_string(escaped(&text(state, &value)?))),
+    }
+}
+
+fn force_escape(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["value"])?;
+    Ok(Value::from_safe_string(escaped(&soft(state, value)?)))
+}
+
+fn safe(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["value"])?;
+    Ok(Value::from_safe_string(soft(state, value)?))
+}
+
+fn file_size(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, binary] = bind(args, 1, ["value", "binary"])?;
+    let Some(bytes) = parsed_float(&value.unwrap_or_default()) else {
+        return fail("a size that is no number");
+    };
+    let (base, last) = if truth(binary.as_ref()) { (1024.0, "iB") } else { (1000.0, "B") };
+    if bytes == 1.0 {
+        return Ok(Value::from("1 Byte"));
+    }
+    if bytes < base {
+        return Ok(Value::from(format!("{} Bytes", bytes.trunc())));
+    }
+    let mut unit = base;
+    for (at, prefix) in "kMGTPEZY".chars().enumerate() {
+        unit *= base;
+        if bytes < unit || at == 7 {
+            let prefix = if base == 1024.0 { prefix.to_ascii_uppercase() } else { prefix };
+            return Ok(Value::from(format!("{:.1} {prefix}{last}", base * bytes / unit)));
+        }
+    }
+    Ok(Value::UNDEFINED)
+}
+
+/// What Python's `float` makes of a value.
+fn parsed_float(value: &Value) -> Option<f64> {
+    if let Some(x) = float(value) {
+        return Some(x);
+    }
+    let text = value.as_str()?.trim_matches(is_space);
+    let digits = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    let chars: Vec<char> = text.chars().collect();
+    for (at, _) in chars.iter().enumerate().filter(|(_, c)| **c == '_') {
+        let before = at.checked_sub(1).and_then(|at| chars.get(at));
+        if !digits(before.copied()) || !digits(chars.get(at + 1).copied()) {
+            return None;
+        }
+    }
+    text.replace('_', "").parse().ok()
+}
+
+fn to_float(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, default] = bind(args, 1, ["value", "default"])?;
+    let value = value.unwrap_or_default();
+    if value.is_undefined() {
+        return fail("the value is undefined");
+    }
+    Ok(parsed_float(&value).map_or_else(|| default.unwrap_or(Value::from(0.0)), Value::from))
+}
+
+fn to_int(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, default, base] = bind(args, 1, ["value", "default", "base"])?;
+    let value = value.unwrap_or_default();
+    let base = base.as_ref().map(whole).transpose()?.unwrap_or(10);
+    if value.is_undefined() {
+        return fail("the value is undefined");
+    }
+    if value.is_integer() {
+        return Ok(value);
+    }
+    if value.kind() == ValueKind::Bool {
+        return whole(&value).map(Value::from);
+    }
+    if let Some(n) = value.as_str().and_then(|text| parsed_int(text, base)) {
+        return Ok(number(n));
+    }
+    match parsed_float(&value).filter(|x| x.is_finite() && x.abs() < 1e38) {
+        Some(x) => Ok(number(x.trunc() as i128)),
+        None => Ok(default.unwrap_or(Value::from(0))),
+    }
+}
+
+/// What Python's `int` makes of a text.
+fn parsed_int(text: &str, base: i64) -> Option<i128> {
+    let text = text.trim_matches(is_space);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let lower = digits.to_lowercase();
+    let prefixed = [("0x", 16), ("0o", 8), ("0b", 2)]
+        .into_iter()
+        .find(|(prefix, of)| lower.starts_with(prefix) && (base == 0 || base == *of));
+    let (digits, base) = match prefixed {
+        Some((_, of)) => (lower[2..].strip_prefix('_').unwrap_or(&lower[2..]).to_owned(), of),
+        None if base == 0 => (lower, 10),
+        None => (lower, base),
+    };
+    let between = digits.contains("__") || digits.starts_with('_') || digits.ends_with('_');
+    if between || digits.starts_with(['+', '-']) || !(2..=36).contains(&base) {
+        return None;
+    }
+    let n = i128::from_str_radix(&digits.replace('_', ""), base as u32).ok()?;
+    Some(if text.starts_with('-') { -n } else { n })
+}
+
+fn format_filter(state: &mut State<'_, '_>, mut args: Vec<Value>) -> Result<Value, Error> {
+    if args.is_empty() {
+        return fail("nothing to format");
+    }
+    let template = text(state, &args.remove(0))?;
+    let Arguments { placed, named } = Arguments::new(args)?;
+    let right = match (placed.is_empty(), named.is_empty()) {
+        (false, false) => return fail("values by place and by name at once"),
+        (true, false) => Value::from_pairs(named),
+        (_, true) => Value::from(Tuple::from(placed)),
+    };
+    printf(state, &template, &right).map(Value::from)
+}
+
+fn indent(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, width, first, blank] = bind(args, 1, ["s", "width", "first", "blank"])?;
+    let width = width.unwrap_or(Value::from(4));
+    let text = strictly(value)? + "\n";
+    let lines = methods::lines(&text, false);
+    let indention = match width.kind() {
+        ValueKind::String => string(&width)?.to_owned(),
+        _ => {
+            let width = usize::try_from(whole(&width)?).unwrap_or(0);
+            charge(state, width.saturating_mul(lines.len()))?;
+            " ".repeat(width)
+        }
+    };
+    charge(state, indention.len().saturating_mul(lines.len()))?;
+    let mut out = if truth(first.as_ref()) { indention.clone() } else { String::new() };
+    for (at, line) in lines.iter().enumerate() {
+        if at > 0 {
+            out.push('\n');
+            if truth(blank.as_ref()) || !line.is_empty() {
+                out.push_str(&indention);
+            }
+        }
+        out.push_str(line);
+    }
+    Ok(Value::from(out))
+}
+
+fn replace_filter(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, old, new, count] = bind(args, 3, ["s", "old", "new", "count"])?;
+    let text = soft(state, value)?;
+    let (old, new) = (soft(state, old)?, soft(state, new)?);
+    replace(state, &text, &old, &new, optional_whole(count.as_ref())?).map(Value::from)
+}
+
+fn round(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, precision, method] = bind(args, 1, ["value", "precision", "method"])?;
+    let value = value.unwrap_or_default();
+    let precision = precision.as_ref().map(whole).transpose()?.unwrap_or(0);
+    let method = method.unwrap_or(Value::from("common"));
+    let Some(x) = float(&value) else { return fail(format!("{} cannot be rounded", kind(&value))) };
+    let places = i32::try_from(precision.clamp(-400, 400)).unwrap_or(0);
+    let power = 10_f64.powi(places);
+    match string(&method)? {
+        "common" if value.is_integer() || value.kind() == ValueKind::Bool => {
+            let n = if value.is_integer() { i128::try_from(value)? } else { whole(&value)?.into() };
+            Ok(number(if places >= 0 { n } else { round_whole(n, places.unsigned_abs()) }))
+        }
+        "common" if !x.is_finite() => Ok(value),
+        // As Python does, by the shortest decimal that is exact to these places.
+        "common" if places >= 0 => {
+            let written = format!("{x:.*}", usize::try_from(places.min(340)).unwrap_or(0));
+            Ok(Value::from(written.parse::<f64>().unwrap_or(x)))
+        }
+        "common" => {
+            let scaled = x * power;
+            Ok(Value::from(scaled.round_ties_even() / power))
+        }
+        method @ ("ceil" | "floor") => {
+            let scaled = x * power;
+            if !scaled.is_finite() {
+                return fail("a number that is too large to be rounded");
+            }
+            let scaled = if method == "ceil" { scaled.ceil() } else { scaled.floor() };
+            // Whole numbers over whole numbers.
+            Ok(Value::from(scaled / power + 0.0))
+        }
+        _ => fail("`method` is common, ceil or floor"),
+    }
+}
+
+fn round_whole(n: i128, zeros: u32) -> i128 {
+    let Some(unit) = 10_i128.checked_pow(zeros) else { return 0 };
+    let (down, rest) = (n.div_euclid(unit), n.rem_euclid(unit));
+    let up = rest * 2 > unit || (rest * 2 == unit && down % 2 != 0);
+    (down + i128::from(up)).saturating_mul(unit)
+}
+
+fn strip_tags(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["value"])?;
+    let without = without(&soft(state, value)?, "<!--", "-->");
+    let without = self::without(&without, "<", ">");
+    let words: Vec<&str> = without.split(is_space).filter(|word| !word.is_empty()).collect();
+    let mut text = words.join(" ");
+    for (entity, c) in
+        [("&lt;", "<"), ("&gt;", ">"), ("&#39;", "'"), ("&#34;", "\""), ("&quot;", "\"")]
+    {
+        text = text.replace(entity, c);
+    }
+    Ok(Value::from(text.replace("&amp;", "&")))
+}
+
+/// `text` without what stands between `open` and `close`, and without these.
+fn without(text: &str, open: &str, close: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(start) = rest.find(open)
+        && let Some(len) = rest[start..].find(close)
+    {
+        out.push_str(&rest[..start]);
+        rest = &rest[start + len + close.len()..];
+    }
+    out + rest
+}
+
+fn title(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["s"])?;
+    let text = soft(state, value)?;
+    let begins = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
+    let (mut out, mut inside) = (String::new(), false);
+    for c in text.chars() {
+        match inside {
+            true => out.extend(c.to_lowercase()),
+            false => out.extend(c.to_uppercase()),
+        }
+        inside = !begins(c);
+    }
+    Ok(Value::from(out))
+}
+
+fn trim(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value, chars] = bind(args, 1, ["value", "chars"])?;
+    let chars = chars.filter(|c| !c.is_none());
+    let set = chars.as_ref().map(string).transpose()?;
+    Ok(Value::from(strip(&soft(state, value)?, set, true, true)))
+}
+
+fn truncate(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let names = ["s", "length", "killwords", "end", "leeway"];
+    let [value, length, kill, end, leeway] = bind(args, 1, names)?;
+    let text = strictly(value)?;
+    let length = length.as_ref().map(whole).transpose()?.unwrap_or(255);
+    let leeway = optional_whole(leeway.as_ref())?.unwrap_or(5);
+    let end = end.unwrap_or(Value::from("..."));
+    let end = string(&end)?;
+    let room = length - i64::try_from(end.chars().count()).unwrap_or(0);
+    let (Ok(room), true) = (usize::try_from(room), leeway >= 0) else {
+        return fail("a length shorter than the end");
+    };
+    let fits = text.chars().count() as i64 <= length.saturating_add(leeway);
+    if fits {
+        return Ok(Value::from(text));
+    }
+    let kept: String = text.chars().take(room).collect();
+    let kept = match truth(kill.as_ref()) {
+        true => kept.as_str(),
+        false => kept.rsplit_once(' ').map_or(kept.as_str(), |(words, _)| words),
+    };
+    Ok(Value::from(format!("{kept}{end}")))
+}
+
+fn url_encode(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["value"])?;
+    let value = value.unwrap_or_default();
+    let quote = |text: &str, query: bool| {
+        let mut out = String::new();
+        for byte in text.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => {
+                    out.push(char::from(byte));
+                }
+                b'/' if !query => out.push('/'),
+                b' ' if query => out.push('+'),
+                // Writing to a string does not fail.
+                byte => _ = write!(out, "%{byte:02X}"),
+            }
+        }
+        out
+    };
+    let is_list = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map);
+    if !is_list {
+        return Ok(Value::from(quote(&text(state, &value)?, false)));
+    }
+    let mut parts = Vec::new();
+    for item in items(state, &value)? {
+        let pair = match is_plain_map(&value) {
+            true => vec![item.clone(), value.get_item(&item)?],
+            false => items(state, &item)?,
+        };
+        let [key, value] = pair.as_slice() else { return fail("no pairs to encode") };
+        let (key, value) = (text(state, key)?, text(state, value)?);
+        parts.push(format!("{}={}", quote(&key, true), quote(&value, true)));
+    }
+    Ok(Value::from(parts.join("&")))
+}
+
+fn word_count(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [value] = bind(args, 1, ["s"])?;
+    let text = soft(state, value)?;
+    let inside = |c: char| c == '_' || c.is_alphanumeric() || is_decimal(c);
+    Ok(text.split(|c| !inside(c)).filter(|word| !word.is_empty()).count().into())
+}
+
+fn word_wrap(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let names = ["s", "width", "break_long_words", "wrapstring", "break_on_hyphens"];
+    let [value, width, long, newline, hyphens] = bind(args, 1, names)?;
+    let text = strictly(value)?;
+    let width = width.as_ref().map(whole).transpose()?.unwrap_or(79);
+    let Some(width) = usize::try_from(width).ok().filter(|width| *width > 0) else {
+        return fail("a width that is not positive");
+    };
+    let newline = newline.filter(|n| !n.is_none()).unwrap_or(Value::from("\n"));
+    let newline = string(&newline)?;
+    let hyphens = hyphens.is_none_or(|h| h.is_true());
+    let long = long.is_none_or(|l| l.is_true());
+    let lines = methods::lines(&text, false);
+    let wrapped: Vec<String> =
+        lines.iter().map(|line| wrap(line, width, long, hyphens).join(newline)).collect();
+    Ok(Value::from(wrapped.join(newline)))
+}
+
+/// The lines that `textwrap.wrap` makes of a line without line breaks.
+fn wrap(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<String> {
+    let len = |chunk: &str| chunk.chars().count();
+    let mut chunks: Vec<String> = Vec::new();
+    for c in line.chars() {
+        let joins = chunks.last().is_some_and(|chunk: &String| {
+            let spaces = chunk.starts_with(is_space);
+            let hyphen = hyphens
+                && chunk.len() > 1
+                && chunk.ends_with('-')
+                && chunk.chars().rev().nth(1).is_some_and(char::is_alphabetic)
+                && c.is_alphabetic();
+            spaces == is_space(c) && !hyphen
+        });
+        match chunks.last_mut().filter(|_| joins) {
+            Some(chunk) => chunk.push(c),
+            None => chunks.push(c.into()),
+        }
+    }
+    let mut lines = Vec::new();
+    let mut chunks: std::collections::VecDeque<String> = chunks.into();
+    while !chunks.is_empty() {
+        if !lines.is_empty() && chunks.front().is_some_and(|c| c.starts_with(is_space)) {
+            chunks.pop_front();
+        }
+        let (mut now, mut used) = (Vec::new(), 0);
+        while let Some(chunk) = chunks.pop_front() {
+            if used + len(&chunk) > width {
+                chunks.push_front(chunk);
+                break;
+            }
+            used += len(&chunk);
+            now.push(chunk);
+        }
+        if chunks.front().is_some_and(|chunk| len(chunk) > width)
+            && let Some(chunk) = chunks.pop_front()
+        {
+            let room = if long { width.saturating_sub(used).max(1) } else { usize::MAX };
+            if long {
+                now.push(chunk.chars().take(room).collect());
+                chunks.push_front(chunk.chars().skip(room).collect());
+            } else if now.is_empty() {
+                now.push(chunk);
+            } else {
+                chunks.push_front(chunk);
+            }
+        }
+        if now.last().is_some_and(|chunk| chunk.trim_matches(is_space).is_empty()) {
+            now.pop();
+        }
+        if !now.is_empty() {
+            lines.push(now.concat());
+        }
+    }
+    lines
+}
+
+fn xml_attributes(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [map, autospace] = bind(args, 1, ["d", "autospace"])?;
+    let map = map.unwrap_or_default();
+    if !is_plain_map(&map) {
+        return fail(format!("{} has no attributes", kind(&map)));
+    }
+    let mut out = Vec::new();
+    for key in items(state, &map)? {
+        let value = map.get_item(&key)?;
+        if value.is_none() || value.is_undefined() {
+            continue;
+        }
+        let key = string(&key)?;
+        if key.contains(|c: char| c.is_ascii_whitespace() || matches!(c, '/' | '>' | '=')) {
+            return fail(format!("`{key}` is no name of an attribute"));
+        }
+        out.push(format!("{}=\"{}\"", escaped(key), escaped(&text(state, &value)?)));
+    }
+    let space = autospace.is_none_or(|a| a.is_true()) && !out.is_empty();
+    Ok(Value::from(format!("{}{}", if space { " " } else { "" }, out.join(" "))))
+}

@@ -1,0 +1,486 @@
+//! The methods of Python's strings, and the way to those of lists and dictionaries.
+
+use minijinja::{
+    Error, ErrorKind, State, Value,
+    value::{Tuple, ValueKind},
+};
+
+use super::{
+    arguments::{bind, optional_whole, string, truth, whole},
+    charge,
+    collections::{self, clamp, items},
+    fail, format,
+    text::{is_plain_map, is_printable, kind, text},
+};
+
+/// Calls a method of a value that minijinja knows no methods of.
+pub(super) fn call(
+    state: &State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::String => of_string(state, string(value)?, method, args.to_vec()),
+        ValueKind::Map if is_plain_map(value) => collections::dict(state, value, method, args),
+        ValueKind::Seq | ValueKind::Iterable if value.len().is_some() => {
+            collections::sequence(state, value, method, args)
+        }
+        ValueKind::Number if !value.is_integer() && method == "is_integer" => {
+            let x = f64::try_from(value.clone())?;
+            Ok(Value::from(x.fract() == 0.0))
+        }
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+fn of_string(
+    state: &State<'_, '_>,
+    text: &str,
+    method: &str,
+    args: Vec<Value>,
+) -> Result<Value, Error> {
+    match method {
+        "strip" | "lstrip" | "rstrip" => {
+            let [set] = bind(args, 0, ["chars"])?;
+            let set = set.filter(|s| !s.is_none());
+            let set = set.as_ref().map(string).transpose()?;
+            let (left, right) = (method != "rstrip", method != "lstrip");
+            Ok(Value::from(strip(text, set, left, right)))
+        }
+        "startswith" | "endswith" => affix(state, text, method, args),
+        "find" | "rfind" | "index" | "rindex" | "count" => search(text, method, args),
+        "replace" => {
+            let [old, new, count] = bind(args, 2, ["old", "new", "count"])?;
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            let count = count.as_ref().map(whole).transpose()?;
+            replace(state, text, string(&old)?, string(&new)?, count).map(Value::from)
+        }
+        "split" | "rsplit" => {
+            let [separator, most] = bind(args, 0, ["sep", "maxsplit"])?;
+            let separator = separator.filter(|s| !s.is_none());
+            let separator = separator.as_ref().map(string).transpose()?;
+            let most = most.as_ref().map(whole).transpose()?;
+            let most = most.and_then(|n| usize::try_from(n).ok());
+            charge(state, text.len() * 8)?;
+            let parts = match (separator, method) {
+                (Some(""), _) => return fail("an empty separator"),
+                (Some(at), "split") => match most {
+                    Some(most) => text.splitn(most.saturating_add(1), at).collect(),
+                    None => text.split(at).collect(),
+                },
+                (Some(at), _) => {
+                    let mut parts: Vec<&str> = match most {
+                        Some(most) => text.rsplitn(most.saturating_add(1), at).collect(),
+                        None => text.rsplit(at).collect(),
+                    };
+                    parts.reverse();
+                    parts
+                }
+                (None, "split") => words(text, most),
+                (None, _) => last_words(text, most),
+            };
+            Ok(texts(parts))
+        }
+        "splitlines" => {
+            let [keep] = bind(args, 0, ["keepends"])?;
+            charge(state, text.len() * 8)?;
+            Ok(texts(lines(text, truth(keep.as_ref()))))
+        }
+        "partition" | "rpartition" => {
+            let [separator] = bind(args, 1, ["sep"])?;
+            let separator = separator.unwrap_or_default();
+            let separator = string(&separator)?;
+            if separator.is_empty() {
+                return fail("an empty separator");
+            }
+            let parts = match method {
+                "partition" => {
+                    text.split_once(separator).map_or([text, "", ""], |(a, b)| [a, separator, b])
+                }
+                _ => text.rsplit_once(separator).map_or(["", "", text], |(a, b)| [a, separator, b]),
+            };
+            Ok(Value::from(Tuple::from(parts.map(Value::from))))
+        }
+        "join" => {
+            let [list] = bind(args, 1, ["iterable"])?;
+            let list = items(state, &list.unwrap_or_default())?;
+            let parts: Vec<&str> = list.iter().map(string).collect::<Result<_, _>>()?;
+            join(state, &parts, text).map(Value::from)
+        }
+        "removeprefix" | "removesuffix" => {
+            let [affix] = bind(args, 1, ["affix"])?;
+            let affix = affix.unwrap_or_default();
+            let affix = string(&affix)?;
+            let rest = match method {
+                "removeprefix" => text.strip_prefix(affix),
+                _ => text.strip_suffix(affix),
+            };
+            Ok(Value::from(rest.unwrap_or(text)))
+        }
+        "center" | "ljust" | "rjust" | "zfill" => pad(state, text, method, args),
+        "expandtabs" => {
+            let [size] = bind(args, 0, ["tabsize"])?;
+            let size = size.as_ref().map(whole).transpose()?.unwrap_or(8);
+            expand_tabs(state, text, usize::try_from(size).unwrap_or(0)).map(Value::from)
+        }
+        "format" => format::format(state, text, args).map(Value::from),
+        "format_map" => {
+            let [map] = bind(args, 1, ["mapping"])?;
+            format::format_map(state, text, &map.unwrap_or_default()).map(Value::from)
+        }
+        _ => {
+            let changed = case(text, method).map(Value::from);
+            match changed.or_else(|| class(text, method).map(Value::from)) {
+                Some(result) => {
+                    let [] = bind(args, 0, [])?;
+                    Ok(result)
+                }
+                None => Err(Error::from(ErrorKind::UnknownMethod)),
+            }
+        }
+    }
+}
+
+fn texts(parts: Vec<&str>) -> Value {
+    parts.into_iter().map(Value::from).collect::<Vec<_>>().into()
+}
+
+/// White space, as Python's strings see it.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
+}
+
+/// `text` without the characters of `set`, or white space, at its ends.
+pub(super) fn strip<'a>(text: &'a str, set: Option<&str>, left: bool, right: bool) -> &'a str {
+    let strips = |c: char| set.map_or_else(|| is_space(c), |set| set.contains(c));
+    let text = if left { text.trim_start_matches(strips) } else { text };
+    if right { text.trim_end_matches(strips) } else { text }
+}
+
+fn affix(
+    state: &State<'_, '_>,
+    text: &str,
+    method: &str,
+    args: Vec<Value>,
+) -> Result<Value, Error> {
+    let [affix, start, stop] = bind(args, 1, ["affix", "start", "end"])?;
+    let affix = affix.unwrap_or_default();
+    let affixes = if affix.is_tuple() { items(state, &affix)? } else { vec![affix] };
+    let (text, _) = part(text, start.as_ref(), stop.as_ref())?;
+    for affix in &affixes {
+        let affix = string(affix)?;
+        let found = match method {
+            "startswith" => text.is_some_and(|text| text.starts_with(affix)),
+            _ => text.is_some_and(|text| text.ends_with(affix)),
+        };
+        if found {
+            return Ok(Value::from(true));
+        }
+    }
+    Ok(Value::from(false))
+}
+
+/// The part of `text` between two places counted in characters, and its first place; none if it
+/// begins after the end.
+fn part<'a>(
+    text: &'a str,
+    start: Option<&Value>,
+    stop: Option<&Value>,
+) -> Result<(Option<&'a str>, usize), Error> {
+    let (start, stop) = (optional_whole(start)?, optional_whole(stop)?);
+    if start.is_none() && stop.is_none() {
+        return Ok((Some(text), 0));
+    }
+    let len = text.chars().count();
+    let beyond = start.is_some_and(|start| start > len as i64);
+    let range = clamp(start, stop, len);
+    let byte = |n| text.char_indices().nth(n).map_or(text.len(), |(at, _)| at);
+    let part = &text[byte(range.start)..byte(range.end)];
+    Ok(((!beyond).then_some(part), range.start))
+}
+
+fn search(text: &str, method: &str, args: Vec<Value>) -> Result<Value, Error> {
+    let [wanted, start, stop] = bind(args, 1, ["sub", "start", "end"])?;
+    let wanted = wanted.unwrap_or_default();
+    let wanted = string(&wanted)?;
+    let (inside, first) = part(text, start.as_ref(), stop.as_ref())?;
+    if method == "count" {
+        return Ok(match (inside, wanted) {
+            (None, _) => 0,
+            (Some(inside), "") => inside.chars().count() + 1,
+            (Some(inside), _) => inside.matches(wanted).count(),
+        }
+        .into());
+    }
+    let found = inside.and_then(|inside| {
+        let at = match method.starts_with('r') {
+            true => inside.rfind(wanted),
+            false => inside.find(wanted),
+        };
+        at.map(|at| first + inside[..at].chars().count())
+    });
+    match found {
+        Some(at) => Ok(at.into()),
+        None if method.ends_with("index") => fail("the text is not found"),
+        None => Ok(Value::from(-1)),
+    }
+}
+
+/// `text` with the first `count` of `old`, or all, replaced.
+pub(super) fn replace(
+    state: &State<'_, '_>,
+    text: &str,
+    old: &str,
+    new: &str,
+    count: Option<i64>,
+) -> Result<String, Error> {
+    let count = count.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let found = match old {
+        "" => text.chars().count() + 1,
+        _ => text.matches(old).count(),
+    };
+    charge(state, text.len() + found.min(count).saturating_mul(new.len()))?;
+    Ok(text.replacen(old, new, count))
+}
+
+/// `parts` with `separator` between them.
+pub(super) fn join(
+    state: &State<'_, '_>,
+    parts: &[&str],
+    separator: &str,
+) -> Result<String, Error> {
+    let between = separator.len().saturating_mul(parts.len());
+    charge(state, parts.iter().fold(between, |sum, part| sum.saturating_add(part.len())))?;
+    Ok(parts.join(separator))
+}
+
+/// The words of `text`; after `most` of them comes the rest.
+fn words(text: &str, most: Option<usize>) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = strip(text, None, true, false);
+    while !rest.is_empty() {
+        if most == Some(words.len()) {
+            words.push(rest);
+            break;
+        }
+        let end = rest.find(is_space).unwrap_or(rest.len());
+        words.push(&rest[..end]);
+        rest = strip(&rest[end..], None, true, false);
+    }
+    words
+}
+
+fn last_words(text: &str, most: Option<usize>) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = strip(text, None, false, true);
+    while !rest.is_empty() {
+        if most == Some(words.len()) {
+            words.push(rest);
+            break;
+        }
+        let last = rest.char_indices().rev().find(|(_, c)| is_space(*c));
+        let start = last.map_or(0, |(at, c)| at + c.len_utf8());
+        words.push(&rest[start..]);
+        rest = strip(&rest[..start], None, false, true);
+    }
+    words.reverse();
+    words
+}
+
+/// The lines of `text`, with their ends if `keep`.
+pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.char_indices().find(|(_, c)| {
+            matches!(
+                c,
+                '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'
+                    ..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+            )
+        });
+        let Some((at, c)) = end else {
+            lines.push(rest);
+            break;
+        };
+        let crlf = rest[at..].starts_with("\r\n");
+        let next = at + if crlf { 2 } else { c.len_utf8() };
+        lines.push(&rest[..if keep { next } else { at }]);
+        rest = &rest[next..];
+    }
+    lines
+}
+
+fn pad(state: &State<'_, '_>, text: &str, method: &str, args: Vec<Value>) -> Result<Value, Error> {
+    let [width, fill] = bind(args, 1, ["width", "fillchar"])?;
+    let width = usize::try_from(whole(&width.unwrap_or_default())?).unwrap_or(0);
+    let fill = match (&fill, method) {
+        (Some(_), "zfill") => return fail("`zfill` takes a width alone"),
+        (Some(fill), _) => match string(fill)?.chars().collect::<Vec<_>>()[..] {
+            [fill] => fill,
+            _ => return fail("the fill is not one character"),
+        },
+        (None, "zfill") => '0',
+        (None, _) => ' ',
+    };
+    padded(state, text, width, fill, method).map(Value::from)
+}
+
+/// `text` in `width` characters, as the methods `center`, `ljust`, `rjust` and `zfill` make it.
+pub(super) fn padded(
+    state: &State<'_, '_>,
+    text: &str,
+    width: usize,
+    fill: char,
+    method: &str,
+) -> Result<String, Error> {
+    let len = text.chars().count();
+    let missing = width.saturating_sub(len);
+    charge(state, missing.saturating_mul(fill.len_utf8()))?;
+    let fills = |n: usize| fill.to_string().repeat(n);
+    Ok(match method {
+        "ljust" => format!("{text}{}", fills(missing)),
+        "rjust" => format!("{}{text}", fills(missing)),
+        "zfill" => {
+            let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+            let sign = &text[..text.len() - digits.len()];
+            format!("{sign}{}{digits}", fills(missing))
+        }
+        _ => {
+            let left = missing / 2 + (missing & width & 1);
+            format!("{}{text}{}", fills(left), fills(missing - left))
+        }
+    })
+}
+
+fn expand_tabs(state: &State<'_, '_>, text: &str, size: usize) -> Result<String, Error> {
+    charge(state, text.matches('\t').count().saturating_mul(size))?;
+    let (mut out, mut column) = (String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '\t' if size == 0 => {}
+            '\t' => {
+                let n = size - column % size;
+                out.push_str(&" ".repeat(n));
+                column += n;
+            }
+            c => {
+                out.push(c);
+                column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The methods that change letters.
+pub(super) fn case(text: &str, method: &str) -> Option<String> {
+    Some(match method {
+        "upper" => text.to_uppercase(),
+        "lower" => text.to_lowercase(),
+        "casefold" => text.to_lowercase().replace('ß', "ss"),
+        "capitalize" => {
+            let mut chars = text.chars();
+            let first = chars.next().map(title).unwrap_or_default();
+            // The rest is cut off the whole in lower case, so that a final sigma is one.
+            let lower = text.to_lowercase();
+            let skipped = text.chars().next().map_or(0, |c| c.to_lowercase().count());
+            first + &lower.chars().skip(skipped).collect::<String>()
+        }
+        "title" => {
+            let mut inside = false;
+            let mut out = String::new();
+            for c in text.chars() {
+                match inside {
+                    true => out.extend(c.to_lowercase()),
+                    false => out.push_str(&title(c)),
+                }
+                inside = c.is_alphabetic();
+            }
+            out
+        }
+        "swapcase" => text
+            .chars()
+            .flat_map(|c| match c.is_uppercase() {
+                true => c.to_lowercase().collect::<Vec<_>>(),
+                false => c.to_uppercase().collect(),
+            })
+            .collect(),
+        _ => return None,
+    })
+}
+
+/// The character at the start of a word.
+fn title(c: char) -> String {
+    match c {
+        'ß' => "Ss".into(),
+        'Ǆ'..='ǆ' => "ǅ".into(),
+        'Ǉ'..='ǉ' => "ǈ".into(),
+        'Ǌ'..='ǌ' => "ǋ".into(),
+        'ﬁ' => "Fi".into(),
+        'ﬂ' => "Fl".into(),
+        c => c.to_uppercase().collect(),
+    }
+}
+
+pub(super) fn is_lower(text: &str) -> bool {
+    text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)
+}
+
+pub(super) fn is_upper(text: &str) -> bool {
+    text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
+}
+
+/// The methods that ask what a string consists of.
+fn class(text: &str, method: &str) -> Option<bool> {
+    let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
+    // Digits of any script, and those that are raised or lowered.
+    let digit = |c: char| {
+        is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨')
+    };
+    Some(match method {
+        "islower" => is_lower(text),
+        "isupper" => is_upper(text),
+        "isspace" => all(is_space),
+        "isdecimal" => all(is_decimal),
+        "isdigit" => all(digit),
+        "isnumeric" => all(char::is_numeric),
+        "isalnum" => all(|c| c.is_alphabetic() || c.is_numeric()),
+        "isalpha" => all(char::is_alphabetic),
+        "isascii" => text.is_ascii(),
+        "isprintable" => text.chars().all(is_printable),
+        "isidentifier" => {
+            !text.starts_with(char::is_numeric) && all(|c| c == '_' || c.is_alphanumeric())
+        }
+        "istitle" => {
+            text.chars().any(char::is_alphabetic) && case(text, "title").as_deref() == Some(text)
+        }
+        _ => return None,
+    })
+}
+
+/// A digit of any script.
+pub(super) fn is_decimal(c: char) -> bool {
+    use std::sync::OnceLock;
+    static DIGIT: OnceLock<Option<regex::Regex>> = OnceLock::new();
+    if c.is_ascii() {
+        return c.is_ascii_digit();
+    }
+    let digit = DIGIT.get_or_init(|| regex::Regex::new(r"\p{Nd}").ok());
+    digit.as_ref().is_some_and(|digit| digit.is_match(c.encode_utf8(&mut [0; 4])))
+}
+
+/// The text of a value that a filter for strings is given.
+pub(super) fn soft(state: &State<'_, '_>, value: Option<Value>) -> Result<String, Error> {
+    text(state, &value.unwrap_or_default())
+}
+
+/// Refuses what is no string.
+pub(super) fn strictly(value: Option<Value>) -> Result<String, Error> {
+    let value = value.unwrap_or_default();
+    match value.as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => fail(format!("{} where a string should stand", kind(&value))),
+    }
+}
