@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod convert;
 mod eval;
+mod hub;
 mod infill;
 mod models;
 mod outputs;
