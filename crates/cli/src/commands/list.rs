@@ -52,9 +52,8 @@ pub fn run(args: &List, term: &Term) -> Result<()> {
     }
     term::answer(&units::columns(&table))?;
     if others > 0 {
-        let others =
-            units::counted(others, "other repository").replace("repositorys", "repositories");
-        term.detail(&format!("{others} in {} cannot be run here", cache.dir().display()));
+        let dir = cache.dir().display();
+        term.detail(&format!("repositories in {dir} without a model that runs here: {others}"));
     }
     Ok(())
 }

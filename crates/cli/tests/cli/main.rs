@@ -14,6 +14,7 @@ mod replay;
 mod saving;
 mod score;
 mod sft;
+mod shipped;
 mod usage;
 
 use std::{path::Path, process::Output, sync::OnceLock};
