@@ -7,7 +7,7 @@ use std::sync::{
 
 use anyhow::{Context, Result};
 
-use crate::{term::Term, view::canvas::SHOW_CURSOR};
+use crate::{shipped, term::Term, view::canvas::SHOW_CURSOR};
 
 /// Exit code of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
@@ -27,6 +27,7 @@ impl Flag {
                 if term.interactive {
                     term.draw(SHOW_CURSOR);
                 }
+                shipped::remove_temporary();
                 std::process::exit(INTERRUPTED);
             }
             if let Some(message) = message {

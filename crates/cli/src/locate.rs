@@ -9,35 +9,7 @@ use llada::{
 };
 
 use crate::error::Failure;
-
-/// The models that come with the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shipped {
-    /// Continues text.
-    Base,
-    /// Answers.
-    Tuned,
-}
-
-impl Shipped {
-    /// Its folder under `models/`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Base => "storyteller",
-            Self::Tuned => "storyteller-chat",
-        }
-    }
-
-    /// The one that a conversation needs, or the one that it does not.
-    pub fn for_chat(chat: bool) -> Self {
-        if chat { Self::Tuned } else { Self::Base }
-    }
-
-    /// The one of that name.
-    fn named(name: &str) -> Option<Self> {
-        [Self::Base, Self::Tuned].into_iter().find(|shipped| shipped.name() == name)
-    }
-}
+pub use crate::shipped::Shipped;
 
 /// Short names of models of the hub.
 pub const SHORT_NAMES: [(&str, &str); 3] = [
@@ -47,25 +19,16 @@ pub const SHORT_NAMES: [(&str, &str); 3] = [
 ];
 
 /// The folder or GGUF file of the model to use, with all of its files: `given` (from `--model` or
-/// `LLADA_MODEL`), or else the one that ships for the purpose; the base model where only that one
-/// was installed.
+/// `LLADA_MODEL`), or else the one that ships for the purpose.
 pub fn model(given: Option<&Path>, otherwise: Shipped) -> Result<PathBuf> {
-    let Some(given) = given else {
-        return shipped(otherwise).or_else(|| shipped(Shipped::Base)).ok_or_else(|| {
-            Failure::new(
-                format!("the shipped model `models/{}` was not found", otherwise.name()),
-                "run inside the project's folder, or name a model with `--model DIR` or `LLADA_MODEL`",
-            )
-            .into()
-        });
-    };
+    let Some(given) = given else { return otherwise.folder() };
     let path = described(given)?;
     match hub::repo_of(&path).and_then(|_| checkpoint::missing_file(&path)) {
-        Some(missing) if path.is_dir() => match reference(given).map(Box::new) {
+        Some(missing) => match reference(given).map(Box::new) {
             Some(reference) => Err(llada::Error::from(HubError::Partial { reference, missing }))?,
             None => Ok(path),
         },
-        _ => Ok(path),
+        None => Ok(path),
     }
 }
 
@@ -92,8 +55,8 @@ pub fn described(given: &Path) -> Result<PathBuf> {
         )
         .into());
     }
-    if let Some(shipped) = given.to_str().and_then(Shipped::named).and_then(shipped) {
-        return Ok(shipped);
+    if let Some(shipped) = given.to_str().and_then(Shipped::named) {
+        return shipped.folder();
     }
     let Some(reference) = reference(given) else {
         return Err(Failure::new(
@@ -155,19 +118,6 @@ pub fn reference(given: &Path) -> Option<Reference> {
     let text = given.to_str()?;
     let short = SHORT_NAMES.iter().find(|(short, _)| short.eq_ignore_ascii_case(text));
     short.map_or(text, |(_, full)| full).parse().ok()
-}
-
-/// The folder of a shipped model: above the working folder, above the executable, or in the source tree that
-/// the program was built from.
-pub fn shipped(model: Shipped) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
-    let upwards = starts.iter().flatten().flat_map(|start| start.ancestors());
-    upwards
-        .map(Path::to_owned)
-        .chain(source.canonicalize().ok())
-        .map(|dir| dir.join("models").join(model.name()))
-        .find(|dir| is_model(dir))
 }
 
 /// The newest checkpoint of a run's folder.

@@ -6,9 +6,12 @@
 mod args;
 mod commands;
 mod error;
+#[cfg(feature = "hub")]
+mod hub;
 mod interrupt;
 mod locate;
 mod session;
+mod shipped;
 mod term;
 mod view;
 
@@ -23,7 +26,9 @@ fn main() -> ExitCode {
         Err(error) => return error::usage(&error),
     };
     let term = term::Term::new(cli.level());
-    match error::without_panics(|| commands::run(cli.command, &term)) {
+    let outcome = error::without_panics(|| commands::run(cli.command, &term));
+    shipped::remove_temporary();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error::report(&error),
     }

@@ -5,6 +5,7 @@ mod chat;
 mod convert;
 mod data;
 mod eval;
+mod hub;
 mod infill;
 mod inspect;
 mod merge;
@@ -28,6 +29,7 @@ pub use chat::Chat;
 pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
 pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
+pub use hub::{List, Pull, Rm};
 pub use infill::Infill;
 pub use inspect::{Completions, Doctor, Export, Generation, Replay, Show};
 pub use merge::Merge;
@@ -99,6 +101,12 @@ pub enum Command {
     Tokenizer(Tokenizer),
     /// Play a recorded canvas, or export it as HTML or SVG
     Replay(Replay),
+    /// Fetch a model from the Hugging Face hub
+    Pull(Pull),
+    /// List the models on this machine
+    List(List),
+    /// Remove a model that was fetched
+    Rm(Rm),
     /// Describe a model: architecture, sizes, tokens, files, memory
     Show(Show),
     /// Measure speed and memory of any size and format, or what a way to sample costs in quality

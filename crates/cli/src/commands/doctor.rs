@@ -6,12 +6,7 @@ use anyhow::Result;
 use llada_kernels::{Cpu, peak};
 use serde_json::{Value, json};
 
-use crate::{
-    args::Doctor,
-    locate::{self, Shipped},
-    term,
-    view::units,
-};
+use crate::{args::Doctor, locate::Shipped, term, view::units};
 
 /// Prints the findings as text, or as JSON.
 pub fn run(args: Doctor) -> Result<()> {
@@ -38,7 +33,7 @@ fn findings(threads: usize) -> Result<Value> {
         "memory_bytes": memory("MemTotal"),
         "memory_available_bytes": memory("MemAvailable"),
         "peak_f32_flops": peak::f32_flops(&cpu),
-        "shipped_model": locate::shipped(Shipped::Base),
+        "shipped_model": Shipped::Base.folder().ok(),
     }))
 }
 
@@ -80,7 +75,7 @@ fn text(findings: &Value) -> String {
     };
     let peak = findings["peak_f32_flops"].as_f64().unwrap_or(0.0);
     let shipped = match &findings["shipped_model"] {
-        Value::Null => format!("not found (`models/{}`)", Shipped::Base.name()),
+        Value::Null => format!("`{}` cannot be unpacked here", Shipped::Base.name()),
         _ => plain("shipped_model"),
     };
     let rows = [

@@ -8,8 +8,12 @@ mod data;
 mod doctor;
 mod eval;
 mod infill;
+mod list;
 mod merge;
+#[cfg(feature = "hub")]
+mod pull;
 mod replay;
+mod rm;
 mod run;
 mod score;
 mod show;
@@ -39,11 +43,26 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
         Command::Data(args) => data::run(args, term),
         Command::Tokenizer(args) => tokenizer::run(args, term),
         Command::Replay(args) => replay::run(args, term),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::run(&args, term),
+        #[cfg(not(feature = "hub"))]
+        Command::Pull(args) => Err(without_network(&args).into()),
+        Command::List(args) => list::run(&args, term),
+        Command::Rm(args) => rm::run(&args, term),
         Command::Show(args) => show::run(args),
         Command::Bench(args) => bench::run(*args, term),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(args),
     }
+}
+
+/// What `llada pull` is without the feature `hub`.
+#[cfg(not(feature = "hub"))]
+fn without_network(args: &crate::args::Pull) -> Failure {
+    Failure::new(
+        "this program was built without the feature `hub`, which fetches models",
+        format!("`hf download {}` of the Python package huggingface_hub does", args.model()),
+    )
 }
 
 /// The argument, or stdin where it is `-` or missing. The last newline of stdin is the shell's.

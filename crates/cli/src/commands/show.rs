@@ -7,13 +7,16 @@ use std::{
 
 use anyhow::{Context, Result};
 use llada::{
-    checkpoint,
-    config::{Family, Objective, SpecialTokens},
-    diffusion::{Blocks, Sampler, footprint::Footprint},
+    checkpoint::{self, gguf::Formats},
+    config::{Family, ModelConfig, Objective, SpecialTokens},
+    diffusion::{
+        Blocks, Sampler,
+        footprint::{Footprint, Weights},
+    },
     model::{BlockIds, Layout, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
-use llada_kernels::Cpu;
+use llada_kernels::{BlockFormat, Cpu, DType};
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,29 +30,44 @@ use crate::{
 
 /// Prints the description as text, or as JSON.
 pub fn run(args: Show) -> Result<()> {
-    let dir = locate::model(args.model.get()?, Shipped::Base)?;
+    let dir = match args.model.get()? {
+        Some(given) => locate::described(given)?,
+        None => locate::model(None, Shipped::Base)?,
+    };
     let tokenizer = match dir.join("tokenizer.json").is_file() {
         true => Some(Tokenizer::from_dir(&dir)?),
         // A GGUF file carries its tokenizer; a folder without the file has none.
         false => TokenizerFiles::read(&dir)?.tokenizer(&dir)?,
     };
     let program = super::doctor::own_memory().unwrap_or(0);
-    let model = checkpoint::load(&dir)?;
-    let memory = memory(&model, program, &args.generation)?;
-    let facts = facts(&dir, &model, tokenizer.as_ref(), memory)?;
+    let model = match checkpoint::missing_file(&dir) {
+        Some(_) => None,
+        None => Some(checkpoint::load(&dir)?),
+    };
+    let config = match &model {
+        Some(model) => model.config.clone(),
+        None => checkpoint::load_config(&dir)?,
+    };
+    let weights = model.as_ref().map(Weights::of);
+    let memory = memory(&config, weights, program, &args.generation)?;
+    let facts = facts(&dir, &config, model.as_ref(), tokenizer.as_ref(), memory)?;
     if args.json {
         return term::answer(&serde_json::to_string_pretty(&facts)?);
     }
     term::answer(&text(&facts))
 }
 
-fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>, memory: Value) -> Result<Value> {
-    let config = &model.config;
+fn facts(
+    dir: &Path,
+    config: &ModelConfig,
+    model: Option<&Model>,
+    tokenizer: Option<&Tokenizer>,
+    memory: Value,
+) -> Result<Value> {
     let layout = Layout::new(config);
     let embedding =
         layout.specs()[layout.wte].len() + layout.head.map_or(0, |h| layout.specs()[h].len());
     let special = checkpoint::special_tokens(config, tokenizer);
-    let weights: usize = model.tensors.iter().map(|t| t.view().bytes()).sum();
     Ok(json!({
         "folder": dir,
         "family": match config.family { Family::Llada => "llada", Family::Illada => "illada" },
@@ -72,9 +90,10 @@ fn facts(dir: &Path, model: &Model, tokenizer: Option<&Tokenizer>, memory: Value
         "tokens": tokens(&special, tokenizer),
         "tokenizer_size": tokenizer.map(Tokenizer::vocab_size),
         "files": files(dir)?,
-        "storage": storage(model),
-        "groups": groups(model, &layout),
-        "weight_bytes": weights,
+        "missing": checkpoint::missing_file(dir),
+        "storage": model.map(storage),
+        "groups": model.map(|model| groups(model, &layout)),
+        "weight_bytes": model.map(|model| Weights::of(model).bytes),
         "memory": memory,
     }))
 }
@@ -153,18 +172,23 @@ fn groups(model: &Model, layout: &Layout) -> Value {
 
 /// The memory of a generation: its parts in bytes, and what it is for. The `program` has taken its own
 /// before it loads a model: that of its code and the tokenizer.
-fn memory(model: &Model, program: u64, generation: &Generation) -> Result<Value> {
-    let objective = model.config.objective;
-    let length = generation.length.unwrap_or(model.config.max_sequence_length);
+fn memory(
+    config: &ModelConfig,
+    weights: Option<Weights>,
+    program: u64,
+    generation: &Generation,
+) -> Result<Value> {
+    let objective = config.objective;
+    let length = generation.length.unwrap_or(config.max_sequence_length);
     let gen_length = generation.gen_length.unwrap_or(length.min(Sampler::default().gen_length));
     let Some(prompt) = length.checked_sub(gen_length) else {
         let message =
             format!("a response of {gen_length} tokens is longer than its row of {length}");
         return Err(Failure::usage(message, "raise `--length`, or lower `--gen-length`").into());
     };
-    let blocks = match model.is_autoregressive() {
-        true => Blocks::Autoregressive,
-        false => Blocks::SemiAutoregressive,
+    let blocks = match objective {
+        Objective::Autoregressive => Blocks::Autoregressive,
+        Objective::Diffusion => Blocks::SemiAutoregressive,
     };
     let sampler = Sampler {
         gen_length,
@@ -180,17 +204,47 @@ fn memory(model: &Model, program: u64, generation: &Generation) -> Result<Value>
     let checked = sampler.check().and_then(|()| sampler.check_model(&special, objective));
     checked.map_err(llada::Error::from)?;
     let threads = Cpu::new(generation.threads.threads.into())?.threads();
-    let parts = Footprint::of(model, &sampler, prompt, threads)?;
+    let available = super::doctor::memory("MemAvailable");
+    let needs = |weights| Footprint::planned(config, weights, &sampler, prompt, threads);
+    let planned = FORMATS.iter().map(|&dtype| {
+        let weights = Weights::stored(config, &Formats::usual(dtype));
+        let total = needs(weights)?.total() as u64 + program;
+        Ok(json!({
+            "format": convert::name(dtype),
+            "weights": weights.bytes,
+            "total": total,
+            "fits": available.map(|available| total <= available),
+        }))
+    });
+    let planned = planned.collect::<Result<Vec<Value>>>()?;
+    let parts = weights.map(needs).transpose()?;
     Ok(json!({
         "length": length,
         "gen_length": gen_length,
-        "weights": parts.weights,
-        "cache": parts.cache,
-        "scratch": parts.scratch,
+        "weights": parts.map(|parts| parts.weights),
+        "cache": parts.map(|parts| parts.cache),
+        "scratch": parts.map(|parts| parts.scratch),
         "program": program,
-        "total": parts.total() as u64 + program,
-        "available": super::doctor::memory("MemAvailable"),
+        "total": parts.map(|parts| parts.total() as u64 + program),
+        "available": available,
+        "formats": planned,
     }))
+}
+
+/// The formats whose memory is told.
+const FORMATS: [DType; 6] = [
+    DType::F32,
+    DType::Bf16,
+    DType::Blocks(BlockFormat::Q8_0),
+    DType::Blocks(BlockFormat::Q6K),
+    DType::Blocks(BlockFormat::Q4K),
+    DType::Blocks(BlockFormat::Q4_0),
+];
+
+/// Bytes of the weights of a model in each format.
+#[cfg_attr(not(feature = "hub"), allow(dead_code))]
+pub fn weights_in(config: &ModelConfig, dtype: DType) -> u64 {
+    Weights::stored(config, &Formats::usual(dtype)).bytes as u64
 }
 
 /// How one group of tensors is stored: `q8_0 1.2 MiB`.
@@ -201,6 +255,24 @@ fn stored(formats: &Value) -> String {
     };
     let formats = formats.as_array().into_iter().flatten();
     formats.map(one).collect::<Vec<_>>().join(" + ")
+}
+
+/// The size of the model in each format, and the memory to run it.
+fn planned(memory: &Value) -> Vec<(&'static str, String)> {
+    let line = |(i, format): (usize, &Value)| {
+        let size = |key: &str| units::bytes(format[key].as_u64().unwrap_or(0));
+        let fits = match format["fits"].as_bool() {
+            Some(true) => ": fits this machine",
+            Some(false) => ": more than this machine has available",
+            None => "",
+        };
+        let name = format["format"].as_str().unwrap_or("?");
+        let (weights, total) = (size("weights"), size("total"));
+        let title = if i == 0 { "if stored in" } else { "" };
+        (title, format!("{name:<4}  {weights:>9}, runs in about {total:>9}{fits}"))
+    };
+    let formats = memory["formats"].as_array().into_iter().flatten();
+    formats.enumerate().map(line).collect()
 }
 
 fn text(facts: &Value) -> String {
@@ -246,9 +318,17 @@ fn text(facts: &Value) -> String {
         ),
         ("longest row", format!("{} tokens", plain("max_sequence_length"))),
         ("tokens", listed("tokens", &token)),
-        ("storage", listed("storage", &|dtype, n| Some(format!("{n} tensors in {dtype}")))),
-        ("", listed("groups", &|group, formats| Some(format!("{group} {}", stored(formats))))),
-        (
+    ];
+    if let Some(missing) = facts["missing"].as_str() {
+        let said = format!("not here: `{}` is missing", term::visible_controls(missing));
+        rows.push(("weights", said));
+    } else {
+        let tensors = listed("storage", &|dtype, n| Some(format!("{n} tensors in {dtype}")));
+        rows.push(("storage", tensors));
+        let formats =
+            |group: &String, formats: &Value| Some(format!("{group} {}", stored(formats)));
+        rows.push(("", listed("groups", &formats)));
+        rows.push((
             "memory",
             format!(
                 "about {} for a row of {} tokens: weights {}, cache {}, scratch {}, program \
@@ -260,8 +340,9 @@ fn text(facts: &Value) -> String {
                 size("scratch"),
                 size("program")
             ),
-        ),
-    ];
+        ));
+    }
+    rows.extend(planned(memory));
     for (i, file) in facts["files"].as_array().into_iter().flatten().enumerate() {
         let name = file["name"].as_str().unwrap_or("?");
         let size = units::bytes(file["bytes"].as_u64().unwrap_or(0));

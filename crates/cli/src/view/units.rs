@@ -73,6 +73,19 @@ pub fn table(rows: &[(&str, String)]) -> String {
     rows.iter().map(row).collect::<Vec<_>>().join("\n")
 }
 
+/// Rows in columns, each as wide as its widest cell.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let wide = |column: usize| rows.iter().map(|row| layout::width(&row[column])).max();
+    let widths: [usize; N] = std::array::from_fn(|column| wide(column).unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths);
+        let padded =
+            cells.map(|(cell, wide)| format!("{cell}{}", " ".repeat(wide - layout::width(cell))));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +105,7 @@ mod tests {
     #[test]
     fn tables_align_wide_names() {
         assert_eq!(table(&[("a", "1".into()), ("日本", "2".into())]), "a     1\n日本  2");
+        let rows = [["日本", "b", "c"], ["a", "", "dd"]].map(|row| row.map(str::to_owned));
+        assert_eq!(columns(&rows), "日本  b  c\na        dd");
     }
 }

@@ -6,6 +6,7 @@ mod bounds;
 mod chat;
 mod convert;
 mod eval;
+mod hub;
 mod infill;
 mod models;
 mod outputs;
@@ -15,6 +16,7 @@ mod saving;
 mod score;
 mod seeds;
 mod sft;
+mod shipped;
 mod usage;
 
 use std::{path::Path, process::Output, sync::OnceLock};

@@ -108,3 +108,27 @@ fn fine_tuning_starts_from_a_model_of_the_hub() {
     assert_eq!(code, 1);
     assert!(stderr.contains("`llada pull org/other` fetches it"), "{stderr}");
 }
+
+#[test]
+fn the_guide_has_the_sizes_that_show_prints() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let config = root.join("tests/fixtures/configs/llada-8b");
+    let args = ["show", config.to_str().unwrap(), "--length", "1024", "--json"];
+    let (code, stdout, stderr) = run(trained(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    // The paper's 8.02 and 6.98 billion.
+    assert_eq!(facts["parameters"], 8_015_581_184_u64);
+    assert_eq!(facts["non_embedding_parameters"], 6_979_588_096_u64);
+    let guide = fs::read_to_string(root.join("docs/guides/run-llada-8b.md")).unwrap();
+    let formats = facts["memory"]["formats"].as_array().unwrap();
+    assert_eq!(formats.len(), 6);
+    for format in formats {
+        let bytes = format["weights"].as_u64().unwrap();
+        let size = format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+        let name = format["format"].as_str().unwrap();
+        let line = guide.lines().find(|line| line.contains(name) && line.contains("runs in"));
+        assert!(line.is_some_and(|line| line.contains(&size)), "{name}: {size}, {line:?}");
+    }
+    assert_eq!(formats[1]["weights"], 2 * 8_015_314_944_u64 + 4 * 266_240);
+}

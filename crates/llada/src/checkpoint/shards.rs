@@ -112,8 +112,11 @@ impl Shards {
 
 /// The first file that a folder lacks to be loaded: `config.json`, weights, or one of the shards
 /// that its index lists. `None` where it has all, and where what it has is damaged, of which
-/// loading says more.
+/// loading says more; `None` too for what is no folder.
 pub fn missing_file(dir: &Path) -> Option<String> {
+    if !dir.is_dir() {
+        return None;
+    }
     let absent = |name: &str| (!dir.join(name).exists()).then(|| name.to_owned());
     if dir.join(adapter::CONFIG).exists() && !dir.join("config.json").exists() {
         return absent(adapter::WEIGHTS);

@@ -5,11 +5,44 @@ use llada_kernels::DType;
 use super::Sampler;
 use crate::{
     Result,
-    model::{KvCache, Model, ModelError, TOGETHER, tile_rows},
+    checkpoint::gguf::Formats,
+    config::{ModelConfig, Objective},
+    model::{KvCache, Layout, Model, ModelError, TOGETHER, TensorSpec, tile_rows},
 };
 
 /// Memory of a thread that packs and multiplies, in bytes.
 const PER_THREAD: usize = 1 << 20;
+
+/// How the weights of a model are stored, which it need not be yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weights {
+    /// Their bytes.
+    pub bytes: usize,
+    /// Whether any are in blocks of few bits.
+    pub is_quantised: bool,
+}
+
+impl Weights {
+    /// Those of a model.
+    pub fn of(model: &Model) -> Self {
+        let dtypes = model.tensors.iter().map(|tensor| tensor.dtype());
+        let bytes = model.tensors.iter().map(|tensor| tensor.view().bytes()).sum();
+        Self { bytes, is_quantised: dtypes.into_iter().any(is_quantised) }
+    }
+
+    /// Those of a model of that configuration in a file with such formats.
+    pub fn stored(config: &ModelConfig, formats: &Formats) -> Self {
+        let layout = Layout::new(config);
+        let dtypes = formats.of_each(&layout);
+        let one = |(spec, dtype): (&TensorSpec, &DType)| dtype.bytes(spec.len()).unwrap_or(0);
+        let bytes = layout.specs().iter().zip(&dtypes).map(one).fold(0, usize::saturating_add);
+        Self { bytes, is_quantised: dtypes.into_iter().any(is_quantised) }
+    }
+}
+
+fn is_quantised(dtype: DType) -> bool {
+    matches!(dtype, DType::Blocks(_))
+}
 
 /// Bytes of memory of a generation, besides the program and its tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,21 +61,35 @@ impl Footprint {
     /// # Errors
     /// If the model is not made for rows that long.
     pub fn of(model: &Model, sampler: &Sampler, prompt: usize, threads: usize) -> Result<Self> {
+        Self::planned(&model.config, Weights::of(model), sampler, prompt, threads)
+    }
+
+    /// The same of a model that is not there, by its configuration and how it would be stored.
+    ///
+    /// # Errors
+    /// If the model is not made for rows that long.
+    pub fn planned(
+        config: &ModelConfig,
+        weights: Weights,
+        sampler: &Sampler,
+        prompt: usize,
+        threads: usize,
+    ) -> Result<Self> {
         let length = prompt.saturating_add(sampler.gen_length);
-        let limit = model.config.max_sequence_length;
+        let limit = config.max_sequence_length;
         if length > limit {
             return Err(ModelError::TooLong { found: length, limit }.into());
         }
         let rows = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
-        let keeps = sampler.wants_caches(model.is_autoregressive());
+        let keeps = sampler.wants_caches(config.objective == Objective::Autoregressive);
         let storage = sampler.cache_type.storage();
-        let cache = if keeps { KvCache::needed(&model.config, length, storage)? } else { 0 };
+        let cache = if keeps { KvCache::needed(config, length, storage)? } else { 0 };
         let wanted = rows * sampler.block();
         Ok(Self {
-            weights: model.tensors.iter().map(|tensor| tensor.view().bytes()).sum(),
+            weights: weights.bytes,
             cache: rows * cache,
-            scratch: scratch(model, rows * length, wanted, keeps)
-                + threads * (PER_THREAD + noise(model, sampler)),
+            scratch: scratch(config, weights.is_quantised, rows * length, wanted, keeps)
+                + threads * (PER_THREAD + noise(config, sampler)),
         })
     }
 
@@ -54,16 +101,20 @@ impl Footprint {
 
 /// What a pass over `tokens` tokens works with, of which it reads the logits of `wanted`. Without a cache
 /// attention packs keys and values for itself.
-fn scratch(model: &Model, tokens: usize, wanted: usize, keeps: bool) -> usize {
-    let c = &model.config;
+fn scratch(
+    c: &ModelConfig,
+    is_quantised: bool,
+    tokens: usize,
+    wanted: usize,
+    keeps: bool,
+) -> usize {
     let (d, kv, f, v) = (c.d_model, c.kv_dim(), c.mlp_hidden_size, c.embedding_size);
     let raw = if c.qk_norm { d + kv } else { 0 };
     let packed = if keeps { 0 } else { 2 * kv };
     let token = 4 * d + 2 * kv + raw + packed + c.n_heads;
     let together = tokens.min(TOGETHER);
-    let is_quantised = |dtype| matches!(dtype, DType::Blocks(_));
     // Bytes and their scales, of the input that layers share and of the widest other one.
-    let quantised = match model.tensors.iter().any(|tensor| is_quantised(tensor.dtype())) {
+    let quantised = match is_quantised {
         true => (tokens * d + (tokens * d).max(together * f)) * 11 / 8,
         false => 0,
     };
@@ -74,9 +125,9 @@ fn scratch(model: &Model, tokens: usize, wanted: usize, keeps: bool) -> usize {
 }
 
 /// The noise of one position.
-fn noise(model: &Model, sampler: &Sampler) -> usize {
+fn noise(config: &ModelConfig, sampler: &Sampler) -> usize {
     let is_noisy = sampler.temperature > 0.0;
-    if is_noisy { model.config.embedding_size * size_of::<f64>() } else { 0 }
+    if is_noisy { config.embedding_size * size_of::<f64>() } else { 0 }
 }
 
 #[cfg(test)]
@@ -96,6 +147,10 @@ mod tests {
         let of = |sampler: &Sampler, prompt| Footprint::of(&model, sampler, prompt, 2).unwrap();
         let base = of(&plain, 32);
         assert_eq!((base.weights, base.cache), (4 * config.parameters(), 0));
+        let stored = Weights::stored(&config, &Formats::usual(DType::F32));
+        assert_eq!(Footprint::planned(&config, stored, &plain, 32, 2).unwrap(), base);
+        let halved = Weights::stored(&config, &Formats::usual(DType::Bf16));
+        assert!(halved.bytes.abs_diff(stored.bytes / 2) < stored.bytes / 100);
         assert!(of(&plain, 64).scratch > base.scratch);
 
         let cached = Sampler { cache: "dual".parse().unwrap(), ..plain.clone() };
