@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod convert;
 mod eval;
+mod hostile_text;
 mod infill;
 mod pipeline;
 mod replay;
