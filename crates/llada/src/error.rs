@@ -68,6 +68,16 @@ pub enum Error {
     /// An operation of the numeric core refused its arguments.
     #[error(transparent)]
     Kernel(#[from] llada_kernels::KernelError),
+    /// A file that holds something else than what is read from it.
+    #[error("cannot read `{path}`: it is {found}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} `{path}`: {source}")]
     Io {
@@ -98,6 +108,7 @@ impl Error {
             Self::Eval(e) => e.hint(),
             Self::Hub(e) => e.hint(),
             Self::Kernel(_) => None,
+            Self::Content { hint, .. } => Some((*hint).to_owned()),
             // A folder without it was never prepared, or is not the one that was.
             Self::Io { path, source, .. }
                 if path.ends_with("meta.json") && source.kind() == ErrorKind::NotFound =>

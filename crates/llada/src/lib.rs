@@ -55,11 +55,13 @@
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+mod content;
 pub mod data;
 pub mod diffusion;
 mod error;
 pub mod eval;
 pub mod hub;
+mod json;
 pub mod model;
 mod recycle;
 pub mod rng;

@@ -6,13 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, io};
+use crate::{
+    Error, Result,
+    content::{Content, HEAD},
+    io,
+};
 
 /// The length of a file, which must be a regular one: a folder or a pipe cannot be mapped.
 pub(crate) fn regular_len(path: &Path) -> Result<u64> {
     let kind = fs::metadata(path).map_err(io("read", path))?;
     match kind.is_file() {
         true => Ok(kind.len()),
+        false if kind.is_dir() => Err(io("read", path)(io::ErrorKind::IsADirectory.into())),
         false => Err(io("read", path)(io::Error::other("not a regular file"))),
     }
 }
@@ -21,17 +26,32 @@ pub(crate) fn regular_len(path: &Path) -> Result<u64> {
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
     let read = || {
         let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        let kind = file.metadata()?;
+        if kind.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !kind.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        let mut text = String::new();
-        file.take(limit + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > limit {
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
             return Err(io::Error::other(format!("larger than {limit} bytes")));
         }
-        Ok(text)
+        Ok(bytes)
     };
-    read().map_err(io("read", path))
+    let bytes = read().map_err(io("read", path))?;
+    let head = &bytes[..bytes.len().min(HEAD)];
+    let is_json = path.extension().is_some_and(|ending| ending == "json");
+    let other = if is_json { Content::of_data(head) } else { Content::of(head) };
+    match other {
+        Some(content) => Err(content.error(path)),
+        None if is_json && bytes.is_empty() => {
+            Err(io("read", path)(io::Error::other("it is empty")))
+        }
+        None => String::from_utf8(bytes)
+            .map_err(|e| io("read", path)(io::Error::new(io::ErrorKind::InvalidData, e))),
+    }
 }
 
 /// Writes `path` through a temporary file beside it that takes its place only when it is complete
