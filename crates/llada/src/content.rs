@@ -61,6 +61,10 @@ const ZSTD: &str = "a zstd archive";
 /// The beginning of a Parquet file.
 pub(crate) const PARQUET_MAGIC: &[u8] = b"PAR1";
 
+/// Nothing at all.
+pub(crate) const EMPTY: Content =
+    Content { name: "empty", hint: "its download was cut short perhaps: fetch it again" };
+
 impl Content {
     /// What a file that begins with these bytes holds, where it is none of text, JSON, safetensors.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Error, Result,
-    content::{Content, HEAD},
+    content::{Content, EMPTY, HEAD},
     io,
 };
 
@@ -46,9 +46,7 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
     let other = if is_json { Content::of_data(head) } else { Content::of(head) };
     match other {
         Some(content) => Err(content.error(path)),
-        None if is_json && bytes.is_empty() => {
-            Err(io("read", path)(io::Error::other("it is empty")))
-        }
+        None if is_json && bytes.is_empty() => Err(EMPTY.error(path)),
         None => String::from_utf8(bytes)
             .map_err(|e| io("read", path)(io::Error::new(io::ErrorKind::InvalidData, e))),
     }

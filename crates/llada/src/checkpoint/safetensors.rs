@@ -58,7 +58,7 @@ impl File {
     pub fn open(path: &Path) -> Result<Self> {
         // An empty file cannot be mapped.
         if files::regular_len(path)? == 0 {
-            let what = "it is empty".into();
+            let what = "it is empty, it has only 0 bytes".into();
             return Err(CheckpointError::File { file: path.to_path_buf(), what }.into());
         }
         let mapping = Mapping::open(path)?;

@@ -258,7 +258,7 @@ fn the_base_of_the_angles_is_read_wherever_it_is_written() {
             json!({"rope_theta": 20000.0, "partial_rotary_factor": 1.0, "factor": null}),
             json!({"rope_theta": 20000.0, "original_max_position_embeddings": 256}),
             json!({"full_attention": {"rope_theta": 20000.0, "rope_type": "default"}}),
-            json!({"full_attention": {"rope_theta": 2e4}, "sliding_attention": {"rope_theta": 2e4}}),
+            json!({"full_attention": {"rope_theta": 2e4}, "other": {"rope_theta": 20000}}),
         ] {
             let keys = json!({"rope_theta": null, "rope_parameters": settings.clone()});
             let config = and(model, keys).unwrap_or_else(|e| panic!("{settings}: {e}"));

@@ -157,8 +157,8 @@ impl DataError {
                 "check the inputs, the field name and the document separator".into()
             }
             Self::Format { .. } => {
-                "give .txt, .md, .jsonl or .parquet files, the first three as .gz or .zst too; unpack \
-                 other archives first"
+                "give .txt, .md, .jsonl or .parquet files, the first three as .gz or .zst too; \
+                 decompress other archives first"
                     .into()
             }
             Self::Parquet { cause, .. } => cause.hint().into(),

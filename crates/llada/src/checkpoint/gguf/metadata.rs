@@ -130,8 +130,8 @@ pub(super) fn config(file: &File) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// Whether the value of a key leaves the computation as it is: no flag, no text, a count or offset of
-/// 0, a factor of 1.
+/// Whether the value of a key leaves the computation as it is: no flag, no text, a count of 0, a
+/// factor of 1.
 fn is_nothing(value: Value<'_>) -> bool {
     match value {
         Value::Integer(n) => n == 0 || n == 1,
@@ -234,7 +234,8 @@ impl Keys<'_> {
             let rest = key.strip_prefix(&prefix).unwrap_or_default();
             read.iter().chain(&of_architecture).any(same) || judged.contains(&rest)
         };
-        let mut others = self.0.keys().filter(|key| key.starts_with(&prefix) && !is_known(key));
+        let is_other = |key: &&str| key.starts_with(&prefix) && !key.starts_with(FILE);
+        let mut others = self.0.keys().filter(|key| is_other(key) && !is_known(key));
         match others.find(|key| !self.0.value(key).is_none_or(is_nothing)) {
             Some(key) => Err(self.wrong(key, "asks for what is not computed here").into()),
             None => Ok(()),

@@ -93,7 +93,7 @@ fn rows_as_tables_and_other_programs_have_them_are_read() {
         json!({ "conversations": unified }),
         json!({"messages": {"role": ["user", "assistant"], "content": ["p", "r"]}}),
         json!({"conversations": {"from": ["human", "gpt"], "value": ["p", "r"], "x": null}}),
-        json!({"prompt": p, "response": r, "big": 123456789012345678901u128, "date": [{}]}),
+        json!({"prompt": p, "response": r, "big": 1e300, "date": [{}]}),
     ] {
         assert_eq!(row::of_line(row.to_string().as_bytes()).unwrap(), expected, "{row}");
     }
