@@ -1,6 +1,12 @@
 //! What a model is, read from a Hugging Face `config.json` and from nothing else.
 
-use serde_json::{Map, Value, json};
+mod computed;
+mod keys;
+mod rope;
+
+use serde_json::{Value, json};
+
+use keys::Keys;
 
 /// Whose names and conventions a checkpoint follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +97,19 @@ pub enum ConfigError {
     /// A key is missing.
     #[error("`config.json` has no `{0}`")]
     Missing(&'static str),
+    /// A key asks for a computation that is not done here.
+    #[error("`config.json`: `{key}` is `{found}`, which is not computed here")]
+    NotComputed {
+        /// The key, after those that it lies under.
+        key: String,
+        /// Its value.
+        found: String,
+    },
     /// A key has a value of the wrong type or out of range.
     #[error("`config.json`: `{key}` is `{found}`, expected {expected}")]
     Value {
         /// The key.
-        key: &'static str,
+        key: String,
         /// Its value.
         found: String,
         /// What it should be.
@@ -109,6 +123,11 @@ impl ConfigError {
         match self {
             Self::Architecture(_) => Some(
                 "supported: `LLaDAModelLM` (LLaDA, LLaDA-1.5) and `ILLaDAForCausalLM` (iLLaDA)"
+                    .into(),
+            ),
+            Self::NotComputed { .. } => Some(
+                "a model with it would give other numbers without a word: use one without it, or \
+                 remove the key where the model's code does not read it"
                     .into(),
             ),
             Self::Json(_) => Some("give the folder of a Hugging Face checkpoint".into()),
@@ -131,13 +150,9 @@ impl ModelConfig {
         let value: Value =
             serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
         let object = value.as_object().ok_or_else(|| ConfigError::Json("not an object".into()))?;
-        let keys = Keys(object);
-        let config = match keys.architecture().as_str() {
-            "LLaDAModelLM" => keys.llada()?,
-            "ILLaDAForCausalLM" => keys.illada()?,
-            other => return Err(ConfigError::Architecture(other.into())),
-        };
+        let config = Keys(object).model()?;
         config.check()?;
+        computed::check(object, &config)?;
         Ok(config)
     }
 
@@ -322,172 +337,11 @@ fn widen(x: f32) -> f64 {
 }
 
 fn wrong(
-    key: &'static str,
+    key: impl Into<String>,
     found: impl std::fmt::Display,
     expected: impl Into<String>,
 ) -> ConfigError {
-    ConfigError::Value { key, found: found.to_string(), expected: expected.into() }
-}
-
-/// The keys of one `config.json`, with typed look-ups.
-struct Keys<'a>(&'a Map<String, Value>);
-
-impl Keys<'_> {
-    /// `architectures[0]`; LLaDA-MoE shares LLaDA's `model_type`, so that key cannot decide.
-    fn architecture(&self) -> String {
-        let listed = self.0.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
-        match (listed, self.0.get("model_type").and_then(Value::as_str)) {
-            (Some(name), _) => name.to_owned(),
-            (None, Some("llada")) => "LLaDAModelLM".into(),
-            (None, Some(other)) => other.to_owned(),
-            (None, None) => "(none given)".into(),
-        }
-    }
-
-    fn llada(&self) -> Result<ModelConfig> {
-        self.expect("activation_type", &json!("silu"))?;
-        self.expect("block_type", &json!("llama"))?;
-        self.expect("layer_norm_type", &json!("rms"))?;
-        self.expect("rope", &json!(true))?;
-        self.expect_or_absent("alibi", &json!(false))?;
-        self.expect_or_absent("include_bias", &json!(false))?;
-        self.expect_or_absent("bias_for_layer_norm", &json!(false))?;
-        self.expect_or_absent("block_group_size", &json!(1))?;
-        self.expect_or_absent("rope_scaling", &Value::Null)?;
-        let d_model = self.size("d_model")?;
-        let n_heads = self.size("n_heads")?;
-        let multi_query = self.flag("multi_query_attention")?.unwrap_or(false);
-        let n_kv_heads = match self.optional_size("n_kv_heads")? {
-            Some(n) => n,
-            None if multi_query => 1,
-            None => n_heads,
-        };
-        let mlp_hidden_size = match self.optional_size("mlp_hidden_size")? {
-            Some(n) => n,
-            None => self.size("mlp_ratio")?.saturating_mul(d_model),
-        };
-        let vocab_size = self.size("vocab_size")?;
-        Ok(ModelConfig {
-            family: Family::Llada,
-            d_model,
-            n_layers: self.size("n_layers")?,
-            n_heads,
-            n_kv_heads,
-            mlp_hidden_size,
-            vocab_size,
-            embedding_size: self.optional_size("embedding_size")?.unwrap_or(vocab_size),
-            max_sequence_length: self.size("max_sequence_length")?,
-            rope_theta: self.number("rope_theta")?,
-            rms_norm_eps: self.number("rms_norm_eps")? as f32,
-            weight_tying: self.flag("weight_tying")?.ok_or(ConfigError::Missing("weight_tying"))?,
-            qkv_bias: self.flag("include_qkv_bias")?.unwrap_or(false),
-            qk_norm: self.flag("attention_layer_norm")?.unwrap_or(false),
-            scale_logits: self.flag("scale_logits")?.unwrap_or(false),
-            input_emb_norm: self.flag("input_emb_norm")?.unwrap_or(false),
-            objective: self.objective()?,
-            tokens: self.tokens()?,
-        })
-    }
-
-    fn illada(&self) -> Result<ModelConfig> {
-        self.expect("hidden_act", &json!("silu"))?;
-        self.expect_or_absent("attention_bias", &json!(false))?;
-        self.expect_or_absent("mlp_bias", &json!(false))?;
-        self.expect_or_absent("rope_scaling", &Value::Null)?;
-        let n_heads = self.size("num_attention_heads")?;
-        let vocab_size = self.size("vocab_size")?;
-        Ok(ModelConfig {
-            family: Family::Illada,
-            d_model: self.size("hidden_size")?,
-            n_layers: self.size("num_hidden_layers")?,
-            n_heads,
-            n_kv_heads: self.optional_size("num_key_value_heads")?.unwrap_or(n_heads),
-            mlp_hidden_size: self.size("intermediate_size")?,
-            vocab_size,
-            embedding_size: vocab_size,
-            max_sequence_length: self.size("max_position_embeddings")?,
-            rope_theta: self.number("rope_theta")?,
-            rms_norm_eps: self.number("rms_norm_eps")? as f32,
-            weight_tying: self
-                .flag("tie_word_embeddings")?
-                .ok_or(ConfigError::Missing("tie_word_embeddings"))?,
-            qkv_bias: false,
-            qk_norm: false,
-            scale_logits: false,
-            input_emb_norm: false,
-            objective: self.objective()?,
-            tokens: self.tokens()?,
-        })
-    }
-
-    fn objective(&self) -> Result<Objective> {
-        match self.0.get("objective") {
-            None | Some(Value::Null) => Ok(Objective::Diffusion),
-            Some(v) => serde_json::from_value(v.clone())
-                .map_err(|_| wrong("objective", v, "`diffusion` or `autoregressive`")),
-        }
-    }
-
-    fn tokens(&self) -> Result<SpecialTokens> {
-        Ok(SpecialTokens {
-            mask: self.id("mask_token_id")?,
-            eos: self.id("eos_token_id")?,
-            eot: self.id("eot_token_id")?,
-            bos: self.id("bos_token_id")?,
-            pad: self.id("pad_token_id")?,
-        })
-    }
-
-    fn expect(&self, key: &'static str, expected: &Value) -> Result<()> {
-        let found = self.0.get(key).ok_or(ConfigError::Missing(key))?;
-        if found == expected { Ok(()) } else { Err(wrong(key, found, format!("`{expected}`"))) }
-    }
-
-    fn expect_or_absent(&self, key: &'static str, expected: &Value) -> Result<()> {
-        if self.0.contains_key(key) { self.expect(key, expected) } else { Ok(()) }
-    }
-
-    fn optional_size(&self, key: &'static str) -> Result<Option<usize>> {
-        match self.0.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(v) => match v.as_u64() {
-                Some(n) if n <= MAX_DIMENSION => Ok(Some(n as usize)),
-                _ => Err(wrong(key, v, format!("a whole number up to {MAX_DIMENSION}"))),
-            },
-        }
-    }
-
-    fn size(&self, key: &'static str) -> Result<usize> {
-        self.optional_size(key)?.ok_or(ConfigError::Missing(key))
-    }
-
-    fn number(&self, key: &'static str) -> Result<f64> {
-        let v = self.0.get(key).ok_or(ConfigError::Missing(key))?;
-        v.as_f64().ok_or_else(|| wrong(key, v, "a number"))
-    }
-
-    fn flag(&self, key: &'static str) -> Result<Option<bool>> {
-        match self.0.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Bool(b)) => Ok(Some(*b)),
-            Some(v) => Err(wrong(key, v, "`true` or `false`")),
-        }
-    }
-
-    /// A token id; of a list, as some checkpoints give for EOS, the first.
-    fn id(&self, key: &'static str) -> Result<Option<u32>> {
-        let found = match self.0.get(key) {
-            Some(Value::Array(list)) => list.first(),
-            other => other,
-        };
-        match found {
-            None | Some(Value::Null) => Ok(None),
-            Some(v) => match v.as_u64().and_then(|n| u32::try_from(n).ok()) {
-                Some(id) => Ok(Some(id)),
-                None => Err(wrong(key, v, "a token id")),
-            },
-        }
-    }
+    ConfigError::Value { key: key.into(), found: found.to_string(), expected: expected.into() }
 }
 
 #[cfg(test)]

@@ -72,6 +72,16 @@ pub enum Error {
     /// An output is not to be had.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// A file that holds something else than what is read from it.
+    #[error("cannot read `{path}`: it is {found}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} `{path}`: {source}")]
     Io {
@@ -103,6 +113,7 @@ impl Error {
             Self::Hub(e) => e.hint(),
             Self::Output(e) => e.hint(),
             Self::Kernel(_) => None,
+            Self::Content { hint, .. } => Some((*hint).to_owned()),
             // A folder without it was never prepared, or is not the one that was.
             Self::Io { path, source, .. }
                 if path.ends_with("meta.json") && source.kind() == ErrorKind::NotFound =>

@@ -55,6 +55,7 @@
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+mod content;
 pub mod data;
 pub mod diffusion;
 mod error;
@@ -62,6 +63,7 @@ pub mod eval;
 pub mod files;
 pub mod hub;
 mod jinja;
+mod json;
 pub mod model;
 mod recycle;
 pub mod rng;

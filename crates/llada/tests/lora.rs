@@ -226,18 +226,94 @@ fn what_is_written_is_read_again() {
     assert_eq!(file.entries()[name].shape, [3, model.config.d_model]);
 }
 
+/// The largest number that is added to a matrix of the base.
+fn change(dir: &Path, name: &str) -> f32 {
+    let merged = checkpoint::load(dir).unwrap();
+    let base = checkpoint::load(&checkpoint::base_of(dir).unwrap()).unwrap();
+    let layout = Layout::new(&base.config);
+    let at = layout.specs().iter().position(|spec| spec.name.ends_with(name)).unwrap();
+    let pairs = merged.tensors[at].to_f32().into_iter().zip(base.tensors[at].to_f32());
+    pairs.map(|(merged, base)| (merged - base).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn the_configuration_says_how_much_and_where_as_in_peft() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, path) = (folder.path(), base("a_mha_untied").canonicalize().unwrap());
+    let changes = |change_config: &dyn Fn(&mut Value)| {
+        peft(dir, path.to_str().unwrap(), |config| change_config(config));
+        ["1.q_proj.weight", "1.ff_out.weight"].map(|name| change(dir, name))
+    };
+    let plain = changes(&|_| {});
+    assert!(plain.iter().all(|change| *change > 1e-3), "{plain:?}");
+    // alpha 8 and rank 2: 8/2 is 4, 8/√2 is √2 times as much.
+    let factor = |found: [f32; 2]| [found[0] / plain[0], found[1] / plain[1]];
+    let near = |a: [f32; 2], b: [f32; 2]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3);
+    let stable = factor(changes(&|c| c["use_rslora"] = json!(true)));
+    assert!(near(stable, [2.0_f32.sqrt(); 2]), "{stable:?}");
+    let by_pattern = factor(changes(&|c| {
+        c["alpha_pattern"] = json!({r".*\.1\.q_proj": 4, "ff_.*": 24});
+        c["r"] = json!(5);
+        c["rank_pattern"] = json!({r"blocks\.1\..*": 2});
+    }));
+    assert!(near(by_pattern, [0.5, 3.0]), "{by_pattern:?}");
+    for (key, value) in [
+        ("target_modules", json!(".*q_proj")),
+        ("target_modules", json!(["q_proj"])),
+        ("exclude_modules", json!(["ff_out"])),
+        ("exclude_modules", json!(".*ff_out")),
+    ] {
+        let found = factor(changes(&|c| c[key] = value.clone()));
+        assert!(near(found, [1.0, 0.0]), "{key} {value}: {found:?}");
+        let left_out = checkpoint::merge(dir, None).unwrap().left_out;
+        assert_eq!(left_out.len(), 2, "{left_out:?}");
+        assert!(left_out[0].contains("ff_out.lora_"), "{left_out:?}");
+    }
+}
+
+#[test]
+fn ranks_and_alphas_of_their_own_are_written_as_patterns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = base("a_mha_untied").canonicalize().unwrap();
+    let layout = Layout::new(&checkpoint::load_config(&path).unwrap());
+    let mut adapter = Adapter::init(&layout, 3, 1.5, &["q_proj".to_owned()], 5).unwrap();
+    let other = Adapter::init(&layout, 2, 4.0, &["ff_out".to_owned()], 6).unwrap();
+    adapter.matrices.extend(other.matrices);
+    adapter.matrices.sort_by_key(|matrix| matrix.tensor);
+    adapter.rank_stabilized = true;
+    checkpoint::save_adapter(&adapter, &layout, &path, folder.path()).unwrap();
+    assert_eq!(checkpoint::load_adapter(folder.path(), &layout).unwrap(), adapter);
+}
+
+#[test]
+fn pickled_adapters_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    peft(folder.path(), base("a_mha_untied").canonicalize().unwrap().to_str().unwrap(), |_| {});
+    let weights = folder.path().join("adapter_model.safetensors");
+    fs::rename(&weights, folder.path().join("adapter_model.bin")).unwrap();
+    let error = checkpoint::load(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("adapter_model.bin"), "{error}");
+    assert!(error.hint().unwrap().contains("save_pretrained"));
+    fs::write(&weights, "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    let error = checkpoint::load(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("Git LFS"), "{error}");
+}
+
 #[test]
 fn what_is_more_than_plain_lora_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = base("a_mha_untied").canonicalize().unwrap();
     let path = path.to_str().unwrap();
     for (key, value) in [
-        ("use_rslora", json!(true)),
         ("use_dora", json!(true)),
-        ("rank_pattern", json!({"q_proj": 4})),
+        ("alora_invocation_tokens", json!([65, 66])),
         ("modules_to_save", json!(["wte"])),
         ("bias", json!("all")),
         ("init_lora_weights", json!("pissa_niter_4")),
+        ("init_lora_weights", json!("lora_ga")),
+        ("target_modules", json!(["q_proj", "wte"])),
+        ("target_modules", json!(["nothing"])),
+        ("target_modules", json!(["k_proj"])),
         ("peft_type", json!("ADALORA")),
         ("r", json!(0)),
         ("lora_alpha", json!("eight")),

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use llada::{
+    data,
     diffusion::{
         Blocks, Canvas, Sampler, generate,
         infill::{
@@ -180,7 +181,8 @@ fn rows(file: &Path) -> Result<Vec<(Template, Option<u64>)>> {
     let mut templates = Vec::new();
     for (i, line) in source.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let at_line = || format!("`{}`, line {}", file.display(), i + 1);
-        let row: Row = serde_json::from_str(line)
+        let row: Row = data::parse_json(line.as_bytes())
+            .and_then(serde_json::from_value)
             .map_err(|e| Failure::new(e.to_string(), r#"write `{"text": "..."}` on each line"#))
             .with_context(at_line)?;
         let template = row.text.parse().map_err(llada::Error::from).with_context(at_line)?;

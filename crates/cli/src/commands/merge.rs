@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use llada::{
-    checkpoint,
+    checkpoint::{self, Merged},
     files::{self, Existing, Output},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -36,7 +36,13 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
         Some(base) => locate::model(Some(&base), Shipped::Base)?,
         None => checkpoint::base_of(&adapter)?,
     };
-    let model = checkpoint::load_merged(&adapter, Some(&base))?;
+    let Merged { model, left_out } = checkpoint::merge(&adapter, Some(&base))?;
+    if let Some(first) = left_out.first() {
+        let count = left_out.len();
+        term.warn(&format!(
+            "`target_modules` leaves {count} tensors of the adapters out, `{first}` first"
+        ));
+    }
     // The embedding is never adapted, and so is as the base stores it.
     let embedding = &model.tensors[llada::model::Layout::new(&model.config).wte];
     let storage = args.storage.map_or(embedding.dtype(), Into::into);

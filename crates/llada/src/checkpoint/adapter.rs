@@ -2,8 +2,10 @@
 //! `adapter_model.safetensors` with `base_model.model.MODULE.lora_A.weight` [r, in] and
 //! `….lora_B.weight` [out, r]. The folder stands for the model that it adapts.
 
+mod peft;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -16,10 +18,13 @@ use crate::{
     hub::{Cache, Reference},
     model::{Adapter, Layout, LowRank, Model, lora},
 };
+use peft::Settings;
 
 /// The file that makes a folder one of adapters.
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+/// What older versions of PEFT wrote instead.
+const PICKLED: &str = "adapter_model.bin";
 
 /// A real one has 1 kB.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -59,39 +64,72 @@ fn in_hub_cache(named: &str) -> Option<PathBuf> {
 /// Reads the adapters in `dir` for a model with this layout.
 ///
 /// # Errors
-/// When the files are not those of plain LoRA, or do not fit the model.
+/// When PEFT would make more of them than W₀ + s·B·A, or the files do not fit the model.
 pub fn load_adapter(dir: &Path, layout: &Layout) -> Result<Adapter> {
-    let file = dir.join(CONFIG);
-    let config = read_config(&file)?;
-    let wrong = |what: String| CheckpointError::Adapter { file: file.clone(), what };
-    check_plain(&config).map_err(wrong)?;
-    let rank = config.get("r").and_then(Value::as_u64).filter(|r| *r > 0 && *r < 1 << 20);
-    let rank = rank.ok_or_else(|| wrong("`r` is not a rank".into()))? as usize;
-    let alpha = config.get("lora_alpha").and_then(Value::as_f64).filter(|a| a.is_finite());
-    let alpha = alpha.ok_or_else(|| wrong("`lora_alpha` is not a number".into()))?;
+    Ok(read(dir, layout)?.0)
+}
 
-    let weights = safetensors::File::open(&dir.join(WEIGHTS))?;
-    let mut matrices = Vec::new();
-    for tensor in lora::in_blocks(layout) {
+/// The adapters in `dir`, and the names of tensors that belong to none of them.
+fn read(dir: &Path, layout: &Layout) -> Result<(Adapter, Vec<String>)> {
+    let file = dir.join(CONFIG);
+    let wrong = |what: String| CheckpointError::Adapter { file: file.clone(), what };
+    let settings = Settings::read(&read_config(&file)?).map_err(wrong)?;
+    check_others(&settings, layout).map_err(wrong)?;
+
+    let weights = open_weights(dir)?;
+    let mut unread: BTreeSet<String> = weights.entries().keys().cloned().collect();
+    let (mut matrices, mut left_out, mut targeted) = (Vec::new(), Vec::new(), false);
+    for tensor in lora::in_blocks(layout).chain(layout.head) {
         let spec = &layout.specs()[tensor];
-        let [a, b] = names(&spec.name);
-        if !weights.entries().contains_key(&a) && !weights.entries().contains_key(&b) {
+        let (path, names) = (path(&spec.name), names(&spec.name));
+        let found: Vec<String> = names.iter().filter_map(|name| unread.take(name)).collect();
+        if !settings.adapts(path, Some(tensor) != layout.head).map_err(wrong)? {
+            left_out.extend(found);
             continue;
         }
+        targeted = true;
+        if found.is_empty() && !settings.starts_random {
+            continue;
+        }
+        let (rank, alpha) = settings.of(path).map_err(wrong)?;
         let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
-        let a = weights.tensor(&a, &[rank, inputs])?.to_f32();
-        let b = weights.tensor(&b, &[outputs, rank])?.to_f32();
-        matrices.push(LowRank { tensor, a, b });
+        let a = weights.tensor(&names[0], &[rank, inputs])?.to_f32();
+        let b = weights.tensor(&names[1], &[outputs, rank])?.to_f32();
+        matrices.push(LowRank { tensor, rank, alpha, a, b });
     }
-    if 2 * matrices.len() != weights.entries().len() {
-        let used = |name: &&String| {
-            matrices.iter().any(|m| names(&layout.specs()[m.tensor].name).contains(name))
-        };
-        let tensor = weights.entries().keys().find(|name| !used(name)).cloned().unwrap_or_default();
+    if let Some(tensor) = unread.into_iter().next() {
         let file = weights.path().to_path_buf();
         return Err(CheckpointError::NotAdapted { tensor, file }.into());
     }
-    Ok(Adapter { rank, alpha, matrices })
+    if !targeted {
+        return Err(wrong("`target_modules` fits no matrix of the model".into()).into());
+    }
+    if matrices.is_empty() {
+        return Err(wrong("there is no adapter of what `target_modules` fits".into()).into());
+    }
+    Ok((Adapter { rank_stabilized: settings.rank_stabilized, matrices }, left_out))
+}
+
+/// Refuses adapters of what is no matrix of its own: the embedding, and a head tied to it.
+fn check_others(settings: &Settings, layout: &Layout) -> std::result::Result<(), String> {
+    let embedding = path(&layout.specs()[layout.wte].name);
+    let tied = layout.head.is_none().then_some("lm_head");
+    for path in [Some(embedding), tied].into_iter().flatten() {
+        if settings.adapts(path, false)? {
+            return Err(format!("`target_modules` adapts `{path}`, which is not supported"));
+        }
+    }
+    Ok(())
+}
+
+/// A model with its adapters added.
+#[derive(Debug)]
+pub struct Merged {
+    /// The model.
+    pub model: Model,
+    /// Names of tensors among the adapters that their configuration does not target, which PEFT
+    /// leaves out too.
+    pub left_out: Vec<String>,
 }
 
 /// The model of the adapters in `dir`: that of `base`, or of the folder which they name, with every
@@ -99,13 +137,30 @@ pub fn load_adapter(dir: &Path, layout: &Layout) -> Result<Adapter> {
 ///
 /// # Errors
 /// As [`super::load`], [`base_of`] and [`load_adapter`].
-pub fn load_merged(dir: &Path, base: Option<&Path>) -> Result<Model> {
+pub fn merge(dir: &Path, base: Option<&Path>) -> Result<Merged> {
     let base = base.map_or_else(|| base_of(dir), |base| Ok(base.to_path_buf()))?;
     let mut model = super::load_plain(&base)?;
-    let adapter = load_adapter(dir, &Layout::new(&model.config))?;
+    let (adapter, left_out) = read(dir, &Layout::new(&model.config))?;
     let tensors = model.tensors.clone();
     adapter.merge(&Cpu::new(0)?, &tensors, &mut model)?;
-    Ok(model)
+    Ok(Merged { model, left_out })
+}
+
+/// The model that [`merge`] gives.
+///
+/// # Errors
+/// Those of [`merge`].
+pub fn load_merged(dir: &Path, base: Option<&Path>) -> Result<Model> {
+    Ok(merge(dir, base)?.model)
+}
+
+/// The weights beside a configuration.
+fn open_weights(dir: &Path) -> Result<safetensors::File> {
+    let pickled = dir.join(PICKLED);
+    if !dir.join(WEIGHTS).exists() && pickled.is_file() {
+        return Err(CheckpointError::Pickled { file: pickled }.into());
+    }
+    safetensors::File::open(&dir.join(WEIGHTS))
 }
 
 /// Writes the adapters of `base` to `dir`, in `f32`.
@@ -118,8 +173,8 @@ pub fn save_adapter(adapter: &Adapter, layout: &Layout, base: &Path, dir: &Path)
     for matrix in &adapter.matrices {
         let spec = &layout.specs()[matrix.tensor];
         let [a, b] = names(&spec.name);
-        named.push((a, [adapter.rank, spec.shape[1]], &matrix.a));
-        named.push((b, [spec.shape[0], adapter.rank], &matrix.b));
+        named.push((a, [matrix.rank, spec.shape[1]], &matrix.a));
+        named.push((b, [spec.shape[0], matrix.rank], &matrix.b));
     }
     let sources: Vec<_> = named
         .iter()
@@ -132,25 +187,37 @@ pub fn save_adapter(adapter: &Adapter, layout: &Layout, base: &Path, dir: &Path)
     safetensors::write(&dir.join(WEIGHTS), &sources, &metadata)?;
 
     // Whole paths, because PEFT would take `ff_out` for the LM head of that name too.
-    let modules = adapter.matrices.iter().map(|m| path(&layout.specs()[m.tensor].name));
-    let alpha = adapter.alpha;
+    let path = |matrix: &LowRank| path(&layout.specs()[matrix.tensor].name).to_owned();
+    let (rank, alpha) =
+        adapter.matrices.first().map_or((1, 1.0), |first| (first.rank, first.alpha));
+    let others = |is_other: fn(&LowRank, usize, f64) -> bool, value: fn(&LowRank) -> Value| {
+        let others = adapter.matrices.iter().filter(|m| is_other(m, rank, alpha));
+        others.map(|m| (path(m), value(m))).collect::<Map<_, _>>()
+    };
     let config = json!({
         "peft_type": "LORA",
         "task_type": null,
         "base_model_name_or_path": base,
-        "r": adapter.rank,
-        "lora_alpha": if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) },
+        "r": rank,
+        "rank_pattern": others(|m, rank, _| m.rank != rank, |m| m.rank.into()),
+        "lora_alpha": number(alpha),
+        "alpha_pattern": others(|m, _, alpha| m.alpha != alpha, |m| number(m.alpha)),
         "lora_dropout": 0.0,
-        "target_modules": modules.collect::<Vec<_>>(),
+        "target_modules": adapter.matrices.iter().map(path).collect::<Vec<_>>(),
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,
         "modules_to_save": null,
         "use_dora": false,
-        "use_rslora": false,
+        "use_rslora": adapter.rank_stabilized,
     });
     files::replace_with(&dir.join(CONFIG), format!("{config:#}\n").as_bytes())
+}
+
+/// A whole number without a point, as PEFT wants alpha.
+fn number(x: f64) -> Value {
+    if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
 }
 
 fn read_config(file: &Path) -> Result<Map<String, Value>> {
@@ -159,41 +226,6 @@ fn read_config(file: &Path) -> Result<Map<String, Value>> {
         let (file, what) = (file.to_path_buf(), e.to_string());
         CheckpointError::Adapter { file, what }.into()
     })
-}
-
-/// Refuses what is more than W₀ + (alpha/r)·B·A with one rank and one alpha.
-fn check_plain(config: &Map<String, Value>) -> std::result::Result<(), String> {
-    let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("?");
-    if kind != "LORA" {
-        return Err(format!("`peft_type` is `{kind}`, only `LORA` can be used"));
-    }
-    let is_unset = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::String(text) => text == "none",
-        _ => false,
-    };
-    let more = [
-        "use_rslora",
-        "use_dora",
-        "rank_pattern",
-        "alpha_pattern",
-        "modules_to_save",
-        "bias",
-        "lora_bias",
-        "fan_in_fan_out",
-    ];
-    // These start from other weights than those of the folder that the configuration names.
-    let starts = ["pissa", "olora", "loftq", "corda"];
-    let start = config.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
-    if starts.iter().any(|name| start.starts_with(name)) {
-        return Err(format!("`init_lora_weights` is `{start}`, which changes the model under it"));
-    }
-    match more.iter().find(|key| config.get(**key).is_some_and(|value| !is_unset(value))) {
-        Some(key) => Err(format!("`{key}` is {}, which is not supported", config[*key])),
-        None => Ok(()),
-    }
 }
 
 /// The module of a weight.

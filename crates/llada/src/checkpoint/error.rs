@@ -9,10 +9,15 @@ use crate::hub::Reference;
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The folder has neither `model.safetensors` nor `model.safetensors.index.json`.
-    #[error("`{dir}` has no `model.safetensors` and no `model.safetensors.index.json`")]
+    #[error(
+        "`{dir}` has no `model.safetensors` and no `model.safetensors.index.json`{}",
+        instead.as_ref().map(|name| format!(", only `{name}`")).unwrap_or_default()
+    )]
     NoWeights {
         /// The folder.
         dir: PathBuf,
+        /// Weights that it has instead.
+        instead: Option<String>,
     },
     /// A file is not a safetensors file, or is damaged as a whole.
     #[error("`{file}` is not a valid safetensors file: {what}")]
@@ -146,6 +151,12 @@ pub enum CheckpointError {
         /// Why not.
         what: String,
     },
+    /// Weights as Python pickles them, which run whatever code is in them.
+    #[error("`{file}` holds pickled weights, which are not read")]
+    Pickled {
+        /// The file.
+        file: PathBuf,
+    },
     /// The model that adapters belong to is not there.
     #[error("adapters `{file}`: their model `{base}` is not a folder with a `config.json`")]
     NoBase {
@@ -168,11 +179,18 @@ impl CheckpointError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoWeights { dir } if dir.join("pytorch_model.bin").exists() => {
-                "convert `pytorch_model.bin` to safetensors: pickled weights can run code and are \
-                 not read"
+            Self::NoWeights { instead: None, .. } => "give the folder of a Hugging Face checkpoint",
+            Self::NoWeights { instead: Some(name), .. } if name.ends_with(".gguf") => {
+                "give the GGUF file itself as the model"
             }
-            Self::NoWeights { .. } => "give the folder of a Hugging Face checkpoint",
+            Self::NoWeights { instead: Some(name), .. } if name.ends_with(".safetensors") => {
+                "fetch `model.safetensors.index.json` too, which says what each shard holds; a \
+                 single file must be called `model.safetensors`"
+            }
+            Self::NoWeights { instead: Some(_), .. } => {
+                "load the model in `transformers` and save it again: `save_pretrained` writes \
+                 safetensors; pickled weights can run code and are not read"
+            }
             Self::File { .. } | Self::Gguf { .. } | Self::Entry { .. } => {
                 "the file is damaged or its download was cut short: fetch it again"
             }
@@ -180,6 +198,12 @@ impl CheckpointError {
                 "fetch the whole checkpoint again, every shard of it"
             }
             Self::Duplicate { .. } => "remove the shards that belong to another checkpoint",
+            Self::GgufKey { key, .. } if key == "split.count" => {
+                "join the shards with llama.cpp: `llama-gguf-split --merge FIRST OUT`"
+            }
+            Self::GgufKey { key, .. } if key == "general.type" => {
+                "add it to its model with llama.cpp: `llama-export-lora`"
+            }
             Self::GgufKey { .. } => {
                 "convert the model again, with `llada convert` or a recent llama.cpp, from the \
                  folder that it came from"
@@ -201,7 +225,16 @@ impl CheckpointError {
                 "the run that wrote these weights diverged; when saving as f16, try bf16 or f32"
             }
             Self::Adapter { .. } => {
-                "adapters of PEFT's plain LoRA can be used: one rank, no rsLoRA, no DoRA, no bias"
+                "LoRA and rsLoRA of matrices can be used; merge others in Python, with PEFT's \
+                 `merge_and_unload`, and give the model that it saves"
+            }
+            Self::Pickled { file } if file.ends_with("adapter_model.bin") => {
+                "load the adapters in PEFT and save them again: `save_pretrained` writes \
+                 `adapter_model.safetensors`"
+            }
+            Self::Pickled { .. } => {
+                "load the model in `transformers` and save it again: `save_pretrained` writes \
+                 safetensors"
             }
             Self::NoBase { base, .. } if base.parse::<Reference>().is_ok() => {
                 return Some(format!(

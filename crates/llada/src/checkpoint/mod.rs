@@ -19,7 +19,7 @@ use std::{
 
 use llada_kernels::DType;
 
-pub use adapter::{base_of, is_adapter, load_adapter, load_merged, save_adapter};
+pub use adapter::{Merged, base_of, is_adapter, load_adapter, load_merged, merge, save_adapter};
 pub use error::CheckpointError;
 pub use shards::missing_file;
 

@@ -16,7 +16,12 @@ use llada_kernels::{DType, Mapping, WeightView};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{CheckpointError, files, numbers};
-use crate::{Result, io, model::Tensor};
+use crate::{
+    Error, Result,
+    content::{Content, HEAD},
+    io,
+    model::Tensor,
+};
 
 /// The format's own bound on the header.
 const MAX_HEADER: u64 = 100_000_000;
@@ -51,9 +56,17 @@ impl File {
     /// When it cannot be opened, is truncated, has an unreadable or overlong header, or when
     /// tensors overlap, leave gaps or have bytes that do not fit their shape.
     pub fn open(path: &Path) -> Result<Self> {
-        files::regular_len(path)?;
+        // An empty file cannot be mapped.
+        if files::regular_len(path)? == 0 {
+            let what = "it is empty, it has only 0 bytes".into();
+            return Err(CheckpointError::File { file: path.to_path_buf(), what }.into());
+        }
         let mapping = Mapping::open(path)?;
-        let (metadata, entries) = parse(&mapping, path)?;
+        let (metadata, entries) = parse(&mapping, path).map_err(|error| {
+            // What is no safetensors file at all is better said by what it is.
+            let found = Content::of_data(&mapping[..mapping.len().min(HEAD)]);
+            found.map_or_else(|| Error::from(error), |content| content.error(path))
+        })?;
         Ok(Self { path: path.to_path_buf(), mapping: Arc::new(mapping), metadata, entries })
     }
 

@@ -40,7 +40,8 @@ impl Shards {
         } else if index.exists() {
             Self::open_index(dir, index)
         } else {
-            Err(CheckpointError::NoWeights { dir: dir.to_path_buf() }.into())
+            let (dir, instead) = (dir.to_path_buf(), other_weights(dir));
+            Err(CheckpointError::NoWeights { dir, instead }.into())
         }
     }
 
@@ -134,6 +135,22 @@ pub fn missing_file(dir: &Path) -> Option<String> {
     let Index { weight_map } = serde_json::from_str(&text).ok()?;
     let shards: BTreeSet<&String> = weight_map.values().collect();
     shards.into_iter().find(|name| is_plain_name(name) && !dir.join(name).exists()).cloned()
+}
+
+/// The first file of a folder that seems to hold weights in another form.
+fn other_weights(dir: &Path) -> Option<String> {
+    let names =
+        std::fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    // What needs the least to be done about comes first.
+    let endings =
+        ["gguf", "safetensors", "bin", "pt", "pth", "ckpt", "pkl", "npz", "h5", "msgpack"];
+    let is = |name: &&String, ending: &str| {
+        let found = Path::new(name).extension();
+        found.is_some_and(|e| e.eq_ignore_ascii_case(ending)) && *name != "training_args.bin"
+    };
+    endings.iter().find_map(|ending| names.iter().find(|name| is(name, ending)).cloned())
 }
 
 /// Whether `name` is one file name and no path, so that an index cannot reach out of its folder.

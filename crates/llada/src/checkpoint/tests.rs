@@ -201,6 +201,62 @@ fn a_path_that_cannot_be_written_is_named() {
 }
 
 #[test]
+fn weights_in_another_form_are_named() {
+    for (name, hint) in [
+        ("pytorch_model-00001-of-00002.bin", "save_pretrained"),
+        ("consolidated.00.pth", "save_pretrained"),
+        ("model.pt", "save_pretrained"),
+        ("model-00001-of-00002.safetensors", "index.json"),
+        ("model.Q4_0.gguf", "give the GGUF file itself"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = golden("a_mha_untied").join("config.json");
+        fs::copy(config, dir.path().join("config.json")).unwrap();
+        fs::write(dir.path().join("training_args.bin"), "").unwrap();
+        fs::write(dir.path().join(name), "").unwrap();
+        let (error, text) = refusal(dir.path());
+        assert!(text.contains(&format!("`{name}`")), "{text}");
+        assert!(error.hint().unwrap().contains(hint), "{name}: {:?}", error.hint());
+    }
+}
+
+#[test]
+fn what_lies_in_the_place_of_weights_is_named() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    for (content, name) in [
+        (&pointer[..], "Git LFS"),
+        (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"PK\x03\x04 and more of it", "zip archive"),
+        (b"\x80\x02}q\x00(X\x04\0\0\0", "pickle"),
+        (b"GGUF\x03\0\0\0\0\0\0\0", "GGUF"),
+    ] {
+        let dir = copy("a_mha_untied");
+        fs::write(dir.path().join("model.safetensors"), content).unwrap();
+        let error = load(dir.path()).unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+        assert!(error.hint().is_some());
+        // And in that of the configuration, and of a GGUF file.
+        fs::write(dir.path().join("config.json"), content).unwrap();
+        let error = load(dir.path()).unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+        if !content.starts_with(b"GGUF") {
+            let path = dir.path().join("model.gguf");
+            fs::write(&path, content).unwrap();
+            let error = load(&path).unwrap_err();
+            assert!(error.to_string().contains(name), "{name}: {error}");
+        }
+    }
+    let dir = copy("a_mha_untied");
+    fs::write(dir.path().join("model.safetensors"), "").unwrap();
+    assert!(refusal(dir.path()).1.contains("it is empty"));
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    fs::create_dir(dir.path().join("model.safetensors")).unwrap();
+    assert!(load(dir.path()).unwrap_err().to_string().contains("is a directory"));
+    fs::write(dir.path().join("config.json"), "").unwrap();
+    assert!(load(dir.path()).unwrap_err().to_string().contains("it is empty"));
+}
+
+#[test]
 fn folders_without_weights_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(load(dir.path()).unwrap_err(), Error::Io { .. }));
@@ -290,7 +346,7 @@ fn an_index_that_is_wrong_is_refused() {
     let (error, text) = refusal(dir.path());
     assert!(matches!(error, CheckpointError::Missing { .. }), "{text}");
     let path = dir.path().join("model.safetensors.index.json");
-    for content in ["", "{", "[]", &"[".repeat(100_000)] {
+    for content in [" ", "{", "[]", &"[".repeat(100_000)] {
         fs::write(&path, content).unwrap();
         assert!(matches!(refusal(dir.path()).0, CheckpointError::Index { .. }));
     }

@@ -1,4 +1,5 @@
-//! Conversations: dialogues out of JSONL files, laid out as rows of a prompt and a response.
+//! Conversations: dialogues out of JSONL and Parquet files, laid out as rows of a prompt and a
+//! response.
 
 mod layout;
 mod row;
@@ -9,7 +10,8 @@ pub use layout::{Encoder, Pair};
 
 use super::{
     DataError,
-    corpus::{Format, lines, place},
+    corpus::Format,
+    lines::{Lines, lines, place},
     windows::{Permutation, mix},
 };
 use crate::{
@@ -30,7 +32,7 @@ pub type Dialogue = Vec<Pair>;
 /// Where conversations come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'a> {
-    /// JSONL files, or folders of them.
+    /// JSONL or Parquet files, or folders of them.
     pub train: &'a [PathBuf],
     /// Files to validate on.
     pub validation: Option<&'a [PathBuf]>,
@@ -136,15 +138,12 @@ fn read(
     report: &mut Report,
 ) -> Result<Vec<(u64, Dialogue)>> {
     let mut found = Vec::new();
-    let files = jsonl_files(paths)?;
+    let files = files(paths)?;
     let before = report.clone();
     report.files += files.len();
     for path in &files {
-        lines(path, &mut |number, line, _| {
-            if line.iter().all(u8::is_ascii_whitespace) {
-                return Ok(());
-            }
-            match row::messages(line).and_then(|m| Ok((hash(&m), encoder.dialogue(&m)?))) {
+        each_row(path, &mut |number, messages| {
+            match messages.and_then(|m| Ok((hash(&m), encoder.dialogue(&m)?))) {
                 Ok((hash, laid)) => {
                     report.long_turns += laid.long_turns;
                     report.rewritten += u64::from(laid.rewritten);
@@ -169,8 +168,39 @@ fn read(
     Ok(found)
 }
 
-/// The files of `paths`; a folder stands for the JSONL files in it, in the order of their names.
-fn jsonl_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// Takes the number of a row from 1, and its messages or what is wrong with them.
+type EachRow<'e> = dyn FnMut(usize, std::result::Result<Vec<Message>, String>) -> Result<()> + 'e;
+
+/// Calls `each` for every row of a file. What the name does not tell is JSONL.
+fn each_row(path: &Path, each: &mut EachRow<'_>) -> Result<()> {
+    match Format::of(path) {
+        #[cfg(feature = "parquet")]
+        Some(Format::Parquet) => {
+            super::parquet::rows(path, Some(&row::COLUMNS), &mut |number, columns, _| {
+                each(number, row::messages(&columns))
+            })
+        }
+        #[cfg(not(feature = "parquet"))]
+        Some(Format::Parquet) => {
+            let (path, cause) = (path.to_path_buf(), super::ParquetCause::NotBuilt);
+            Err(DataError::Parquet { path, cause }.into())
+        }
+        _ => {
+            lines(path, Lines::Json, &mut |number, line, _| match line
+                .iter()
+                .all(u8::is_ascii_whitespace)
+            {
+                true => Ok(()),
+                false => each(number, row::of_line(line)),
+            })?;
+            Ok(())
+        }
+    }
+}
+
+/// The files of `paths`; a folder stands for the JSONL and Parquet files in it, in the order of
+/// their names.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths.iter().filter(|path| !path.as_os_str().is_empty()) {
         if !path.is_dir() {
@@ -180,7 +210,7 @@ fn jsonl_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut inside = Vec::new();
         for entry in std::fs::read_dir(path).map_err(io("read", path))? {
             let file = entry.map_err(io("read", path))?.path();
-            if file.is_file() && is_jsonl(&file) {
+            if file.is_file() && is_of_rows(&file) {
                 inside.push(file);
             }
         }
@@ -193,8 +223,8 @@ fn jsonl_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn is_jsonl(path: &Path) -> bool {
-    Format::of(path) == Some(Format::Jsonl)
+fn is_of_rows(path: &Path) -> bool {
+    matches!(Format::of(path), Some(Format::Jsonl | Format::Parquet))
 }
 
 /// Takes a fraction of the dialogues out, chosen by a hash of what is said in them and so the same

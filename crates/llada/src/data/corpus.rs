@@ -1,12 +1,11 @@
 //! Documents out of files: plain text, JSON Lines, Parquet. One document is in memory at a time.
 
-use std::{
-    fs::File,
-    io::BufReader,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use crate::{Result, data::DataError, io, text};
+use serde_json::Value;
+
+use super::lines::{Lines, lines, place};
+use crate::{Result, data::DataError, io, json, text as bounds};
 
 /// How a text file is cut into documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -34,9 +33,13 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that a file's name tells.
+    /// The format that a file's name tells; of text and JSONL that gzip or zstd compressed too.
     pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        let ending = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
+        if ["gz", "zst"].contains(&ending(path)?.as_str()) {
+            return Self::of(&path.with_extension("")).filter(|format| *format != Self::Parquet);
+        }
+        match ending(path)?.as_str() {
             "txt" | "text" | "md" => Some(Self::Text),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "parquet" => Some(Self::Parquet),
@@ -126,7 +129,7 @@ impl Corpus<'_> {
                 .map_err(|e| format!("not UTF-8 {} bytes into it", e.utf8_error().valid_up_to()));
             visit(Document { text, place: place(path, begin), read })
         };
-        let read = lines(path, &mut |number, line, read| {
+        let read = lines(path, Lines::Text, &mut |number, line, read| {
             let mut line = line;
             match self.separator {
                 Separator::WholeFile => {}
@@ -147,7 +150,7 @@ impl Corpus<'_> {
                 }
             }
             document.extend_from_slice(line);
-            match document.len() as u64 > text::MOST_OF_A_LINE {
+            match document.len() as u64 > bounds::MOST_OF_A_LINE {
                 true => Err(io("read", path)(too_long(begin))),
                 false => Ok(()),
             }
@@ -156,17 +159,13 @@ impl Corpus<'_> {
     }
 
     fn jsonl(&self, path: &Path, visit: &mut Visit<'_>) -> Result<()> {
-        lines(path, &mut |number, line, read| {
+        lines(path, Lines::Json, &mut |number, line, read| {
             if line.iter().all(u8::is_ascii_whitespace) {
                 return Ok(());
             }
-            let text = match serde_json::from_slice::<serde_json::Value>(line) {
+            let text = match json::parse(line) {
                 Err(e) => Err(format!("not JSON ({e})")),
-                Ok(row) => match row.get(self.field) {
-                    Some(serde_json::Value::String(text)) => Ok(text.clone()),
-                    Some(_) => Err(format!("`{}` is not a string", self.field)),
-                    None => Err(format!("no field `{}`", self.field)),
-                },
+                Ok(row) => text(self.field, row.get(self.field)),
             };
             visit(Document { text, place: place(path, number), read })
         })?;
@@ -175,36 +174,17 @@ impl Corpus<'_> {
 }
 
 fn too_long(line: usize) -> std::io::Error {
-    let most = text::MOST_OF_A_LINE;
-    text::too_large(format!("the document of line {line} has more than {most} bytes"))
+    let most = bounds::MOST_OF_A_LINE;
+    bounds::too_large(format!("the document of line {line} has more than {most} bytes"))
 }
 
-pub(super) fn place(path: &Path, line: usize) -> String {
-    format!("{}:{line}", path.display())
-}
-
-/// Takes the number of a line from 1, the line with its end, and the bytes read.
-type EachLine<'e> = dyn FnMut(usize, &[u8], u64) -> Result<()> + 'e;
-
-/// What some editors put before a text in UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Calls `each` for every line and gives the bytes of the file. A byte order mark at the start of
-/// the file is no part of its text.
-pub(super) fn lines(path: &Path, each: &mut EachLine<'_>) -> Result<u64> {
-    let mut reader = BufReader::with_capacity(1 << 18, File::open(path).map_err(io("read", path))?);
-    let (mut line, mut number, mut read) = (Vec::new(), 0, 0);
-    loop {
-        line.clear();
-        let n = text::read_line(&mut reader, &mut line, text::MOST_OF_A_LINE)
-            .map_err(io("read", path))?;
-        if n == 0 {
-            return Ok(read);
-        }
-        number += 1;
-        read += n as u64;
-        let marked = (number == 1).then(|| line.strip_prefix(BYTE_ORDER_MARK)).flatten();
-        each(number, marked.unwrap_or(&line), read)?;
+/// The text of a row.
+pub(super) fn text(field: &str, value: Option<&Value>) -> std::result::Result<String, String> {
+    match value {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Null) => Err(format!("`{field}` is null or no text")),
+        Some(_) => Err(format!("`{field}` is not a string")),
+        None => Err(format!("no field `{field}`")),
     }
 }
 
@@ -225,6 +205,10 @@ mod tests {
     use super::*;
 
     fn read(name: &str, content: &[u8], separator: Separator) -> Vec<(String, String)> {
+        try_read(name, content, separator).unwrap()
+    }
+
+    fn try_read(name: &str, content: &[u8], separator: Separator) -> Result<Vec<(String, String)>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -243,8 +227,7 @@ mod tests {
                 found.push((line, d.text.unwrap_or_else(|e| format!("! {e}"))));
                 Ok(())
             })
-            .unwrap();
-        found
+            .map(|()| found)
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -274,6 +257,53 @@ mod tests {
         assert_eq!(found[4], ("6".into(), "café".into()));
         let found = read("a.txt", b"ok<|end|>\xff\xfe", Separator::EndOfText);
         assert_eq!(found[1].1, "! not UTF-8 0 bytes into it");
+    }
+
+    #[test]
+    fn compressed_text_is_unpacked_and_archives_are_named() {
+        let gzip = |text: &[u8]| {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut out, text).unwrap();
+            out.finish().unwrap()
+        };
+        let row = b"{\"text\":\"good\", \"score\": NaN}\n";
+        let twice = [gzip(row), gzip(row)].concat();
+        let expected = pairs(&[("1", "good"), ("2", "good")]);
+        assert_eq!(read("a.jsonl.gz", &twice, Separator::EndOfText), expected);
+        assert_eq!(read("a.JSONL", &twice, Separator::EndOfText), expected, "whatever its name");
+        assert_eq!(read("a.txt.gz", &gzip(b"a<|end|>b"), Separator::EndOfText).len(), 2);
+        #[cfg(feature = "zstd")]
+        {
+            let packed = zstd::encode_all(&row[..], 1).unwrap();
+            assert_eq!(read("a.jsonl.zst", &packed, Separator::EndOfText), expected[..1]);
+        }
+        let cut = try_read("a.jsonl.gz", &twice[..20], Separator::EndOfText).unwrap_err();
+        assert!(cut.to_string().contains("damaged or cut short"), "{cut}");
+        let tar = gzip(&[&[b'a'; 257][..], b"ustar\0", &[0; 300]].concat());
+        for (name, content, expected) in [
+            ("a.jsonl", &b"PK\x03\x04\x14"[..], "zip"),
+            ("a.txt", b"BZh91AY&SY", "bzip2"),
+            ("a.jsonl.gz", &tar, "tar"),
+            ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+            ("a.txt", b"\xff\xfeh\0", "UTF-16"),
+            ("a.jsonl", b"<!DOCTYPE html>\n<html>", "web page"),
+            ("a.jsonl", b"PAR1\x15\x04", "Parquet"),
+        ] {
+            let error = try_read(name, content, Separator::EndOfText).unwrap_err();
+            assert!(error.to_string().contains(expected), "{name}: {error}");
+            assert!(error.hint().is_some());
+        }
+        let page = read("a.txt", b"<!DOCTYPE html> is text too", Separator::EndOfText);
+        assert_eq!(page.len(), 1);
+    }
+
+    #[test]
+    fn numbers_that_are_none_matter_only_where_they_are_read() {
+        let rows = b"{\"text\":\"a\",\"x\":[NaN,-Infinity]}\n{\"text\":NaN}\n{\"text\":null}\n";
+        let found = read("a.jsonl", rows, Separator::EndOfText);
+        assert_eq!(found[0].1, "a");
+        assert_eq!(found[1].1, "! `text` is null or no text");
+        assert_eq!(found[2].1, found[1].1);
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub enum DataError {
     },
     /// The files hold no conversation that can be used.
     #[error(
-        "no usable conversation in the {files} JSONL file(s); {rejected} row(s) were rejected{first}"
+        "no usable conversation in the {files} input file(s); {rejected} row(s) were rejected{first}"
     )]
     NoConversations {
         /// Files read.
@@ -135,8 +135,16 @@ impl ParquetCause {
         match self {
             Self::NotBuilt => "build with the feature `parquet`, or convert the file to JSONL",
             Self::File(_) => "the file is damaged or no Parquet file: fetch it again",
+            Self::Column { field, .. } if field.contains("`, `") => {
+                "write rows with `prompt` and `response`, or with `messages`"
+            }
             Self::Column { .. } => "name the column that holds the text: `--field NAME`",
-            Self::Rows(_) => "write the file again, compressed with snappy or gzip or not at all",
+            Self::Rows(what)
+                if cfg!(not(feature = "zstd")) && what.to_lowercase().contains("zstd") =>
+            {
+                "build with the feature `zstd`, or write the file again with another codec"
+            }
+            Self::Rows(_) => "the file is damaged, or of a kind that is not read: write it again",
         }
     }
 }
@@ -149,7 +157,8 @@ impl DataError {
                 "check the inputs, the field name and the document separator".into()
             }
             Self::Format { .. } => {
-                "give .txt, .md, .jsonl or .parquet files; decompress .gz, .xz and .zst first"
+                "give .txt, .md, .jsonl or .parquet files, the first three as .gz or .zst too; \
+                 decompress other archives first"
                     .into()
             }
             Self::Parquet { cause, .. } => cause.hint().into(),
@@ -171,11 +180,12 @@ impl DataError {
                     .into()
             }
             Self::NotConversations { .. } => {
-                "pre-train on shards with `llada train`; `llada sft` takes JSONL files as `data.path`"
+                "pre-train on shards with `llada train`; `llada sft` takes JSONL or Parquet files as \
+                 `data.path`"
                     .into()
             }
             Self::NoConversations { files: 0, .. } => {
-                "give `.jsonl` files, or a folder of them, as `data.path`".into()
+                "give `.jsonl` files or `.parquet` files, or a folder of them, as `data.path`".into()
             }
             Self::NoConversations { .. } => {
                 "write rows as {\"prompt\": …, \"response\": …} or {\"messages\": […]}, no longer \

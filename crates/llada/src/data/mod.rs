@@ -6,6 +6,7 @@
 pub mod conversations;
 mod corpus;
 mod error;
+mod lines;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod prepare;
@@ -20,3 +21,7 @@ pub use prepare::{PrepareOptions, PrepareProgress, prepare};
 pub use running::RunningText;
 pub use shards::{IdType, Meta, ShardMeta, Shards, Split, SplitMeta, TokenizerMeta};
 pub use windows::Windows;
+
+pub use crate::json::parse as parse_json;
+#[cfg(feature = "parquet")]
+pub(crate) use parquet::all as parquet_rows;

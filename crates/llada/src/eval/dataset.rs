@@ -6,7 +6,12 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{EvalError, csv, task::Data};
-use crate::{Result, checkpoint::files::read_text, io};
+use crate::{
+    Result,
+    checkpoint::files::read_text,
+    data::{Format, parse_json},
+    io,
+};
 
 /// Largest data file: they are held in memory.
 const MAX_FILE: u64 = 1 << 30;
@@ -124,6 +129,12 @@ fn group_of(pattern: &str, name: &str) -> Option<Option<String>> {
 /// Reads the rows of a file; its name tells the format.
 pub(super) fn read(file: &DataFile, data: &Data) -> Result<Rows> {
     let path = &file.path;
+    #[cfg(feature = "parquet")]
+    if Format::of(path) == Some(Format::Parquet) {
+        let rows = crate::data::parquet_rows(path, MAX_FILE)?;
+        let rows = rows.into_iter().enumerate().map(|(i, row)| (format!("#{}", i + 1), Ok(row)));
+        return Ok(located(rows.collect(), file));
+    }
     let text = read_text(path, MAX_FILE)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
@@ -140,15 +151,19 @@ pub(super) fn read(file: &DataFile, data: &Data) -> Result<Rows> {
         }
         _ => documents(text, data, path)?,
     };
-    let group = &file.group;
+    Ok(located(found, file))
+}
+
+/// The rows with their places and the group of their file.
+fn located(found: Found, file: &DataFile) -> Rows {
     let rows = found.into_iter().map(|(at, fields)| {
-        let place = format!("{}{at}", path.display());
+        let place = format!("{}{at}", file.path.display());
         match fields {
-            Ok(fields) => Ok(Row { fields, group: group.clone(), place }),
+            Ok(fields) => Ok(Row { fields, group: file.group.clone(), place }),
             Err(reason) => Err(BadRow { place, reason }),
         }
     });
-    Ok(rows.collect())
+    rows.collect()
 }
 
 /// `:line` or `#number`, and the columns.
@@ -156,7 +171,7 @@ type Found = Vec<(String, std::result::Result<Map<String, Value>, String>)>;
 
 fn json_lines(text: &str) -> Found {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let row = |line| match serde_json::from_str(line) {
+    let row = |line: &str| match parse_json(line.as_bytes()) {
         Ok(value) => object(value),
         Err(e) => Err(format!("not JSON ({e})")),
     };
@@ -172,7 +187,7 @@ fn object(value: Value) -> std::result::Result<Map<String, Value>, String> {
 
 fn json(text: &str, data: &Data, path: &Path) -> Result<Found> {
     let invalid = |what| EvalError::Format { path: path.to_path_buf(), format: "JSON", what };
-    let mut value: Value = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
+    let mut value = parse_json(text.as_bytes()).map_err(|e| invalid(e.to_string()))?;
     if let Some(records) = &data.records {
         value = value
             .get_mut(records)

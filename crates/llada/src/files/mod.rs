@@ -59,7 +59,11 @@ pub use output::{Output, is_occupied, restore, write};
 pub use replace::{Replacement, replace, replace_with};
 pub use staging::{Existing, Staging};
 
-use crate::{Error, Result, io};
+use crate::{
+    Error, Result,
+    content::{Content, EMPTY, HEAD},
+    io,
+};
 
 /// The length of a file, which must be a regular one: a folder or a pipe cannot be mapped.
 pub(crate) fn regular_len(path: &Path) -> Result<u64> {
@@ -102,9 +106,18 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// [`read_bytes`] of a text.
 ///
 /// # Errors
-/// As [`read_bytes`], and when it is not UTF-8.
+/// As [`read_bytes`], and when it is not UTF-8, or evidently something else than text.
 pub fn read_text(path: &Path, limit: u64) -> Result<String> {
-    String::from_utf8(read_bytes(path, limit)?).map_err(|_| {
+    let bytes = read_bytes(path, limit)?;
+    let head = &bytes[..bytes.len().min(HEAD)];
+    let is_json = path.extension().is_some_and(|ending| ending == "json");
+    let other = if is_json { Content::of_data(head) } else { Content::of(head) };
+    match other {
+        Some(content) => return Err(content.error(path)),
+        None if is_json && bytes.is_empty() => return Err(EMPTY.error(path)),
+        None => {}
+    }
+    String::from_utf8(bytes).map_err(|_| {
         let source =
             io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8");
         io("read", path)(source)

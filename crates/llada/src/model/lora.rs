@@ -1,5 +1,6 @@
 //! Low-rank adapters (LoRA: Hu et al., arXiv 2106.09685): a frozen matrix W₀ [out, in] is used as
-//! W = W₀ + s·B·A with A [r, in], B [out, r] and s = alpha/r.
+//! W = W₀ + s·B·A with A [r, in], B [out, r] and s = alpha/r, or alpha/√r with rsLoRA
+//! (Kalajdzievski, arXiv 2312.03732).
 //!
 //! The passes know nothing of it: the model holds W, its backward gives dW, and the gradients of
 //! the adapters follow exactly as dB = s·dW·Aᵀ and dA = s·Bᵀ·dW.
@@ -18,10 +19,8 @@ use crate::{
 /// Adapters of some matrices of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
-    /// Rank r, the same for all.
-    pub rank: usize,
-    /// The products count alpha/r times.
-    pub alpha: f64,
+    /// Whether the products count alpha/√r times (rsLoRA) and not alpha/r times.
+    pub rank_stabilized: bool,
     /// One for each adapted matrix, in the order of the [`Layout`].
     pub matrices: Vec<LowRank>,
 }
@@ -31,6 +30,10 @@ pub struct Adapter {
 pub struct LowRank {
     /// Index of the matrix in the [`Layout`].
     pub tensor: usize,
+    /// Rank r.
+    pub rank: usize,
+    /// What the product counts by, beside the rank.
+    pub alpha: f64,
     /// A [r, in], row-major.
     pub a: Vec<f32>,
     /// B [out, r], row-major.
@@ -72,9 +75,9 @@ impl Adapter {
             let bound = 1.0 / (inputs as f64).sqrt();
             let mut draw = || ((2.0 * stream.uniform() - 1.0) * bound) as f32;
             let a = (0..rank * inputs).map(|_| draw()).collect();
-            matrices.push(LowRank { tensor, a, b: vec![0.0; outputs * rank] });
+            matrices.push(LowRank { tensor, rank, alpha, a, b: vec![0.0; outputs * rank] });
         }
-        Ok(Self { rank, alpha, matrices })
+        Ok(Self { rank_stabilized: false, matrices })
     }
 
     /// The names of the adapted modules, each once, as targets of [`Adapter::init`].
@@ -89,9 +92,10 @@ impl Adapter {
         names
     }
 
-    /// s = alpha/r.
-    pub fn scale(&self) -> f32 {
-        (self.alpha / self.rank.max(1) as f64) as f32
+    /// s = alpha/r, or alpha/√r with rsLoRA.
+    pub fn scale(&self, matrix: &LowRank) -> f32 {
+        let rank = matrix.rank.max(1) as f64;
+        (matrix.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }) as f32
     }
 
     /// Puts W = W₀ + s·B·A into `model` for every adapted matrix, W₀ being that of `base`.
@@ -102,10 +106,10 @@ impl Adapter {
         let layout = Layout::new(&model.config);
         for matrix in &self.matrices {
             let (outputs, inputs) = shape(&layout, matrix.tensor);
-            let b = self.scaled(matrix.b.clone());
-            let a = WeightView::F32(&matrix.a);
+            let b = self.scaled(matrix, matrix.b.clone());
+            let (a, rank) = (WeightView::F32(&matrix.a), matrix.rank);
             let mut w = base[matrix.tensor].to_f32();
-            linear::backward_input(cpu, &b, a, outputs, self.rank, inputs, &mut w, Out::Add)?;
+            linear::backward_input(cpu, &b, a, outputs, rank, inputs, &mut w, Out::Add)?;
             model.tensors[matrix.tensor] = Tensor::Owned(w);
         }
         Ok(())
@@ -117,19 +121,20 @@ impl Adapter {
     /// When the gradients do not have the shapes of `layout`.
     pub fn gradients(&self, cpu: &Cpu, layout: &Layout, full: &Gradients) -> Result<Vec<Vec<f32>>> {
         let mut gradients = Vec::with_capacity(2 * self.matrices.len());
-        for LowRank { tensor, a, b } in &self.matrices {
+        for matrix in &self.matrices {
+            let LowRank { tensor, rank: r, a, b, .. } = matrix;
             let (m, k) = shape(layout, *tensor);
-            let (r, dw) = (self.rank, &full.0[*tensor]);
+            let (r, dw) = (*r, &full.0[*tensor]);
             let (mut da, mut db) = (vec![0.0; r * k], vec![0.0; m * r]);
             linear::backward_weight(cpu, b, dw, m, r, k, &mut da, Out::Write)?;
             linear::forward(cpu, dw, WeightView::F32(a), None, m, r, k, &mut db, Out::Write)?;
-            gradients.extend([self.scaled(da), self.scaled(db)]);
+            gradients.extend([self.scaled(matrix, da), self.scaled(matrix, db)]);
         }
         Ok(gradients)
     }
 
-    fn scaled(&self, mut values: Vec<f32>) -> Vec<f32> {
-        let scale = self.scale();
+    fn scaled(&self, matrix: &LowRank, mut values: Vec<f32>) -> Vec<f32> {
+        let scale = self.scale(matrix);
         values.iter_mut().for_each(|x| *x *= scale);
         values
     }

@@ -301,3 +301,19 @@ proptest! {
         prop_assert!(plain.iter().all(|id| !TOKENIZER.reserved.contains(id)));
     }
 }
+
+#[test]
+fn what_lies_in_the_place_of_a_tokenizer_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for (content, name) in [
+        (&b"version https://git-lfs.github.com/spec/v1\n"[..], "Git LFS"),
+        (b"<html><head>", "web page"),
+        (b"\xff\xfe{\0", "UTF-16"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"", "it is empty"),
+    ] {
+        std::fs::write(dir.path().join("tokenizer.json"), content).unwrap();
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+    }
+}

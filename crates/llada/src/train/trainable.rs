@@ -10,7 +10,7 @@ use llada_kernels::{Cpu, DType, WeightView};
 use super::{Lora, Recipe, TrainError, optimizer::Parameter};
 use crate::{
     Result, checkpoint,
-    model::{Adapter, Gradients, Layout, Model, Tensor},
+    model::{Adapter, Gradients, Layout, LowRank, Model, Tensor},
 };
 
 /// What the optimiser moves.
@@ -74,8 +74,8 @@ impl Trainable {
             Self::Adapter { adapter, .. } => {
                 let both = adapter.matrices.iter().flat_map(|matrix| {
                     let spec = &specs[matrix.tensor];
-                    let shapes =
-                        [vec![adapter.rank, spec.shape[1]], vec![spec.shape[0], adapter.rank]];
+                    let rank = matrix.rank;
+                    let shapes = [vec![rank, spec.shape[1]], vec![spec.shape[0], rank]];
                     let names = ["lora_A", "lora_B"].map(|f| format!("{}.{f}", spec.name));
                     names.into_iter().zip(shapes).map(|(name, shape)| Parameter { name, shape })
                 });
@@ -155,9 +155,14 @@ impl Trainable {
 /// Refuses to go on with other adapters than the run was started with.
 fn check_same(asked: &Adapter, started: &Adapter, layout: &Layout) -> Result<()> {
     let keys = |a: &Adapter| {
+        let all = |of: fn(&LowRank) -> String| {
+            let mut found: Vec<String> = a.matrices.iter().map(of).collect();
+            found.dedup();
+            found.join(",")
+        };
         [
-            ("lora.rank", a.rank.to_string()),
-            ("lora.alpha", a.alpha.to_string()),
+            ("lora.rank", all(|m| m.rank.to_string())),
+            ("lora.alpha", all(|m| m.alpha.to_string())),
             ("lora.targets", a.targets(layout).join(",")),
         ]
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::Value;
+use llada::data;
 
 use crate::error::Failure;
 
@@ -63,7 +63,7 @@ struct Line {
 }
 
 fn parse(line: &str) -> Result<(String, Vec<String>), String> {
-    let row: Value = serde_json::from_str(line).map_err(|e| format!("not JSON ({e})"))?;
+    let row = data::parse_json(line.as_bytes()).map_err(|e| format!("not JSON ({e})"))?;
     if !row.is_object() {
         return Err("not a JSON object".into());
     }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Result,
     checkpoint::{CheckpointError, files},
+    content::{Content, HEAD},
 };
 
 /// The first bytes of every file.
@@ -75,6 +76,10 @@ impl File {
             return Err(CheckpointError::Gguf { file: path.to_path_buf(), what }.into());
         }
         let mapping = Arc::new(Mapping::open(path)?);
+        let head = &mapping[..mapping.len().min(HEAD)];
+        if let Some(content) = Content::of_data(head).filter(|_| !head.starts_with(MAGIC)) {
+            return Err(content.error(path));
+        }
         let Header { metadata, tensors, data } = Header::read(&mapping)
             .map_err(|what| CheckpointError::Gguf { file: path.to_path_buf(), what })?;
         let tensors = places(tensors, data, mapping.len(), path)?;

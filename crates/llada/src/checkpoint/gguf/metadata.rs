@@ -31,6 +31,9 @@ pub(super) const FILE: &str = "llada.file.";
 /// The key of the configuration as its folder has it.
 const CONFIG: &str = "llada.file.config.json";
 
+/// The key by which a file is one of several.
+const SHARDS: &str = "split.count";
+
 /// GGML's version of its block formats.
 const QUANTIZATION_VERSION: u32 = 2;
 
@@ -99,10 +102,14 @@ fn sizes(config: &ModelConfig) -> Vec<Entry> {
 /// keys contradict each other.
 pub(super) fn config(file: &File) -> Result<ModelConfig> {
     let keys = Keys(file);
-    let found = keys.architecture()?;
-    if keys.0.value("split.count").and_then(Value::index).is_some_and(|n| n > 1) {
-        return Err(keys.wrong("split.count", "is more than one: shards are not read").into());
+    // Only the first of several files has the other keys.
+    if file.value(SHARDS).and_then(Value::index).is_some_and(|n| n > 1) {
+        return Err(keys.wrong(SHARDS, "is more than one: shards are not read").into());
     }
+    if file.value("general.type").and_then(Value::text) == Some("adapter") {
+        return Err(keys.wrong("general.type", "is `adapter`, which is no model").into());
+    }
+    let found = keys.architecture()?;
     let Some(text) = file.value(CONFIG) else {
         return match found == LLADA {
             true => keys.config(),
@@ -119,7 +126,20 @@ pub(super) fn config(file: &File) -> Result<ModelConfig> {
             return Err(keys.wrong(&key, &format!("is not that of `{CONFIG}`")).into());
         }
     }
+    keys.check_the_rest(&config)?;
     Ok(config)
+}
+
+/// Whether the value of a key leaves the computation as it is: no flag, no text, a count of 0, a
+/// factor of 1.
+fn is_nothing(value: Value<'_>) -> bool {
+    match value {
+        Value::Integer(n) => n == 0 || n == 1,
+        Value::Float(x) => x == 0.0 || x == 1.0,
+        Value::Bool(flag) => !flag,
+        Value::Text(text) => ["", "none"].contains(&text),
+        Value::Array(list) => list.is_empty(),
+    }
 }
 
 /// The keys of a file, with typed look-ups.
@@ -181,28 +201,45 @@ impl Keys<'_> {
         Ok(config)
     }
 
-    /// Checks the keys that must have one value, where they are there at all.
+    /// Checks the keys that must have one value, where they are there at all, and that those of
+    /// the architecture which are not known here ask for nothing.
     fn check_the_rest(&self, config: &ModelConfig) -> Result<()> {
-        let head = Setting::Number(config.head_dim() as u32);
-        let expected = [
-            ("llada.rope.dimension_count", head.clone()),
-            ("llada.attention.key_length", head.clone()),
-            ("llada.attention.value_length", head),
-            ("llada.rope.scaling.type", Setting::Text("none".into())),
-            ("llada.attention.causal", Setting::Bool(false)),
-            ("diffusion.shift_logits", Setting::Bool(false)),
+        let (head, causal) = (config.head_dim(), config.objective == Objective::Autoregressive);
+        let number = |n: usize| Setting::Number(n as u32);
+        let prefix = format!("{}.", architecture(config));
+        let of_architecture = [
+            ("rope.dimension_count", number(head)),
+            ("rope.scaling.original_context_length", number(config.max_sequence_length)),
+            ("rope.scaling.type", Setting::Text("none".into())),
+            ("attention.key_length", number(head)),
+            ("attention.value_length", number(head)),
+            ("attention.causal", Setting::Bool(causal)),
         ];
-        for (key, value) in expected {
+        let of_architecture = of_architecture.map(|(key, value)| (format!("{prefix}{key}"), value));
+        let shift = ("diffusion.shift_logits".to_owned(), Setting::Bool(causal));
+        for (key, value) in of_architecture.iter().chain([&shift]) {
             if self.0.value(key).is_some_and(|found| !value.is(found)) {
                 let what = match value {
                     Setting::Number(n) => format!("is not {n}, which the other keys ask for"),
                     Setting::Text(text) => format!("is not `{text}`, and others are not read"),
-                    other => format!("is not {}", json!(other == Setting::Bool(true))),
+                    other => format!("is not {}", json!(*other == Setting::Bool(true))),
                 };
                 return Err(self.wrong(key, &what).into());
             }
         }
-        Ok(())
+        let read = sizes(config);
+        let is_known = |key: &&str| {
+            let same = |(known, _): &Entry| known == key;
+            let judged = ["attention.layer_norm_epsilon", "rope.scaling.finetuned"];
+            let rest = key.strip_prefix(&prefix).unwrap_or_default();
+            read.iter().chain(&of_architecture).any(same) || judged.contains(&rest)
+        };
+        let is_other = |key: &&str| key.starts_with(&prefix) && !key.starts_with(FILE);
+        let mut others = self.0.keys().filter(|key| is_other(key) && !is_known(key));
+        match others.find(|key| !self.0.value(key).is_none_or(is_nothing)) {
+            Some(key) => Err(self.wrong(key, "asks for what is not computed here").into()),
+            None => Ok(()),
+        }
     }
 
     fn tokens(&self) -> Result<SpecialTokens> {

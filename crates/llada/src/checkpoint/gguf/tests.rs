@@ -189,6 +189,10 @@ fn damaged_metadata_is_named() {
         ("general.architecture", number(1), "is missing"),
         ("llada.block_count", number(3), "`llada.block_count` in"),
         ("llada.rope.freq_base", Some(Setting::Float(2.0)), "is not that of"),
+        ("llada.rope.scaling.type", text("linear"), "is not `none`"),
+        ("llada.rope.scaling.factor", Some(Setting::Float(4.0)), "is not computed here"),
+        ("llada.attention.key_length", number(8), "is not 16"),
+        ("general.type", text("adapter"), "is no model"),
         ("llada.attention.causal", Some(Setting::Bool(true)), "is not that of"),
         ("split.count", number(2), "shards are not read"),
         (config, text("{}"), "unknown architecture"),
@@ -210,6 +214,19 @@ fn damaged_metadata_is_named() {
         ("llada.rope.freq_base", number(1), "is no number"),
         ("llada.rope.dimension_count", number(8), "is not 16"),
         ("llada.rope.scaling.type", text("yarn"), "is not `none`"),
+        ("llada.rope.scaling.factor", Some(Setting::Float(4.0)), "is not computed here"),
+        ("llada.rope.scaling.original_context_length", number(64), "is not 256"),
+        ("llada.rope.scaling.attn_factor", Some(Setting::Float(1.5)), "is not computed here"),
+        ("llada.rope.scaling.yarn_log_multiplier", Some(Setting::Float(0.1)), "is not computed"),
+        ("llada.rope.scale_linear", Some(Setting::Float(2.0)), "is not computed here"),
+        ("llada.rope.dimension_sections", Some(Setting::Signed(vec![8, 8])), "is not computed"),
+        ("llada.attention.sliding_window", number(64), "is not computed here"),
+        ("llada.attention.clamp_kqv", Some(Setting::Float(8.0)), "is not computed here"),
+        ("llada.attention.max_alibi_bias", Some(Setting::Float(8.0)), "is not computed here"),
+        ("llada.attn_logit_softcapping", Some(Setting::Float(50.0)), "is not computed here"),
+        ("llada.logit_scale", Some(Setting::Float(0.06)), "is not computed here"),
+        ("llada.expert_count", number(8), "is not computed here"),
+        ("llada.use_parallel_residual", Some(Setting::Bool(true)), "is not computed here"),
         ("llada.attention.causal", Some(Setting::Bool(true)), "is not false"),
         ("diffusion.shift_logits", Some(Setting::Bool(true)), "is not false"),
         ("tokenizer.ggml.mask_token_id", text("?"), "is no token id"),
@@ -222,6 +239,29 @@ fn damaged_metadata_is_named() {
         let error = load_folder(&path).unwrap_err();
         assert!(error.to_string().contains(expected), "{key}: {error}");
         assert!(error.hint().is_some(), "{key}");
+    }
+}
+
+#[test]
+fn keys_that_ask_for_nothing_are_passed_over() {
+    for (key, value) in [
+        ("llada.rope.scaling.type", Setting::Text("none".into())),
+        ("llada.rope.scaling.factor", Setting::Float(1.0)),
+        ("llada.rope.scaling.finetuned", Setting::Bool(true)),
+        ("llada.rope.scaling.original_context_length", Setting::Number(256)),
+        ("llada.attention.layer_norm_epsilon", Setting::Float(1e-6)),
+        ("llada.expert_count", Setting::Number(0)),
+        ("general.name", Setting::Text("a model".into())),
+    ] {
+        for own in [true, false] {
+            let (_dir, path) = changed(&golden("a_mha_untied"), |keys, _| {
+                if !own {
+                    set(keys, "llada.file.config.json", None);
+                }
+                set(keys, key, Some(value.clone()));
+            });
+            load_folder(&path).unwrap_or_else(|e| panic!("{key}: {e}"));
+        }
     }
 }
 

@@ -1,21 +1,39 @@
-//! One row of a JSONL file: a conversation, or what is wrong with it.
+//! One row of a file: a conversation, or what is wrong with it.
 
 use serde_json::{Map, Value};
 
-use crate::chat::Message;
+use crate::{chat::Message, json};
 
 /// What is wrong with a row, to stand after its place.
 type Reason = String;
 
+/// Columns of which one holds a list of messages. The first that is there and not empty counts.
+const LISTS: [&str; 3] = ["messages", "conversations", "conversation"];
+
+/// All columns that are read.
+#[cfg(feature = "parquet")]
+pub(super) const COLUMNS: [&str; 6] =
+    ["messages", "conversations", "conversation", "system", "prompt", "response"];
+
+/// The messages of a line of JSON, as [`messages`] reads them.
+pub(super) fn of_line(line: &[u8]) -> Result<Vec<Message>, Reason> {
+    let row = json::parse(line).map_err(|e| format!("not JSON ({e})"))?;
+    messages(row.as_object().ok_or("not a JSON object")?)
+}
+
 /// The messages of a row: an optional `system`, then `user` and `assistant` in turn, the last one
 /// the assistant's. A row is `{"prompt", "response"}` with an optional `"system"`, or
-/// `{"messages": [{"role", "content"}, …]}`, which goes before the other where a row has both.
-pub(super) fn messages(line: &[u8]) -> Result<Vec<Message>, Reason> {
-    let row: Value = serde_json::from_slice(line).map_err(|e| format!("not JSON ({e})"))?;
-    let row = row.as_object().ok_or("not a JSON object")?;
-    let messages = match row.get("messages") {
-        Some(list) => listed(list)?,
-        None => prompt_and_response(row)?,
+/// `{"messages": [{"role", "content"}, …]}`, which goes before the other where a row has both, or
+/// `{"conversations": [{"from", "value"}, …]}` as ShareGPT has it. What is null is not there.
+pub(super) fn messages(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
+    let there = |name: &&str| row.get(*name).is_some_and(|list| !list.is_null());
+    let mut lists = LISTS.into_iter().filter(there);
+    let filled = lists.clone().find(|name| row[*name] != Value::Array(Vec::new()));
+    let has_prompt = row.get("prompt").is_some_and(|prompt| !prompt.is_null());
+    let messages = match (filled, has_prompt, lists.next()) {
+        (Some(name), ..) => listed(name, &row[name])?,
+        (None, false, Some(name)) => listed(name, &row[name])?,
+        _ => prompt_and_response(row)?,
     };
     check_order(&messages)?;
     Ok(messages)
@@ -39,23 +57,55 @@ fn prompt_and_response(row: &Map<String, Value>) -> Result<Vec<Message>, Reason>
     Ok(messages)
 }
 
-fn listed(list: &Value) -> Result<Vec<Message>, Reason> {
-    let list = list.as_array().ok_or("`messages` is not a list")?;
+fn listed(name: &str, list: &Value) -> Result<Vec<Message>, Reason> {
+    let list = match list {
+        Value::Object(columns) => &by_row(name, columns)?,
+        list => list,
+    };
+    let list = list.as_array().ok_or_else(|| format!("`{name}` is not a list"))?;
     let message = |(i, message): (usize, &Value)| {
         let n = i + 1;
-        let role = match message.get("role").and_then(Value::as_str) {
-            Some(role @ ("system" | "user" | "assistant")) => role,
-            Some(role) => return Err(format!("message {n} has the unknown role `{role}`")),
+        let field = |names: [&str; 2]| {
+            names.into_iter().filter_map(|name| message.get(name)).find(|field| !field.is_null())
+        };
+        let role = match field(["role", "from"]).and_then(Value::as_str) {
+            Some(role) => {
+                role_of(role).ok_or_else(|| format!("message {n} has the unknown role `{role}`"))?
+            }
             None => return Err(format!("message {n} has no `role`")),
         };
-        let content = content(message.get("content")).map_err(|e| format!("message {n} {e}"))?;
+        let content = field(["content", "value"]).or(message.get("content"));
+        let content = content_of(content).map_err(|e| format!("message {n} {e}"))?;
         Ok(Message::new(role, content))
     };
     list.iter().enumerate().map(message).collect()
 }
 
+/// A list of messages that is stored as one list of roles and one of contents.
+fn by_row(name: &str, columns: &Map<String, Value>) -> Result<Value, Reason> {
+    let mut rows: Vec<Map<String, Value>> = Vec::new();
+    for (column, values) in columns.iter().filter(|(_, values)| !values.is_null()) {
+        let values = values.as_array().ok_or_else(|| format!("`{name}` is not a list"))?;
+        rows.resize(values.len().max(rows.len()), Map::new());
+        for (row, value) in rows.iter_mut().zip(values) {
+            row.insert(column.clone(), value.clone());
+        }
+    }
+    Ok(rows.into())
+}
+
+/// Who speaks, in the names of `messages` and in those of ShareGPT.
+fn role_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "system" => "system",
+        "user" | "human" => "user",
+        "assistant" | "gpt" | "chatgpt" | "bot" | "model" => "assistant",
+        _ => return None,
+    })
+}
+
 /// A string, or the texts of a list of parts.
-fn content(content: Option<&Value>) -> Result<String, Reason> {
+fn content_of(content: Option<&Value>) -> Result<String, Reason> {
     match content {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Array(parts)) => parts.iter().map(part).collect(),

@@ -54,23 +54,56 @@ impl Bench {
 
 /// The reason for which a row is refused.
 fn reason(row: &str) -> String {
-    row::messages(row.as_bytes()).unwrap_err()
+    row::of_line(row.as_bytes()).unwrap_err()
 }
 
 #[test]
 fn both_forms_of_a_row_are_read() {
-    let pair = row::messages(br#"{"prompt":"p","response":"r","id":7}"#).unwrap();
+    let pair = row::of_line(br#"{"prompt":"p","response":"r","id":7}"#).unwrap();
     assert_eq!(pair, [Message::new("user", "p"), Message::new("assistant", "r")]);
-    let system = row::messages(br#"{"system":"s","prompt":"p","response":"r"}"#).unwrap();
+    let system = row::of_line(br#"{"system":"s","prompt":"p","response":"r"}"#).unwrap();
     assert_eq!(system[0], Message::new("system", "s"));
     let parts = json!({"prompt": "not this", "messages": [
         {"role": "system", "content": "s"},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": "r"},
     ]});
-    let messages = row::messages(parts.to_string().as_bytes()).unwrap();
+    let messages = row::of_line(parts.to_string().as_bytes()).unwrap();
     assert_eq!(messages.len(), 3);
     assert_eq!(messages[1].content, "ab");
+}
+
+#[test]
+fn rows_as_tables_and_other_programs_have_them_are_read() {
+    let expected = [Message::new("user", "p"), Message::new("assistant", "r")];
+    let messages = json!([{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]);
+    let share = json!([{"from": "human", "value": "p"}, {"from": "gpt", "value": "r"}]);
+    let unified = json!([
+        {"role": null, "content": null, "from": "human", "value": "p", "weight": 0.5},
+        {"role": "assistant", "content": "r", "from": null, "value": null, "tool_calls": null},
+    ]);
+    let (p, r) = (json!("p"), json!("r"));
+    for row in [
+        json!({"prompt": p, "response": r, "messages": null}),
+        json!({"prompt": p, "response": r, "messages": [], "system": null}),
+        json!({"prompt": null, "response": null, "messages": messages}),
+        json!({"messages": null, "conversations": share}),
+        json!({"messages": [], "conversations": share, "prompt": "not this"}),
+        json!({"conversation": messages}),
+        json!({ "conversations": unified }),
+        json!({"messages": {"role": ["user", "assistant"], "content": ["p", "r"]}}),
+        json!({"conversations": {"from": ["human", "gpt"], "value": ["p", "r"], "x": null}}),
+        json!({"prompt": p, "response": r, "big": 1e300, "date": [{}]}),
+    ] {
+        assert_eq!(row::of_line(row.to_string().as_bytes()).unwrap(), expected, "{row}");
+    }
+    let row = br#"{"prompt": "p", "response": "r", "messages": NaN, "score": -Infinity}"#;
+    assert_eq!(row::of_line(row).unwrap(), expected);
+    assert_eq!(reason(r#"{"prompt": "p", "response": NaN}"#), "no field `response`");
+    assert!(reason(r#"{"messages": [null]}"#).contains("message 1 has no `role`"));
+    assert!(reason(r#"{"messages": {"role": "user"}}"#).contains("`messages` is not a list"));
+    assert!(reason(r#"{"messages": {"role": ["user"]}}"#).contains("message 1 has no `content`"));
+    assert!(reason(r#"{"conversations": "hi"}"#).contains("`conversations` is not a list"));
 }
 
 #[test]
@@ -120,10 +153,10 @@ fn what_is_wrong_with_a_row_is_said() {
 proptest! {
     #[test]
     fn no_row_makes_the_reader_panic(line in "\\PC{0,60}", bytes: Vec<u8>) {
-        let _ = row::messages(line.as_bytes());
-        let _ = row::messages(&bytes);
+        let _ = row::of_line(line.as_bytes());
+        let _ = row::of_line(&bytes);
         let wrapped = format!("{{\"messages\": [{line}], \"prompt\": \"{line}\"}}");
-        let _ = row::messages(wrapped.as_bytes());
+        let _ = row::of_line(wrapped.as_bytes());
     }
 }
 
@@ -144,7 +177,7 @@ fn rows_are_laid_out_by_the_template() {
     assert_eq!((pair.answer_len(), pair.answer_bytes()), (8, 7));
 
     let plain = Encoder { template: None, ..bench.encoder(200) };
-    let messages = row::messages(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap();
+    let messages = row::of_line(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap();
     let pairs = plain.dialogue(&messages).unwrap().pairs;
     let eot = bench.special().eot.unwrap();
     assert_eq!(pairs[0].prompt_len(), 11);
@@ -161,7 +194,7 @@ fn a_template_that_always_asks_on_gives_the_same_rows() {
         {% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}";
     fs::write(bench.dir.path().join("chat_template.jinja"), always).unwrap();
     let template = Template::from_dir(bench.dir.path()).unwrap();
-    let messages = row::messages(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
+    let messages = row::of_line(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(200) };
     let pairs = |encoder: &Encoder<'_>| encoder.dialogue(&messages).unwrap().pairs;
     assert_eq!(pairs(&encoder), pairs(&bench.encoder(200)));
@@ -172,7 +205,7 @@ fn laid_out(template: &str, row: &str) -> std::result::Result<(Vec<[String; 2]>,
     let bench = Bench::new();
     fs::write(bench.dir.path().join("chat_template.jinja"), template).unwrap();
     let template = Template::from_dir(bench.dir.path()).unwrap();
-    let messages = row::messages(row.as_bytes()).unwrap();
+    let messages = row::of_line(row.as_bytes()).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(900) };
     let laid = encoder.dialogue(&messages)?;
     let split = |pair: &Pair| {
@@ -369,4 +402,33 @@ fn folders_and_lists_are_read_in_order_and_shards_refused() {
     let error = open(&[PathBuf::new()], None).unwrap_err();
     assert!(error.hint().unwrap().contains("data.path"), "{error}");
     assert!(open(&["none.jsonl".into()], None).unwrap_err().to_string().contains("none.jsonl"));
+}
+
+#[cfg(all(feature = "parquet", feature = "zstd"))]
+#[test]
+fn conversations_in_parquet_are_read_in_the_shapes_that_data_sets_have() {
+    let bench = Bench::new();
+    let open = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parquet");
+        let path = PathBuf::from(folder).join(format!("{name}.parquet"));
+        let files = Files { train: &[path], validation: None, held_out: 0.0 };
+        Conversations::open(&files, &bench.encoder(200)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    };
+    let row = r#"{"prompt":"hi","response":"yo"}"#;
+    let expected = bench.open(row, 0.0, 200).unwrap().train()[0].clone();
+    // The rows of each, and how many are rejected.
+    for (name, rows, rejected) in
+        [("messages", 2, 2), ("messages_in_lists", 1, 0), ("sharegpt", 2, 1), ("pairs", 1, 1)]
+    {
+        let found = open(name);
+        assert_eq!(found.train().len(), rows, "{name}");
+        assert_eq!(found.train()[0], expected, "{name}");
+        assert_eq!(found.report().rejected, rejected, "{name}");
+    }
+    let report = open("messages").report().clone();
+    assert!(report.first_rejected[0].ends_with("messages.parquet:3: message 2 has no `role`"));
+    let files =
+        Files { train: &[bench.dir.path().join("x.parquet")], validation: None, held_out: 0.0 };
+    fs::write(&files.train[0], "PAR1").unwrap();
+    assert!(Conversations::open(&files, &bench.encoder(200)).is_err());
 }
