@@ -3,7 +3,6 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 use llada::{
     checkpoint,
     config::ModelConfig,
@@ -149,7 +148,7 @@ fn fetch(download: &Download<'_>, files: &[String], term: &Term) -> Result<()> {
 
 /// How far the files are, as a bar or as a line at every tenth.
 struct Shown<'a> {
-    bar: &'a ProgressBar,
+    bar: &'a progress::Bar,
     term: &'a Term,
     /// Bytes of the files that are done.
     before: u64,
