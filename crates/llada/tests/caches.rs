@@ -79,7 +79,6 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
     for name in MODELS {
         let (rows, expected) = golden(fixture, name);
         let mut predictor = predictor_of(fixture, name, Objective::Autoregressive, 1);
-        let vocabulary = predictor.vocabulary();
         let (length, config) = (rows[0].len(), predictor.model().config.clone());
         for (number, row) in rows.iter().enumerate() {
             let mut cache = KvCache::new(&config, length).unwrap();

@@ -116,16 +116,23 @@ fn the_work_and_the_picture_grow_with_the_recording() {
     let header = TRACE.lines().next().unwrap().replace("\"length\":4", "\"length\":4096");
     let change = concat!(
         r#"{"nfe":1,"step":0,"block":0,"committed":[{"position":1,"token":2,"confidence":0.2,"#,
-        r#""text":"a long text "}],"remasked":[1],"inserted":[1],"stable":1}"#,
+        r#""text":"a long text "}],"remasked":[1],"stable":1}"#,
         "\n"
     );
-    let trace = format!("{header}\n{}", change.repeat(20_000));
+    let insertion = change.replace("\"stable\"", "\"inserted\":[1],\"stable\"");
+    let trace = format!("{header}\n{}{}", change.repeat(20_000), insertion.repeat(4096));
     let dir = written(&trace);
     for args in [&["replay", "t.jsonl"][..], &["replay", "t.jsonl", "--export", "svg"]] {
         let (code, stdout, stderr) = run(dir.path(), args);
         assert_eq!(code, 0, "{stderr}");
         assert!(stdout.len() < 10 * trace.len(), "{} of {}", stdout.len(), trace.len());
     }
+
+    // More of these than the row has room for.
+    let dir = written(&format!("{trace}{insertion}"));
+    let (code, _, stderr) = run(dir.path(), &["replay", "t.jsonl"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("lengthened too often"), "{stderr}");
 
     // A few bytes that stand for a long text each.
     let prompt = format!("\"prompt\":[{}1]", "1,".repeat(4000));

@@ -41,7 +41,7 @@ pub enum TraceError {
         /// Bytes of its text.
         found: usize,
     },
-    /// The steps lengthen a long row too often.
+    /// The steps put more masks into the row than it has room for, or into a long row too often.
     #[error("line {line}: a row of up to {length} tokens is lengthened too often")]
     Insertions {
         /// Line number from 1.

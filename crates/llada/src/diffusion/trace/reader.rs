@@ -22,6 +22,8 @@ pub struct Reader<R> {
     input: R,
     line: usize,
     bytes: u64,
+    /// Masks put in so far, and tokens that moved for them.
+    inserted: usize,
     moves: usize,
     header: Header,
     is_cut_off: bool,
@@ -53,7 +55,16 @@ impl<R: BufRead> Reader<R> {
             check_text(1, token, text)?;
         }
         let bytes = text.len() as u64;
-        Ok(Self { input, line: 1, bytes, moves: 0, header, is_cut_off: false, failed: false })
+        Ok(Self {
+            input,
+            line: 1,
+            bytes,
+            inserted: 0,
+            moves: 0,
+            header,
+            is_cut_off: false,
+            failed: false,
+        })
     }
 
     /// The header.
@@ -106,9 +117,10 @@ impl<R: BufRead> Reader<R> {
             return Err(TraceError::Syntax { line, message });
         }
         if !step.inserted.is_empty() {
-            self.moves = self.moves.saturating_add(length);
+            self.inserted += step.inserted.len();
+            self.moves += length;
         }
-        if self.moves > MAX_MOVES || step.inserted.len() > length {
+        if self.inserted > length || self.moves > MAX_MOVES {
             return Err(TraceError::Insertions { line, length });
         }
         let mut texts = step.committed.iter().filter_map(|c| Some((c.token, c.text.as_ref()?)));
