@@ -29,7 +29,7 @@ fn an_empty_home_is_enough() {
     let first = text(&mut alone(home.path(), &STORY));
     assert!(!first.trim().is_empty());
     assert_eq!(text(&mut alone(home.path(), &STORY)), first);
-    assert_eq!(text(&mut alone(home.path(), &STORY).args(["-m", "storyteller"])), first);
+    assert_eq!(text(alone(home.path(), &STORY).args(["-m", "storyteller"])), first);
     let answer = text(alone(home.path(), &["chat", "-n", "8"]).write_stdin("Hello\n"));
     assert!(!answer.trim().is_empty());
     let shown = text(&mut alone(home.path(), &["show", "storyteller-chat"]));

@@ -221,6 +221,7 @@ fn wrong_bytes_are_not_kept() {
     assert!(stderr.contains("`org/tiny` is not on this machine"), "{stderr}");
 
     // A small file is checked like a large one. The first of these is for what is said of it.
+    fs::remove_dir_all(bench.repo()).unwrap();
     (0..3).for_each(|_| bench.hub.fail("/tokenizer.json", Fault::WrongBytes));
     let stderr = bench.refused("pull org/tiny");
     assert!(stderr.contains("`tokenizer.json` arrived twice"), "{stderr}");
@@ -387,7 +388,7 @@ fn a_configuration_alone_tells_what_the_model_needs() {
     let (code, stdout, stderr) = bench.run("show org/tiny");
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("not here: `model.safetensors` is missing"), "{stdout}");
-    assert!(stdout.contains("q4_k") && stdout.contains("runs in about"), "{stdout}");
+    assert!(stdout.contains("Q4_K") && stdout.contains("runs in about"), "{stdout}");
     let stderr = bench.refused("run -m org/tiny x");
     assert!(stderr.contains("`llada pull org/tiny` fetches the rest"), "{stderr}");
     assert!(bench.run("list").1.contains("without model.safetensors"));
