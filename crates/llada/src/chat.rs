@@ -3,9 +3,9 @@
 //! Templates are the Jinja of `tokenizer_config.json` or `chat_template.jinja`, and give what
 //! `apply_chat_template` of `transformers` gives: with its context (`messages`, `tools`,
 //! `documents`, `add_generation_prompt` and the special tokens), its functions
-//! (`raise_exception`, `strftime_now`), its `tojson`, and `{% generation %}` around what the assistant
-//! says. They are not trusted: a rendering has limits on the steps that it takes and the text that
-//! it makes.
+//! (`raise_exception`, `strftime_now`), its `tojson`, and `{% generation %}` around what the
+//! assistant says. They are not trusted: a rendering has limits on the steps that it takes and the
+//! text that it makes.
 
 mod encode;
 mod message;

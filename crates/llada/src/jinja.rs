@@ -1,7 +1,7 @@
 //! Jinja as Python's jinja2 computes it, for templates that nobody here has written.
 //!
-//! Chat templates and the templates of evaluation tasks are made for jinja2. minijinja runs them; what
-//! the two do differently is mended in three places. Expressions are translated
+//! Chat templates and the templates of evaluation tasks are made for jinja2. minijinja runs them;
+//! what the two do differently is mended in three places. Expressions are translated
 //! ([`translate`]) so that comparisons, `%`, slices and the like call functions that compute as
 //! Python does ([`operators`]); filters, tests, methods and globals have Python's names, arguments
 //! and results; and values are shown as `str` and `json.dumps` show them.
@@ -40,7 +40,9 @@ pub(crate) use text::text;
 const NAME: &str = "template";
 
 /// A function of the language: arguments, keywords last, to a result.
-type Function = fn(&mut State<'_, '_>, Vec<Value>) -> Result<Value, Error>;
+type Function = fn(&mut State<'_, '_>, Vec<Value>) -> Outcome;
+/// What a function gives.
+type Outcome = Result<Value, Error>;
 
 /// What a template may use up.
 pub(crate) struct Limits;
@@ -151,7 +153,7 @@ pub(crate) fn environment(dialect: Dialect) -> Result<Environment<'static>, Mist
 /// What minijinja takes for a function.
 fn function(
     function: Function,
-) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Result<Value, Error> + Send + Sync + 'static
+) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Outcome + Send + Sync + 'static
 {
     move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
         function(state, arguments.into_values())

@@ -58,13 +58,13 @@ impl Template {
     ///
     /// Where the template marks what the assistant says (`{% generation %}`), the answer is what it
     /// marks in the last message. Otherwise the prompt is what asks for the answer, as
-    /// [`encode`](Self::encode) gives it, unless the template writes the prompt otherwise once it is
-    /// answered: then the answer is all that differs from what asks for it.
+    /// [`encode`](Self::encode) gives it, unless the template writes the prompt otherwise once it
+    /// is answered: then the answer is all that differs from what asks for it.
     ///
     /// # Errors
     /// As [`encode`](Self::encode); when a template that marks answers marks nothing in the last
-    /// message; and when a template that writes the prompt otherwise also changes what is before the
-    /// last message, so that what it adds cannot be told from it.
+    /// message; and when a template that writes the prompt otherwise also changes what is before
+    /// the last message, so that what it adds cannot be told from it.
     pub fn encode_answered(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Answered> {
         refuse_special(tokenizer, messages)?;
         let before = &messages[..messages.len().saturating_sub(1)];
@@ -213,8 +213,8 @@ struct Rendered {
     stencil: String,
 }
 
-/// Refuses roles that spell special tokens, and other fields that do: only contents can be told from
-/// what the template writes.
+/// Refuses roles that spell special tokens, and other fields that do: only contents can be told
+/// from what the template writes.
 fn refuse_special(tokenizer: &Tokenizer, messages: &[Message]) -> Result<()> {
     let spells = |text: &str| -> Result<bool> {
         Ok(tokenizer.encode(text)?.iter().any(|&id| tokenizer.is_special(id)))

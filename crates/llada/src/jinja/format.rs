@@ -225,8 +225,8 @@ pub(super) fn format_map(
     filled(state, template, &Arguments { placed: Vec::new(), named }, &mut Some(0), true)
 }
 
-/// Fills in the fields of `template`; `next` is the number of the next field without one, as long as
-/// no field has one. Formats of fields may have fields if `nested`.
+/// Fills in the fields of `template`; `next` is the number of the next field without one, as long
+/// as no field has one. Formats of fields may have fields if `nested`.
 fn filled(
     state: &State<'_, '_>,
     template: &str,

@@ -10,8 +10,8 @@ use super::{
 /// Branches that all conditions of a template may have: minijinja nests them.
 const MOST_BRANCHES: usize = 300;
 
-/// The template `source` for minijinja, which takes out line breaks after tags if `trim_blocks`. Line
-/// breaks become `\n`, as jinja2 reads them.
+/// The template `source` for minijinja, which takes out line breaks after tags if `trim_blocks`.
+/// Line breaks become `\n`, as jinja2 reads them.
 pub(super) fn template(source: &str, trim_blocks: bool) -> Result<String, Mistake> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() * 2);

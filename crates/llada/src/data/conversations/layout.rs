@@ -95,8 +95,8 @@ impl Encoder<'_> {
         Ok(laid)
     }
 
-    /// Prompt and response of the last message by the chat template, the prompt with the very tokens
-    /// that it has when an answer is asked for wherever the template allows it.
+    /// Prompt and response of the last message by the chat template, the prompt with the very
+    /// tokens that it has when an answer is asked for wherever the template allows it.
     fn chat(&self, template: &Template, messages: &[Message]) -> Result<Answered, Reason> {
         let encoded = template.encode_answered(self.tokenizer, messages);
         let mut answered = encoded.map_err(|e| e.to_string())?;
