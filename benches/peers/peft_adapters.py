@@ -25,7 +25,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 warnings.filterwarnings("ignore")
-LLADA = sys.argv[1] if len(sys.argv) > 1 else "target/release/llada"
+LLADA = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "target/release/llada").resolve()
 WIDTH, HEADS, KV, FFN, LAYERS, VOCAB = 32, 4, 2, 48, 3, 64
 TOLERANCE = 1e-6
 
@@ -209,6 +209,8 @@ def compare(root, family, names):
         settings, changes, *blamed = case
         if title == "all-linear" and names["head"] == "model.transformer.ff_out":
             continue  # PEFT spares the head of models of `transformers` only.
+        if title == "the head" and names["head"] == "lm_head":
+            blamed = ["base_model.model.lm_head.base_layer"]  # Of these it saves the base too.
         write_adapter(adapter, make, named(settings, names), changes, base)
         run = merge(adapter, base, out)
         if blamed:
