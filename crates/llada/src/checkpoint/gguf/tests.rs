@@ -253,7 +253,7 @@ fn keys_that_ask_for_nothing_are_passed_over() {
         ("llada.expert_count", Setting::Number(0)),
         ("general.name", Setting::Text("a model".into())),
     ] {
-        for own in [true, false] {
+        for is_own in [true, false] {
             let (_dir, path) = changed(&own("a_mha_untied"), |keys, _| {
                 if !own {
                     set(keys, "llada.file.config.json", None);
