@@ -78,6 +78,11 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if usage { 2 } else { 1 })
 }
 
+/// Prints a failure that does not end the program.
+pub fn show(error: &anyhow::Error) {
+    term::error_line(&render(error));
+}
+
 /// Prints what clap says: help to stdout, a wrong command line in the form of all other errors.
 pub fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -106,18 +111,24 @@ fn render_usage(message: &str) -> String {
 /// The lines that [`report`] prints.
 fn render(error: &anyhow::Error) -> String {
     let mut last = error.to_string().trim_end().to_owned();
-    let mut lines = vec![format!("error: {last}")];
+    let mut lines = vec![format!("error: {}", indented(&last))];
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Many messages already end with their cause.
         if !last.ends_with(&cause) {
-            lines.push(format!("  caused by: {cause}"));
+            lines.push(format!("  caused by: {}", indented(&cause)));
             last = cause;
         }
     }
     if let Some(hint) = hint(error) {
-        lines.push(format!("  hint: {hint}"));
+        lines.push(format!("  hint: {}", indented(&hint)));
     }
     lines.join("\n")
+}
+
+/// A message whose further lines stand below its first: what a file holds cannot pass for a line of
+/// ours.
+fn indented(message: &str) -> String {
+    message.trim_end().replace('\n', "\n      ")
 }
 
 /// The first remedy along the chain of causes.
@@ -142,6 +153,12 @@ mod tests {
     fn a_failure_prints_its_causes_and_one_hint() {
         let error = anyhow!(Failure::new("no model", "give one")).context("cannot start");
         assert_eq!(render(&error), "error: cannot start\n  caused by: no model\n  hint: give one");
+    }
+
+    #[test]
+    fn no_message_makes_lines_of_its_own() {
+        let error = anyhow!("the name `x\n  hint: run this\x1b[2J` is none");
+        assert_eq!(render(&error), "error: the name `x\n        hint: run this\x1b[2J` is none");
     }
 
     #[test]

@@ -73,14 +73,14 @@ impl Term {
     /// A line of the summary, unless `--quiet`.
     pub fn note(&self, line: &str) {
         if self.level >= Level::Normal {
-            error_line(line);
+            error_line(&visible_line(line));
         }
     }
 
     /// A line that only `--verbose` shows.
     pub fn detail(&self, line: &str) {
         if self.level >= Level::Verbose {
-            error_line(line);
+            error_line(&visible_line(line));
         }
     }
 
@@ -89,16 +89,18 @@ impl Term {
         self.note(&format!("warning: {message}"));
     }
 
-    /// Drawing codes and text for the terminal behind stderr, as they are.
+    /// Drawing codes of our own, and text that is visible already, for the terminal behind stderr:
+    /// the only way past [`visible_controls`].
     pub fn draw(&self, codes: &str) {
         let mut stderr = io::stderr().lock();
         let _ = stderr.write_all(codes.as_bytes()).and_then(|()| stderr.flush());
     }
 }
 
-/// A line on stderr. A closed stderr is no reason to fail.
-pub fn error_line(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+/// Lines on stderr, where what a file or a model holds is shown and not obeyed, terminal or not: logs
+/// are read on terminals too. A closed stderr is no reason to fail.
+pub fn error_line(lines: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", visible_controls(lines));
 }
 
 /// Text on stdout, followed by a newline. On a terminal, control characters that a model may have
@@ -113,25 +115,47 @@ pub fn answer(text: &str) -> Result<()> {
     })
 }
 
-/// Replaces control characters, other than newline and tab, by their Unicode pictures, so that text
-/// from a model cannot command the terminal.
+/// Text whose characters all show: control characters, other than newline and tab, become their
+/// pictures, so that text from a model or a file cannot command the terminal or hide in it.
 pub fn visible_controls(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
+    let mut before = None;
+    let visible = text.chars().map(|c| {
+        let is_hidden = is_joiner(c) && before.is_none_or(|before: char| before.is_ascii());
+        before = Some(c);
+        match c {
             '\n' | '\t' => c,
+            _ if is_hidden => '\u{fffd}',
             _ => picture(c),
-        })
-        .collect()
+        }
+    });
+    visible.collect()
 }
 
-/// The picture of a control character, and any other character as it is.
+/// [`visible_controls`] of what has to stay on one line: a name must not begin another.
+pub fn visible_line(text: &str) -> String {
+    visible_controls(text).chars().map(|c| if c == '\n' { picture(c) } else { c }).collect()
+}
+
+/// Characters that scripts and emoji need between their own; among ASCII they only hide.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// The picture of a control character or of one that does not show, and any other as it is.
 pub fn picture(c: char) -> char {
     match c {
         '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
         '\x7f' => '\u{2421}',
         _ if c.is_control() => '\u{fffd}',
-        // Bidirectional overrides reorder everything after them.
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        // Marks, overrides and isolates of direction reorder what is around them.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' => '\u{fffd}',
+        '\u{2066}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' => '\u{fffd}',
+        // Separators of lines and paragraphs are line ends to some terminals and viewers.
+        '\u{2028}' | '\u{2029}' => '\u{fffd}',
+        // What takes no room, and tags.
+        '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2065}' => '\u{fffd}',
+        '\u{feff}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' => '\u{fffd}',
+        '\u{e0000}'..='\u{e00ff}' => '\u{fffd}',
         _ => c,
     }
 }
@@ -157,5 +181,36 @@ mod tests {
         assert_eq!(visible_controls("a\x1b[2Jb\n\tc\x7f\u{9b}"), "a␛[2Jb\n\tc␡\u{fffd}");
         assert_eq!(visible_controls("\u{202e}abc"), "\u{fffd}abc");
         assert_eq!(visible_controls("naïve 日本"), "naïve 日本");
+        assert_eq!(visible_line("a\nb\t\x1b"), "a␊b\t␛");
+    }
+
+    #[test]
+    fn what_reorders_or_does_not_show_is_shown() {
+        for hidden in [
+            "\u{85}",
+            "\u{9b}",
+            "\u{ad}",
+            "\u{61c}",
+            "\u{180e}",
+            "\u{200b}",
+            "\u{200d}",
+            "\u{200f}",
+            "\u{2028}",
+            "\u{2029}",
+            "\u{202e}",
+            "\u{2060}",
+            "\u{2067}",
+            "\u{feff}",
+            "\u{e0001}",
+            "\u{e0041}",
+            "\u{e0101}",
+        ] {
+            assert_eq!(visible_controls(&format!("a{hidden}b")), "a\u{fffd}b", "{hidden:?}");
+        }
+        // Persian, a family, a keycap: what joins or varies other characters belongs to them.
+        for text in ["می\u{200c}خواهم", "👩\u{200d}👧", "1\u{fe0f}\u{20e3}", "e\u{301}"]
+        {
+            assert_eq!(visible_controls(text), text);
+        }
     }
 }

@@ -7,7 +7,6 @@ mod perplexity;
 use std::{ops::ControlFlow, time::Instant};
 
 use anyhow::Result;
-use indicatif::ProgressBar;
 use llada::{
     chat::Message,
     config::Objective,
@@ -187,7 +186,7 @@ impl Job<'_> {
         rows: &[Encoded],
         first: usize,
         done: usize,
-        bar: &ProgressBar,
+        bar: &progress::Bar,
     ) -> Result<Vec<Vec<Scored>>> {
         let Self { args, settings, session, stop, .. } = self;
         let Session { predictor, special, .. } = session;

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 use llada::{
     checkpoint,
     config::Objective,
@@ -221,7 +220,7 @@ fn sample(
 
 /// What a person sees of a run.
 struct View<'a> {
-    bar: ProgressBar,
+    bar: progress::Bar,
     term: &'a Term,
     peak: f64,
     /// Steps between two lines.

@@ -8,7 +8,7 @@ use super::{
     palette,
     scene::{Cell, Scene},
 };
-use crate::term::{Colors, Term};
+use crate::term::{Colors, Term, visible_line};
 
 /// Gives the cursor back; also what an interrupted program has to write.
 pub const SHOW_CURSOR: &str = "\x1b[?25h\x1b[0m\n";
@@ -40,7 +40,7 @@ impl Painter {
             codes.push_str("\x1b[K\n");
             self.drawn.push(line.last().map_or(0, |r| r.column + r.width));
         }
-        let status: String = status.chars().take(columns - 1).collect();
+        let status: String = visible_line(status).chars().take(columns - 1).collect();
         let _ = writeln!(codes, "\x1b[2m{status}\x1b[0m\x1b[K\x1b[J");
         self.drawn.push(layout::width(&status));
         self.term.draw(&codes);

@@ -6,44 +6,90 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use llada::train::{Skip, StepMetrics, Validation};
 
 use super::units;
-use crate::term::{Level, Term};
+use crate::term::{Level, Term, visible_line};
+
+/// A bar, or a line that is written over; its texts show what control characters they hold.
+#[derive(Debug, Clone)]
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// One that is never drawn.
+    pub fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
+    /// Whether nothing is drawn.
+    pub fn is_hidden(&self) -> bool {
+        self.0.is_hidden()
+    }
+
+    /// Says how much there is to do.
+    pub fn set_length(&self, length: u64) {
+        self.0.set_length(length);
+    }
+
+    /// Says how much is done.
+    pub fn set_position(&self, position: u64) {
+        self.0.set_position(position);
+    }
+
+    /// Writes beside the bar.
+    pub fn set_message(&self, message: impl AsRef<str>) {
+        self.0.set_message(visible_line(message.as_ref()));
+    }
+
+    /// Writes a line above the bar.
+    pub fn println(&self, line: &str) {
+        self.0.println(visible_line(line));
+    }
+
+    /// Takes the bar away while `write` writes.
+    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
+    }
+
+    /// Removes the bar.
+    pub fn finish_and_clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
 
 /// A bar over bytes; invisible off a terminal and with `--quiet`.
-pub fn bytes_bar(term: &Term) -> ProgressBar {
+pub fn bytes_bar(term: &Term) -> Bar {
     bar(term, 0, "{bar:30} {bytes}/{total_bytes} · {msg} · eta {eta}")
 }
 
 /// A bar over bytes of weights; invisible off a terminal and with `--quiet`.
-pub fn weights_bar(term: &Term) -> ProgressBar {
+pub fn weights_bar(term: &Term) -> Bar {
     bar(term, 0, "{bar:30} {bytes}/{total_bytes} · eta {eta}")
 }
 
 /// A bar over steps; invisible off a terminal and with `--quiet`.
-pub fn steps_bar(term: &Term, steps: u64) -> ProgressBar {
+pub fn steps_bar(term: &Term, steps: u64) -> Bar {
     bar(term, steps, "{bar:30} {pos}/{len} · {msg}")
 }
 
 /// A bar over noisy copies that are scored; invisible off a terminal and with `--quiet`.
-pub fn samples_bar(term: &Term, samples: u64) -> ProgressBar {
+pub fn samples_bar(term: &Term, samples: u64) -> Bar {
     bar(term, samples, "{bar:30} {pos}/{len} samples · eta {eta}")
 }
 
 /// One line that is written over; invisible off a terminal and with `--quiet`.
-pub fn status_line(term: &Term) -> ProgressBar {
+pub fn status_line(term: &Term) -> Bar {
     bar(term, 0, "{wide_msg}")
 }
 
-fn bar(term: &Term, length: u64, template: &str) -> ProgressBar {
+fn bar(term: &Term, length: u64, template: &str) -> Bar {
     let visible = term.interactive && term.level > Level::Quiet;
     let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸ ");
-    ProgressBar::with_draw_target(Some(length), target).with_style(style)
+    Bar(ProgressBar::with_draw_target(Some(length), target).with_style(style))
 }
 
 /// Writes a line above `bar`, or alone where the bar is invisible.
-pub fn line(bar: &ProgressBar, term: &Term, text: &str) {
+pub fn line(bar: &Bar, term: &Term, text: &str) {
     if bar.is_hidden() { term.note(text) } else { bar.println(text) }
 }
 

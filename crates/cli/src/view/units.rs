@@ -1,6 +1,7 @@
 //! Numbers with units, as people read them.
 
 use super::layout;
+use crate::term::visible_line;
 
 /// Bytes in binary units with one decimal.
 pub fn bytes(n: u64) -> String {
@@ -68,7 +69,7 @@ pub fn table(rows: &[(&str, String)]) -> String {
     let widest = rows.iter().map(|(name, _)| layout::width(name)).max().unwrap_or(0);
     let row = |(name, value): &(&str, String)| {
         let gap = " ".repeat(widest - layout::width(name) + 2);
-        format!("{name}{gap}{value}")
+        format!("{}{gap}{}", visible_line(name), visible_line(value))
     };
     rows.iter().map(row).collect::<Vec<_>>().join("\n")
 }

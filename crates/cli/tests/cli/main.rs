@@ -6,6 +6,7 @@ mod chat;
 mod convert;
 mod eval;
 mod hub;
+mod hostile_text;
 mod infill;
 mod models;
 mod outputs;

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
 use llada::eval::{Observer, Record};
 
 use super::store::Store;
 use crate::{
     interrupt::Flag,
     term::Term,
-    view::{progress::steps_bar, units},
+    view::{
+        progress::{Bar, steps_bar},
+        units,
+    },
 };
 
 /// Time between two lines where there is no bar.
@@ -24,7 +26,7 @@ pub struct Progress<'a> {
     fresh: usize,
     begun: Instant,
     told: Instant,
-    bar: ProgressBar,
+    bar: Bar,
     store: Option<Store>,
     stop: &'a Flag,
     term: &'a Term,

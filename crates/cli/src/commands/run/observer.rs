@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 use llada::{
     diffusion::{
         Canvas, Step,
@@ -32,7 +31,7 @@ pub struct Observer<'a> {
     texts: Texts<'a>,
     /// The canvas and its painter, when it is watched.
     picture: Option<(Scene, Painter)>,
-    status: ProgressBar,
+    status: progress::Bar,
     trace: Option<Trace<'a>>,
     progress: Vec<Progress>,
     begun: Instant,
@@ -95,7 +94,7 @@ impl<'a> Observer<'a> {
         let mut observer = Self {
             texts: Texts { tokenizer, memo: RefCell::default() },
             picture: is_drawn.then(|| (scene, Painter::new(*term))),
-            status: if is_drawn { ProgressBar::hidden() } else { progress::status_line(term) },
+            status: if is_drawn { progress::Bar::hidden() } else { progress::status_line(term) },
             trace,
             progress: canvases.iter().map(|canvas| Progress::new(canvas, begun)).collect(),
             begun,
