@@ -38,7 +38,7 @@ trained() { # VERB RECIPE RUN OVERRIDES…
 # Per cent of its rows that a task finds.
 asked() { # TASK MODEL DATA
   "$llada" eval run "$here/$1.toml" --model "$2" --data "$3" --json -q |
-    sed -n 's/.*"exact_match,contains": *\([0-9.e-]*\).*/\1/p' | awk 'NR == 1 { printf "%.1f", 100 * $1 }'
+    sed -n 's/.*"contains,contains": *\([0-9.e-]*\).*/\1/p' | awk 'NR == 1 { printf "%.1f", 100 * $1 }'
 }
 # Per cent of the rows with holes that become what they were.
 infilled() { # HOLES WHOLE MODEL

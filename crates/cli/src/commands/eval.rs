@@ -2,6 +2,10 @@
 
 mod progress;
 mod run;
+#[cfg(unix)]
+mod sandbox;
+#[cfg(not(unix))]
+#[path = "eval/sandbox_elsewhere.rs"]
 mod sandbox;
 mod store;
 pub(super) mod table;
@@ -13,8 +17,8 @@ use llada::eval::{Kind, Prepared, Request, Task, prepare, shipped};
 
 use crate::{
     args::{DataArgs, Eval, EvalLs, EvalValidate},
-    error::Failure,
-    term::{self, Term},
+    error::{self, Failure},
+    term::{self, Term, visible_controls},
     view::units,
 };
 
@@ -54,10 +58,26 @@ fn ls(args: &EvalLs) -> Result<()> {
 fn validate(args: &EvalValidate, term: &Term) -> Result<()> {
     let tasks = args.tasks.iter().map(|name| shipped::task(name)).collect::<llada::Result<_>>()?;
     let mut bad = 0;
-    for prepared in open(tasks, &args.data)? {
-        term::answer(&description(&prepared))?;
-        name_bad_rows(&prepared, term);
-        bad += prepared.bad.len();
+    let mut failed = Vec::new();
+    let count = args.tasks.len();
+    for (task, opened) in open(tasks, &args.data)? {
+        match opened {
+            Ok(prepared) => {
+                term::answer(&visible_controls(&description(&prepared)))?;
+                name_bad_rows(&prepared, term);
+                bad += prepared.bad.len();
+            }
+            Err(error) if count == 1 => return Err(error.into()),
+            Err(error) => {
+                error::show(&error.into());
+                failed.push(task);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        let message =
+            format!("{} of {count} tasks cannot be run: {}", failed.len(), failed.join(", "));
+        return Err(Failure::new(message, "the messages above say what each needs").into());
     }
     match bad {
         0 => Ok(()),
@@ -69,8 +89,11 @@ fn validate(args: &EvalValidate, term: &Term) -> Result<()> {
     }
 }
 
+/// Each task by its name, with its data or why that cannot be read.
+type Opened = Vec<(String, llada::Result<Prepared>)>;
+
 /// Reads the data of the tasks.
-fn open(tasks: Vec<Task>, args: &DataArgs) -> Result<Vec<Prepared>> {
+fn open(tasks: Vec<Task>, args: &DataArgs) -> Result<Opened> {
     let mut root = PathBuf::from(".");
     let mut roots: Vec<(&str, PathBuf)> = Vec::new();
     for given in &args.data {
@@ -90,18 +113,18 @@ fn open(tasks: Vec<Task>, args: &DataArgs) -> Result<Vec<Prepared>> {
     }
     let limit = args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let mut seen = BTreeSet::new();
-    let mut prepared = Vec::new();
+    if let Some(task) = tasks.iter().find(|task| !seen.insert(task.name.clone())) {
+        let message = format!("the task `{}` was given twice", task.name);
+        return Err(Failure::usage(message, "give every task once").into());
+    }
+    let mut opened = Vec::new();
     for task in tasks {
-        if !seen.insert(task.name.clone()) {
-            let message = format!("the task `{}` was given twice", task.name);
-            return Err(Failure::usage(message, "give every task once").into());
-        }
         let own = roots.iter().rev().find(|(name, _)| task.name == name.replace('-', "_"));
         let root = own.map_or(&root, |(_, path)| path);
         let fewshot = args.fewshot.filter(|_| task.kind != Kind::Perplexity);
-        prepared.push(prepare(task, root, fewshot, limit)?);
+        opened.push((task.name.clone(), prepare(task, root, fewshot, limit)));
     }
-    Ok(prepared)
+    Ok(opened)
 }
 
 /// Counts, and the first prompt with what is expected.

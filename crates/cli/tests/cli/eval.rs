@@ -152,6 +152,54 @@ fn a_run_that_was_broken_off_goes_on_to_the_same_results() {
 }
 
 #[test]
+fn one_task_that_fails_does_not_take_the_others_along() {
+    let folder = tasks();
+    let dir = folder.path();
+    // Its data is missing.
+    fs::write(dir.join("gone.toml"), CATS.replace("cats", "gone").replace("rows", "none")).unwrap();
+    // No row of it fits the model.
+    let long = format!("prompt = \"{}", "the cat ".repeat(40));
+    let long = CATS.replace("cats", "long").replace("prompt = \"", &long);
+    fs::write(dir.join("long.toml"), long).unwrap();
+    let line = "eval run gone.toml long.toml cats.toml --out out";
+    let (code, stdout, stderr) = eval(dir, line);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stdout.contains("\ncats  3 "), "{stdout}");
+    assert!(stdout.contains("\ngone  failed: the data of task `gone` was not found"), "{stdout}");
+    assert!(stdout.contains("\nlong  failed: no row of the task `long` fits"), "{stdout}");
+    assert!(stderr.contains("error: 2 of 3 tasks failed: gone, long\n  hint: "), "{stderr}");
+    let results = || {
+        let files = fs::read_dir(dir.join("out")).unwrap().map(|entry| entry.unwrap().path());
+        let path = files.filter(|f| f.extension().is_some_and(|e| e == "json")).max().unwrap();
+        let json: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        fs::remove_file(path).unwrap();
+        json
+    };
+    let first = results();
+    assert!(first["errors"]["gone"].as_str().unwrap().contains("was not found"), "{first}");
+    assert!(first["errors"]["long"].is_string() && first["results"]["cats"].is_object());
+
+    // Mended, the same command does what is missing.
+    fs::copy(dir.join("rows.jsonl"), dir.join("none.jsonl")).unwrap();
+    let rows = lines(&dir.join("out/samples_cats.jsonl"));
+    let (code, _, stderr) = eval(dir, &line.replace("long.toml ", ""));
+    assert_eq!(code, 0, "{stderr}");
+    let second = results();
+    assert!(second["errors"].is_null() && second["results"]["gone"].is_object(), "{second}");
+    assert_eq!(second["results"]["cats"], first["results"]["cats"]);
+    assert_eq!(lines(&dir.join("out/samples_cats.jsonl")), rows, "nothing was done twice");
+
+    // A name that is none is found before anything runs.
+    let (code, stdout, stderr) = eval(dir, "eval run cats.toml nothing --out other");
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("there is no task `nothing`"), "{stderr}");
+    assert!(!dir.join("other").exists());
+    let (code, stdout, stderr) = eval(dir, "eval validate cats.toml long.toml mmlu");
+    assert_eq!(code, 1);
+    assert!(stdout.contains("cats (version 3") && stderr.contains("1 of 3 tasks"), "{stderr}");
+}
+
+#[test]
 #[allow(clippy::print_stderr)]
 fn code_is_run_only_where_it_is_allowed() {
     let folder = tasks();

@@ -1,4 +1,5 @@
-//! Comma-separated values (RFC 4180): quoted fields may hold commas, quotes and line ends.
+//! Comma- and tab-separated values (RFC 4180): quoted fields may hold separators, quotes and line
+//! ends.
 
 /// One record, or why it cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,10 +10,11 @@ pub(super) struct Record {
     pub(super) fields: Result<Vec<String>, &'static str>,
 }
 
-/// The records of `text`; empty lines are passed over. A record with a stray quote is an error of
-/// its own line; an open quote takes the rest of the text.
-pub(super) fn records(text: &str) -> Vec<Record> {
-    let mut reader = Reader { rest: text, line: 1 };
+/// The records of `text` with fields between `separator`s; empty lines are passed over. A record
+/// with a stray quote is an error of its own line (between tabs, where quotes are seldom special, it
+/// stands for itself); an open quote takes the rest of the text.
+pub(super) fn records(text: &str, separator: char) -> Vec<Record> {
+    let mut reader = Reader { rest: text, line: 1, separator };
     let mut out = Vec::new();
     while !reader.rest.is_empty() {
         let line = reader.line;
@@ -28,6 +30,7 @@ pub(super) fn records(text: &str) -> Vec<Record> {
 struct Reader<'a> {
     rest: &'a str,
     line: usize,
+    separator: char,
 }
 
 impl Reader<'_> {
@@ -42,7 +45,7 @@ impl Reader<'_> {
                     return Err(what);
                 }
             }
-            match self.rest.strip_prefix(',') {
+            match self.rest.strip_prefix(self.separator) {
                 Some(rest) => self.rest = rest,
                 None => break,
             }
@@ -55,13 +58,13 @@ impl Reader<'_> {
         Ok(fields)
     }
 
-    /// Up to a comma or the end of the line.
+    /// Up to a separator or the end of the line.
     fn plain(&mut self) -> Result<String, &'static str> {
-        let end = self.rest.find([',', '\n']).unwrap_or(self.rest.len());
+        let end = self.rest.find([self.separator, '\n']).unwrap_or(self.rest.len());
         let field = &self.rest[..end];
-        let is_last = !self.rest[end..].starts_with(',');
+        let is_last = !self.rest[end..].starts_with(self.separator);
         let field = if is_last { field.strip_suffix('\r').unwrap_or(field) } else { field };
-        if field.contains('"') {
+        if field.contains('"') && self.separator == ',' {
             return Err("a quote within a field that does not begin with one");
         }
         let field = field.to_owned();
@@ -86,7 +89,7 @@ impl Reader<'_> {
             field.push('"');
             self.take(1);
         }
-        match self.rest.starts_with(',') || self.line_end().is_some() {
+        match self.rest.starts_with(self.separator) || self.line_end().is_some() {
             true => Ok(field),
             false => Err("text after a closing quote"),
         }
@@ -115,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> Vec<(usize, Vec<String>)> {
-        records(text).into_iter().map(|r| (r.line, r.fields.unwrap())).collect()
+        records(text, ',').into_iter().map(|r| (r.line, r.fields.unwrap())).collect()
     }
 
     #[test]
@@ -133,16 +136,24 @@ mod tests {
 
     #[test]
     fn a_damaged_record_costs_its_line_only() {
-        let found = records("a,b\n1,x\"y\n2,z\n\"q\"r,1\n3,w\n");
+        let found = records("a,b\n1,x\"y\n2,z\n\"q\"r,1\n3,w\n", ',');
         let lines: Vec<_> = found.iter().map(|r| (r.line, r.fields.is_ok())).collect();
         assert_eq!(lines, [(1, true), (2, false), (3, true), (4, false), (5, true)]);
-        assert!(records("a\n\"open\n1\n").last().unwrap().fields.is_err());
+        assert!(records("a\n\"open\n1\n", ',').last().unwrap().fields.is_err());
+    }
+
+    #[test]
+    fn tabs_separate_too_and_quotes_within_fields_stand_for_themselves() {
+        let found = records("a, b\t5\" disk\n\"x\ty\"\t2\n", '\t');
+        let fields: Vec<_> = found.into_iter().map(|r| r.fields.unwrap()).collect();
+        assert_eq!(fields, [["a, b", "5\" disk"], ["x\ty", "2"]]);
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_to_its_end(text in "[a,\"\r\n é]{0,40}") {
-            records(&text);
+            records(&text, ',');
+            records(&text, '\t');
         }
 
         #[test]

@@ -130,7 +130,8 @@ pub(super) fn read(file: &DataFile, data: &Data) -> Result<Rows> {
     let found = match extension.as_deref() {
         Some("jsonl" | "ndjson") => json_lines(text),
         Some("json") => json(text, data, path)?,
-        Some("csv") => comma_separated(text, data, path)?,
+        Some("csv") => separated(text, ',', data, path)?,
+        Some("tsv" | "tab") => separated(text, '\t', data, path)?,
         Some("gz" | "xz" | "zip" | "tar" | "parquet") => {
             let what = "it is an archive: unpack or convert it first".into();
             return Err(
@@ -188,21 +189,27 @@ fn json(text: &str, data: &Data, path: &Path) -> Result<Found> {
     }
 }
 
-fn comma_separated(text: &str, data: &Data, path: &Path) -> Result<Found> {
+fn separated(text: &str, separator: char, data: &Data, path: &Path) -> Result<Found> {
     let invalid = |what: &str| EvalError::Format {
         path: path.to_path_buf(),
-        format: "CSV",
+        format: if separator == ',' { "CSV" } else { "TSV" },
         what: what.to_owned(),
     };
-    let mut records = csv::records(text).into_iter();
-    let columns = match &data.columns {
-        Some(columns) => columns.clone(),
-        None => match records.next().map(|header| header.fields) {
-            Some(Ok(columns)) => columns,
-            Some(Err(what)) => return Err(invalid(what).into()),
-            None => return Err(invalid("it is empty").into()),
-        },
+    let mut records = csv::records(text, separator).into_iter().peekable();
+    let first = match records.peek().map(|record| record.fields.clone()) {
+        Some(first) => first,
+        None => return Err(invalid("it is empty").into()),
     };
+    let header = match (&data.columns, &first) {
+        (None, Ok(first)) => Some(first.clone()),
+        (None, Err(what)) => return Err(invalid(what).into()),
+        (Some(columns), Ok(first)) => header(first, columns),
+        (Some(_), Err(_)) => None,
+    };
+    if header.is_some() {
+        records.next();
+    }
+    let columns = header.or_else(|| data.columns.clone()).unwrap_or_default();
     let row = |fields: Vec<String>| match fields.len() == columns.len() {
         false => Err(format!("{} fields instead of {}", fields.len(), columns.len())),
         true => Ok(columns.iter().cloned().zip(fields.into_iter().map(Value::String)).collect()),
@@ -210,6 +217,19 @@ fn comma_separated(text: &str, data: &Data, path: &Path) -> Result<Found> {
     Ok(records
         .map(|r| (format!(":{}", r.line), r.fields.map_err(Into::into).and_then(row)))
         .collect())
+}
+
+/// The names of the columns in the order of a file, where its first record is a header: it has all
+/// the `columns`, in any order and among others, or two of them at their places while the others
+/// are called otherwise.
+fn header(first: &[String], columns: &[String]) -> Option<Vec<String>> {
+    let same = |a: &str, b: &str| a.trim().to_lowercase() == b.trim().to_lowercase();
+    if columns.iter().all(|column| first.iter().any(|name| same(name, column))) {
+        let known = |name: &String| columns.iter().find(|column| same(name, column));
+        return Some(first.iter().map(|name| known(name).unwrap_or(name).clone()).collect());
+    }
+    let at_their_places = first.iter().zip(columns).filter(|(name, column)| same(name, column));
+    (first.len() == columns.len() && at_their_places.count() >= 2).then(|| columns.to_vec())
 }
 
 /// The documents of a text, with one column `text`.

@@ -1,6 +1,6 @@
 //! From a response to the answer in it, and whether two answers are the same.
 
-use regex::{Regex, RegexBuilder};
+use regex::{Captures, Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 /// Largest compiled regex: task files may come from anywhere.
@@ -12,8 +12,8 @@ const MAX_REGEX: usize = 1 << 20;
 pub struct Extract {
     /// Its name.
     pub name: String,
-    /// Where the answer is: the first group that takes part in the match, or all of it. Without a
-    /// regex the response is the answer.
+    /// Where the answer is: the group, the first of several groups that is not empty, or without
+    /// groups all of the match. Without a regex the response is the answer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub regex: String,
     /// Which match.
@@ -23,12 +23,25 @@ pub struct Extract {
     /// wrong.
     #[serde(default)]
     pub fallback: bool,
+    /// Whether the white space around the answer does not count; around what a regex found it
+    /// never does.
+    #[serde(default)]
+    pub strip: bool,
     /// What is removed from both answers before they are compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
     /// Whether upper and lower case are the same.
     #[serde(default)]
     pub ignore_case: bool,
+    /// Whether ASCII punctuation does not count.
+    #[serde(default)]
+    pub ignore_punctuation: bool,
+    /// Whether the digits 0 to 9 do not count.
+    #[serde(default)]
+    pub ignore_numbers: bool,
+    /// Whether the white space around both answers does not count once all that is ignored is gone.
+    #[serde(default)]
+    pub trim: bool,
     /// How the answers are compared.
     #[serde(default)]
     pub compare: Compare,
@@ -43,19 +56,33 @@ pub enum Pick {
     First,
     /// The last.
     Last,
+    /// One by its number: 0 is the first, -1 the last.
+    #[serde(untagged)]
+    Number(i64),
 }
 
 /// How two answers are compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compare {
-    /// As texts, without the white space around them.
+    /// As texts, character by character.
     #[default]
     Text,
     /// As numbers: `1,000` is `1000.0`; an answer that is none is wrong.
     Number,
     /// Whether the wanted answer occurs anywhere in the given one.
     Contains,
+}
+
+impl Compare {
+    /// The name in results. Only the first is the harness's.
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::Text => "exact_match",
+            Self::Number => "number_match",
+            Self::Contains => "contains",
+        }
+    }
 }
 
 /// An [`Extract`] with its regexes compiled.
@@ -84,24 +111,42 @@ impl Extractor {
         let found = match self.settings.pick {
             Pick::First => matches.next(),
             Pick::Last => matches.last(),
+            Pick::Number(n) => match usize::try_from(n) {
+                Ok(n) => matches.nth(n),
+                Err(_) => {
+                    let all: Vec<_> = matches.collect();
+                    let back = usize::try_from(n.unsigned_abs()).ok();
+                    back.and_then(|back| all.len().checked_sub(back))
+                        .and_then(|at| all.into_iter().nth(at))
+                }
+            },
         };
-        let Some(captures) = found else {
-            return self.settings.fallback.then(|| response.to_owned());
+        let text = |captures: &Captures<'_>, i| {
+            captures.get(i).map_or("", |group| group.as_str()).to_owned()
         };
-        let group = (1..captures.len()).find_map(|i| captures.get(i)).or(captures.get(0))?;
-        Some(group.as_str().to_owned())
+        let answer = found.and_then(|captures| match captures.len() {
+            groups @ 1..=2 => Some(text(&captures, groups - 1)),
+            groups => (1..groups).map(|i| text(&captures, i)).find(|group| !group.is_empty()),
+        });
+        answer.or_else(|| self.settings.fallback.then(|| response.to_owned()))
     }
 
     /// Whether an answer is the one that is wanted.
     pub(super) fn agrees(&self, answer: &str, target: &str) -> bool {
+        let strip = self.settings.strip || self.regex.is_some();
+        let answer = if strip { answer.trim() } else { answer };
         let (answer, target) = (self.normal(answer), self.normal(target));
+        let (answer, target) = match self.settings.trim {
+            true => (answer.trim(), target.trim()),
+            false => (answer.as_str(), target.as_str()),
+        };
         match self.settings.compare {
             Compare::Text => answer == target,
-            Compare::Number => match (number(&answer), number(&target)) {
+            Compare::Number => match (number(answer), number(target)) {
                 (Some(a), Some(b)) => a == b,
                 _ => false,
             },
-            Compare::Contains => !target.is_empty() && answer.contains(&target),
+            Compare::Contains => !target.trim().is_empty() && answer.contains(target.trim()),
         }
     }
 
@@ -111,8 +156,15 @@ impl Extractor {
         for regex in &self.ignore {
             text = regex.replace_all(&text, "").into_owned();
         }
-        let text = text.trim();
-        if self.settings.ignore_case { text.to_lowercase() } else { text.to_owned() }
+        if self.settings.ignore_case {
+            text = text.to_lowercase();
+        }
+        let Extract { ignore_punctuation, ignore_numbers, .. } = self.settings;
+        text.retain(|c| {
+            !(ignore_punctuation && c.is_ascii_punctuation()
+                || ignore_numbers && c.is_ascii_digit())
+        });
+        text
     }
 }
 
@@ -122,15 +174,17 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
 }
 
 fn number(text: &str) -> Option<f64> {
-    let digits: String = text.chars().filter(|c| !matches!(c, ',' | '$' | '_' | ' ')).collect();
+    let text = text.trim().chars();
+    let digits: String = text.filter(|c| !matches!(c, ',' | '$' | '_' | ' ')).collect();
     let digits = digits.strip_suffix('.').unwrap_or(&digits);
     digits.parse().ok().filter(|x: &f64| x.is_finite())
 }
 
-/// The response before the first of the `stop` texts.
+/// The response before the first of the `stop` texts, which are looked for one after the other: as
+/// in the harness, a text does not end the response where an earlier one has cut off its end.
 pub(super) fn cut<'a>(response: &'a str, stop: &[String]) -> &'a str {
-    let ends = stop.iter().filter(|s| !s.is_empty()).filter_map(|s| response.find(s.as_str()));
-    &response[..ends.min().unwrap_or(response.len())]
+    let stop = stop.iter().filter(|stop| !stop.is_empty());
+    stop.fold(response, |text, stop| text.split(stop.as_str()).next().unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -195,10 +249,72 @@ mod tests {
     }
 
     #[test]
-    fn case_and_white_space() {
-        let text = extractor(Extract { ignore_case: true, ..Extract::default() });
-        assert!(text.agrees(" Yes\n", "yes"));
-        assert!(!extractor(Extract::default()).agrees("Yes", "yes"));
+    fn the_match_and_the_group_are_those_of_the_harness() {
+        // Right values of `RegexFilter` of lm_eval 0.4.13, where `None` is its "[invalid]".
+        for (regex, pick, response, expected) in [
+            (r"#### (\-?[0-9\.\,]+)", Pick::First, "x\n#### 1,234. and #### 5", Some("1,234.")),
+            (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", Pick::Last, "so 12 then 7", Some("7")),
+            (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", Pick::First, "so 12 then 7", Some("12")),
+            ("(a*)(b*)", Pick::Last, "ab c", None),
+            ("x(a*)y", Pick::First, "xy", Some("")),
+            ("the answer is (.*).", Pick::First, "So the answer is (A).\nb", Some("(A)")),
+            (r"(\w+)", Pick::Number(1), "a b c", Some("b")),
+            (r"(\w+)", Pick::Number(-2), "a b c", Some("b")),
+            (r"(\w+)", Pick::Number(-4), "a b c", None),
+            (r" \w+ ", Pick::First, "x  ab y", Some(" ab ")),
+            ("z", Pick::First, "no", None),
+        ] {
+            let settings = Extract { regex: regex.into(), pick, ..Extract::default() };
+            assert_eq!(extractor(settings).answer(response).as_deref(), expected, "{regex}");
+        }
+        // What a regex found is compared without the white space around it.
+        let word = extractor(Extract { regex: r" \w+ ".into(), ..Extract::default() });
+        assert!(word.agrees(&word.answer("x  ab y").unwrap(), "ab") && !word.agrees("ab", " ab"));
+        assert_eq!(
+            toml::from_str::<Extract>("name = \"e\"\npick = -2").unwrap().pick,
+            Pick::Number(-2)
+        );
+    }
+
+    #[test]
+    fn texts_are_compared_as_the_harness_does() {
+        // Right values of `exact_match_hf_evaluate` of lm_eval 0.4.13.
+        let plain = Extract::default();
+        let case = Extract { ignore_case: true, ..plain.clone() };
+        let punctuation = Extract { ignore_punctuation: true, ..plain.clone() };
+        let both = Extract { ignore_punctuation: true, ..case.clone() };
+        let numbers = Extract { ignore_numbers: true, ..plain.clone() };
+        let letter = Extract { ignore: vec!["a".into()], ..case.clone() };
+        for (settings, answer, target, same) in [
+            (&plain, "a", " a", false),
+            (&plain, "a\n", "a", false),
+            (&plain, "A", "a", false),
+            (&case, "ÄB", "äb", true),
+            (&punctuation, "a,b!", "ab", true),
+            (&punctuation, "a—b", "ab", false),
+            (&both, "Yes.", "yes", true),
+            (&numbers, "a1b2", "ab", true),
+            (&numbers, "a²", "a", false),
+            (&letter, "Ab", "b", false),
+        ] {
+            let found = extractor(settings.clone()).agrees(answer, target);
+            assert_eq!(found, same, "{settings:?} {answer} {target}");
+        }
+        // Filters of the harness's `remove_whitespace`, and ours that it does not have.
+        assert!(extractor(Extract { strip: true, ..plain.clone() }).agrees(" a\n", "a"));
+        assert!(!extractor(Extract { strip: true, ..plain.clone() }).agrees("a", "a "));
+        let trim = Extract { trim: true, ignore: vec!["the".into()], ..plain };
+        assert!(extractor(trim).agrees("the cat", "cat"));
+    }
+
+    #[test]
+    fn stops_are_looked_for_one_after_the_other() {
+        // Right values of `postprocess_generated_text` of lm_eval 0.4.13.
+        let stops = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        assert_eq!(cut("abXYc", &stops(&["Y", "XY"])), "abX");
+        assert_eq!(cut("abXYc", &stops(&["XY", "Y"])), "ab");
+        assert_eq!(cut("abc", &stops(&["", "z"])), "abc");
+        assert_eq!(cut("\n\nabc", &stops(&["\n\n"])), "");
     }
 
     proptest! {

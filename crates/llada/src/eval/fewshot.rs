@@ -7,8 +7,9 @@ use minijinja::Value;
 use super::{
     EvalError,
     dataset::{self, DataFile},
+    mersenne::Random,
     prompt::{Renderer, fields, with_source},
-    task::{Data, Fewshot},
+    task::{Data, Fewshot, FewshotSampler},
     template::{evaluate, render},
 };
 use crate::{Result, checkpoint::files::read_text};
@@ -16,55 +17,78 @@ use crate::{Result, checkpoint::files::read_text};
 /// Largest file of ready examples.
 const MAX_TEXT: u64 = 1 << 24;
 
-/// What stands before every prompt of a group, rendered once.
+/// The harness's `--seed` of examples.
+const SEED: u32 = 1234;
+
+/// What stands before the prompts of a task; files are read and rendered once.
 pub(super) struct Prefixes<'a> {
-    pub(super) renderer: Renderer<'a>,
-    pub(super) base: &'a Path,
+    renderer: Renderer<'a>,
+    base: &'a Path,
     pub(super) shots: usize,
-    pub(super) known: BTreeMap<Option<String>, String>,
+    known: BTreeMap<Option<String>, Prefix>,
 }
 
-impl Prefixes<'_> {
-    /// What stands before the prompts of `group`.
-    pub(super) fn of(&mut self, group: Option<&str>) -> Result<&str> {
-        let key = group.map(str::to_owned);
-        if !self.known.contains_key(&key) {
-            let prefix = self.render(group)?;
-            self.known.insert(key.clone(), prefix);
-        }
-        Ok(self.known.get(&key).map_or("", String::as_str))
+/// What stands before the prompts of a group.
+struct Prefix {
+    description: String,
+    shots: Vec<String>,
+    /// Draws the examples of each prompt; without it they are the first.
+    random: Option<Random>,
+}
+
+impl<'a> Prefixes<'a> {
+    /// Nothing is read yet.
+    pub(super) fn new(renderer: Renderer<'a>, base: &'a Path, shots: usize) -> Self {
+        Self { renderer, base, shots, known: BTreeMap::new() }
     }
 
-    fn render(&self, group: Option<&str>) -> Result<String> {
+    /// What stands before the next prompt of `group`.
+    pub(super) fn of(&mut self, group: Option<&str>) -> Result<String> {
+        let key = group.map(str::to_owned);
+        let mut prefix = match self.known.remove(&key) {
+            Some(prefix) => prefix,
+            None => self.read(group)?,
+        };
+        let chosen = match &mut prefix.random {
+            Some(random) if self.shots > 0 => random.sample(prefix.shots.len(), self.shots),
+            _ => (0..self.shots).collect(),
+        };
+        let mut text = prefix.description.clone();
+        let separator = self.renderer.task.fewshot.as_ref().map_or("", |f| &f.separator);
+        for shot in chosen {
+            text.push_str(&prefix.shots[shot]);
+            text.push_str(separator);
+        }
+        self.known.insert(key, prefix);
+        Ok(text)
+    }
+
+    fn read(&self, group: Option<&str>) -> Result<Prefix> {
         let task = self.renderer.task;
         let invalid = |what| EvalError::Task { task: task.name.clone(), what };
         let fields = Value::from_pairs([("group", group.unwrap_or_default())]);
         let environment = self.renderer.environment;
-        let mut prefix = render(environment, &task.description, &fields).map_err(invalid)?;
+        let description = render(environment, &task.description, &fields).map_err(invalid)?;
+        let mut prefix = Prefix { description, shots: Vec::new(), random: None };
         let Some(fewshot) = &task.fewshot else {
             return match self.shots {
                 0 => Ok(prefix),
                 wanted => Err(self.too_few(group, 0, wanted).into()),
             };
         };
+        if fewshot.sampler == FewshotSampler::Random {
+            prefix.random = Some(Random::new(SEED));
+        }
         // A text of examples begins with the description, which is wanted without examples too.
-        if self.shots == 0 && fewshot.text.is_empty() {
-            return Ok(prefix);
+        if !fewshot.text.is_empty() {
+            let (description, shots) = self.ready(fewshot, group)?;
+            prefix.description.push_str(&description);
+            prefix.shots = shots;
+        } else if self.shots > 0 {
+            prefix.shots = self.rendered(fewshot, group)?;
         }
-        let shots = match fewshot.text.is_empty() {
-            true => self.rendered(fewshot, group)?,
-            false => {
-                let (description, shots) = self.ready(fewshot, group)?;
-                prefix.push_str(&description);
-                shots
-            }
-        };
-        if shots.len() < self.shots {
-            return Err(self.too_few(group, shots.len(), self.shots).into());
-        }
-        for shot in &shots[..self.shots] {
-            prefix.push_str(shot);
-            prefix.push_str(&fewshot.separator);
+        if prefix.shots.len() < self.shots {
+            return Err(self.too_few(group, prefix.shots.len(), self.shots).into());
         }
         Ok(prefix)
     }
@@ -77,7 +101,7 @@ impl Prefixes<'_> {
         EvalError::Shots { task, found, wanted }
     }
 
-    /// The first rows that can be examples, rendered.
+    /// The rows that can be examples, rendered: the first that are wanted, or all to draw from.
     fn rendered(&self, fewshot: &Fewshot, group: Option<&str>) -> Result<Vec<String>> {
         let Renderer { task, environment } = self.renderer;
         let path = dataset::find_one(self.base, &task.name, &fewshot.files, group)
@@ -86,7 +110,7 @@ impl Prefixes<'_> {
         let file = DataFile { path, group: group.map(str::to_owned) };
         let mut shots = Vec::new();
         for (index, row) in dataset::read(&file, &data)?.into_iter().enumerate() {
-            if shots.len() == self.shots {
+            if fewshot.sampler == FewshotSampler::First && shots.len() == self.shots {
                 break;
             }
             let shot = row.map_err(|bad| (bad.place, bad.reason)).and_then(|row| {

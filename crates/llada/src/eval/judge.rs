@@ -25,7 +25,7 @@ fn best(scores: impl Iterator<Item = f64>) -> usize {
 }
 
 /// Whether the right answer has the best score, under each of the normalisations: as it is, per
-/// byte of the answer (without the delimiter, as the harness), per token.
+/// character and per byte of the answer (without the delimiter, as the harness), per token.
 pub(super) fn choice(
     metrics: &[ChoiceMetric],
     choices: &[String],
@@ -36,7 +36,8 @@ pub(super) fn choice(
     let lengths = |metric| -> Vec<usize> {
         match metric {
             ChoiceMetric::Acc => vec![1; scores.len()],
-            ChoiceMetric::AccNorm => choices.iter().map(String::len).collect(),
+            ChoiceMetric::AccNorm => choices.iter().map(|c| c.chars().count()).collect(),
+            ChoiceMetric::AccBytes => choices.iter().map(String::len).collect(),
             ChoiceMetric::AccToken => tokens.to_vec(),
         }
     };
@@ -71,7 +72,7 @@ pub(super) fn response(
         let answer = answer.as_deref();
         if let Some(target) = target {
             let agrees = answer.is_some_and(|answer| extractor.agrees(answer, target));
-            add("exact_match", f64::from(agrees));
+            add(extractor.settings.compare.metric(), f64::from(agrees));
         }
         if let (Some(given), Some(target), Some(cells)) = (given, target, &prepared.task.cells) {
             add("cell_accuracy", filled(answer, given, target, cells.blank, extractor));
@@ -100,7 +101,7 @@ fn filled(
     extractor: &Extractor,
 ) -> f64 {
     let answer = extractor.normal(answer.unwrap_or_default());
-    let mut cells = answer.chars().map(Some).chain(std::iter::repeat(None));
+    let mut cells = answer.trim().chars().map(Some).chain(std::iter::repeat(None));
     let (mut blanks, mut right) = (0, 0);
     for (given, wanted) in given.chars().zip(target.chars()) {
         let found = cells.next().flatten();
@@ -123,9 +124,11 @@ fn run(
     };
     let Some(answer) = answer else { return Ok((false, "no program in the response".into())) };
     let fields = minijinja::context! { response => answer, ..example.fields.clone() };
-    let program = template::render(&prepared.environment, &code.program, &fields)
-        .map_err(|what| EvalError::Task { task: prepared.task.name.clone(), what })?;
-    let verdict = checker.check(&program, code)?;
+    let text = |template| {
+        template::render(&prepared.environment, template, &fields)
+            .map_err(|what| EvalError::Task { task: prepared.task.name.clone(), what })
+    };
+    let verdict = checker.check(&text(&code.program)?, &text(&code.tests)?, code)?;
     Ok((verdict.passed, verdict.reason))
 }
 
@@ -136,17 +139,19 @@ mod tests {
 
     #[test]
     fn normalisations_of_unequal_answers() {
-        let choices = ["ab".to_owned(), "abcdefgh".to_owned(), "é".to_owned()];
-        let all = [ChoiceMetric::Acc, ChoiceMetric::AccNorm, ChoiceMetric::AccToken];
-        // Per byte −1.5, −0.5, −2; per token −3, −4, −1.
+        let choices = ["ab".to_owned(), "abcdefgh".to_owned(), "日本語日本".to_owned()];
+        use ChoiceMetric::{Acc, AccBytes, AccNorm, AccToken};
+        let names = ["acc", "acc_norm", "acc_bytes", "acc_token"].map(|m| format!("{m},none"));
+        // Per character −1.5, −0.5, −0.8; per byte −1.5, −0.5, −0.27; per token −3, −4, −1.
         let right = |answer| {
+            let all = [Acc, AccNorm, AccBytes, AccToken];
             let scores = choice(&all, &choices, answer, &[-3.0, -4.0, -4.0], &[1, 1, 4]);
-            ["acc", "acc_norm", "acc_token"].map(|m| scores[&format!("{m},none")])
+            names.clone().map(|name| scores[&name])
         };
         let (yes, no) = (Value::One(1.0), Value::One(0.0));
-        assert_eq!(right(0), [yes, no, no]);
-        assert_eq!(right(1), [no, yes, no]);
-        assert_eq!(right(2), [no, no, yes]);
+        assert_eq!(right(0), [yes, no, no, no]);
+        assert_eq!(right(1), [no, yes, no, no]);
+        assert_eq!(right(2), [no, no, yes, yes]);
     }
 
     #[test]

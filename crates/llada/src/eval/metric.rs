@@ -1,6 +1,10 @@
 //! From the scores of rows to a number with its standard error.
 
+use std::f64::consts::LN_2;
+
 use serde::{Deserialize, Serialize};
+
+use super::mersenne::Random;
 
 /// The score of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -17,8 +21,11 @@ pub enum Value {
 pub struct Estimate {
     /// Its value.
     pub value: f64,
-    /// Its standard error over the rows; `None` with fewer than two.
+    /// Its standard error over the rows, as the harness computes it; `None` where it has none, and
+    /// with fewer than two rows.
     pub standard_error: Option<f64>,
+    /// The linearised standard error of a ratio, for which the harness has none.
+    pub linear_error: Option<f64>,
     /// Rows.
     pub rows: usize,
 }
@@ -35,9 +42,10 @@ pub fn higher_is_better(metric: &str) -> bool {
 /// - `bits_per_byte`: −Σ log-likelihoods / Σ bytes / ln 2;
 /// - all others: the mean.
 ///
-/// The standard error of a mean is √(variance / n) with n − 1 degrees of freedom, as in
-/// lm-evaluation-harness; that of a ratio is its linearisation, and that of an exponential follows
-/// from it by the delta method (the harness resamples instead).
+/// As in lm-evaluation-harness, the standard error of a mean is √(variance / n) with n − 1 degrees
+/// of freedom, and that of `perplexity` is the deviation of 100,000 resamples. For ratios the
+/// harness has none; their linearisation, with the delta method for exponentials, is a field of its
+/// own.
 pub fn aggregate(name: &str, scores: &[Value]) -> Estimate {
     let pairs: Vec<(f64, f64)> = scores
         .iter()
@@ -51,15 +59,68 @@ pub fn aggregate(name: &str, scores: &[Value]) -> Estimate {
     let squares: f64 = pairs.iter().map(|(x, weight)| (x - ratio * weight).powi(2)).sum();
     // With weights of 1 this is the standard error of the mean.
     let error = (squares * n / (n - 1.0)).sqrt() / total;
-    let (value, error) = match name {
-        "perplexity" | "word_perplexity" | "byte_perplexity" => {
-            let perplexity = (-ratio).exp();
-            (perplexity, perplexity * error)
+    let perplexity = (-ratio).exp();
+    let (value, standard_error, linear_error) = match name {
+        "perplexity" => {
+            let scores: Vec<f64> = pairs.iter().map(|pair| pair.0).collect();
+            (perplexity, bootstrap(&scores, &|mean| (-mean).exp()), None)
         }
-        "bits_per_byte" => (-ratio / std::f64::consts::LN_2, error / std::f64::consts::LN_2),
-        _ => (ratio, error),
+        "word_perplexity" | "byte_perplexity" => (perplexity, None, Some(perplexity * error)),
+        "bits_per_byte" => (-ratio / LN_2, None, Some(error / LN_2)),
+        _ => (ratio, Some(error), None),
     };
-    Estimate { value, standard_error: (pairs.len() > 1).then_some(error), rows: pairs.len() }
+    let known = |error: Option<f64>| error.filter(|_| pairs.len() > 1);
+    Estimate {
+        value,
+        standard_error: known(standard_error),
+        linear_error: known(linear_error),
+        rows: pairs.len(),
+    }
+}
+
+/// The standard error of a mean over groups of rows, where each group weighs as many as it has rows:
+/// the pooled one of the harness. `None` where a group has none.
+pub fn pooled_error(groups: &[Estimate]) -> Option<f64> {
+    let rows: f64 = groups.iter().map(|group| group.rows as f64).sum();
+    let mut sum = 0.0;
+    for group in groups {
+        let n = group.rows as f64;
+        sum += (n - 1.0) * group.standard_error?.powi(2) * n;
+    }
+    Some((sum / (rows - groups.len() as f64) / rows).sqrt())
+}
+
+/// The deviation of `statistic` of the mean over resamples of `scores`, drawn as the harness does:
+/// by Python's generator with the seeds 0 to 99, a thousand resamples each.
+fn bootstrap(scores: &[f64], statistic: &(dyn Fn(f64) -> f64 + Sync)) -> Option<f64> {
+    const SEEDS: u32 = 100;
+    const RESAMPLES: usize = 1000;
+    let n = scores.len();
+    if n < 2 {
+        return None;
+    }
+    let resample = |random: &mut Random| {
+        let sum: f64 = (0..n).map(|_| scores[random.choice(n)]).sum();
+        statistic(sum / n as f64)
+    };
+    let of_seed = |seed| {
+        let mut random = Random::new(seed);
+        (0..RESAMPLES).map(|_| resample(&mut random)).collect::<Vec<f64>>()
+    };
+    // Seeds are shared out among the threads and put together in their order.
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(16)) as u32;
+    let values: Vec<f64> = std::thread::scope(|scope| {
+        let part = SEEDS.div_ceil(threads);
+        let parts = (0..threads).map(|i| part * i..SEEDS.min(part * (i + 1)));
+        let running: Vec<_> = parts
+            .map(|seeds| scope.spawn(|| seeds.flat_map(of_seed).collect::<Vec<_>>()))
+            .collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    Some((squares / (count - 1.0)).sqrt())
 }
 
 #[cfg(test)]
@@ -85,12 +146,30 @@ mod tests {
         let words = aggregate("word_perplexity", &scores);
         assert!(close(words.value, 2.0f64.exp()), "{words:?}");
         // Residuals −10 + 8 and −2 + 4; √(8 · 2) / 6 = 2/3, times e².
-        assert!(close(words.standard_error.unwrap(), 2.0f64.exp() * 2.0 / 3.0), "{words:?}");
+        assert!(close(words.linear_error.unwrap(), 2.0f64.exp() * 2.0 / 3.0), "{words:?}");
+        assert_eq!(words.standard_error, None, "the harness has none");
         let bits = aggregate("bits_per_byte", &scores);
-        assert!(close(bits.value, 2.0 / std::f64::consts::LN_2));
-        let rows = aggregate("perplexity", &[-1.0, -3.0].map(Value::One));
-        assert!(close(rows.value, 2.0f64.exp()));
-        assert!(close(rows.standard_error.unwrap(), 2.0f64.exp()));
+        assert!(close(bits.value, 2.8853900817779268) && bits.standard_error.is_none());
+    }
+
+    #[test]
+    fn perplexities_are_resampled_as_the_harness_does() {
+        // `perplexity` and its `stderr_for_metric` of lm_eval 0.4.13.
+        let rows = aggregate("perplexity", &[-1.0, -3.0, -0.5, -2.25].map(Value::One));
+        assert!(close(rows.value, 5.405948925141167), "{rows:?}");
+        assert!((rows.standard_error.unwrap() - 3.1939766370251292).abs() < 1e-9, "{rows:?}");
+        assert_eq!(aggregate("perplexity", &[Value::One(-1.0)]).standard_error, None);
+    }
+
+    #[test]
+    fn groups_are_pooled_as_the_harness_does() {
+        // `pooled_sample_stderr` of lm_eval 0.4.13.
+        let group = |scores: &[f64]| {
+            aggregate("acc", &scores.iter().copied().map(Value::One).collect::<Vec<_>>())
+        };
+        let (a, b) = (group(&[1.0, 0.0, 1.0, 1.0]), group(&[0.0, 0.0, 1.0]));
+        assert!(close(pooled_error(&[a, b]).unwrap(), 0.20118695404073914));
+        assert_eq!(pooled_error(&[a, group(&[1.0])]), None);
     }
 
     #[test]

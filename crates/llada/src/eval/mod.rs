@@ -20,6 +20,7 @@ mod error;
 mod extract;
 mod fewshot;
 mod judge;
+mod mersenne;
 pub mod metric;
 mod plan;
 mod prompt;

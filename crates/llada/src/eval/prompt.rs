@@ -132,12 +132,9 @@ pub fn prepare(
     let (base, files) = dataset::find(root, &task.name, &task.data.files).map_err(named)?;
     let rows = read_rows(&task, &base, &files)?;
 
-    let mut prefixes = Prefixes {
-        renderer: Renderer { task: &task, environment: &environment },
-        base: &base,
-        shots: fewshot.unwrap_or(task.fewshot.as_ref().map_or(0, |f| f.count)),
-        known: BTreeMap::new(),
-    };
+    let shots = fewshot.unwrap_or(task.fewshot.as_ref().map_or(0, |f| f.count));
+    let renderer = Renderer { task: &task, environment: &environment };
+    let mut prefixes = Prefixes::new(renderer, &base, shots);
     let (mut examples, mut bad, mut usable) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (index, row) in rows.into_iter().enumerate() {
         let row = match row {
@@ -147,17 +144,18 @@ pub fn prepare(
                 continue;
             }
         };
-        let prefix = prefixes.of(row.group.as_deref())?;
         let fields = fields(&row, index);
-        let renderer = Renderer { task: &task, environment: &environment };
-        let request = match &task.data.condition {
-            Some(condition) => evaluate(&environment, condition, &fields)
-                .and_then(|v| v.is_true().then(|| renderer.request(prefix, &fields)).transpose()),
-            None => renderer.request(prefix, &fields).map(Some),
+        let wanted = match &task.data.condition {
+            Some(condition) => evaluate(&environment, condition, &fields).map(|v| v.is_true()),
+            None => Ok(true),
         };
-        match request {
-            Ok(None) => {}
-            Ok(Some(request)) => {
+        if wanted == Ok(false) {
+            continue;
+        }
+        // Examples are drawn for every row that is part of the task, even for a bad one.
+        let prefix = prefixes.of(row.group.as_deref())?;
+        match wanted.and_then(|_| renderer.request(&prefix, &fields)) {
+            Ok(request) => {
                 let count = usable.entry(row.group.clone()).or_insert(0);
                 *count += 1;
                 if limit.is_none_or(|limit| *count <= limit) {
@@ -168,7 +166,6 @@ pub fn prepare(
             Err(reason) => bad.push(BadRow { place: row.place, reason }),
         }
     }
-    let shots = prefixes.shots;
     if examples.is_empty() {
         let first = bad.first().map(|b| format!("{}: {}", b.place, b.reason));
         let first = first.unwrap_or_else(|| "there is none".into());
@@ -176,6 +173,17 @@ pub fn prepare(
     }
     let rows = usable.values().sum();
     Ok(Prepared { task, examples, bad, rows, shots, base, extractors, environment })
+}
+
+/// The length of Python's `re.split(r"\s+", text)`: one more than the runs of white space, so that a
+/// text with white space at an end has an empty word there.
+pub(super) fn words(text: &str) -> usize {
+    // Python counts four separators of ASCII as white space, Unicode does not.
+    let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+    let runs = text.chars().fold((0, false), |(runs, before), c| {
+        (runs + usize::from(is_space(c) && !before), is_space(c))
+    });
+    runs.0 + 1
 }
 
 /// Adds to an error about missing data where it can be had.
@@ -255,11 +263,7 @@ impl Renderer<'_> {
         if text.trim().is_empty() {
             return Err("the document is empty".into());
         }
-        // A document with white space at its ends has an empty word there, as `re.split` gives.
-        let edges = [stored.chars().next(), stored.chars().last()];
-        let empty = edges.into_iter().flatten().filter(|c| c.is_whitespace()).count();
-        let words = stored.split_whitespace().count() + empty;
-        Ok(Request::Document { text, words, bytes: stored.len() })
+        Ok(Request::Document { text, words: words(&stored), bytes: stored.len() })
     }
 
     fn generate(&self, context: String, fields: &Value) -> std::result::Result<Request, String> {
@@ -290,6 +294,7 @@ impl Renderer<'_> {
         if let Some(code) = &task.code {
             let fields = minijinja::context! { response => "", ..fields.clone() };
             self.render(&code.program, &fields)?;
+            self.render(&code.tests, &fields)?;
         }
         Ok(Request::Generate {
             context,

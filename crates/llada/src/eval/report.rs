@@ -18,6 +18,7 @@ pub struct Finished {
     pub plan: Plan,
     /// Its results.
     pub outcome: Outcome,
+    lines: Vec<Line>,
 }
 
 /// One line of a table: a task, or a group of its rows.
@@ -32,31 +33,23 @@ pub struct Line {
 }
 
 impl Finished {
+    /// Computes the results of a task.
+    pub fn new(prepared: Prepared, plan: Plan, outcome: Outcome) -> Self {
+        let groups: BTreeSet<&String> =
+            outcome.records.iter().filter_map(|r| r.group.as_ref()).collect();
+        let mut lines = vec![line(&prepared, &outcome, None)];
+        if groups.len() > 1 {
+            lines.extend(groups.into_iter().map(|group| line(&prepared, &outcome, Some(group))));
+            pool(&mut lines);
+        }
+        Self { prepared, plan, outcome, lines }
+    }
+
     /// The results of the task, and then of each of its groups. Every row weighs the same, so a
     /// larger group weighs more.
-    pub fn lines(&self) -> Vec<Line> {
-        let groups: BTreeSet<&String> =
-            self.outcome.records.iter().filter_map(|r| r.group.as_ref()).collect();
-        let mut lines = vec![self.line(None)];
-        if groups.len() > 1 {
-            lines.extend(groups.into_iter().map(|group| self.line(Some(group))));
-        }
-        lines
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
     }
-
-    fn line(&self, group: Option<&String>) -> Line {
-        let records = self.outcome.records.iter();
-        let records: Vec<_> =
-            records.filter(|r| group.is_none() || r.group.as_ref() == group).collect();
-        let estimates = self.prepared.task.metrics().into_iter().filter_map(|name| {
-            let scores: Vec<Value> =
-                records.iter().filter_map(|r| r.metrics.get(&name)).copied().collect();
-            let metric = name.split(',').next().unwrap_or_default();
-            (!scores.is_empty()).then(|| (name.clone(), metric::aggregate(metric, &scores)))
-        });
-        Line { group: group.cloned(), rows: records.len(), estimates: estimates.collect() }
-    }
-
     /// Name of a line in results: `task`, or `task_group`.
     fn name(&self, line: &Line) -> String {
         match &line.group {
@@ -66,9 +59,45 @@ impl Finished {
     }
 }
 
+/// The results of the rows of `group`, or of all.
+fn line(prepared: &Prepared, outcome: &Outcome, group: Option<&String>) -> Line {
+    let records = outcome.records.iter();
+    let records: Vec<_> =
+        records.filter(|r| group.is_none() || r.group.as_ref() == group).collect();
+    let estimates = prepared.task.metrics().into_iter().filter_map(|name| {
+        let scores: Vec<Value> =
+            records.iter().filter_map(|r| r.metrics.get(&name)).copied().collect();
+        let metric = name.split(',').next().unwrap_or_default();
+        (!scores.is_empty()).then(|| (name.clone(), metric::aggregate(metric, &scores)))
+    });
+    Line { group: group.cloned(), rows: records.len(), estimates: estimates.collect() }
+}
+
+/// Gives the first line, which is that of the whole task, the pooled standard errors of the others.
+fn pool(lines: &mut [Line]) {
+    let Some((whole, groups)) = lines.split_first_mut() else { return };
+    for (name, estimate) in &mut whole.estimates {
+        let of_groups: Vec<Estimate> =
+            groups.iter().filter_map(|group| group.estimates.get(name)).copied().collect();
+        let is_mean = estimate.linear_error.is_none() && !name.starts_with("perplexity,");
+        if is_mean {
+            estimate.standard_error = metric::pooled_error(&of_groups);
+        }
+    }
+}
+
+/// A task that could not be evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Its name.
+    pub task: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// The results of a run. `config` is what is known of the model and the run as a whole, and
-/// becomes the key of that name.
-pub fn json(finished: &[Finished], config: Json) -> Json {
+/// becomes the key of that name; the tasks that failed are under `errors`.
+pub fn json(finished: &[Finished], failed: &[Failed], config: Json) -> Json {
     let mut out: BTreeMap<&str, Map<String, Json>> = BTreeMap::new();
     let mut add = |section, name: &String, value: Json| {
         out.entry(section).or_default().insert(name.clone(), value);
@@ -77,7 +106,7 @@ pub fn json(finished: &[Finished], config: Json) -> Json {
         let (Prepared { task: file, shots, bad, rows, .. }, outcome) =
             (&task.prepared, &task.outcome);
         let lines = task.lines();
-        for line in &lines {
+        for line in lines {
             let name = task.name(line);
             let alias = match &line.group {
                 Some(group) => format!(" - {group}"),
@@ -106,6 +135,10 @@ pub fn json(finished: &[Finished], config: Json) -> Json {
         add("excluded", name, excluded);
     }
     let mut json = json!(out);
+    if !failed.is_empty() {
+        let errors = failed.iter().map(|f| (f.task.clone(), Json::from(f.reason.clone())));
+        json["errors"] = Json::Object(errors.collect());
+    }
     json["config"] = config;
     json
 }
@@ -121,6 +154,9 @@ fn results(alias: &str, line: &Line) -> Json {
         results.insert(name.clone(), json!(estimate.value));
         let error = estimate.standard_error.map_or(json!("N/A"), |error| json!(error));
         results.insert(format!("{metric}_stderr,{filter}"), error);
+        if let Some(error) = estimate.linear_error {
+            results.insert(format!("{metric}_linear_stderr,{filter}"), json!(error));
+        }
     }
     Json::Object(results)
 }

@@ -31,11 +31,11 @@ use crate::{
 
 /// Runs programs that a model wrote. The library has no processes: the caller brings one.
 pub trait Checker {
-    /// Whether `program` ends without an error within the limits of `code`.
+    /// Whether `program` and then its `tests` end without an error within the limits of `code`.
     ///
     /// # Errors
     /// If the program could not be run; one that fails is a [`Verdict`].
-    fn check(&mut self, program: &str, code: &Code) -> Result<Verdict>;
+    fn check(&mut self, program: &str, tests: &str, code: &Code) -> Result<Verdict>;
 }
 
 /// What became of a program.
@@ -171,6 +171,8 @@ impl Evaluator<'_> {
                 (vec![self.pair(context, target, plan.chat)?], 0)
             }
             Request::Choice { delimiter, choices, .. } => {
+                // After a chat template the harness puts no delimiter.
+                let delimiter = if plan.chat { "" } else { delimiter };
                 let pair = |choice| self.pair(context, &format!("{delimiter}{choice}"), plan.chat);
                 (choices.iter().map(pair).collect::<Result<_>>()?, 0)
             }
@@ -203,7 +205,7 @@ impl Evaluator<'_> {
 
     fn pair(&self, context: &str, answer: &str, chat: bool) -> Result<Pair> {
         if chat {
-            let answer = self.tokenizer.encode(answer.trim_start())?;
+            let answer = self.tokenizer.encode(answer)?;
             return Ok(Pair { prompt: self.chat(context)?, answer });
         }
         likelihood::encode_pair(self.tokenizer, context, answer)
@@ -341,16 +343,24 @@ fn keep(
     Ok(())
 }
 
-/// Windows of a document, each after the last token of the one before, as the harness rolls them.
+/// Windows of a document, each after the last token of the one before; the last one, which is
+/// shorter, after as many as fit. The harness rolls them likewise, but its windows are a token
+/// longer, because a causal model need not read what it predicts last.
 fn windows(tokens: Vec<u32>, limit: usize) -> Vec<Pair> {
     let step = limit.saturating_sub(1).max(1);
     let starts = (0..tokens.len()).step_by(step);
-    let window = |start: usize| Pair {
-        prompt: tokens[start.saturating_sub(1)..start].to_vec(),
-        answer: tokens[start..tokens.len().min(start + step)].to_vec(),
+    let window = |start: usize| {
+        let end = tokens.len().min(start + step);
+        let begin = end.saturating_sub(step + 1).min(start.saturating_sub(1));
+        let begin = if end == tokens.len() { begin } else { start.saturating_sub(1) };
+        Pair { prompt: tokens[begin..start].to_vec(), answer: tokens[start..end].to_vec() }
     };
     starts.map(window).collect()
 }
+
+/// Raised whenever the program judges the same answers otherwise, so that rows which an earlier one
+/// kept are not taken for its own.
+const JUDGE: u8 = 2;
 
 /// A hash of the model, the settings and how answers are judged. Of each tensor it takes 64
 /// numbers, evenly spread, so that a model of 16 GB need not be read through.
@@ -367,7 +377,7 @@ fn identity(model: &Model, prepared: &Prepared, plan: &Plan) -> Fnv {
     }
     let task = &prepared.task;
     let rules = (plan, &task.kind, &task.choice, &task.extract, &task.code, &task.cells);
-    hash.add(&serde_json::to_vec(&rules).unwrap_or_default())
+    hash.add(&serde_json::to_vec(&rules).unwrap_or_default()).add(&[JUDGE])
 }
 
 /// A hash of all that the result of a row depends on: its tokens tell of the tokenizer and the

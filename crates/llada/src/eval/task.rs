@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     EvalError,
-    extract::Extract,
+    extract::{Compare, Extract},
     settings::{Likelihood, Sampling, Scoring},
 };
 
@@ -110,7 +110,8 @@ pub struct Data {
     /// Column that holds the rows, in JSON files that are one object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<String>,
-    /// Names of the columns, for CSV files without a header.
+    /// Names of the columns, for CSV and TSV files that may have no header; one that is there is
+    /// recognised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
     /// Names of files with one label for each row, which becomes the column `label`.
@@ -124,7 +125,7 @@ pub struct Data {
     pub condition: Option<String>,
 }
 
-/// `[fewshot]`: examples in front of the prompt, always the first ones, from rows or from a text.
+/// `[fewshot]`: examples in front of the prompt, from rows or from a text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fewshot {
@@ -133,6 +134,9 @@ pub struct Fewshot {
     /// What stands between examples.
     #[serde(default = "blank_line")]
     pub separator: String,
+    /// Which of the rows are taken.
+    #[serde(default)]
+    pub sampler: FewshotSampler,
     /// Files of rows, as in `data`; `{group}` is the group of the prompt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
@@ -153,6 +157,17 @@ pub struct Fewshot {
     pub begin: Option<String>,
 }
 
+/// Which rows become examples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FewshotSampler {
+    /// The first ones, the same for every prompt of a group.
+    #[default]
+    First,
+    /// Others for every prompt, those that lm-evaluation-harness draws with its seed 1234.
+    Random,
+}
+
 fn blank_line() -> String {
     "\n\n".into()
 }
@@ -171,7 +186,8 @@ pub struct Choice {
     /// By what the best is found.
     #[serde(default)]
     pub scoring: Scoring,
-    /// Which of `acc`, `acc_norm` (per byte) and `acc_token` (per token) are reported.
+    /// Which of `acc`, `acc_norm` (per character), `acc_bytes` (per byte) and `acc_token` (per
+    /// token) are reported.
     pub metrics: Vec<ChoiceMetric>,
 }
 
@@ -191,8 +207,10 @@ pub enum Choices {
 pub enum ChoiceMetric {
     /// As they are.
     Acc,
-    /// Divided by the bytes of the answer.
+    /// Divided by the characters of the answer.
     AccNorm,
+    /// Divided by the bytes of the answer in UTF-8.
+    AccBytes,
     /// Divided by the tokens of the answer.
     AccToken,
 }
@@ -203,6 +221,7 @@ impl ChoiceMetric {
         match self {
             Self::Acc => "acc",
             Self::AccNorm => "acc_norm",
+            Self::AccBytes => "acc_bytes",
             Self::AccToken => "acc_token",
         }
     }
@@ -235,12 +254,16 @@ pub struct Chat {
     pub sampling: Sampling,
 }
 
-/// `[code]`: the answer is right if the program ends without an error.
+/// `[code]`: the answer is right if the program and its tests end without an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Code {
     /// Template of the program in Python; `response` is the answer.
     pub program: String,
+    /// Template of its tests, which a process of their own runs: what a program defines is called
+    /// from there. Without them the program vouches for itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tests: String,
     /// Seconds that it may take.
     pub timeout: f64,
     /// Memory that it may take, in MiB.
@@ -337,6 +360,17 @@ impl Task {
             if !shots.text.is_empty() && shots.begin.as_ref().is_none_or(String::is_empty) {
                 return Err("`fewshot.begin` is missing, which `fewshot.text` needs".into());
             }
+            let is_random = shots.sampler == FewshotSampler::Random;
+            if is_random && shots.files.iter().any(|file| self.data.files.contains(file)) {
+                return Err(
+                    "`fewshot.sampler = \"random\"` would draw the row that is asked: take \
+                            the examples from another file"
+                        .into(),
+                );
+            }
+            if is_random && shots.files.is_empty() {
+                return Err("`fewshot.sampler = \"random\"` needs `fewshot.files`".into());
+            }
         }
         Ok(())
     }
@@ -356,17 +390,20 @@ impl Task {
                 .collect(),
             Kind::Generate => {
                 let checks = [
-                    ("exact_match", !self.target.is_empty()),
-                    ("cell_accuracy", self.cells.is_some()),
-                    ("solved", self.expression.is_some()),
-                    ("pass@1", self.code.is_some()),
+                    (None, !self.target.is_empty()),
+                    (Some("cell_accuracy"), self.cells.is_some()),
+                    (Some("solved"), self.expression.is_some()),
+                    (Some("pass@1"), self.code.is_some()),
                 ];
-                let filters: Vec<&str> = match self.extract.is_empty() {
-                    true => vec!["none"],
-                    false => self.extract.iter().map(|e| e.name.as_str()).collect(),
+                let filters: Vec<(&str, &str)> = match self.extract.is_empty() {
+                    true => vec![("none", Compare::default().metric())],
+                    false => self.extract.iter().map(|e| (&*e.name, e.compare.metric())).collect(),
+                };
+                let metric = |check: Option<&str>, filter: &(&str, &str)| {
+                    format!("{},{}", check.unwrap_or(filter.1), filter.0)
                 };
                 let checks = checks.iter().filter(|(_, on)| *on);
-                checks.flat_map(|(c, _)| filters.iter().map(move |f| format!("{c},{f}"))).collect()
+                checks.flat_map(|(c, _)| filters.iter().map(move |f| metric(*c, f))).collect()
             }
         }
     }

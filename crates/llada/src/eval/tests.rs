@@ -70,6 +70,68 @@ fn mmlu_has_groups_examples_and_named_bad_rows() {
 }
 
 #[test]
+fn mmlu_is_read_as_its_authors_publish_it() {
+    // Six columns without a header: quoted line ends, commas and doubled quotes.
+    let test = "\"What does \"\"it\"\"\nmean, here?\",\"a, b\",2,3,4,B\nquestion,1,2,3,4,D\n";
+    let dev = "One?,w,x,y,z,A\r\nTwo?,w,x,y,z,D\r\n";
+    let renamed = format!("Question,A,B,C,D,Answer\n{dev}");
+    let reordered =
+        format!("{}\n7,C,Three?,w,x,y,z\n", ",answer,question,choice0,choice1,choice2,choice3");
+    for (name, dev, first) in [
+        ("mmlu/dev/x_dev.csv", dev, "One?"),
+        ("mmlu/dev/x_dev.csv", &renamed, "One?"),
+        ("mmlu/dev/x_dev.csv", &reordered, "Three?"),
+    ] {
+        let dir = folder(&[("mmlu/test/x_test.csv", test), (name, dev)]);
+        let prepared = shipped("mmlu", dir.path(), Some(1));
+        let asked: Vec<_> = prepared.examples.iter().map(|e| e.request.clone()).collect();
+        let Request::Choice { context, answer, .. } = &asked[0] else { panic!() };
+        let letter = if first == "One?" { "A" } else { "C" };
+        let expected = format!(
+            "{first}\nA. w\nB. x\nC. y\nD. z\nAnswer: {letter}\n\n\
+             What does \"it\"\nmean, here?\nA. a, b\nB. 2\nC. 3\nD. 4\nAnswer:"
+        );
+        assert!(context.ends_with(&expected), "{context}");
+        assert_eq!((*answer, asked.len(), prepared.bad.len()), (1, 2, 0));
+        let Request::Choice { answer, .. } = &asked[1] else { panic!() };
+        assert_eq!(*answer, 3, "a row that begins with the name of a column is a row");
+        // The folder of the test files alone finds its neighbour.
+        let prepared = shipped("mmlu", &dir.path().join("mmlu/test"), Some(1));
+        assert_eq!(prepared.examples.len(), 2);
+    }
+}
+
+#[test]
+fn columns_name_those_of_any_file_without_a_header() {
+    let task = "name = \"t\"\nversion = 1\nabout = \"a\"\nkind = \"generate\"\n\
+        prompt = \"{{ q }}\"\ntarget = \"{{ a }}\"\n[data]\nfiles = [\"f.tsv\"]\n\
+        columns = [\"q\", \"a\"]\n[generate]\n";
+    for (text, rows) in [("x\t1\ny\t2\n", 2), ("Q\tA\nx\t1\n", 1), ("a\tq\n1\tx\n", 1)] {
+        let dir = folder(&[("f.tsv", text)]);
+        let prepared = prepare(Task::parse(task, "t").unwrap(), dir.path(), None, None).unwrap();
+        assert_eq!(prepared.examples.len(), rows);
+        assert_eq!(prepared.examples[0].request.context(), "x", "{text}");
+    }
+}
+
+#[test]
+fn examples_are_drawn_as_the_harness_draws_them() {
+    let row = |i: usize| format!("{{\"question\":\"q{i}\",\"answer\":\"#### {i}\"}}\n");
+    let train: String = (0..7473).map(row).collect();
+    let test: String = (0..3).map(row).collect();
+    let dir = folder(&[("gsm8k/train.jsonl", &train), ("gsm8k/test.jsonl", &test)]);
+    let prepared = shipped("gsm8k", dir.path(), None);
+    // `random.Random(1234).sample(range(7473), 5)` for one row after the other.
+    let drawn =
+        [[6374, 3610, 957, 61, 742], [7462, 6610, 4769, 286, 5501], [5677, 687, 806, 6279, 2905]];
+    for (i, (example, drawn)) in prepared.examples.iter().zip(drawn).enumerate() {
+        let shots: String =
+            drawn.iter().map(|n| format!("Question: q{n}\nAnswer: #### {n}\n\n")).collect();
+        assert_eq!(example.request.context(), format!("{shots}Question: q{i}\nAnswer:"));
+    }
+}
+
+#[test]
 fn arc_takes_nested_columns_and_piqa_a_file_of_labels() {
     let arc = r#"{"question":{"stem":"Why?","choices":[{"text":"x","label":"1"},{"text":"yy","label":"2"}]},"answerKey":"2"}"#;
     let dir = folder(&[
@@ -145,6 +207,16 @@ fn documents_of_a_text_are_cleaned_and_counted_as_stored() {
     assert_eq!((*words, *bytes), (19, stored.len()));
     assert_eq!(documents.len(), 2);
     assert!(prepared.examples[1].place.ends_with(":6"), "{}", prepared.examples[1].place);
+}
+
+#[test]
+fn words_are_counted_as_python_splits() {
+    // len(re.split(r"\s+", text))
+    for (text, count) in
+        [("a b", 2), (" a  b\u{1c}c ", 5), ("a\n\u{a0}\u{85}b", 2), ("a\u{200b}b", 1)]
+    {
+        assert_eq!(prompt::words(text), count, "{text:?}");
+    }
 }
 
 #[test]

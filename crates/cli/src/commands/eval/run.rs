@@ -8,15 +8,17 @@ use std::{
 use anyhow::Result;
 use llada::diffusion::blocks::AdaptiveBlocks;
 use llada::eval::{
-    Checker, Evaluator, Kind, Overrides, Plan, Prepared, report, report::Finished,
-    settings::Sampling, shipped,
+    Checker, Evaluator, Kind, Overrides, Plan, Prepared, Task, report,
+    report::{Failed, Finished},
+    settings::Sampling,
+    shipped,
 };
 use serde_json::json;
 
 use super::{name_bad_rows, open, progress::Progress, sandbox::Sandbox, store, table};
 use crate::{
     args::EvalRun,
-    error::{Failure, Interrupted},
+    error::{self, Failure, Interrupted, StdoutClosed},
     interrupt::Flag,
     locate::Shipped,
     session::Session,
@@ -29,15 +31,29 @@ const BATCH_SIZE: u16 = 8;
 
 /// Evaluates, and prints the results.
 pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
-    let tasks = args.tasks.iter().map(|name| shipped::task(name)).collect::<llada::Result<_>>()?;
-    let prepared = open(tasks, &args.data)?;
+    // What is wrong with the command line or a task file ends the run before anything is done.
+    let tasks = args.tasks.iter().map(|name| shipped::task(name));
+    let tasks = tasks.collect::<llada::Result<Vec<_>>>()?;
+    refuse_idle_flags(args, &tasks)?;
+    refuse_code(args, &tasks)?;
+    let count = tasks.len();
+    let mut failures = Failures::new(count);
+    let mut prepared = Vec::new();
+    for (task, opened) in open(tasks, &args.data)? {
+        match opened {
+            Ok(opened) => prepared.push(opened),
+            Err(error) => failures.add(&task, error.into())?,
+        }
+    }
     prepared.iter().for_each(|prepared| name_bad_rows(prepared, term));
-    refuse_idle_flags(args, &prepared)?;
     let _held = match &args.out {
         Some(dir) => Some(store::hold(dir)?),
         None => None,
     };
-    let mut sandbox = sandbox(args, &prepared)?;
+    let mut sandbox = sandbox(args, &mut prepared, &mut failures, term)?;
+    if prepared.is_empty() {
+        return Err(failures.summary());
+    }
     let mut session = Session::open(
         args.model.model.as_deref(),
         Shipped::for_chat(args.chat),
@@ -62,21 +78,56 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let begun = Instant::now();
     let mut finished = Vec::new();
     for (prepared, plan) in prepared.into_iter().zip(plans) {
-        let sandbox = sandbox.as_mut();
-        finished.push(one(args, &mut session, prepared, plan, sandbox, &stop, term)?);
+        let task = prepared.task.name.clone();
+        match one(args, &mut session, prepared, plan, sandbox.as_mut(), &stop, term) {
+            Ok(done) => finished.push(done),
+            Err(error) => failures.add(&task, error)?,
+        }
     }
     let seconds = begun.elapsed().as_secs_f64();
     let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let config = config(args, &session, date, seconds);
-    let results = format!("{:#}", report::json(&finished, config));
+    let results = format!("{:#}", report::json(&finished, &failures.failed, config));
     if let Some(dir) = &args.out {
         let path = store::write_results(dir, date, &results)?;
         term.note(&format!("wrote {}", path.display()));
     }
     term.note(&format!("{} · seed {}", units::duration(seconds), args.seed));
     match args.json {
-        true => term::answer(&results),
-        false => term::answer(&table::results(&finished)),
+        true => term::answer(&results)?,
+        false => term::answer(&table::results(&finished, &failures.failed))?,
+    }
+    if failures.failed.is_empty() { Ok(()) } else { Err(failures.summary()) }
+}
+
+/// The tasks of a run that could not be evaluated. The others are, unless there is but one.
+struct Failures {
+    tasks: usize,
+    failed: Vec<Failed>,
+}
+
+impl Failures {
+    fn new(tasks: usize) -> Self {
+        Self { tasks, failed: Vec::new() }
+    }
+
+    /// Tells why a task failed and lets the run go on, unless it is its only task, or it was ended.
+    fn add(&mut self, task: &str, error: anyhow::Error) -> Result<()> {
+        if self.tasks == 1 || error.is::<Interrupted>() || error.is::<StdoutClosed>() {
+            return Err(error);
+        }
+        error::show(&error);
+        self.failed.push(Failed { task: task.into(), reason: format!("{error:#}") });
+        Ok(())
+    }
+
+    /// What the run as a whole failed with.
+    fn summary(&self) -> anyhow::Error {
+        let names: Vec<&str> = self.failed.iter().map(|failed| failed.task.as_str()).collect();
+        let (failed, tasks) = (names.len(), self.tasks);
+        let message = format!("{failed} of {tasks} tasks failed: {}", names.join(", "));
+        let hint = "with `--out`, the same command does only what is missing";
+        Failure::new(message, hint).into()
     }
 }
 
@@ -138,7 +189,7 @@ fn one(
         let message = format!("no row of the task `{name}` fits the model");
         return Err(Failure::new(message, "use `--truncate`, or `--fewshot 0`").into());
     }
-    Ok(Finished { prepared, plan, outcome })
+    Ok(Finished::new(prepared, plan, outcome))
 }
 
 /// What is known of the run as a whole, under the harness's names where it has them.
@@ -159,28 +210,51 @@ fn config(args: &EvalRun, session: &Session, date: u64, seconds: f64) -> serde_j
     })
 }
 
-/// The sandbox, where a task needs one and it is allowed.
-fn sandbox(args: &EvalRun, prepared: &[Prepared]) -> Result<Option<Sandbox>> {
-    let Some(needs) = prepared.iter().find(|p| p.task.code.is_some()) else { return Ok(None) };
-    if !args.code.allow_code {
-        let message = format!(
-            "the task `{}` runs programs that the model writes, which was not allowed",
-            needs.task.name
-        );
-        let hint = "add `--allow-code`; they run with limits, but may read and write your files";
-        return Err(Failure::usage(message, hint).into());
+/// Refuses to run programs that a model writes where that was not allowed.
+fn refuse_code(args: &EvalRun, tasks: &[Task]) -> Result<()> {
+    let Some(needs) = tasks.iter().find(|task| task.code.is_some()) else { return Ok(()) };
+    if args.code.allow_code {
+        return Ok(());
     }
-    Ok(Some(Sandbox::new(args.code.allow_network)?))
+    let name = &needs.name;
+    let message =
+        format!("the task `{name}` runs programs that the model writes, which was not allowed");
+    let hint = "add `--allow-code`; docs/concepts/sandbox.md says what they are kept from";
+    Err(Failure::usage(message, hint).into())
+}
+
+/// The sandbox, where a task needs one; where there is none, such tasks fail.
+fn sandbox(
+    args: &EvalRun,
+    prepared: &mut Vec<Prepared>,
+    failures: &mut Failures,
+    term: &Term,
+) -> Result<Option<Sandbox>> {
+    let Some(first) = prepared.iter().find(|p| p.task.code.is_some()) else { return Ok(None) };
+    let name = first.task.name.clone();
+    match Sandbox::new(args.code.allow_network, term) {
+        Ok(sandbox) => Ok(Some(sandbox)),
+        Err(error) => {
+            let reason = format!("{error:#}");
+            failures.add(&name, error)?;
+            let (code, others) = prepared.drain(..).partition(|p| p.task.code.is_some());
+            *prepared = others;
+            let code: Vec<Prepared> = code;
+            let also = code.into_iter().map(|p| p.task.name).filter(|other| *other != name);
+            failures.failed.extend(also.map(|task| Failed { task, reason: reason.clone() }));
+            Ok(None)
+        }
+    }
 }
 
 /// Refuses flags that no task of this run would notice.
-fn refuse_idle_flags(args: &EvalRun, prepared: &[Prepared]) -> Result<()> {
-    let any = |kinds: &[Kind]| prepared.iter().any(|p| kinds.contains(&p.task.kind));
+fn refuse_idle_flags(args: &EvalRun, tasks: &[Task]) -> Result<()> {
+    let any = |kinds: &[Kind]| tasks.iter().any(|task| kinds.contains(&task.kind));
     let (scoring, sampling) = (&args.scoring, &args.sampling);
     let samples = scoring.mc_num.is_some() || scoring.mc_batch_size.is_some();
     let asked_for = sampling.settings(&|| AdaptiveBlocks::new(Vec::new()))?;
     let writes = asked_for != Sampling::default() || sampling.batch_size.is_some();
-    let runs = prepared.iter().any(|p| p.task.code.is_some());
+    let runs = tasks.iter().any(|task| task.code.is_some());
     let asked = [Kind::Continuation, Kind::Choice, Kind::Generate];
     let scored = [Kind::Perplexity, Kind::Continuation, Kind::Choice];
     let idle = [
