@@ -6,6 +6,7 @@ mod bounds;
 mod chat;
 mod convert;
 mod eval;
+mod hostile_text;
 mod hub;
 mod hostile_text;
 mod infill;

@@ -177,7 +177,7 @@ pub fn prepare(
 
 /// The length of Python's `re.split(r"\s+", text)`: one more than the runs of white space, so that a
 /// text with white space at an end has an empty word there.
-fn words(text: &str) -> usize {
+pub(super) fn words(text: &str) -> usize {
     // Python counts four separators of ASCII as white space, Unicode does not.
     let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
     let runs = text.chars().fold((0, false), |(runs, before), c| {

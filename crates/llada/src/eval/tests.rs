@@ -210,6 +210,16 @@ fn documents_of_a_text_are_cleaned_and_counted_as_stored() {
 }
 
 #[test]
+fn words_are_counted_as_python_splits() {
+    // len(re.split(r"\s+", text))
+    for (text, count) in
+        [("a b", 2), (" a  b\u{1c}c ", 5), ("a\n\u{a0}\u{85}b", 2), ("a\u{200b}b", 1)]
+    {
+        assert_eq!(prompt::words(text), count, "{text:?}");
+    }
+}
+
+#[test]
 fn puzzles_lambada_and_a_single_file() {
     let dir = folder(&[
         ("4x4_test_sudoku.csv", "Puzzle,Solution\n3012,3412\n3412,3412\n"),

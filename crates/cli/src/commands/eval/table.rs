@@ -30,7 +30,8 @@ pub fn results(finished: &[Finished], failed: &[Failed]) -> String {
     for task in finished {
         let (name, version) = (&task.prepared.task.name, task.prepared.task.version);
         for line in task.lines() {
-            let name = line.group.as_ref().map_or_else(|| name.clone(), |group| format!("- {group}"));
+            let name =
+                line.group.as_ref().map_or_else(|| name.clone(), |group| format!("- {group}"));
             let mut first = vec![
                 name,
                 version.to_string(),

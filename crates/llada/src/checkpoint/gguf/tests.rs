@@ -255,7 +255,7 @@ fn keys_that_ask_for_nothing_are_passed_over() {
     ] {
         for is_own in [true, false] {
             let (_dir, path) = changed(&own("a_mha_untied"), |keys, _| {
-                if !own {
+                if !is_own {
                     set(keys, "llada.file.config.json", None);
                 }
                 set(keys, key, Some(value.clone()));

@@ -54,7 +54,7 @@ pub fn questions(path: &Path) -> Result<Vec<Question>> {
 pub fn is_right(answer: &str, response: &str) -> bool {
     static EXTRACTOR: LazyLock<std::result::Result<Extractor, String>> = LazyLock::new(|| {
         let ignore = [r"[^\w\s]", r"\b(?:[Tt]he|[Aa]n?)\b"].map(String::from).to_vec();
-        Extractor::new(&Extract { ignore, ignore_case: true, ..Extract::default() })
+        Extractor::new(&Extract { ignore, ignore_case: true, trim: true, ..Extract::default() })
     });
     EXTRACTOR.as_ref().is_ok_and(|extractor| extractor.agrees(answer, response))
 }

@@ -28,7 +28,8 @@ def export(wire, x):
             values = {dict: lambda: dict(dict.items(x)), str: lambda: str.__str__(x)}
             plain = values.get(base, lambda: base(x))()
             # What tells more than its plain value only to those who know the class.
-            if isinstance(x, enum.Enum) or hasattr(x, "_fields") or type(x).__module__ != "__main__":
+            is_own = type(x).__module__ == "__main__" and not hasattr(x, "_fields")
+            if isinstance(x, enum.Enum) or not is_own:
                 return wire.encode(plain)
             about["plain"] = wire.encode(plain)
             break
@@ -67,7 +68,8 @@ DO = {
     "getattr": getattr, "setattr": setattr, "delattr": delattr,
     "getitem": lambda x, key: x[key], "setitem": lambda x, key, value: x.__setitem__(key, value),
     "delitem": lambda x, key: x.__delitem__(key),
-    "eq": lambda a, b: bool(a == b), "lt": lambda a, b: bool(a < b), "le": lambda a, b: bool(a <= b),
+    "eq": lambda a, b: bool(a == b), "lt": lambda a, b: bool(a < b),
+    "le": lambda a, b: bool(a <= b),
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
     "truediv": lambda a, b: a / b, "isinstance": isinstance, "issubclass": issubclass,
     "same": lambda x: x, "call": lambda f, args, named: f(*args, **named),

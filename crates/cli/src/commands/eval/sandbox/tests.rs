@@ -1,12 +1,17 @@
 //! Programs that behave, programs that attack, and programs that take too much.
 
-use std::os::unix::net::UnixListener;
+use std::{os::unix::net::UnixListener, sync::OnceLock};
 
 use super::*;
 
 /// The sandbox of this machine, with namespaces or without.
+fn sandbox(open: bool) -> Option<&'static Sandbox> {
+    static FOUND: [OnceLock<Option<Sandbox>>; 2] = [OnceLock::new(), OnceLock::new()];
+    FOUND[usize::from(open)].get_or_init(|| find(open)).as_ref()
+}
+
 #[allow(clippy::print_stderr)]
-fn sandbox(open: bool) -> Option<Sandbox> {
+fn find(open: bool) -> Option<Sandbox> {
     let python = python().map_err(|error| eprintln!("SKIPPED: {error}")).ok()?;
     let sandbox = Sandbox { python, open };
     let held = sandbox.try_out().unwrap();
@@ -26,7 +31,7 @@ fn check(sandbox: &Sandbox, program: &str, tests: &str, timeout: f64) -> Verdict
 fn in_both(program: &str, tests: &str, judge: &dyn Fn(&Verdict) -> bool) {
     for open in [true, false] {
         let Some(sandbox) = sandbox(open) else { continue };
-        let verdict = check(&sandbox, program, tests, 20.0);
+        let verdict = check(sandbox, program, tests, 20.0);
         assert!(judge(&verdict), "open {open}: {verdict:?}\n{program}\n{tests}");
     }
 }
@@ -181,10 +186,13 @@ fn no_program_forges_its_pass() {
         format!("import os\nif os.fork(): os._exit(0)\n{wrong}"),
     ];
     assert!(attacks.len() >= 20);
-    let tests = "assert abs(f(1) - 2) < 1e-6\nassert f(1) == 2\nassert f(41) == 42";
     for attack in attacks {
-        in_both(&attack, tests, &|verdict| !verdict.passed);
         in_both(&attack, "assert f(41) == 42", &|verdict| !verdict.passed);
+        // A value that poses as another may do so in more ways.
+        if attack.contains("class ") {
+            in_both(&attack, "assert abs(f(1) - 2) < 1e-6", &|verdict| !verdict.passed);
+            in_both(&attack, "assert f(1) in [2, 3]", &|verdict| !verdict.passed);
+        }
     }
 }
 
@@ -214,7 +222,7 @@ fn what_a_program_starts_ends_with_it() {
     );
     for open in [true, false] {
         let Some(sandbox) = sandbox(open) else { continue };
-        assert!(check(&sandbox, &program, "", 20.0).passed);
+        assert!(check(sandbox, &program, "", 20.0).passed);
         let alive = || {
             std::fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
                 let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -245,16 +253,16 @@ fn time_memory_processes_and_disk_are_bounded_together() {
         for open in [true, false] {
             let Some(sandbox) = sandbox(open) else { continue };
             let limit = if program.starts_with("while") { 0.5 } else { 25.0 };
-            let verdict = check(&sandbox, program, "", limit);
+            let verdict = check(sandbox, program, "", limit);
             let named = reasons.iter().any(|reason| verdict.reason.starts_with(reason));
             assert!(!verdict.passed && named, "open {open}: {verdict:?}\n{program}");
         }
     }
     // A bomb of processes: whatever ends it, nothing is left of it, and the next program runs.
     let Some(sandbox) = sandbox(false) else { return };
-    let verdict = check(&sandbox, "import os\nwhile True:\n    os.fork()", "", 10.0);
+    let verdict = check(sandbox, "import os\nwhile True:\n    os.fork()", "", 10.0);
     assert!(!verdict.passed, "{verdict:?}");
-    assert!(check(&sandbox, "def f(): return 1", "assert f() == 1", 20.0).passed);
+    assert!(check(sandbox, "def f(): return 1", "assert f() == 1", 20.0).passed);
 }
 
 #[test]
@@ -279,7 +287,7 @@ fn other_files_processes_and_sockets_are_out_of_reach() {
             "OSError",
         ),
     ] {
-        let verdict = check(&sandbox, &program, "", 20.0);
+        let verdict = check(sandbox, &program, "", 20.0);
         assert!(!verdict.passed && verdict.reason.starts_with(reason), "{program}: {verdict:?}");
     }
 }
