@@ -1,4 +1,5 @@
 //! `llada pull`, `list` and `rm` against a small hub on this machine.
+#![cfg(feature = "hub")]
 
 #[allow(unreachable_pub)]
 mod server;
