@@ -153,8 +153,7 @@ pub(crate) fn environment(dialect: Dialect) -> Result<Environment<'static>, Mist
 /// What minijinja takes for a function.
 fn function(
     function: Function,
-) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Outcome + Send + Sync + 'static
-{
+) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Outcome + Send + Sync + 'static {
     move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
         function(state, arguments.into_values())
     }

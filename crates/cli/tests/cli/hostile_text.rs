@@ -73,7 +73,8 @@ fn no_file_of_a_model_commands_the_terminal() {
             json.to_string()
         }
     };
-    let changes: Vec<(&str, Box<dyn Fn(&str) -> String>)> = vec![
+    type Change = Box<dyn Fn(&str) -> String>;
+    let changes: Vec<(&str, Change)> = vec![
         ("config.json", Box::new(set("model_type"))),
         ("config.json", Box::new(set("activation_type"))),
         ("config.json", Box::new(set("d_model"))),

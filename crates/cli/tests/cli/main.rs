@@ -8,7 +8,6 @@ mod convert;
 mod eval;
 mod hostile_text;
 mod hub;
-mod hostile_text;
 mod infill;
 mod models;
 mod outputs;

@@ -5,7 +5,7 @@
 //! for other programs that a page names (`cargo bench …`, `runs/…`) it is checked that they exist,
 //! since running them takes hours. Blocks under `<!-- slow -->` run with `--ignored` alone.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 mod page;
 

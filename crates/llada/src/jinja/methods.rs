@@ -437,8 +437,7 @@ fn class(text: &str, method: &str) -> Option<bool> {
     let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
     // Digits of any script, and those that are raised or lowered.
     let digit = |c: char| {
-        is_decimal(c)
-            || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨')
+        is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨')
     };
     Some(match method {
         "islower" => is_lower(text),

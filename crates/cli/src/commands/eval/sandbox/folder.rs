@@ -100,7 +100,7 @@ mod tests {
         fs::write(path.join(".llada-removed-9"), "x").unwrap();
         assert_eq!(folder.bytes(), 2);
         for locked in [path.join("d/d"), path.join("d"), path.clone()] {
-            fs::set_permissions(locked, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(locked, fs::Permissions::from_mode(0o000)).unwrap();
         }
         remove(&path).unwrap();
         assert!(!path.exists());
