@@ -66,6 +66,7 @@ mod recycle;
 pub mod rng;
 pub mod tokenizer;
 pub mod train;
+pub mod verify;
 
 pub(crate) use error::io;
 pub use error::{Error, Result, io_hint};
