@@ -165,7 +165,8 @@ pub(super) fn read(path: &Path) -> crate::Result<Meta> {
     Ok(Meta::from_text(&text).map_err(wrong)?)
 }
 
-/// The checksums that a `meta.json`, at `path`, has of the files beside it; or what is wrong with it.
+/// The checksums that a `meta.json`, at `path`, has of the files beside it; or what is wrong with
+/// it.
 pub(crate) fn marks(path: &Path) -> Result<Marks, String> {
     let Meta { tokenizer, train, validation, .. } = read(path).map_err(|e| e.to_string())?;
     let shards = train.shards.into_iter().chain(validation.shards);

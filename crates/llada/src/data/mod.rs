@@ -1,7 +1,7 @@
 //! From text to training rows. For pre-training `corpus` reads documents, `prepare` turns them into
-//! shards of token ids, which `meta` describes, `shards` maps those into memory and checks them, and `windows` cuts them into rows in a
-//! seeded order. For fine-tuning `conversations` reads dialogues and lays them out as rows. `running` is the short way, for
-//! text that is only scored.
+//! shards of token ids, which `meta` describes; `shards` maps them into memory and checks them, and
+//! `windows` cuts them into rows in a seeded order. For fine-tuning `conversations` reads dialogues
+//! and lays them out as rows. `running` is the short way, for text that is only scored.
 
 pub mod conversations;
 mod corpus;

@@ -35,8 +35,8 @@ pub(crate) fn checkpoints(run: &Path) -> Result<Vec<PathBuf>> {
     Ok(all(run)?.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The checksums that a state, at `path`, has of the other files of its checkpoint; or what is wrong
-/// with it.
+/// The checksums that a state, at `path`, has of the other files of its checkpoint; or what is
+/// wrong with it.
 pub(crate) fn marks(path: &Path) -> std::result::Result<Marks, String> {
     let state = State::read(path, None).map_err(|e| e.to_string())?;
     Ok(state.files.into_iter().map(|mark| (mark.name, mark.crc32c)).collect())

@@ -69,6 +69,12 @@ impl Store {
                 files::recover(folder)?;
             }
         }
+        for path in store.superseded()? {
+            // Killed after the checkpoint in its place was written.
+            if path.with_file_name(original(&path)).exists() {
+                remove(&path)?;
+            }
+        }
         Ok(store)
     }
 
@@ -168,11 +174,14 @@ impl Store {
         let kept = self.checkpoints()?;
         let surplus = if keep == 0 { 0 } else { kept.len().saturating_sub(keep) };
         let surplus = kept.into_iter().take(surplus).map(|(_, path)| path);
-        let is_superseded = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SUPERSEDED))
-        };
-        let superseded = entries(&saved::folder(&self.dir))?.into_iter().filter(is_superseded);
-        superseded.chain(surplus).try_for_each(|path| remove(&path))
+        self.superseded()?.into_iter().chain(surplus).try_for_each(|path| remove(&path))
+    }
+
+    /// What was set aside.
+    fn superseded(&self) -> Result<Vec<PathBuf>> {
+        let mut all = entries(&saved::folder(&self.dir))?;
+        all.retain(|path| !original(path).is_empty());
+        Ok(all)
     }
 }
 
@@ -194,6 +203,12 @@ fn write(dir: &Path, state: &mut State, fill: impl FnOnce(&Path) -> Result<()>) 
         }
     }
     state.write(&dir.join(STATE))
+}
+
+/// The name that a checkpoint had before it was set aside, empty if it was not.
+fn original(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.strip_prefix(SUPERSEDED)).unwrap_or_default()
 }
 
 /// Removes a checkpoint; what has its name and is none stays. It loses its name first, so that a
@@ -279,6 +294,14 @@ mod tests {
         assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 2);
         save(&store, 3, 0).unwrap();
         assert_eq!(steps(&store), [1, 2, 3]);
+        // A newer one is in its place already.
+        save(&store, 4, 0).unwrap();
+        store.set_aside(&[dir.path().join("checkpoints/step-4")]).unwrap();
+        fs::rename(dir.path().join("checkpoints/step-3"), dir.path().join("checkpoints/step-4"))
+            .unwrap();
+        drop(store);
+        assert_eq!(steps(&Store::open(dir.path()).unwrap()), [1, 2, 4]);
+        assert!(!dir.path().join("checkpoints/superseded-step-4").exists());
     }
 
     #[test]
@@ -308,9 +331,8 @@ mod tests {
             fs::write(dir.path().join(name), "mine").unwrap();
             let store = Store::open(dir.path()).unwrap();
             let error = store.find(&Start::Fresh).unwrap_err();
-            assert!(
-                matches!(&error, Error::Train(TrainError::InTheWay { path }) if path.ends_with(name))
-            );
+            let Error::Train(TrainError::InTheWay { path }) = &error else { panic!("{error}") };
+            assert!(path.ends_with(name));
             drop(store);
             assert_eq!(entries(dir.path()).unwrap().len(), 1);
         }
