@@ -387,7 +387,7 @@ fn a_run_goes_on_with_its_own_settings() {
     assert_eq!((own().train.steps, own().eval.every), (14, 7));
     assert!(resume(own()).unwrap().changes().is_empty());
     let error = resume(bench.recipe(&["train.steps=5"])).unwrap_err();
-    assert!(error.to_string().contains("at least the 6 steps"), "{error}");
+    assert!(error.to_string().contains("at least 6: 6 steps are done"), "{error}");
 
     // A `config.toml` that was changed by hand or damaged does not become the run's.
     let config = bench.path("run/config.toml");
@@ -512,6 +512,9 @@ fn a_branch_is_a_new_run_with_other_settings() {
     assert!(config.contains("# It branched at step 12 from ") && config.contains("lr = 0.005"));
     let state = fs::read_to_string(bench.path("other/checkpoints/step-14/state.json")).unwrap();
     assert!(state.contains("\"origin\"") && state.contains("step-12"));
+    let none = Start::Branch(bench.path("run"));
+    let error = bench.trainer("never", bench.recipe(&[]), none, 1).unwrap_err();
+    assert!(error.to_string().contains("`train.steps` is `12`, expected at least 13"), "{error}");
     for missing in ["run/step-7", "nowhere"] {
         let start = Start::Branch(bench.path(missing));
         let error = bench.trainer("never", bench.recipe(&[]), start, 1).unwrap_err();

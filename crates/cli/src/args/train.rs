@@ -19,7 +19,7 @@ pub struct Train {
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on from a checkpoint of the run: the last one, or the one named
-    #[arg(long, value_name = "step-N", num_args = 0..=1, default_missing_value = "latest")]
+    #[arg(long, value_name = "step-N", num_args = 0..=1, default_missing_value = "latest", value_parser = resume)]
     pub resume: Option<Resume>,
     /// Start a new run, with other settings, from a checkpoint of another: RUN or RUN/step-N
     #[arg(long, value_name = "RUN", conflicts_with = "resume", requires = "out")]
@@ -42,14 +42,15 @@ pub enum Resume {
     Positional(String),
 }
 
-impl From<&str> for Resume {
-    fn from(text: &str) -> Self {
-        let step = text.strip_prefix("step-").and_then(|n| n.parse().ok());
-        match step {
-            _ if text == "latest" => Self::Latest,
-            Some(step) => Self::At(step),
-            None => Self::Positional(text.into()),
+fn resume(text: &str) -> Result<Resume, String> {
+    let step = text.strip_prefix("step-").and_then(|n| n.parse().ok());
+    match step {
+        _ if text == "latest" => Ok(Resume::Latest),
+        Some(step) => Ok(Resume::At(step)),
+        None if text.contains('=') || text.ends_with(".toml") => {
+            Ok(Resume::Positional(text.into()))
         }
+        None => Err("expected `step-N`; the folder of the run is `--out DIR`".into()),
     }
 }
 
@@ -116,6 +117,8 @@ mod tests {
         for line in ["llada train", "llada train --branch-from e", "llada train --out d"] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
+        let wrong = Cli::try_parse_from("llada train --resume somewhere".split(' ')).unwrap_err();
+        assert!(wrong.to_string().contains("`--out DIR`"), "{wrong}");
         let both = "llada train --branch-from e --out d --resume";
         assert!(Cli::try_parse_from(both.split(' ')).is_err());
     }

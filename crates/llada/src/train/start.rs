@@ -41,8 +41,10 @@ impl Trainer {
         let store = Store::open(run_dir)?;
         let found = store.find(&start)?;
         let is_branch = matches!(start, Start::Branch(_));
-        let run = found.as_ref().map(|found| own_recipe(found, run_dir, is_branch)).transpose()?;
-        let run = run.flatten();
+        let run = match &found {
+            Some(found) => settings(&found.state, found.path.ancestors().nth(2))?,
+            None => None,
+        };
         if let (Some(run), Some(found)) = (&run, &found) {
             check_settings(run, &recipe, run_dir, found, is_branch)?;
         }
@@ -105,9 +107,10 @@ impl Trainer {
                 (state, later)
             }
         };
-        if recipe.train.steps < state.step {
+        let least = state.step + u64::from(is_branch);
+        if recipe.train.steps < least {
             let (key, found) = ("train.steps".into(), recipe.train.steps.to_string());
-            let expected = format!("at least the {} steps that are done", state.step);
+            let expected = format!("at least {least}: {} steps are done", state.step);
             return Err(TrainError::Value { key, found, expected }.into());
         }
         let gradients = Gradients::zeros(&model);
@@ -143,27 +146,21 @@ pub fn recipe_of(path: &Path) -> Result<String> {
     }
     let checkpoint = saved::locate(path)?;
     let state = State::read(&checkpoint.join(saved::STATE), None)?;
-    match (state.recipe, checkpoint.parent().and_then(Path::parent)) {
-        (Some(recipe), _) => Ok(recipe),
-        (None, Some(run)) => files::read_text(&run.join(run_log::CONFIG), MAX_RECIPE),
-        (None, None) => {
-            Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into())
-        }
+    match settings(&state, checkpoint.ancestors().nth(2))? {
+        Some(recipe) => Ok(recipe.to_toml()),
+        None => Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into()),
     }
 }
 
-/// The settings of the run that `found` is a checkpoint of: those that led to it, with what the
-/// `config.toml` of the run has changed since. `None` where neither can be read.
-fn own_recipe(found: &Found, run_dir: &Path, is_branch: bool) -> Result<Option<Recipe>> {
+/// The settings of the run in the folder `run` that `state` is of: those that led to it, with what
+/// the run's `config.toml` has changed since. `None` where neither can be read.
+fn settings(state: &State, run: Option<&Path>) -> Result<Option<Recipe>> {
     let none: [&str; 0] = [];
-    let led = found.state.recipe.as_deref().map(|text| Recipe::parse(text, &none)).transpose()?;
-    let dir = if is_branch { found.path.ancestors().nth(2) } else { Some(run_dir) };
-    let text = dir.and_then(|dir| files::read_text(&dir.join(run_log::CONFIG), MAX_RECIPE).ok());
+    let led = state.recipe.as_deref().map(|text| Recipe::parse(text, &none)).transpose()?;
+    let text = run.and_then(|run| files::read_text(&run.join(run_log::CONFIG), MAX_RECIPE).ok());
     let written = text.and_then(|text| Recipe::parse(&text, &none).ok());
     Ok(match (led, written) {
-        (Some(led), Some(written))
-            if !is_branch && changes(&led, &written).iter().all(Change::is_allowed) =>
-        {
+        (Some(led), Some(written)) if changes(&led, &written).iter().all(Change::is_allowed) => {
             Some(written)
         }
         (Some(led), _) => Some(led),
