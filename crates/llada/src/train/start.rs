@@ -186,7 +186,8 @@ fn check_settings(
     }
     let waits = asked.sft.as_ref().is_some_and(|sft| sft.epochs > 0.0);
     let mut refused = changes(run, asked);
-    refused.retain(|c| !c.is_allowed() && !(waits && c.key == "sft.epochs"));
+    let is_settled_later = |c: &Change| waits && c.key == "sft.epochs";
+    refused.retain(|c| !(c.is_allowed() || is_settled_later(c)));
     if refused.is_empty() {
         return Ok(());
     }
