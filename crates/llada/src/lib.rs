@@ -70,6 +70,7 @@ pub mod rng;
 pub mod text;
 pub mod tokenizer;
 pub mod train;
+pub mod verify;
 
 pub(crate) use error::io;
 pub use error::{Error, Result, io_hint};

@@ -254,10 +254,10 @@ fn a_run_is_not_resumed_on_other_conversations_or_adapters() {
                 1,
             )
             .unwrap_err();
-        let Error::Train(TrainError::OtherModel { key: found, .. }) = &error else {
+        let Error::Train(TrainError::OtherSettings { changes, .. }) = &error else {
             panic!("{error}")
         };
-        assert_eq!(*found, key);
+        assert_eq!(changes[0].key, key);
     }
     let refuse = || {
         let error = bench

@@ -46,6 +46,9 @@ pub struct Show {
     /// Write JSON
     #[arg(long)]
     pub json: bool,
+    /// Compare every byte with the checksums that files have; also of a run, or of token shards
+    #[arg(long)]
+    pub verify: bool,
     #[command(flatten)]
     pub generation: Generation,
 }

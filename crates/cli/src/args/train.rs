@@ -9,9 +9,9 @@ use super::Threads;
 /// `llada train` and `llada sft`.
 #[derive(Debug, Args)]
 pub struct Train {
-    /// The recipe
-    #[arg(value_name = "RECIPE.toml")]
-    pub recipe: PathBuf,
+    /// The recipe; a run that goes on has its own
+    #[arg(value_name = "RECIPE.toml", required_unless_present_any = ["resume", "branch_from"])]
+    pub recipe: Option<PathBuf>,
     /// Values to change in the recipe, such as `train.steps=100`
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
@@ -21,6 +21,9 @@ pub struct Train {
     /// Go on from a checkpoint of the run: the last one, or the one named
     #[arg(long, value_name = "step-N", num_args = 0..=1, default_missing_value = "latest", value_parser = resume)]
     pub resume: Option<Resume>,
+    /// Start a new run, with other settings, from a checkpoint of another: RUN or RUN/step-N
+    #[arg(long, value_name = "RUN", conflicts_with = "resume", requires = "out")]
+    pub branch_from: Option<PathBuf>,
     /// Print the recipe with all defaults and changes, and stop
     #[arg(long)]
     pub print_config: bool,
@@ -35,27 +38,36 @@ pub enum Resume {
     Latest,
     /// The checkpoint of this step.
     At(u64),
-    /// An override of the recipe, which belongs to the positional arguments.
-    Override(String),
+    /// A recipe or an override, which belongs to the positional arguments.
+    Positional(String),
 }
 
 fn resume(text: &str) -> Result<Resume, String> {
-    if text == "latest" {
-        return Ok(Resume::Latest);
-    }
-    if text.contains('=') {
-        return Ok(Resume::Override(text.into()));
-    }
     let step = text.strip_prefix("step-").and_then(|n| n.parse().ok());
-    step.map(Resume::At).ok_or_else(|| "expected `step-N`; put the recipe before `--resume`".into())
+    match step {
+        _ if text == "latest" => Ok(Resume::Latest),
+        Some(step) => Ok(Resume::At(step)),
+        None if text.contains('=') || text.ends_with(".toml") => {
+            Ok(Resume::Positional(text.into()))
+        }
+        None => Err("expected `step-N`; the folder of the run is `--out DIR`".into()),
+    }
 }
 
 impl Train {
-    /// Gives an override that stood after a bare `--resume` its place.
+    /// Gives what stood after a bare `--resume`, and an override in the place of the recipe, their
+    /// places.
     pub fn normalized(mut self) -> Self {
-        if let Some(Resume::Override(assignment)) = self.resume {
+        if let Some(Resume::Positional(text)) = self.resume {
             self.resume = Some(Resume::Latest);
-            self.overrides.push(assignment);
+            match text.contains('=') || self.recipe.is_some() {
+                true => self.overrides.insert(0, text),
+                false => self.recipe = Some(text.into()),
+            }
+        }
+        let is_override = |path: &PathBuf| !path.exists() && path.to_string_lossy().contains('=');
+        if let Some(assignment) = self.recipe.take_if(|path| is_override(path)) {
+            self.overrides.insert(0, assignment.to_string_lossy().into_owned());
         }
         self
     }
@@ -67,21 +79,47 @@ mod tests {
     use crate::args::{Cli, Command};
     use clap::Parser;
 
-    #[test]
-    fn resume_takes_a_step_and_leaves_overrides_alone() {
-        let parse = |line: &str| match Cli::parse_from(line.split(' ')).command {
-            Command::Train(train) => {
-                let train = train.normalized();
-                (train.resume, train.overrides)
-            }
+    fn parse(line: &str) -> Train {
+        match Cli::parse_from(line.split(' ')).command {
+            Command::Train(train) => train.normalized(),
             other => panic!("{other:?}"),
-        };
-        let overrides = vec!["a.b=1".to_owned()];
-        assert_eq!(parse("llada train r.toml --resume a.b=1"), (Some(Resume::Latest), overrides));
-        assert_eq!(parse("llada train r.toml --resume step-7").0, Some(Resume::At(7)));
-        assert_eq!(parse("llada train r.toml --resume").0, Some(Resume::Latest));
-        assert_eq!(parse("llada train r.toml").0, None);
-        let wrong = Cli::try_parse_from("llada train --resume r.toml".split(' ')).unwrap_err();
-        assert!(wrong.to_string().contains("put the recipe before"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn resume_takes_a_step_and_leaves_the_rest_alone() {
+        let recipe = Some(PathBuf::from("r.toml"));
+        for (line, step, overrides) in [
+            ("llada train r.toml --resume a.b=1", Resume::Latest, &["a.b=1"][..]),
+            ("llada train r.toml --resume step-7", Resume::At(7), &[]),
+            ("llada train r.toml --resume", Resume::Latest, &[]),
+            ("llada train --resume r.toml a.b=1", Resume::Latest, &["a.b=1"]),
+        ] {
+            let train = parse(line);
+            assert_eq!((train.resume, &train.recipe), (Some(step), &recipe), "{line}");
+            assert_eq!(train.overrides, overrides, "{line}");
+        }
+        assert_eq!(parse("llada train r.toml").resume, None);
+    }
+
+    #[test]
+    fn a_run_that_goes_on_needs_no_recipe() {
+        for (line, overrides) in [
+            ("llada train --resume --out d", &[][..]),
+            ("llada train --resume step-3 --out d a.b=1 c.d=2", &["a.b=1", "c.d=2"]),
+            ("llada train --out d --resume a.b=1 c.d=2", &["a.b=1", "c.d=2"]),
+            ("llada train --branch-from e --out d a.b=1", &["a.b=1"]),
+        ] {
+            let train = parse(line);
+            assert_eq!((train.recipe, train.out), (None, Some("d".into())), "{line}");
+            assert_eq!(train.overrides, overrides, "{line}");
+        }
+        for line in ["llada train", "llada train --branch-from e", "llada train --out d"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        let wrong = Cli::try_parse_from("llada train --resume somewhere".split(' ')).unwrap_err();
+        assert!(wrong.to_string().contains("`--out DIR`"), "{wrong}");
+        let both = "llada train --branch-from e --out d --resume";
+        assert!(Cli::try_parse_from(both.split(' ')).is_err());
     }
 }

@@ -19,6 +19,7 @@ mod score;
 mod show;
 mod tokenizer;
 mod train;
+mod verify;
 
 use std::io::IsTerminal;
 

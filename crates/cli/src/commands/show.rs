@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{Generation, Show},
-    commands::convert,
+    commands::{convert, verify},
     error::Failure,
     locate::{self, Shipped},
     term,
@@ -30,6 +30,9 @@ use crate::{
 
 /// Prints the description as text, or as JSON.
 pub fn run(args: Show) -> Result<()> {
+    if args.verify {
+        return verify::run(args.model.get()?, args.json);
+    }
     let dir = match args.model.get()? {
         Some(given) => locate::described(given)?,
         None => locate::model(None, Shipped::Base)?,

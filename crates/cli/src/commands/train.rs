@@ -15,7 +15,7 @@ use llada::{
     files,
     model::MaskPredictor,
     tokenizer::Tokenizer,
-    train::{Event, Hooks, Outcome, Recipe, Start, StepMetrics, Trainer},
+    train::{Change, Event, Hooks, Outcome, Recipe, Start, StepMetrics, Trainer, recipe_of},
 };
 use llada_kernels::{Cpu, peak};
 
@@ -50,11 +50,12 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     if args.print_config {
         return term::answer(recipe.to_toml().trim_end());
     }
-    let dir = args.out.clone().unwrap_or_else(|| run_dir(&args.recipe));
-    let start = match args.resume {
-        None => Start::Fresh,
-        Some(Resume::At(step)) => Start::ResumeAt(step),
-        Some(_) => Start::Resume,
+    let dir = run_dir(&args)?;
+    let start = match (args.resume, args.branch_from) {
+        (None, None) => Start::Fresh,
+        (None, Some(from)) => Start::Branch(from),
+        (Some(Resume::At(step)), _) => Start::ResumeAt(step),
+        (Some(_), _) => Start::Resume,
     };
     let cpu = Cpu::new(args.threads.threads.into())?;
     let peak = peak::f32_flops(&cpu);
@@ -104,37 +105,59 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     }
 }
 
+/// The recipe that is asked for: the one that is given, or that of the run to go on with.
 fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
-    let text = files::read_text(&args.recipe, MAX_RECIPE).map_err(|e| {
-        let hint = "give the path of a recipe, such as one of those in `configs/`";
-        Failure::new(e.to_string(), hint)
-    })?;
-    let parsed = match stage {
-        Stage::Pretraining => Recipe::parse(&text, &args.overrides),
-        Stage::FineTuning => Recipe::parse_sft(&text, &args.overrides),
+    let (text, from) = match (&args.recipe, &args.branch_from) {
+        (Some(recipe), _) => (read(recipe)?, recipe.clone()),
+        (None, Some(origin)) => (recipe_of(origin)?, origin.clone()),
+        (None, None) => {
+            let dir = run_dir(args)?;
+            (recipe_of(&dir)?, dir)
+        }
     };
-    let mut recipe = parsed.with_context(|| format!("cannot use `{}`", args.recipe.display()))?;
+    // The recipe of a run says what it is.
+    let parsed = match stage {
+        Stage::FineTuning if args.recipe.is_some() => Recipe::parse_sft(&text, &args.overrides),
+        _ => Recipe::parse(&text, &args.overrides),
+    };
+    let mut recipe = parsed.with_context(|| format!("cannot use `{}`", from.display()))?;
     if let Some(base) = &recipe.model.init_from {
+        let goes_on = args.resume.is_some() || args.branch_from.is_some();
         match locate::model(Some(base), Shipped::Base) {
             // The run keeps the very checkpoint that a name means today.
             Ok(found) => recipe.model.init_from = Some(found),
-            Err(error) if args.resume.is_none() && !args.print_config => return Err(error),
+            Err(error) if !goes_on && !args.print_config => return Err(error),
             Err(_) => {}
         }
     }
     if stage == Stage::Pretraining && recipe.sft.is_some() {
         return Err(Failure::new(
-            format!("`{}` is a recipe of fine-tuning: it has `[sft]`", args.recipe.display()),
+            format!("`{}` is a recipe of fine-tuning: it has `[sft]`", from.display()),
             "run it with `llada sft`, or take the section out",
         )
         .into());
     }
+    if stage == Stage::FineTuning && recipe.sft.is_none() {
+        let message = format!("`{}` is a run of pre-training", from.display());
+        return Err(Failure::new(message, "go on with it by `llada train`").into());
+    }
     Ok(recipe)
 }
 
-/// `runs/NAME` for a recipe `NAME.toml`.
-fn run_dir(recipe: &Path) -> PathBuf {
-    Path::new("runs").join(recipe.file_stem().unwrap_or_default())
+fn read(recipe: &Path) -> Result<String> {
+    let hint = "give the path of a recipe, such as one of those in `configs/`";
+    Ok(files::read_text(recipe, MAX_RECIPE).map_err(|e| Failure::new(e.to_string(), hint))?)
+}
+
+/// The folder of the run: as given, or `runs/NAME` for a recipe `NAME.toml`.
+fn run_dir(args: &Train) -> Result<PathBuf> {
+    match (&args.out, &args.recipe) {
+        (Some(out), _) => Ok(out.clone()),
+        (None, Some(recipe)) => Ok(Path::new("runs").join(recipe.file_stem().unwrap_or_default())),
+        (None, None) => {
+            Err(Failure::usage("no run was named", "give its folder: `--out DIR`").into())
+        }
+    }
 }
 
 /// Seconds since 1970.
@@ -159,6 +182,9 @@ fn introduce(trainer: &Trainer, dir: &Path, term: &Term) {
         }
     };
     term.note(&format!("training {what} in {}{from}", dir.display()));
+    for Change { key, run, asked } in trainer.changes() {
+        term.note(&format!("{key}: {run} -> {asked}"));
+    }
     for line in trainer.conversations().map(conversations).unwrap_or_default() {
         term.note(&line);
     }

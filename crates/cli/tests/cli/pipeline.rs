@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{MODEL, llada, outcome, run, trained};
+use crate::{MODEL, llada, outcome, run, storyteller, trained};
 
 #[test]
 fn the_answer_alone_is_on_stdout() {
@@ -107,6 +107,73 @@ fn training_reports_steps_and_can_be_resumed() {
     let (code, _, stderr) =
         run(dir, &["train", "recipe.toml", "--out", "again", "--resume=step-99"]);
     assert_eq!(code, 1, "{stderr}");
+}
+
+#[test]
+fn a_run_goes_on_by_itself_or_as_a_branch() {
+    let dir = trained();
+    let train =
+        |line: &str| run(dir, &[&["train"], &line.split(' ').collect::<Vec<_>>()[..]].concat());
+    assert_eq!(train("recipe.toml --out own train.seed=3").0, 0);
+    // Its own settings, without a recipe; another recipe is refused, whichever is meant.
+    let (code, _, stderr) = train("--resume --out own train.steps=6");
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("train.steps: 4 -> 6") && stderr.contains("from step 4"), "{stderr}");
+    let (code, _, stderr) = train("recipe.toml --resume --out own optim.lr=0.5");
+    assert_eq!(code, 1);
+    for part in ["`optim.lr` is 0.001, not 0.5", "`train.seed` is 3, not 0", "--branch-from own"] {
+        assert!(stderr.contains(part), "{part} is missing in\n{stderr}");
+    }
+    let (code, _, stderr) = train("--branch-from own/step-4 --out twig optim.lr=0.5");
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stderr.contains("optim.lr: 0.001 -> 0.5") && stderr.contains("from step 4"),
+        "{stderr}"
+    );
+    let config = std::fs::read_to_string(dir.join("twig/config.toml")).unwrap();
+    assert!(config.contains("# It branched at step 4 from ") && config.contains("seed = 3"));
+    let (code, _, stderr) = train("--resume");
+    assert!(code == 2 && stderr.contains("--out DIR"), "{stderr}");
+    let (code, _, stderr) = run(dir, &["sft", "--resume", "--out", "own"]);
+    assert!(code == 1 && stderr.contains("llada train"), "{stderr}");
+}
+
+#[test]
+fn a_size_that_cannot_be_is_refused() {
+    let args = ["train", "recipe.toml", "--out", "huge", "train.batch_size=1000000000000"];
+    let (code, _, stderr) = run(trained(), &args);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("`train.batch_size` is `1000000000000`, expected at most"), "{stderr}");
+    assert!(!trained().join("huge").exists());
+}
+
+#[test]
+fn damage_is_shown() {
+    let dir = trained();
+    assert_eq!(run(dir, &["train", "recipe.toml", "--out", "seen"]).0, 0);
+    let (code, stdout, stderr) = run(dir, &["show", "--verify", "seen"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let shown = |name: &str| stdout.lines().find(|line| line.contains(name)).unwrap_or_default();
+    assert!(shown("checkpoints/step-4/model.safetensors").ends_with("  ok"), "{stdout}");
+    assert!(shown("step-2/state.json").ends_with("  ok"), "{stdout}");
+    let (code, stdout, _) = run(dir, &["show", "--verify", storyteller()]);
+    assert!(code == 0 && stdout.contains("has no checksum"), "{stdout}");
+
+    let weights = dir.join("seen/checkpoints/step-4/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    for of in ["seen", "seen/checkpoints/step-4", "seen/checkpoints/step-4/model.safetensors"] {
+        let (code, stdout, stderr) = run(dir, &["show", "--verify", of]);
+        assert_eq!(code, 1, "{of}");
+        assert!(stdout.contains("damaged: its checksum differs"), "{stdout}");
+        assert!(stderr.contains("1 file is damaged"), "{stderr}");
+    }
+    let (code, stdout, _) = run(dir, &["show", "--verify", "data", "--json"]);
+    assert_eq!(code, 0);
+    let files: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(files.as_array().unwrap().iter().all(|file| file["state"] == "ok"), "{stdout}");
 }
 
 #[test]

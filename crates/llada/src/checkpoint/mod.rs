@@ -6,6 +6,7 @@
 //! whole folder in one: wherever the path of a model is read, both will do.
 
 mod adapter;
+mod checksum;
 mod error;
 pub mod gguf;
 pub(crate) mod numbers;

@@ -15,11 +15,11 @@ use std::{
 use llada_kernels::{DType, Mapping, WeightView};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{CheckpointError, files, numbers};
+use super::{CheckpointError, checksum, numbers};
 use crate::{
     Error, Result,
     content::{Content, HEAD},
-    io,
+    files, io,
     model::Tensor,
 };
 
@@ -78,6 +78,14 @@ impl File {
     /// The free text that goes with the tensors (`__metadata__`).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// Whether the file is as it was written, every byte of it; `None` when it carries no checksum.
+    pub fn is_intact(&self) -> Option<bool> {
+        self.metadata.get(checksum::KEY)?;
+        let header = self.entries.values().map(|entry| entry.bytes.start).min();
+        let header = &self.mapping[..header.unwrap_or(self.mapping.len())];
+        Some(digits(header).is_some_and(|at| checksum::is_right(&self.mapping, at)))
     }
 
     /// Every tensor, by name.
@@ -139,9 +147,12 @@ pub fn write(
     let mut tensors = tensors.to_vec();
     // Wide types first keeps every tensor aligned for its type.
     tensors.sort_by_key(|t| std::cmp::Reverse(t.dtype.align()));
-    let header = header(path, &tensors, metadata)?;
-    files::replace(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io("write", path))?;
+    checksum::write(path, |out, carries| {
+        let mut metadata = metadata.clone();
+        if carries {
+            metadata.insert(checksum::KEY.into(), checksum::BLANK.into());
+        }
+        let header = header(path, &tensors, &metadata)?;
         out.write_all(&header).map_err(io("write", path))?;
         let mut bytes = Vec::new();
         for tensor in &tensors {
@@ -156,10 +167,18 @@ pub fn write(
                 out.write_all(&bytes).map_err(io("write", path))?;
             }
         }
-        Ok(())
+        Ok(digits(&header).filter(|_| carries).map(|at| at as u64))
     })
 }
 
+/// Where in a header the digits of the checksum are.
+fn digits(header: &[u8]) -> Option<usize> {
+    let before = format!("\"{}\":\"", checksum::KEY);
+    let at = header.windows(before.len()).position(|window| window == before.as_bytes())?;
+    Some(at + before.len())
+}
+
+/// The header, its length before it.
 fn header(
     path: &Path,
     tensors: &[Source<'_>],
@@ -194,8 +213,11 @@ fn header(
         }
         offset = end;
     }
-    let mut header = serde_json::Value::Object(json).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
+    let json = serde_json::Value::Object(json).to_string();
+    let length = json.len().next_multiple_of(8);
+    let mut header = (length as u64).to_le_bytes().to_vec();
+    header.extend(json.bytes());
+    header.resize(8 + length, b' ');
     Ok(header)
 }
 

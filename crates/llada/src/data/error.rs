@@ -69,6 +69,14 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
+    /// The tokenizer beside the shards is not the one that made them.
+    #[error("`{path}` is not the tokenizer that made the shards: {reason}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
     /// Fewer tokens than one row needs.
     #[error("the {split} split has {tokens} tokens, one row of {length} needs more")]
     TooShort {
@@ -166,6 +174,9 @@ impl DataError {
             Self::Changed => "run it again when nothing writes to them".into(),
             Self::NoEos => "train a tokenizer with `<|endoftext|>`, or add it to this one".into(),
             Self::Meta { .. } | Self::Shard { .. } => "prepare the data again".into(),
+            Self::Tokenizer { .. } => {
+                "put that tokenizer back, or prepare the data again with this one".into()
+            }
             Self::TooShort { split: "validation", .. } => {
                 "hold out a larger fraction, lower `data.sequence_length`, or set `eval.every=0`"
                     .into()

@@ -1,12 +1,13 @@
 //! From text to training rows. For pre-training `corpus` reads documents, `prepare` turns them into
-//! shards of token ids, `shards` maps those into memory, and `windows` cuts them into rows in a
-//! seeded order. For fine-tuning `conversations` reads dialogues and lays them out as rows. `running` is the short way, for
-//! text that is only scored.
+//! shards of token ids, which `meta` describes; `shards` maps them into memory and checks them, and
+//! `windows` cuts them into rows in a seeded order. For fine-tuning `conversations` reads dialogues
+//! and lays them out as rows. `running` is the short way, for text that is only scored.
 
 pub mod conversations;
 mod corpus;
 mod error;
 mod lines;
+mod meta;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod prepare;
@@ -17,11 +18,13 @@ mod windows;
 pub use conversations::Conversations;
 pub use corpus::{Format, Separator};
 pub use error::{DataError, ParquetCause};
+pub use meta::{IdType, Meta, ShardMeta, SplitMeta, TokenizerMeta};
 pub use prepare::{PrepareOptions, PrepareProgress, prepare};
 pub use running::RunningText;
-pub use shards::{IdType, Meta, ShardMeta, Shards, Split, SplitMeta, TokenizerMeta};
+pub use shards::{Shards, Split};
 pub use windows::Windows;
 
 pub use crate::json::parse as parse_json;
 #[cfg(feature = "parquet")]
 pub(crate) use parquet::all as parquet_rows;
+pub(crate) use meta::{META, marks};

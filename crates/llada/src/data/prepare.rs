@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     corpus::{Corpus, Document, Format, Separator},
-    shards::{IdType, Meta, ShardWriter, TokenizerMeta},
+    meta::{IdType, Meta, TokenizerMeta},
+    shards::ShardWriter,
     windows::mix,
 };
 use crate::{
@@ -168,15 +169,17 @@ pub fn prepare(
             return Err(DataError::Changed.into());
         }
 
-        let file = "tokenizer.json".to_owned();
-        let path = dir.join(&file);
         tokenizer.save_dir(dir)?;
-        let crc32c = crc32c::crc32c(&std::fs::read(&path).map_err(io("read", &path))?);
+        let written = TokenizerFiles::read(dir)?;
+        let marks = written.iter().map(|(name, bytes)| TokenizerMeta {
+            file: name.into(),
+            crc32c: crc32c::crc32c(bytes),
+        });
         let meta = Meta {
             version: Meta::VERSION,
             dtype,
             vocab_size,
-            tokenizer: TokenizerMeta { file, crc32c },
+            tokenizer: marks.collect(),
             options: options.clone(),
             inputs,
             duplicates: plan.duplicates,
@@ -186,8 +189,7 @@ pub fn prepare(
             train: train.finish()?,
             validation: validation.finish()?,
         };
-        let text = serde_json::to_string_pretty(&meta).unwrap_or_default();
-        files::replace_with(&dir.join("meta.json"), text.as_bytes())?;
+        files::replace_with(&dir.join("meta.json"), meta.to_text().as_bytes())?;
         Ok(meta)
     })
 }

@@ -4,110 +4,22 @@
 use std::{
     fs::File,
     io::{BufWriter, Write},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
-use llada_kernels::Mapping;
+use llada_kernels::{Cpu, Mapping};
 
+use super::meta::{self, IdType, META, Meta, ShardMeta, SplitMeta};
 use crate::{
     Result,
-    data::{DataError, PrepareOptions},
+    data::DataError,
     files, io,
-    tokenizer::MAX_TOKENIZER,
+    tokenizer::{Tokenizer, TokenizerFiles},
 };
 
-/// The version of the format that this library writes and reads.
-const VERSION: u32 = 1;
-
-/// One of a terabyte of text has 2 MB.
-const MAX_META: u64 = 256 << 20;
-
-/// How an id is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IdType {
-    /// Two bytes, for vocabularies up to 65536.
-    U16,
-    /// Four bytes.
-    U32,
-}
-
-impl IdType {
-    /// The smallest type for ids below `vocab`.
-    pub fn for_vocab(vocab: usize) -> Self {
-        if vocab <= 1 << 16 { Self::U16 } else { Self::U32 }
-    }
-
-    /// Bytes of an id.
-    pub fn size(self) -> usize {
-        match self {
-            Self::U16 => 2,
-            Self::U32 => 4,
-        }
-    }
-}
-
-/// `meta.json`: what the shards of a folder hold and how they were made.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Meta {
-    /// Version of the format.
-    pub version: u32,
-    /// How ids are stored.
-    pub dtype: IdType,
-    /// Every id is below this.
-    pub vocab_size: usize,
-    /// The tokenizer that made the ids, copied next to them.
-    pub tokenizer: TokenizerMeta,
-    /// How the inputs were read.
-    pub options: PrepareOptions,
-    /// The inputs, in the order in which they were read.
-    pub inputs: Vec<PathBuf>,
-    /// Documents left out because an equal one came before.
-    pub duplicates: u64,
-    /// Rows that could not be read.
-    pub rejected: u64,
-    /// Where the first of them stand, and why.
-    pub first_rejected: Vec<String>,
-    /// Whether the validation split is the end of the only document, not documents of its own.
-    pub tail_held_out: bool,
-    /// Training tokens.
-    pub train: SplitMeta,
-    /// Held-out tokens.
-    pub validation: SplitMeta,
-}
-
-/// A tokenizer file and its checksum.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct TokenizerMeta {
-    /// Name in the folder.
-    pub file: String,
-    /// CRC-32C of its bytes.
-    pub crc32c: u32,
-}
-
-/// What one split holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SplitMeta {
-    /// Documents.
-    pub documents: u64,
-    /// Tokens, the one that ends each document included.
-    pub tokens: u64,
-    /// Bytes of the documents' text.
-    pub bytes: u64,
-    /// Its files, in order.
-    pub shards: Vec<ShardMeta>,
-}
-
-/// One file of ids.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ShardMeta {
-    /// Name in the folder.
-    pub file: String,
-    /// Ids in it.
-    pub tokens: u64,
-    /// CRC-32C of its bytes.
-    pub crc32c: u32,
-}
+/// Bytes that a thread checks at a time; ids lie within one piece.
+const PIECE: usize = 8 << 20;
 
 /// A prepared folder, mapped.
 #[derive(Debug)]
@@ -119,24 +31,18 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Opens a folder that `prepare` wrote. The sizes of all shards are checked, their bytes are
-    /// not: [`Shards::verify`] reads them all.
-    pub fn open(dir: &Path) -> Result<Self> {
+    /// Opens a folder that `prepare` wrote and checks it: the description, the tokenizer, and on
+    /// all threads of `cpu` every byte and every id of the shards.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is not as it was written, or has an id outside of the
+    /// vocabulary.
+    pub fn open(dir: &Path, cpu: &Cpu) -> Result<Self> {
         files::restore(dir);
-        let path = dir.join("meta.json");
-        let text = files::read_text(&path, MAX_META)?;
-        let wrong = |reason: String| DataError::Meta { path: path.clone(), reason };
-        let meta: Meta = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        if meta.version != VERSION {
-            let found = meta.version;
-            return Err(wrong(format!("format {found}, this version reads {VERSION}")).into());
-        }
-        if meta.vocab_size == 0 || IdType::for_vocab(meta.vocab_size) != meta.dtype {
-            let reason = format!("{:?} ids do not fit {} entries", meta.dtype, meta.vocab_size);
-            return Err(wrong(reason).into());
-        }
-        let train = Split::open(dir, &meta, "train", &meta.train)?;
-        let validation = Split::open(dir, &meta, "validation", &meta.validation)?;
+        let meta = meta::read(&dir.join(META))?;
+        check_tokenizer(dir, &meta)?;
+        let train = Split::open(dir, &meta, "train", &meta.train, cpu)?;
+        let validation = Split::open(dir, &meta, "validation", &meta.validation, cpu)?;
         Ok(Self { dir: dir.to_path_buf(), train, validation, meta })
     }
 
@@ -160,26 +66,32 @@ impl Shards {
         &self.validation
     }
 
-    /// Reads every byte, and fails at the first shard or tokenizer that is not as it was written.
-    pub fn verify(&self) -> Result<()> {
-        let tokenizer = self.dir.join(&self.meta.tokenizer.file);
-        let bytes = files::read_bytes(&tokenizer, MAX_TOKENIZER)?;
-        if crc32c::crc32c(&bytes) != self.meta.tokenizer.crc32c {
-            return Err(damaged(tokenizer, "its checksum differs".into()));
-        }
-        for (split, meta) in
-            [(&self.train, &self.meta.train), (&self.validation, &self.meta.validation)]
-        {
-            for (part, shard) in split.parts.iter().zip(&meta.shards) {
-                if crc32c::crc32c(&part.map) != shard.crc32c {
-                    return Err(damaged(part.path.clone(), "its checksum differs".into()));
-                }
-                let count = part.tokens as usize;
-                (0..count).try_for_each(|at| split.id(part, at).map(drop))?;
-            }
-        }
-        Ok(())
+    /// The largest id.
+    pub fn largest(&self) -> Option<u32> {
+        self.train.largest.max(self.validation.largest)
     }
+}
+
+/// Fails when a file of the tokenizer is not as it was written, or makes other ids than the shards
+/// have.
+fn check_tokenizer(dir: &Path, meta: &Meta) -> Result<()> {
+    let found = TokenizerFiles::read(dir)?;
+    for mark in &meta.tokenizer {
+        let reason = match found.get(&mark.file) {
+            None => "it is not there",
+            Some(bytes) if crc32c::crc32c(bytes) != mark.crc32c => "its checksum differs",
+            Some(_) => continue,
+        };
+        let (path, reason) = (dir.join(&mark.file), reason.into());
+        return Err(DataError::Tokenizer { path, reason }.into());
+    }
+    let entries = found.tokenizer(dir)?.as_ref().map_or(0, Tokenizer::vocab_size);
+    if entries != meta.vocab_size {
+        let path = dir.join(TokenizerFiles::JSON);
+        let reason = format!("{entries} entries, the shards are of {}", meta.vocab_size);
+        return Err(DataError::Tokenizer { path, reason }.into());
+    }
+    Ok(())
 }
 
 /// The ids of one split, as one stream.
@@ -190,6 +102,7 @@ pub struct Split {
     vocab: u32,
     tokens: u64,
     bytes: u64,
+    largest: Option<u32>,
     parts: Vec<Part>,
 }
 
@@ -201,9 +114,16 @@ struct Part {
 }
 
 impl Split {
-    fn open(dir: &Path, meta: &Meta, name: &'static str, split: &SplitMeta) -> Result<Self> {
+    fn open(
+        dir: &Path,
+        meta: &Meta,
+        name: &'static str,
+        split: &SplitMeta,
+        cpu: &Cpu,
+    ) -> Result<Self> {
         let mut parts = Vec::new();
-        let mut tokens = 0u64;
+        let (mut tokens, mut largest) = (0u64, None);
+        let vocab = u32::try_from(meta.vocab_size).unwrap_or(u32::MAX);
         for shard in &split.shards {
             let path = dir.join(&shard.file);
             if Path::new(&shard.file).components().count() != 1 {
@@ -222,14 +142,16 @@ impl Split {
             }
             let map = Mapping::open(&path)?;
             tokens = tokens.saturating_add(shard.tokens);
-            parts.push(Part { path, map, tokens: shard.tokens });
+            let part = Part { path, map, tokens: shard.tokens };
+            largest = largest.max(Some(part.check(shard.crc32c, meta.dtype, vocab, cpu)?));
+            parts.push(part);
         }
         if tokens != split.tokens {
             let reason = format!("{name}: {} tokens, its shards hold {tokens}", split.tokens);
-            return Err(DataError::Meta { path: dir.join("meta.json"), reason }.into());
+            return Err(DataError::Meta { path: dir.join(META), reason }.into());
         }
-        let vocab = u32::try_from(meta.vocab_size).unwrap_or(u32::MAX);
-        Ok(Self { name, dtype: meta.dtype, vocab, tokens, bytes: split.bytes, parts })
+        let (dtype, bytes) = (meta.dtype, split.bytes);
+        Ok(Self { name, dtype, vocab, tokens, bytes, largest, parts })
     }
 
     /// `train` or `validation`.
@@ -271,18 +193,60 @@ impl Split {
     }
 
     fn id(&self, part: &Part, at: usize) -> Result<u32> {
-        let bytes = &part.map[at * self.dtype.size()..];
-        let id = match self.dtype {
-            IdType::U16 => u32::from(u16::from_le_bytes([bytes[0], bytes[1]])),
-            IdType::U32 => u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-        };
-        if id >= self.vocab {
-            let reason =
-                format!("id {id} at token {at} is outside the vocabulary of {}", self.vocab);
-            return Err(damaged(part.path.clone(), reason));
-        }
-        Ok(id)
+        let size = self.dtype.size();
+        let id = self.dtype.read(&part.map[at * size..(at + 1) * size]);
+        if id < self.vocab { Ok(id) } else { Err(part.foreign(id, at, self.vocab)) }
     }
+}
+
+impl Part {
+    /// Reads every byte, and gives the largest id.
+    fn check(&self, crc32c: u32, dtype: IdType, vocab: u32, cpu: &Cpu) -> Result<u32> {
+        let bounds = |n: usize| n * PIECE..self.map.len().min((n + 1) * PIECE);
+        let mut pieces = vec![Piece::default(); self.map.len().div_ceil(PIECE)];
+        cpu.chunks(&mut pieces, 1, |n, piece| piece.fill(self.piece(bounds(n), dtype)));
+        let found = pieces.iter().fold(0, |crc, p| crc32c::crc32c_combine(crc, p.crc32c, p.bytes));
+        if found != crc32c {
+            return Err(damaged(self.path.clone(), "its checksum differs".into()));
+        }
+        let largest = pieces.iter().map(|piece| piece.largest).max().unwrap_or(0);
+        if largest >= vocab {
+            let ids = self.map.chunks_exact(dtype.size()).map(|bytes| dtype.read(bytes));
+            let (at, id) = ids.enumerate().find(|&(_, id)| id >= vocab).unwrap_or((0, largest));
+            return Err(self.foreign(id, at, vocab));
+        }
+        Ok(largest)
+    }
+
+    fn piece(&self, range: Range<usize>, dtype: IdType) -> Piece {
+        let bytes = &self.map[range.clone()];
+        let ids = bytes.chunks_exact(dtype.size());
+        let largest = match dtype {
+            IdType::U16 => ids.map(|b| u16::from_le_bytes([b[0], b[1]])).max().map(u32::from),
+            IdType::U32 => ids.map(|b| dtype.read(b)).max(),
+        };
+        let piece = Piece {
+            crc32c: crc32c::crc32c(bytes),
+            bytes: bytes.len(),
+            largest: largest.unwrap_or(0),
+        };
+        // A run that reads some rows does not need all of a large file in memory.
+        self.map.release(range);
+        piece
+    }
+
+    fn foreign(&self, id: u32, at: usize, vocab: u32) -> crate::Error {
+        let reason = format!("id {id} at token {at} is outside the vocabulary of {vocab}");
+        damaged(self.path.clone(), reason)
+    }
+}
+
+/// What a part of a file holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Piece {
+    crc32c: u32,
+    bytes: usize,
+    largest: u32,
 }
 
 fn damaged(path: PathBuf, reason: String) -> crate::Error {
@@ -357,9 +321,4 @@ impl<'a> ShardWriter<'a> {
         self.close()?;
         Ok(self.meta)
     }
-}
-
-impl Meta {
-    /// The version that this library writes.
-    pub(super) const VERSION: u32 = VERSION;
 }

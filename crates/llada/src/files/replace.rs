@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -46,6 +46,18 @@ impl Replacement {
             Ok(Self { path: path.to_path_buf(), out, move_to })
         };
         begin().map_err(io("write", path))
+    }
+
+    /// Whether what is written can be changed later: not where it goes as it comes.
+    pub(crate) fn can_patch(&self) -> bool {
+        self.move_to.is_some()
+    }
+
+    /// Writes `bytes` over those that were written at `at`.
+    pub(crate) fn patch(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.out.seek(SeekFrom::Start(at))?;
+        self.out.write_all(bytes)?;
+        self.out.seek(SeekFrom::End(0)).map(drop)
     }
 
     /// Puts the file in its place when all of it is on the disk.

@@ -21,6 +21,9 @@ impl TokenizerFiles {
         NAMES.contains(&name)
     }
 
+    /// The name of the one file that every tokenizer has.
+    pub const JSON: &str = NAMES[0];
+
     /// Reads those that `dir` has; of a GGUF file, those that it carries or that its vocabulary
     /// makes.
     ///
@@ -74,7 +77,7 @@ impl TokenizerFiles {
     /// # Errors
     /// When one of the files cannot be used.
     pub fn tokenizer(&self, origin: &Path) -> Result<Option<Tokenizer>> {
-        let Some(json) = self.get(NAMES[0]) else { return Ok(None) };
+        let Some(json) = self.get(Self::JSON) else { return Ok(None) };
         let settings = Settings::of(self, origin)?;
         let read = serde_json::from_slice(json).map_err(|e| e.to_string());
         match read.and_then(|json| Tokenizer::from_json(json, settings)) {
@@ -91,7 +94,6 @@ impl TokenizerFiles {
 
     /// CRC-32C of `tokenizer.json`.
     pub fn crc32c(&self) -> u32 {
-        let json = self.0.iter().find(|(name, _)| *name == NAMES[0]);
-        json.map_or(0, |(_, bytes)| crc32c::crc32c(bytes))
+        self.get(Self::JSON).map_or(0, crc32c::crc32c)
     }
 }

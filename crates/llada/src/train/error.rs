@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Change;
+
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -56,6 +58,28 @@ pub enum TrainError {
     Exists {
         /// The run folder.
         path: PathBuf,
+    },
+    /// The run folder has a file that is not of a run.
+    #[error("`{path}` is not of a run, and a run would replace it")]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A run is not resumed with other settings than those that led to its checkpoint.
+    #[error("the run in `{path}` has other settings: {}", listed(changes))]
+    OtherSettings {
+        /// The run folder.
+        path: PathBuf,
+        /// What may not change.
+        changes: Vec<Change>,
+    },
+    /// Pre-training does not become fine-tuning, nor the other way round.
+    #[error("`{path}` is a checkpoint of {}", if *sft { "fine-tuning" } else { "pre-training" })]
+    OtherStage {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Whether it is one of fine-tuning.
+        sft: bool,
     },
     /// Another process trains in this folder.
     #[error("another process is training in `{path}`")]
@@ -134,6 +158,20 @@ impl TrainError {
                 "merge them first with `llada merge`, or resume their own run".into()
             }
             Self::Exists { .. } => "go on with `--resume`, or choose another run folder".into(),
+            Self::InTheWay { .. } => "choose another run folder, or move it away".into(),
+            Self::OtherSettings { path, changes } => format!(
+                "go on as it was with `--resume --out {run}` alone, or start a branch in a new \
+                 folder: `--branch-from {run} --out NEW {}`",
+                changes
+                    .iter()
+                    .map(|c| format!("{}={} ", c.key, c.asked))
+                    .collect::<String>()
+                    .trim(),
+                run = path.display(),
+            ),
+            Self::OtherStage { .. } => {
+                "start anew from its weights: `model.init_from` names the checkpoint".into()
+            }
             Self::Locked { .. } => "wait for it, stop it, or choose another run folder".into(),
             Self::NoCheckpoint { .. } => {
                 "look into its `checkpoints` folder, or start without `--resume`".into()
@@ -158,4 +196,9 @@ impl TrainError {
             Self::Recipe(_) | Self::Value { .. } => return None,
         })
     }
+}
+
+fn listed(changes: &[Change]) -> String {
+    let one = |c: &Change| format!("`{}` is {}, not {}", c.key, c.run, c.asked);
+    changes.iter().map(one).collect::<Vec<_>>().join("; ")
 }

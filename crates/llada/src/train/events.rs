@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -24,13 +24,14 @@ impl EventsWriter {
     /// of the steps after `step`, which a resumed run makes again.
     pub(super) fn create(dir: &Path, step: u64, now: f64) -> Result<Self> {
         let mut second = now.max(0.0) as u64;
-        let name = |second: u64| dir.join(format!("events.out.tfevents.{second:010}.llada"));
-        while name(second).exists() {
-            second += 1;
-        }
-        let path = name(second);
-        let file = BufWriter::new(File::create(&path).map_err(io("create", &path))?);
-        let mut writer = Self { path, file };
+        let (path, file) = loop {
+            let path = dir.join(format!("events.out.tfevents.{second:010}.llada"));
+            match File::create_new(&path) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => second += 1,
+                made => break (path.clone(), made.map_err(io("create", path))?),
+            }
+        };
+        let mut writer = Self { path, file: BufWriter::new(file) };
         let mut version = event(now, 0);
         bytes_field(&mut version, 3, b"brain.Event:2");
         writer.record(&version)?;

@@ -2,22 +2,27 @@
 //!
 //! `recipe` says what to do, `start` prepares it, `trainer` does it. `source` gives the rows (of
 //! shards, or of conversations), `batch` makes them noisy, `trainable` is what is trained (all
-//! weights, or adapters), `optimizer` and `schedule` move it, `validation` measures, `store` keeps the run folder with its
-//! checkpoints, and `metrics`, `run_log`, `events` and `report` tell how it goes.
+//! weights, or adapters), `optimizer` and `schedule` move it, and `validation` measures. `store` keeps
+//! the run folder with its checkpoints, which `saved` finds and checks; `changes` says what a resumed
+//! run may have otherwise, and `memory` what a run takes. `metrics`, `run_log`, `events` and `report`
+//! tell how it goes.
 //!
 //! A run is a pure function of its recipe and data: every draw is addressed by seed and step, so a
 //! run that was killed and resumed ends with the weights of one that was not, bit for bit, for any
 //! number of threads.
 
 mod batch;
+mod changes;
 mod error;
 mod events;
 mod keys;
+mod memory;
 mod metrics;
 mod optimizer;
 mod recipe;
 mod report;
 mod run_log;
+mod saved;
 mod schedule;
 mod source;
 mod start;
@@ -27,6 +32,7 @@ mod trainable;
 mod trainer;
 mod validation;
 
+pub use changes::Change;
 pub use error::TrainError;
 pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
 pub use recipe::{
@@ -34,7 +40,9 @@ pub use recipe::{
     Sft, SftTemplate,
 };
 pub use report::render as render_report;
+pub(crate) use saved::{STATE, checkpoints, marks};
 pub use schedule::{Schedule, learning_rate};
+pub use start::recipe_of;
 pub use store::Start;
 pub use trainer::{Event, Hooks, Outcome, Sampling, Trainer};
 pub use validation::{Bucket, Validation};

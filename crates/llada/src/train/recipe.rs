@@ -87,19 +87,18 @@ impl Recipe {
 
     /// The configuration of a fresh model for a tokenizer of `vocab_size` entries.
     pub fn model_config(&self, vocab_size: usize, tokens: SpecialTokens) -> Result<ModelConfig> {
+        let (n_kv_heads, mlp_hidden_size, max_sequence_length) = self.derived();
         let sizes = &self.model;
         let config = ModelConfig {
             family: Family::Llada,
             d_model: sizes.d_model,
             n_layers: sizes.n_layers,
             n_heads: sizes.n_heads,
-            n_kv_heads: sizes.n_kv_heads.unwrap_or(sizes.n_heads),
-            mlp_hidden_size: sizes
-                .mlp_hidden_size
-                .unwrap_or((sizes.d_model * 8).div_ceil(3).next_multiple_of(16)),
+            n_kv_heads,
+            mlp_hidden_size,
             vocab_size,
             embedding_size: vocab_size,
-            max_sequence_length: sizes.max_sequence_length.unwrap_or(self.data.sequence_length),
+            max_sequence_length,
             rope_theta: sizes.rope_theta,
             rms_norm_eps: sizes.rms_norm_eps,
             weight_tying: sizes.weight_tying,
@@ -112,10 +111,45 @@ impl Recipe {
         };
         match config.check() {
             Err(ConfigError::Value { key, found, expected }) => {
+                let (key, found, expected) = match key {
+                    // Derived: it is not in the recipe.
+                    "mlp_hidden_size" if sizes.mlp_hidden_size.is_none() => {
+                        let width = format!("less: 8/3 of it must be {expected}");
+                        ("d_model", sizes.d_model.to_string(), width)
+                    }
+                    key => (key, found, expected),
+                };
                 Err(TrainError::Value { key: format!("model.{key}"), found, expected }.into())
             }
             checked => Ok(checked.map(|()| config)?),
         }
+    }
+
+    /// Heads of keys, width of the feed-forward network and longest row, where they are left out
+    /// too.
+    fn derived(&self) -> (usize, usize, usize) {
+        let sizes = &self.model;
+        let at_least = sizes.d_model.saturating_mul(8).div_ceil(3);
+        let wide = || at_least.checked_next_multiple_of(16).unwrap_or(usize::MAX);
+        (
+            sizes.n_kv_heads.unwrap_or(sizes.n_heads),
+            sizes.mlp_hidden_size.unwrap_or_else(wide),
+            sizes.max_sequence_length.unwrap_or(self.data.sequence_length),
+        )
+    }
+
+    /// The same recipe with everything spelled out that may be left out.
+    pub(super) fn settled(&self) -> Self {
+        let (n_kv_heads, mlp_hidden_size, max_sequence_length) = self.derived();
+        let padding = self.padding();
+        let mut recipe = self.clone();
+        recipe.model.n_kv_heads = Some(n_kv_heads);
+        recipe.model.mlp_hidden_size = Some(mlp_hidden_size);
+        recipe.model.max_sequence_length = Some(max_sequence_length);
+        if let Some(sft) = &mut recipe.sft {
+            sft.padding = Some(padding);
+        }
+        recipe
     }
 
     /// Rows of one micro-batch.
@@ -127,7 +161,7 @@ impl Recipe {
     }
 
     /// A recipe in which every optional key is present, to know all keys and their types.
-    fn every_key() -> Self {
+    pub(super) fn every_key() -> Self {
         let mut recipe = Self::default();
         let list = OneOrMany::Many(Vec::new());
         recipe.model.init_from = Some(PathBuf::new());

@@ -3,12 +3,45 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufWriter, Write},
+    io::{BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
-use super::{Recipe, StepMetrics, Validation, events::EventsWriter, report};
-use crate::{Result, checkpoint::files, io};
+use super::{
+    Recipe, StepMetrics, Validation,
+    events::EventsWriter,
+    report,
+    state::{Origin, State},
+};
+use crate::{Result, files, io};
+
+/// The recipe of the run.
+pub(super) const CONFIG: &str = "config.toml";
+/// The folder of the samples.
+pub(super) const SAMPLES: &str = "samples";
+const METRICS: &str = "metrics.jsonl";
+const REPORT: &str = "report.html";
+
+/// What is written, and replaced, under a fixed name.
+pub(super) const WRITTEN: [&str; 4] = [CONFIG, METRICS, REPORT, SAMPLES];
+
+/// How [`CONFIG`] begins: a folder with such a file is that of a run.
+const HEADER: &str = "# The recipe of this run, with all defaults; written by llada.\n";
+
+/// Whether a folder is that of a run, which may not have come to its first checkpoint.
+pub(super) fn is_ours(dir: &Path) -> bool {
+    let mut start = vec![0; HEADER.len()];
+    let read = files::open_regular(&dir.join(CONFIG)).map(|mut file| file.read_exact(&mut start));
+    matches!(read, Ok(Ok(()))) && start == HEADER.as_bytes()
+}
+
+/// The content of [`CONFIG`].
+fn config(recipe: &Recipe, origin: Option<&Origin>) -> String {
+    let origin = origin.map_or(String::new(), |Origin { path, step }| {
+        format!("# It branched at step {step} from {:?}.\n", path.display().to_string())
+    });
+    format!("{HEADER}{origin}{}", recipe.to_toml())
+}
 
 /// The open files of a run folder.
 #[derive(Debug)]
@@ -28,19 +61,27 @@ enum Line<'a> {
 }
 
 impl RunLog {
-    /// Writes the resolved recipe, and opens the metrics without the lines after `step`: those of
-    /// a run that was killed after its last checkpoint.
-    pub(super) fn open(dir: &Path, recipe: &Recipe, step: u64, now: f64) -> Result<Self> {
-        files::replace_with(&dir.join("config.toml"), recipe.to_toml().as_bytes())?;
-        let path = dir.join("metrics.jsonl");
+    /// Writes the resolved recipe, and opens the metrics without the lines that come after `state`:
+    /// those of a run that was killed after its last checkpoint. A run that `continues`
+    /// nothing in this folder starts anew.
+    pub(super) fn open(
+        dir: &Path,
+        recipe: &Recipe,
+        state: &State,
+        continues: bool,
+        now: f64,
+    ) -> Result<Self> {
+        let config = config(recipe, state.origin.as_ref());
+        files::replace_with(&dir.join(CONFIG), config.as_bytes())?;
+        let path = dir.join(METRICS);
         if path.exists() {
-            let kept = up_to(&read(&path)?, step);
+            let kept = if continues { up_to(&read(&path)?, state) } else { String::new() };
             files::replace_with(&path, kept.as_bytes())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let metrics = BufWriter::new(file.map_err(io("open", &path))?);
         let events = match recipe.log.tensorboard {
-            true => Some(EventsWriter::create(dir, step, now)?),
+            true => Some(EventsWriter::create(dir, state.step, now)?),
             false => None,
         };
         Ok(Self { dir: dir.to_path_buf(), path, metrics, events })
@@ -82,7 +123,7 @@ impl RunLog {
 
     /// The sample of a step, as `samples/step-N.txt`.
     pub(super) fn sample(&mut self, step: u64, text: &str) -> Result<()> {
-        let dir = self.dir.join("samples");
+        let dir = self.dir.join(SAMPLES);
         files::create_dir(&dir)?;
         files::replace_with(&dir.join(format!("step-{step}.txt")), text.as_bytes())
     }
@@ -97,7 +138,7 @@ impl RunLog {
     pub(super) fn report(&mut self, recipe: &Recipe) -> Result<()> {
         self.flush()?;
         let html = report::render(&read(&self.path)?, &recipe.to_toml());
-        files::replace_with(&self.dir.join("report.html"), html.as_bytes())
+        files::replace_with(&self.dir.join(REPORT), html.as_bytes())
     }
 
     fn line(&mut self, line: &Line<'_>) -> Result<()> {
@@ -113,11 +154,13 @@ fn read(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The whole lines of steps up to `step`.
-fn up_to(lines: &str, step: u64) -> String {
+/// The whole lines of steps up to that of `state`, without a validation that is still to be done.
+fn up_to(lines: &str, state: &State) -> String {
     let is_kept = |line: &&str| {
-        let value = serde_json::from_str::<serde_json::Value>(line).ok();
-        value.and_then(|v| v["step"].as_u64()).is_some_and(|s| s <= step)
+        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { return false };
+        let Some(step) = value["step"].as_u64() else { return false };
+        let again = state.pending.validation && value["kind"] == "validation";
+        step < state.step || step == state.step && !again
     };
     lines.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect()
 }
@@ -125,11 +168,33 @@ fn up_to(lines: &str, step: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::state::tests::fingerprint;
 
     #[test]
     fn lines_after_the_checkpoint_and_half_lines_go() {
-        let lines = "{\"kind\":\"train\",\"step\":1}\n{\"step\":3}\n{\"step\":4}\n{\"ste";
-        assert_eq!(up_to(lines, 3), "{\"kind\":\"train\",\"step\":1}\n{\"step\":3}\n");
-        assert_eq!(up_to("", 3), "");
+        let mut state = State::new(fingerprint());
+        state.step = 3;
+        let train = "{\"kind\":\"train\",\"step\":3}\n";
+        let validation = "{\"kind\":\"validation\",\"step\":3}\n";
+        let lines = format!("{train}{validation}{{\"step\":4}}\n{{\"ste");
+        assert_eq!(up_to(&lines, &state), format!("{train}{validation}"));
+        assert_eq!(up_to("", &state), "");
+        state.pending.validation = true;
+        assert_eq!(up_to(&lines, &state), train);
+    }
+
+    #[test]
+    fn a_folder_of_a_run_is_known_by_its_recipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(CONFIG);
+        assert!(!is_ours(dir.path()));
+        std::fs::write(&path, Recipe::default().to_toml()).unwrap();
+        assert!(!is_ours(dir.path()));
+        let origin = Origin { path: "a \"b\"\n[c]".into(), step: 5 };
+        let text = config(&Recipe::default(), Some(&origin));
+        std::fs::write(&path, &text).unwrap();
+        assert!(is_ours(dir.path()));
+        let none: [&str; 0] = [];
+        assert_eq!(Recipe::parse(&text, &none).unwrap(), Recipe::default());
     }
 }

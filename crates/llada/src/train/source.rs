@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use llada_kernels::Cpu;
+
 use super::{
     Recipe, TrainError,
     batch::{Rows, StepRows, row_length},
@@ -14,7 +16,7 @@ use crate::{
     config::{Objective, SpecialTokens},
     data::{
         Conversations, DataError, Shards, Windows,
-        conversations::{Encoder, Files},
+        conversations::{Encoder, Files, Pair},
     },
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -43,11 +45,11 @@ pub(super) struct Reader<'a> {
 }
 
 impl Source {
-    /// Opens the shards of `data.path`.
-    pub(super) fn shards(recipe: &Recipe) -> Result<Self> {
+    /// Opens the shards of `data.path`, every byte of them checked.
+    pub(super) fn shards(recipe: &Recipe, cpu: &Cpu) -> Result<Self> {
         let paths = recipe.data.path.as_slice();
         match recipe.data.folder() {
-            Some(dir) if !dir.is_file() => Ok(Self::Shards(Box::new(Shards::open(dir)?))),
+            Some(dir) if !dir.is_file() => Ok(Self::Shards(Box::new(Shards::open(dir, cpu)?))),
             _ => {
                 let path = paths.first().cloned().unwrap_or_default();
                 Err(DataError::NotShards { path }.into())
@@ -127,6 +129,28 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Tokens of a row, on average and before padding.
+    pub(super) fn row_length(&self, recipe: &Recipe) -> usize {
+        match self {
+            Self::Shards(_) => recipe.data.sequence_length,
+            Self::Conversations { conversations, .. } => {
+                let pairs = conversations.train().iter().map(Vec::len).sum::<usize>();
+                (tokens(conversations) / pairs.max(1) as u64) as usize
+            }
+        }
+    }
+
+    /// The largest id of all rows.
+    pub(super) fn largest(&self) -> Option<u32> {
+        match self {
+            Self::Shards(shards) => shards.largest(),
+            Self::Conversations { conversations, .. } => {
+                let dialogues = conversations.train().iter().chain(conversations.validation());
+                dialogues.flatten().flat_map(Pair::ids).copied().max()
+            }
+        }
     }
 
     /// The rows of `step`, from 0.
@@ -255,7 +279,7 @@ impl Recipe {
     }
 
     /// What follows a short response.
-    fn padding(&self) -> Padding {
+    pub(super) fn padding(&self) -> Padding {
         let chosen = self.sft.as_ref().and_then(|sft| sft.padding);
         chosen.unwrap_or(match self.train.objective {
             Objective::Diffusion => Padding::Batch,

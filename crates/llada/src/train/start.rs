@@ -6,41 +6,59 @@ use std::path::{Path, PathBuf};
 use llada_kernels::Cpu;
 
 use super::{
-    Recipe, Start, TrainError, Trainer,
+    Change, Recipe, Start, TrainError, Trainer,
+    changes::changes,
+    memory,
     optimizer::Optimizer,
+    run_log, saved,
     source::{Reader, Source},
     state::State,
-    store::Store,
+    store::{Found, Store},
     trainable::Trainable,
 };
 use crate::{
     Result, checkpoint,
     config::{ModelConfig, Objective},
+    files,
     model::{Gradients, MaskPredictor, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
+/// A real recipe has 2 kB.
+const MAX_RECIPE: u64 = 16 << 20;
+
 impl Trainer {
     /// Prepares a run of `recipe` in the folder `run_dir`: of fine-tuning when it has `[sft]`, else
-    /// of pre-training. When resuming, weights come from the checkpoint, whose sizes the recipe must
-    /// repeat; the rest of the recipe is taken as given, so that a run can be lengthened or its
-    /// learning rate changed.
+    /// of pre-training. A run that is resumed goes on with its own settings, which the recipe must
+    /// repeat but for those that may change ([`Trainer::changes`] has them); [`recipe_of`] gives
+    /// them. A branch goes on from a checkpoint of another run with the recipe as it is, as long as
+    /// the model is the same.
     ///
     /// # Errors
-    /// When the recipe, the model and the data do not go together, or a file cannot be read. The
-    /// folder is as it was then.
+    /// When the recipe, the model and the data do not go together, the recipe is not that of the
+    /// run, or a file cannot be read or is damaged. The folder is as it was then.
     pub fn new(mut recipe: Recipe, run_dir: &Path, start: Start, cpu: Cpu) -> Result<Self> {
+        let store = Store::open(run_dir)?;
+        let found = store.find(&start)?;
+        let is_branch = matches!(start, Start::Branch(_));
+        let run = match &found {
+            Some(found) => settings(&found.state, found.path.ancestors().nth(2))?,
+            None => None,
+        };
+        if let (Some(run), Some(found)) = (&run, &found) {
+            check_settings(run, &recipe, run_dir, found, is_branch)?;
+        }
+        let found_dir = found.as_ref().map(|found| found.path.as_path());
+
         let pretraining = match recipe.sft {
-            None => Some(Source::shards(&recipe)?),
+            None => Some(Source::shards(&recipe, &cpu)?),
             Some(_) => None,
         };
-        let store = Store::open(run_dir)?;
-        let (state, found) = store.find(start)?.unzip();
-        let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found.as_deref())?;
+        let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found_dir)?;
         let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
         // Kept, because the checkpoint that they are from may be removed during the run.
         let tokenizer_files = TokenizerFiles::read(&tokenizer_dir)?;
-        let (mut model, trainable) = starting_model(&recipe, &cpu, &tokenizer, found.as_deref())?;
+        let (mut model, trainable) = starting_model(&recipe, &cpu, &tokenizer, found_dir)?;
         let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
         let mask = match recipe.train.objective {
             Objective::Diffusion => special.mask.ok_or(TrainError::NoMask)?,
@@ -56,6 +74,8 @@ impl Trainer {
             }
         };
         source.check(&recipe)?;
+        memory::check(&recipe, &model.config, source.row_length(&recipe))?;
+        check_vocabulary(&source, &tokenizer, &model.config, &tokenizer_dir)?;
         recipe.resolve_epochs(&source)?;
 
         let trainable = match trainable {
@@ -65,17 +85,34 @@ impl Trainer {
         let mut fingerprint = source.fingerprint();
         fingerprint.base_crc32c = trainable.base_crc32c();
         let mut optimizer = Optimizer::new(&recipe.optim, trainable.parameters(&model));
-        let state = match (state, &found) {
-            (Some(mut state), Some(dir)) => {
-                state.check_data(&source.path(&recipe), &fingerprint)?;
+        let mut changed = Vec::new();
+        let continues = found.is_some() && !is_branch;
+        let (state, later) = match found {
+            None => (State::new(fingerprint), Vec::new()),
+            Some(found) => {
                 check_sizes(&recipe, &model.config)?;
-                optimizer.load(&dir.join("optimizer.safetensors"))?;
-                // The recipe may have changed to mend what made the steps before it not finite.
+                if let Some(run) = &run {
+                    check_settings(run, &recipe, run_dir, &found, is_branch)?;
+                    changed = changes(run, &recipe);
+                }
+                optimizer.load(&found.path.join("optimizer.safetensors"))?;
+                let Found { mut state, path, later } = found;
+                let data = source.path(&recipe);
+                match is_branch {
+                    true => state = state.branch(&path, &data, fingerprint)?,
+                    false => state.check_data(&data, &fingerprint)?,
+                }
+                // What was not finite then does not count now.
                 state.not_finite = 0;
-                state
+                (state, later)
             }
-            _ => State::new(fingerprint),
         };
+        let least = state.step + u64::from(is_branch);
+        if recipe.train.steps < least {
+            let (key, found) = ("train.steps".into(), recipe.train.steps.to_string());
+            let expected = format!("at least {least}: {} steps are done", state.step);
+            return Err(TrainError::Value { key, found, expected }.into());
+        }
         let gradients = Gradients::zeros(&model);
         let predictor = MaskPredictor::new(model, cpu)?;
         Ok(Self {
@@ -90,8 +127,71 @@ impl Trainer {
             optimizer,
             state,
             mask,
+            changes: changed,
+            continues,
+            later,
         })
     }
+}
+
+/// The recipe of a run, as TOML: that of the run folder `path`, or of a checkpoint at `path` or
+/// `RUN/step-N`.
+///
+/// # Errors
+/// When there is neither a run nor a checkpoint, or it cannot be read.
+pub fn recipe_of(path: &Path) -> Result<String> {
+    let own = path.join(run_log::CONFIG);
+    if own.is_file() {
+        return files::read_text(&own, MAX_RECIPE);
+    }
+    let checkpoint = saved::locate(path)?;
+    let state = State::read(&checkpoint.join(saved::STATE), None)?;
+    match settings(&state, checkpoint.ancestors().nth(2))? {
+        Some(recipe) => Ok(recipe.to_toml()),
+        None => Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into()),
+    }
+}
+
+/// The settings of the run in the folder `run` that `state` is of: those that led to it, with what
+/// the run's `config.toml` has changed since. `None` where neither can be read.
+fn settings(state: &State, run: Option<&Path>) -> Result<Option<Recipe>> {
+    let none: [&str; 0] = [];
+    let led = state.recipe.as_deref().map(|text| Recipe::parse(text, &none)).transpose()?;
+    let text = run.and_then(|run| files::read_text(&run.join(run_log::CONFIG), MAX_RECIPE).ok());
+    let written = text.and_then(|text| Recipe::parse(&text, &none).ok());
+    Ok(match (led, written) {
+        (Some(led), Some(written)) if changes(&led, &written).iter().all(Change::is_allowed) => {
+            Some(written)
+        }
+        (Some(led), _) => Some(led),
+        (None, written) => written,
+    })
+}
+
+/// Refuses to resume a run with settings that may not change. Those that depend on the data are
+/// looked at once it is read.
+fn check_settings(
+    run: &Recipe,
+    asked: &Recipe,
+    run_dir: &Path,
+    found: &Found,
+    is_branch: bool,
+) -> Result<()> {
+    if is_branch {
+        let sft = run.sft.is_some();
+        return match sft == asked.sft.is_some() {
+            true => Ok(()),
+            false => Err(TrainError::OtherStage { path: found.path.clone(), sft }.into()),
+        };
+    }
+    let waits = asked.sft.as_ref().is_some_and(|sft| sft.epochs > 0.0);
+    let mut refused = changes(run, asked);
+    let is_settled_later = |c: &Change| waits && c.key == "sft.epochs";
+    refused.retain(|c| !(c.is_allowed() || is_settled_later(c)));
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::OtherSettings { path: run_dir.to_path_buf(), changes: refused }.into())
 }
 
 /// The folder with the tokenizer of the run: that of the shards, or of the model to fine-tune.
@@ -133,6 +233,7 @@ fn starting_model(
         (None, None) => {
             let tokens = tokenizer.special_tokens();
             let config = recipe.model_config(tokenizer.vocab_size(), tokens)?;
+            memory::check(recipe, &config, recipe.data.sequence_length)?;
             Ok((Model::init(config, recipe.train.seed)?, None))
         }
     }
@@ -175,6 +276,25 @@ fn check(recipe: &Recipe, model: &Model) -> Result<()> {
         return Err(TrainError::Value { key: "train.objective".into(), found, expected }.into());
     }
     Ok(())
+}
+
+/// Checks that the model has an embedding for every id that can come up: those of the rows, and
+/// those of the tokenizer in `dir`.
+fn check_vocabulary(
+    source: &Source,
+    tokenizer: &Tokenizer,
+    config: &ModelConfig,
+    dir: &Path,
+) -> Result<()> {
+    tokenizer.check(config)?;
+    let entries = config.embedding_size;
+    match source.largest() {
+        Some(id) if id as usize >= entries => {
+            let reason = format!("the data has the id {id}, the model {entries} embeddings");
+            Err(TrainError::InitFrom { path: dir.to_path_buf(), reason }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses to resume a checkpoint of other sizes than the recipe asks for. A model that was

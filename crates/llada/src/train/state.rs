@@ -1,9 +1,9 @@
 //! Where a run stands: all that a checkpoint holds besides weights and optimiser.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{TrainError, metrics::smooth};
-use crate::{Result, checkpoint::files, data::Meta};
+use crate::{Result, data::Meta, files};
 
 /// Gradient norms that the running median looks at.
 const MEMORY: usize = 64;
@@ -29,8 +29,37 @@ pub(super) struct State {
     grad_norms: Vec<Exact>,
     /// The data that the run is trained on.
     data: Fingerprint,
+    /// The recipe that led here, as TOML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) recipe: Option<String>,
+    /// What was due at this step and not done.
+    #[serde(default, skip_serializing_if = "Pending::is_empty")]
+    pub(super) pending: Pending,
+    /// Where the run branched from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) origin: Option<Origin>,
     /// The other files of the checkpoint.
     pub(super) files: Vec<FileMark>,
+}
+
+/// What a stop left for the resumed run to do before its next step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Pending {
+    pub(super) validation: bool,
+    pub(super) sample: bool,
+}
+
+impl Pending {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A checkpoint of another run.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Origin {
+    pub(super) path: PathBuf,
+    pub(super) step: u64,
 }
 
 /// What tells the data of one run from that of another.
@@ -83,6 +112,9 @@ impl State {
             loss_ema: None,
             grad_norms: Vec::new(),
             data,
+            recipe: None,
+            pending: Pending::default(),
+            origin: None,
             files: Vec::new(),
         }
     }
@@ -112,12 +144,23 @@ impl State {
         spike
     }
 
+    /// The start of another run from here, on data that may be other but in the same tokens.
+    pub(super) fn branch(self, from: &Path, path: &Path, now: Fingerprint) -> Result<Self> {
+        match self.data.other_tokens(&now) {
+            Some(reason) => Err(other_data(path, reason.into())),
+            None => Ok(Self {
+                data: now,
+                pending: Pending::default(),
+                origin: Some(Origin { path: from.to_path_buf(), step: self.step }),
+                ..self
+            }),
+        }
+    }
+
     /// Fails when the run is not of this data, which is at `path`.
     pub(super) fn check_data(&self, path: &Path, now: &Fingerprint) -> Result<()> {
-        let reason = if self.data.tokenizer_crc32c != now.tokenizer_crc32c {
-            "another tokenizer".to_owned()
-        } else if self.data.base_crc32c != now.base_crc32c {
-            "other weights under the adapters".to_owned()
+        let reason = if let Some(reason) = self.data.other_tokens(now) {
+            reason.to_owned()
         } else if self.data.tokens != now.tokens {
             format!("{} training tokens, it was {}", now.tokens, self.data.tokens)
         } else if self.data != *now {
@@ -125,7 +168,7 @@ impl State {
         } else {
             return Ok(());
         };
-        Err(TrainError::OtherData { path: path.to_path_buf(), reason }.into())
+        Err(other_data(path, reason))
     }
 
     /// Reads `state.json`.
@@ -161,11 +204,23 @@ struct Sealed {
     state: State,
 }
 
+fn other_data(path: &Path, reason: String) -> crate::Error {
+    TrainError::OtherData { path: path.to_path_buf(), reason }.into()
+}
+
 impl Fingerprint {
+    /// Why weights trained on this data cannot go on with `other`, if so.
+    fn other_tokens(&self, other: &Self) -> Option<&'static str> {
+        if self.tokenizer_crc32c != other.tokenizer_crc32c {
+            return Some("another tokenizer");
+        }
+        (self.base_crc32c != other.base_crc32c).then_some("other weights under the adapters")
+    }
+
     /// That of prepared shards.
     pub(super) fn of(meta: &Meta) -> Self {
         Self {
-            tokenizer_crc32c: meta.tokenizer.crc32c,
+            tokenizer_crc32c: meta.tokenizer_crc32c(),
             tokens: meta.train.tokens,
             shards_crc32c: meta.train.shards.iter().map(|s| s.crc32c).collect(),
             base_crc32c: None,
@@ -187,7 +242,7 @@ pub(super) mod tests {
             version: 1,
             dtype: IdType::U16,
             vocab_size: 10,
-            tokenizer: TokenizerMeta { file: "tokenizer.json".into(), crc32c: 1 },
+            tokenizer: vec![TokenizerMeta { file: "tokenizer.json".into(), crc32c: 1 }],
             options: PrepareOptions::default(),
             inputs: Vec::new(),
             duplicates: 0,
@@ -208,6 +263,8 @@ pub(super) mod tests {
             state.add_loss(1.0 / f64::from(i) + 1e-17);
             state.is_spike(f64::from(i).sqrt() * 0.1, 0.0);
         }
+        state.recipe = Some("[train]\nsteps = 3\n".into());
+        state.pending.sample = true;
         state.write(&path).unwrap();
         assert_eq!(State::read(&path, None).unwrap(), state);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -244,5 +301,14 @@ pub(super) mod tests {
         assert!(refuse(&|f| f.shards_crc32c.push(1)).contains("but others"));
         assert!(refuse(&|f| f.base_crc32c = Some(1)).contains("adapters"));
         assert!(refuse(&|f| f.tokenizer_crc32c = 9).contains("tokenizer"));
+
+        let branch = |change: &dyn Fn(&mut Fingerprint)| {
+            let mut other = fingerprint();
+            change(&mut other);
+            state.clone().branch(Path::new("a/step-1"), Path::new("d"), other)
+        };
+        assert_eq!(branch(&|f| f.tokens = 7).unwrap().data.tokens, 7);
+        assert!(branch(&|f| f.base_crc32c = Some(1)).is_err());
+        assert!(branch(&|f| f.tokenizer_crc32c = 9).is_err());
     }
 }

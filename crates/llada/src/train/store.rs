@@ -1,27 +1,43 @@
-//! The run folder: its lock, and checkpoints that appear whole or not at all.
+//! The run folder: held by one process, with checkpoints that appear whole or not at all.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::Read,
+    fs,
     path::{Path, PathBuf},
 };
 
 use super::{
-    TrainError,
+    TrainError, run_log,
+    saved::{self, STATE, entries},
     state::{FileMark, State},
 };
-use crate::{Result, checkpoint::files, io};
+use crate::{
+    Error, Result,
+    files::{self, Existing, Output, OutputError, Staging},
+    io,
+};
 
 /// How a run starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// From the beginning, in a folder without checkpoints.
     Fresh,
-    /// From the newest checkpoint.
+    /// From the newest checkpoint, with the settings of the run.
     Resume,
-    /// From the checkpoint of this step. Later ones are superseded, and go when the run writes
-    /// its next.
+    /// From the checkpoint of this step. Later ones are set aside when the run goes on, and go when
+    /// it writes its next.
     ResumeAt(u64),
+    /// From a checkpoint of another run, in a folder without checkpoints, with other settings: that
+    /// of this folder, or the newest of this run folder.
+    Branch(PathBuf),
+}
+
+/// A checkpoint to start from.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) state: State,
+    pub(super) path: PathBuf,
+    /// Later checkpoints of the same run, newest first.
+    pub(super) later: Vec<PathBuf>,
 }
 
 /// A run folder, held by this process alone.
@@ -30,33 +46,36 @@ pub(super) struct Store {
     dir: PathBuf,
     /// The folders that were made for it, inner ones first.
     made: Vec<PathBuf>,
-    _lock: File,
+    _held: Output,
 }
 
-/// The end of the names of what is not finished.
-const UNFINISHED: &str = ".tmp";
-/// The end of the name of a checkpoint while another takes its place.
-const REPLACED: &str = ".old.tmp";
+/// The beginning of the name of a checkpoint that another takes the place of.
+const SUPERSEDED: &str = "superseded-";
 
 impl Store {
-    /// Makes or opens the folder, locks it, and removes what an interrupted run left unfinished.
+    /// Makes or opens the folder, holds it, and removes what an interrupted run left unfinished.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let checkpoints = dir.join("checkpoints");
-        let above = checkpoints.ancestors().filter(|dir| !dir.as_os_str().is_empty());
-        let made = above.take_while(|dir| !dir.exists()).map(Path::to_path_buf).collect();
+        let held = Output::lock(dir).map_err(|error| match error {
+            Error::Output(OutputError::Busy { path, .. }) => TrainError::Locked { path }.into(),
+            error => error,
+        })?;
+        let checkpoints = saved::folder(dir);
+        let missing = [checkpoints.as_path(), dir].into_iter().filter(|dir| !dir.exists());
+        let made = missing.map(Path::to_path_buf).collect();
         files::create_dir(&checkpoints)?;
-        let path = dir.join("lock");
-        let lock = File::create(&path).map_err(io("create", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(TrainError::Locked { path: dir.to_path_buf() }.into());
+        let store = Self { dir: dir.to_path_buf(), made, _held: held };
+        for folder in [dir, checkpoints.as_path(), dir.join(run_log::SAMPLES).as_path()] {
+            if folder.is_dir() {
+                files::recover(folder)?;
             }
-            Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
         }
-        clean(dir)?;
-        clean(&checkpoints)?;
-        Ok(Self { dir: dir.to_path_buf(), made, _lock: lock })
+        for path in store.superseded()? {
+            // Killed after the checkpoint in its place was written.
+            if path.with_file_name(original(&path)).exists() {
+                remove(&path)?;
+            }
+        }
+        Ok(store)
     }
 
     /// The run folder.
@@ -64,24 +83,33 @@ impl Store {
         &self.dir
     }
 
+    /// Where the checkpoint of a step is.
+    pub(super) fn path(&self, step: u64) -> PathBuf {
+        saved::folder(&self.dir).join(format!("step-{step}"))
+    }
+
     /// The checkpoints, oldest first.
     pub(super) fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let mut found: Vec<_> = entries(&self.dir.join("checkpoints"))?
-            .into_iter()
-            .filter_map(|path| Some((step_of(&path)?, path)))
-            .collect();
-        found.sort();
-        Ok(found)
+        saved::all(&self.dir)
     }
 
     /// The checkpoint to start from, every byte of it checked.
-    pub(super) fn find(&self, start: Start) -> Result<Option<(State, PathBuf)>> {
-        let all = self.checkpoints()?;
+    pub(super) fn find(&self, start: &Start) -> Result<Option<Found>> {
+        let mut all = self.checkpoints()?;
         let wanted = match start {
-            Start::Fresh if all.is_empty() => return Ok(None),
-            Start::Fresh => return Err(TrainError::Exists { path: self.dir.clone() }.into()),
             Start::Resume => None,
-            Start::ResumeAt(step) => Some(step),
+            Start::ResumeAt(step) => Some(*step),
+            Start::Fresh | Start::Branch(_) if !all.is_empty() => {
+                return Err(TrainError::Exists { path: self.dir.clone() }.into());
+            }
+            Start::Fresh => return self.check_free().map(|()| None),
+            Start::Branch(from) => {
+                self.check_free()?;
+                let path = saved::locate(from)?;
+                let path = path.canonicalize().map_err(io("read", &path))?;
+                let state = saved::read(&path, None)?;
+                return Ok(Some(Found { state, path, later: Vec::new() }));
+            }
         };
         let at = match wanted {
             None => all.len().checked_sub(1),
@@ -90,162 +118,113 @@ impl Store {
         let Some(at) = at else {
             return Err(TrainError::NoCheckpoint { path: self.dir.clone(), step: wanted }.into());
         };
-        let (step, path) = &all[at];
+        let later = all.split_off(at + 1).into_iter().rev().map(|(_, path)| path).collect();
         let previous = at.checked_sub(1).map(|before| all[before].0);
-        let state = State::read(&path.join("state.json"), previous)?;
-        let damaged = |name: &str, reason: String| {
-            let path = path.join(name);
-            TrainError::Damaged { path, reason, previous }
-        };
-        if state.step != *step {
-            return Err(damaged("state.json", format!("it is of step {}", state.step)).into());
+        let path = all.swap_remove(at).1;
+        Ok(Some(Found { state: saved::read(&path, previous)?, path, later }))
+    }
+
+    /// Fails when the folder holds files that are not of a run and that a run would replace.
+    fn check_free(&self) -> Result<()> {
+        if run_log::is_ours(&self.dir) {
+            return Ok(());
         }
-        for mark in &state.files {
-            let found =
-                FileMark::of(path, &mark.name).map_err(|e| damaged(&mark.name, e.to_string()))?;
-            if found.bytes != mark.bytes {
-                let reason = format!("{} bytes, it was written with {}", found.bytes, mark.bytes);
-                return Err(damaged(&mark.name, reason).into());
-            }
-            if found != *mark {
-                return Err(damaged(&mark.name, "its checksum differs".into()).into());
-            }
+        let paths = run_log::WRITTEN.map(|name| self.dir.join(name));
+        match paths.into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
+            Some(path) => Err(TrainError::InTheWay { path }.into()),
+            None => Ok(()),
         }
-        Ok(Some((state, path.clone())))
+    }
+
+    /// Sets checkpoints aside, in this order: the run goes on from an earlier one. With the newest
+    /// first, those that remain after a kill belong together.
+    pub(super) fn set_aside(&self, later: &[PathBuf]) -> Result<()> {
+        for path in later {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let to = path.with_file_name(format!("{SUPERSEDED}{name}"));
+            if to.exists() {
+                remove(&to)?;
+            }
+            fs::rename(path, &to).map_err(io("rename", path))?;
+        }
+        Ok(())
     }
 
     /// Writes the checkpoint of `state.step`: `fill` writes its files into an empty folder, which
     /// takes its name when everything is on the disk. Then removes the checkpoints beyond the
-    /// newest `keep` (0 keeps all) and those of later steps, which this one supersedes.
+    /// newest `keep` (0 keeps all) and those that were set aside.
     pub(super) fn save(
         &self,
         state: &mut State,
         keep: usize,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        let name = format!("step-{}", state.step);
-        let target = self.dir.join("checkpoints").join(&name);
-        let staging = target.with_file_name(format!("{name}{UNFINISHED}"));
-        let result = write(&staging, state, fill).and_then(|()| {
-            if target.exists() {
-                let old = target.with_file_name(format!("{name}{REPLACED}"));
-                fs::rename(&target, &old).map_err(io("replace", &target))?;
-            }
-            fs::rename(&staging, &target).map_err(io("create", &target))
-        });
-        if let Err(error) = result {
-            // What was written so far only takes room from whoever frees the disk.
-            let _ = remove(&staging);
-            return Err(error);
+        let target = self.path(state.step);
+        if target.join(STATE).exists() {
+            self.set_aside(std::slice::from_ref(&target))?;
         }
-        sync_dir(target.parent().unwrap_or(&self.dir));
-        self.prune(state.step, keep)?;
+        let staging = Staging::new(&target)?;
+        write(&staging.path(), state, fill)?;
+        staging.commit(Existing::Keep)?;
+        self.prune(keep)?;
         Ok(target)
     }
 
-    fn prune(&self, newest: u64, keep: usize) -> Result<()> {
-        let mut kept = self.checkpoints()?;
-        kept.retain(|(step, path)| *step <= newest || remove(path).is_err());
+    fn prune(&self, keep: usize) -> Result<()> {
+        let kept = self.checkpoints()?;
         let surplus = if keep == 0 { 0 } else { kept.len().saturating_sub(keep) };
-        for (_, path) in &kept[..surplus] {
-            remove(path)?;
-        }
-        clean(&self.dir.join("checkpoints"))
+        let surplus = kept.into_iter().take(surplus).map(|(_, path)| path);
+        self.superseded()?.into_iter().chain(surplus).try_for_each(|path| remove(&path))
+    }
+
+    /// What was set aside.
+    fn superseded(&self) -> Result<Vec<PathBuf>> {
+        let mut all = entries(&saved::folder(&self.dir))?;
+        all.retain(|path| !original(path).is_empty());
+        Ok(all)
     }
 }
 
 impl Drop for Store {
     /// A run that wrote nothing leaves nothing: a start that fails must not look like a run.
     fn drop(&mut self) {
-        let own = |path: &PathBuf| path.ends_with("checkpoints") || path.ends_with("lock");
-        let is_unused = !self.made.is_empty()
-            && entries(&self.dir).is_ok_and(|all| all.iter().all(own))
-            && entries(&self.dir.join("checkpoints")).is_ok_and(|all| all.is_empty());
-        if is_unused {
-            let _ = fs::remove_file(self.dir.join("lock"));
-            // Only an empty folder can be removed so.
-            self.made.iter().for_each(|dir| drop(fs::remove_dir(dir)));
-        }
+        // Only an empty folder can be removed so.
+        self.made.iter().for_each(|dir| drop(fs::remove_dir(dir)));
     }
 }
 
-/// Removes what is unfinished, after putting back a checkpoint whose replacement never came.
-fn clean(folder: &Path) -> Result<()> {
-    for path in entries(folder)? {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if let Some(name) = name.strip_suffix(REPLACED)
-            && !folder.join(name).exists()
-        {
-            fs::rename(&path, folder.join(name)).map_err(io("rename", &path))?;
-        } else if name.ends_with(UNFINISHED) {
-            remove(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn write(staging: &Path, state: &mut State, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if staging.exists() {
-        remove(staging)?;
-    }
-    files::create_dir(staging)?;
-    fill(staging)?;
+fn write(dir: &Path, state: &mut State, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    files::create_dir(dir)?;
+    fill(dir)?;
     state.files.clear();
-    for path in entries(staging)? {
+    for path in entries(dir)? {
         if let Some(name) = path.file_name().and_then(|n| n.to_str()) {
-            state.files.push(FileMark::of(staging, name).map_err(io("read", &path))?);
+            state.files.push(FileMark::of(dir, name)?);
         }
     }
-    state.write(&staging.join("state.json"))?;
-    sync_dir(staging);
-    Ok(())
+    state.write(&dir.join(STATE))
 }
 
-impl FileMark {
-    fn of(dir: &Path, name: &str) -> std::io::Result<Self> {
-        let mut file = File::open(dir.join(name))?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut mark = Self { name: name.into(), bytes: 0, crc32c: 0 };
-        loop {
-            let n = file.read(&mut buffer)?;
-            if n == 0 {
-                return Ok(mark);
-            }
-            mark.bytes += n as u64;
-            mark.crc32c = crc32c::crc32c_append(mark.crc32c, &buffer[..n]);
-        }
-    }
+/// The name that a checkpoint had before it was set aside, empty if it was not.
+fn original(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.strip_prefix(SUPERSEDED)).unwrap_or_default()
 }
 
-fn step_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io("read", dir))? {
-        paths.push(entry.map_err(io("read", dir))?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
+/// Removes a checkpoint; what has its name and is none stays. It loses its name first, so that a
+/// kill does not leave half of one.
 fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    removed.map_err(io("remove", path))
-}
-
-/// A rename lasts once its folder is on the disk; not every system can open a folder to say so.
-fn sync_dir(dir: &Path) {
-    if let Ok(dir) = File::open(dir) {
-        let _ = dir.sync_all();
+    if !path.join(STATE).is_file() {
+        return Ok(());
     }
+    let removed = Staging::new(path)?;
+    fs::rename(path, removed.path()).map_err(io("remove", path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, train::state::tests::fingerprint};
+    use crate::train::state::tests::fingerprint;
 
     fn save(store: &Store, step: u64, keep: usize) -> Result<PathBuf> {
         let mut state = State::new(fingerprint());
@@ -264,24 +243,99 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept_and_later_ones_superseded() {
+    fn the_newest_are_kept_and_later_ones_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         for step in [5, 10, 15, 20] {
             save(&store, step, 3).unwrap();
         }
         assert_eq!(steps(&store), [10, 15, 20]);
-        let (state, path) = store.find(Start::Resume).unwrap().unwrap();
-        assert_eq!((state.step, path.ends_with("step-20")), (20, true));
+        let found = store.find(&Start::Resume).unwrap().unwrap();
+        assert_eq!((found.state.step, found.path.ends_with("step-20")), (20, true));
         assert!(matches!(
-            store.find(Start::Fresh).unwrap_err(),
+            store.find(&Start::Fresh).unwrap_err(),
             Error::Train(TrainError::Exists { .. })
         ));
+        let names = || {
+            let paths = entries(&dir.path().join("checkpoints")).unwrap();
+            let name = |p: PathBuf| p.file_name().unwrap().to_str().unwrap().to_owned();
+            paths.into_iter().map(name).collect::<Vec<_>>()
+        };
+        // Looking changes nothing; going on from step 10 sets the later ones aside.
+        let found = store.find(&Start::ResumeAt(10)).unwrap().unwrap();
+        assert!(found.later[0].ends_with("step-20") && found.later[1].ends_with("step-15"));
+        assert_eq!(steps(&store), [10, 15, 20]);
+        store.set_aside(&found.later).unwrap();
+        assert_eq!(names(), ["step-10", "superseded-step-15", "superseded-step-20"]);
+        assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 10);
         save(&store, 12, 0).unwrap();
-        assert_eq!(steps(&store), [10, 12]);
+        assert_eq!(names(), ["step-10", "step-12"]);
         save(&store, 12, 0).unwrap();
-        assert_eq!(steps(&store), [10, 12]);
-        assert_eq!(entries(&dir.path().join("checkpoints")).unwrap().len(), 2);
+        assert_eq!(names(), ["step-10", "step-12"]);
+    }
+
+    #[test]
+    fn a_kill_while_checkpoints_are_set_aside_or_removed_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for step in [1, 2, 3] {
+            save(&store, step, 0).unwrap();
+        }
+        // Half of the later ones are aside.
+        let found = store.find(&Start::ResumeAt(1)).unwrap().unwrap();
+        store.set_aside(&found.later[..1]).unwrap();
+        assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 2);
+        // One that is aside is half removed.
+        let aside = dir.path().join("checkpoints/superseded-step-3");
+        let removed = Staging::new(&aside).unwrap();
+        fs::rename(&aside, removed.path()).unwrap();
+        fs::remove_file(removed.path().join("model.safetensors")).unwrap();
+        std::mem::forget(removed);
+        assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 2);
+        save(&store, 3, 0).unwrap();
+        assert_eq!(steps(&store), [1, 2, 3]);
+        // A newer one is in its place already.
+        save(&store, 4, 0).unwrap();
+        store.set_aside(&[dir.path().join("checkpoints/step-4")]).unwrap();
+        fs::rename(dir.path().join("checkpoints/step-3"), dir.path().join("checkpoints/step-4"))
+            .unwrap();
+        drop(store);
+        assert_eq!(steps(&Store::open(dir.path()).unwrap()), [1, 2, 4]);
+        assert!(!dir.path().join("checkpoints/superseded-step-4").exists());
+    }
+
+    #[test]
+    fn what_is_not_of_the_run_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = dir.path().join("checkpoints");
+        let mine = ["notes.tmp", "lock", "checkpoints/step-3.tmp", "checkpoints/a.old.tmp"];
+        let mine = mine.map(|name| dir.path().join(name));
+        let folders = ["step-1", "superseded-step-1", "step-7.tmp"];
+        let folders = folders.map(|name| checkpoints.join(name));
+        folders.iter().for_each(|path| fs::create_dir_all(path.join("mine")).unwrap());
+        mine.iter().for_each(|path| fs::write(path, "mine").unwrap());
+        let store = Store::open(dir.path()).unwrap();
+        for step in [2, 3, 4] {
+            save(&store, step, 1).unwrap();
+        }
+        drop(store);
+        assert!(mine.iter().all(|path| fs::read(path).unwrap() == b"mine"));
+        assert!(folders.iter().all(|path| path.join("mine").is_dir()));
+        assert!(checkpoints.join("step-4").is_dir() && !checkpoints.join("step-3").exists());
+    }
+
+    #[test]
+    fn files_that_a_run_would_replace_are_in_the_way() {
+        for name in run_log::WRITTEN {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), "mine").unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            let error = store.find(&Start::Fresh).unwrap_err();
+            let Error::Train(TrainError::InTheWay { path }) = &error else { panic!("{error}") };
+            assert!(path.ends_with(name));
+            drop(store);
+            assert_eq!(entries(dir.path()).unwrap().len(), 1);
+        }
     }
 
     #[test]
@@ -293,14 +347,14 @@ mod tests {
         let weights = newest.join("model.safetensors");
         for bad in [&b"weights X"[..], b"weigh"] {
             fs::write(&weights, bad).unwrap();
-            let error = store.find(Start::Resume).unwrap_err();
+            let error = store.find(&Start::Resume).unwrap_err();
             assert!(error.to_string().contains("step-2/model.safetensors"), "{error}");
             assert!(error.hint().unwrap().contains("--resume step-1"));
         }
         fs::remove_file(&weights).unwrap();
-        assert!(store.find(Start::Resume).is_err());
-        assert_eq!(store.find(Start::ResumeAt(1)).unwrap().unwrap().0.step, 1);
-        let error = store.find(Start::ResumeAt(7)).unwrap_err();
+        assert!(store.find(&Start::Resume).is_err());
+        assert_eq!(store.find(&Start::ResumeAt(1)).unwrap().unwrap().state.step, 1);
+        let error = store.find(&Start::ResumeAt(7)).unwrap_err();
         assert!(error.to_string().contains("of step 7"), "{error}");
     }
 
@@ -318,7 +372,7 @@ mod tests {
         let error = store.save(&mut state, 1, full).unwrap_err();
         assert!(error.hint().unwrap().contains("free some space"));
         assert_eq!(entries(&dir.path().join("checkpoints")).unwrap().len(), 1);
-        assert_eq!(store.find(Start::Resume).unwrap().unwrap().0.step, 1);
+        assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 1);
     }
 
     #[test]
@@ -331,25 +385,29 @@ mod tests {
         save(&store, 1, 0).unwrap();
         drop(store);
         drop(Store::open(&run).unwrap());
-        assert!(run.join("checkpoints/step-1").exists() && run.join("lock").exists());
+        assert!(run.join("checkpoints/step-1").exists());
+        assert_eq!(entries(run.parent().unwrap()).unwrap().len(), 1);
     }
 
     #[test]
     fn one_process_at_a_time_and_leftovers_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let error = Store::open(dir.path()).unwrap_err();
+        let run = dir.path().join("run");
+        let store = Store::open(&run).unwrap();
+        let error = Store::open(&run).unwrap_err();
         assert!(matches!(error, Error::Train(TrainError::Locked { .. })), "{error}");
+        save(&store, 8, 0).unwrap();
+        // As a kill leaves it: nothing is tidied up, and nobody holds it any more.
+        let checkpoints = run.join("checkpoints");
+        let staging = Staging::new(&checkpoints.join("step-9")).unwrap();
+        files::create_dir(&staging.path()).unwrap();
+        assert_eq!(entries(&checkpoints).unwrap().len(), 2);
         drop(store);
-        let half = dir.path().join("checkpoints/step-9.tmp");
-        fs::create_dir_all(&half).unwrap();
-        let replaced = dir.path().join("checkpoints/step-8.old.tmp");
-        fs::create_dir(&replaced).unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        assert!(!half.exists() && !replaced.exists());
+        drop(Store::open(&run).unwrap());
+        assert_eq!(entries(&checkpoints).unwrap().len(), 2, "a living process writes there");
+        drop(staging);
+        let store = Store::open(&run).unwrap();
         assert_eq!(steps(&store), [8]);
-        fs::remove_dir(dir.path().join("checkpoints/step-8")).unwrap();
-        assert!(store.find(Start::Fresh).unwrap().is_none());
-        assert!(store.find(Start::Resume).is_err());
+        assert_eq!(entries(&checkpoints).unwrap().len(), 1);
     }
 }

@@ -8,8 +8,15 @@ use std::{
 use llada_kernels::grad_norm;
 
 use super::{
-    Recipe, Skip, StepMetrics, TrainError, Validation, learning_rate, optimizer::Optimizer,
-    run_log::RunLog, source::Source, state::State, step_flops, store::Store, trainable::Trainable,
+    Change, Recipe, Skip, StepMetrics, TrainError, Validation, learning_rate,
+    optimizer::Optimizer,
+    run_log::RunLog,
+    saved::STATE,
+    source::Source,
+    state::{Pending, State},
+    step_flops,
+    store::Store,
+    trainable::Trainable,
     validation,
 };
 use crate::{
@@ -83,6 +90,12 @@ pub struct Trainer {
     pub(super) state: State,
     /// The mask token; the autoregressive objective does not use it.
     pub(super) mask: u32,
+    /// Where its settings differ from those of the run or the checkpoint that it goes on from.
+    pub(super) changes: Vec<Change>,
+    /// Whether the metrics in the folder are of this run.
+    pub(super) continues: bool,
+    /// Later checkpoints of the run, which it goes on without; newest first.
+    pub(super) later: Vec<PathBuf>,
 }
 
 impl Trainer {
@@ -94,6 +107,11 @@ impl Trainer {
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.state.step
+    }
+
+    /// Where its settings differ from those of the run that is resumed or branched from.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// The model as it is.
@@ -129,10 +147,15 @@ impl Trainer {
     /// Algorithm 1: trains to the last step of the recipe, or until it is asked to stop.
     pub fn run(&mut self, hooks: &mut Hooks<'_>) -> Result<Outcome> {
         let (every, steps) = (self.recipe.clone(), self.recipe.train.steps);
-        if self.step() >= steps {
+        if self.step() >= steps && self.state.pending.is_empty() {
             return Ok(Outcome::Finished);
         }
-        let mut log = RunLog::open(self.store.dir(), &self.recipe, self.step(), (hooks.clock)())?;
+        // The old settings are replaced once nothing is left that goes beyond this step.
+        self.store.set_aside(&std::mem::take(&mut self.later))?;
+        let continues = std::mem::replace(&mut self.continues, true);
+        let (dir, now) = (self.store.dir(), (hooks.clock)());
+        let mut log = RunLog::open(dir, &self.recipe, &self.state, continues, now)?;
+        self.catch_up(&mut log, hooks)?;
         let (first, started) = (self.step(), (hooks.clock)());
         while self.step() < steps {
             let begun = (hooks.clock)();
@@ -151,18 +174,18 @@ impl Trainer {
 
             let stop = hooks.stop.load(Ordering::Relaxed);
             let due = |n: u64| n > 0 && (last || metrics.step.is_multiple_of(n));
-            if due(every.eval.every) && !stop {
-                self.validate(&mut log, hooks)?;
-            }
-            if due(every.log.sample_every) && !stop {
-                self.sample(&mut log, hooks)?;
+            let due_now =
+                Pending { validation: due(every.eval.every), sample: due(every.log.sample_every) };
+            self.state.pending = due_now;
+            if !stop {
+                self.do_pending(&mut log, hooks)?;
             }
             // Weights from which no finite loss came are not worth going back to.
             let is_good = self.state.not_finite == 0;
             if is_good && (last || stop || due(every.train.checkpoint_every)) {
                 self.checkpoint(&mut log, hooks)?;
             }
-            if stop && !last {
+            if stop && !(last && self.state.pending.is_empty()) {
                 return Ok(Outcome::Stopped);
             }
             if last && !is_good {
@@ -259,6 +282,28 @@ impl Trainer {
         validation::measure(predictor, recipe, source, *mask, state.step)
     }
 
+    /// Does what a stop left to be done, so that the run tells what one that was not stopped does.
+    fn catch_up(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
+        if self.state.pending.is_empty() {
+            return Ok(());
+        }
+        self.do_pending(log, hooks)?;
+        log.report(&self.recipe)?;
+        self.state.write(&self.store.path(self.step()).join(STATE))
+    }
+
+    /// Validates and writes a sample where that is due.
+    fn do_pending(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
+        let Pending { validation, sample } = std::mem::take(&mut self.state.pending);
+        if validation && self.recipe.eval.every > 0 {
+            self.validate(log, hooks)?;
+        }
+        if sample && self.recipe.log.sample_every > 0 {
+            self.sample(log, hooks)?;
+        }
+        Ok(())
+    }
+
     fn validate(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
         let found = self.measure()?;
         log.validation(&found, (hooks.clock)())?;
@@ -278,6 +323,7 @@ impl Trainer {
     fn checkpoint(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<PathBuf> {
         // Lines that a checkpoint counts as written must be on the disk before it is.
         log.flush()?;
+        self.state.recipe = Some(self.recipe.to_toml());
         let (model, trainable, optimizer) =
             (self.predictor.model(), &self.trainable, &self.optimizer);
         let tokenizer = &self.tokenizer_files;

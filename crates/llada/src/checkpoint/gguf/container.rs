@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::{CheckpointError, files},
+    checkpoint::{CheckpointError, checksum},
     content::{Content, HEAD},
+    files,
 };
 
 /// The first bytes of every file.
@@ -100,6 +101,15 @@ impl File {
     pub fn value(&self, key: &str) -> Option<Value<'_>> {
         let start = *self.metadata.get(key)?;
         Cursor::new(&self.mapping[start..]).value().ok()
+    }
+
+    /// Whether the file is as it was written, every byte of it; `None` when it carries no checksum.
+    pub fn is_intact(&self) -> Option<bool> {
+        let start = *self.metadata.get(checksum::KEY)?;
+        let is_text = matches!(self.value(checksum::KEY), Some(Value::Text(text))
+            if text.len() == checksum::BLANK.len());
+        // Before the text are its type and its length.
+        Some(is_text && checksum::is_right(&self.mapping, start + 12))
     }
 
     /// All keys, in alphabetical order.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::{CheckpointError, files, numbers},
+    checkpoint::{CheckpointError, checksum, numbers},
     io,
 };
 
@@ -112,11 +112,11 @@ pub(super) fn write(
     tensors: &[Source<'_>],
     progress: &mut Progress<'_>,
 ) -> Result<()> {
-    let header = header(path, metadata, tensors)?;
     let all = tensors.iter().filter_map(Source::size).sum();
     let mut written = 0;
-    files::replace(path, |out| {
+    checksum::write(path, |out, carries| {
         let failed = || io("write", path);
+        let (header, digits) = header(path, metadata, tensors, carries)?;
         out.write_all(&header).map_err(failed())?;
         for tensor in tensors {
             let size = write_tensor(cpu, path, tensor, out)?;
@@ -124,17 +124,25 @@ pub(super) fn write(
             written += size;
             progress(written, all);
         }
-        Ok(())
+        Ok(digits)
     })
 }
 
-fn header(path: &Path, metadata: &[Entry], tensors: &[Source<'_>]) -> Result<Vec<u8>> {
+/// The header, and where in it the digits of the checksum are if it `carries` one.
+fn header(
+    path: &Path,
+    metadata: &[Entry],
+    tensors: &[Source<'_>],
+    carries: bool,
+) -> Result<(Vec<u8>, Option<u64>)> {
     let mut header = MAGIC.to_vec();
     header.extend(VERSION.to_le_bytes());
     header.extend((tensors.len() as u64).to_le_bytes());
-    header.extend((metadata.len() as u64).to_le_bytes());
+    let own = (checksum::KEY.to_owned(), Setting::Text(checksum::BLANK.into()));
+    let metadata = || metadata.iter().chain(carries.then_some(&own));
+    header.extend((metadata().count() as u64).to_le_bytes());
     let mut seen = BTreeSet::new();
-    for (key, value) in metadata {
+    for (key, value) in metadata() {
         if !seen.insert(key) {
             let what = format!("the key `{key}` is given twice");
             return Err(CheckpointError::Gguf { file: path.to_path_buf(), what }.into());
@@ -142,6 +150,8 @@ fn header(path: &Path, metadata: &[Entry], tensors: &[Source<'_>]) -> Result<Vec
         write_text(&mut header, key);
         value.write(&mut header);
     }
+    // The last value ends here.
+    let digits = carries.then_some((header.len() - checksum::BLANK.len()) as u64);
     let (mut seen, mut offset) = (BTreeSet::new(), 0);
     for tensor in tensors {
         let wrong = |what: &str| CheckpointError::Entry {
@@ -161,7 +171,7 @@ fn header(path: &Path, metadata: &[Entry], tensors: &[Source<'_>]) -> Result<Vec
         offset += size + padding(size);
     }
     header.resize(header.len() + padding(header.len()), 0);
-    Ok(header)
+    Ok((header, digits))
 }
 
 /// Bytes that are missing to the place where the next tensor may start.

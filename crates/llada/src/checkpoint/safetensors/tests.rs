@@ -62,7 +62,7 @@ fn the_official_crate_reads_what_is_written() {
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
 
     let file = File::open(&path).unwrap();
-    assert_eq!(file.metadata(), &metadata);
+    assert_eq!((file.metadata()["format"].as_str(), file.is_intact()), ("pt", Some(true)));
     assert_eq!(file.tensor("b", &[1, 2]).unwrap().to_f32(), [1.0, -2.0]);
     assert_eq!(file.tensor("scalar", &[]).unwrap().to_f32(), [3.0]);
     assert!(file.tensor("empty", &[0, 7]).unwrap().view().is_empty());

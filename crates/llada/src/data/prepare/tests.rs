@@ -1,3 +1,5 @@
+use llada_kernels::Cpu;
+
 use super::*;
 use crate::{
     Error,
@@ -29,6 +31,10 @@ impl Place {
         self.dir.path().join("shards")
     }
 
+    fn open(&self) -> Result<Shards> {
+        Shards::open(&self.output(), &Cpu::new(2).unwrap())
+    }
+
     fn prepare(&self, inputs: &[PathBuf], options: &PrepareOptions) -> Result<Meta> {
         prepare(inputs, &self.output(), &self.tokenizer, options, &mut |_| {})
     }
@@ -58,8 +64,7 @@ fn documents_come_back_and_duplicates_do_not() {
     assert_eq!(meta.train.documents + meta.validation.documents, 41);
     assert!(meta.validation.documents >= 1 && meta.train.shards.len() > 1);
 
-    let shards = Shards::open(&place.output()).unwrap();
-    shards.verify().unwrap();
+    let shards = place.open().unwrap();
     assert_eq!(*shards.meta(), Meta { options: shards.meta().options.clone(), ..meta });
     let (train, held_out) = (place.text(shards.train()), place.text(shards.validation()));
     let mut documents: Vec<&str> = train
@@ -83,7 +88,7 @@ fn the_split_does_not_depend_on_the_order_of_the_inputs() {
         PrepareOptions { validation: 0.2, overwrite: true, ..PrepareOptions::default() };
     let held_out = |inputs: &[PathBuf], options: &PrepareOptions| {
         place.prepare(inputs, options).unwrap();
-        let text = place.text(Shards::open(&place.output()).unwrap().validation());
+        let text = place.text(place.open().unwrap().validation());
         let mut documents: Vec<String> = text.split("<|endoftext|>").map(str::to_owned).collect();
         documents.sort_unstable();
         documents
@@ -102,7 +107,7 @@ fn of_one_document_the_tail_is_held_out() {
     let options = PrepareOptions { validation: 0.25, ..PrepareOptions::default() };
     let meta = place.prepare(&[input], &options).unwrap();
     assert!(meta.tail_held_out);
-    let shards = Shards::open(&place.output()).unwrap();
+    let shards = place.open().unwrap();
     let whole = place.text(shards.train()) + &place.text(shards.validation());
     assert_eq!(whole, format!("{}<|endoftext|>", TEXT.trim_end()));
     assert_eq!(meta.train.bytes + meta.validation.bytes, TEXT.trim_end().len() as u64);
@@ -114,7 +119,7 @@ fn a_text_that_spells_a_special_token_does_not_give_one() {
     let place = Place::new();
     let input = place.input("a.jsonl", "{\"text\":\"the <|mdm_mask|> fox\"}\n{\"text\":\"dog\"}\n");
     place.prepare(&[input], &PrepareOptions::default()).unwrap();
-    let shards = Shards::open(&place.output()).unwrap();
+    let shards = place.open().unwrap();
     let mask = place.tokenizer.special_tokens().mask.unwrap();
     for split in [shards.train(), shards.validation()] {
         let mut ids = Vec::new();
@@ -175,7 +180,7 @@ fn overwriting_keeps_what_is_not_ours_and_the_old_shards_on_failure() {
     let result = prepare(&inputs, &place.output(), &place.tokenizer, &options, &mut { changed });
     assert!(matches!(result.unwrap_err(), Error::Data(DataError::Changed)));
     assert_eq!(names(), before);
-    Shards::open(&place.output()).unwrap().verify().unwrap();
+    place.open().unwrap();
 
     // Fewer shards than before: none of the old ones stays.
     inputs.truncate(1);
@@ -185,7 +190,7 @@ fn overwriting_keeps_what_is_not_ours_and_the_old_shards_on_failure() {
         ["meta.json", "notes.txt", "tokenizer.json", "tokenizer_config.json", "train-00000.bin"];
     assert_eq!(names()[..5], expected.map(std::ffi::OsString::from));
     assert_eq!(names().len(), 6);
-    Shards::open(&place.output()).unwrap().verify().unwrap();
+    place.open().unwrap();
     assert_eq!(std::fs::read(place.output().join("notes.txt")).unwrap(), b"mine");
     for name in neighbours {
         let thesis = place.dir.path().join(name).join("thesis");
@@ -210,40 +215,63 @@ fn a_folder_has_one_writer() {
 fn damaged_shards_are_named() {
     let place = Place::new();
     let input = place.input("a.txt", &numbered(50));
+    let options = PrepareOptions { shard_tokens: 100, ..PrepareOptions::default() };
+    let meta = place.prepare(&[input], &options).unwrap();
+    let file = |name: &str| place.output().join(name);
+    let refuse = |name: &str, content: &[u8]| {
+        let good = std::fs::read(file(name)).unwrap();
+        std::fs::write(file(name), content).unwrap();
+        let error = place.open().unwrap_err();
+        std::fs::write(file(name), good).unwrap();
+        assert!(error.hint().is_some() && error.to_string().contains(name), "{error}");
+        error.to_string()
+    };
+    let read = |name: &str| std::fs::read(file(name)).unwrap();
+    // One changed bit anywhere, of any shard and of the tokenizer.
+    assert!(meta.train.shards.len() > 1);
+    let shards = meta.train.shards.iter().chain(&meta.validation.shards).map(|s| s.file.as_str());
+    let tokenizer = meta.tokenizer.iter().map(|file| file.file.as_str());
+    for name in shards.chain(tokenizer) {
+        let good = read(name);
+        for at in (0..good.len()).step_by(good.len() / 7 + 1) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(refuse(name, &bad).contains("checksum differs"));
+        }
+    }
+    let shard = read("train-00000.bin");
+    assert!(refuse("train-00000.bin", &shard[..shard.len() - 1]).contains("bytes, it was"));
+    std::fs::remove_file(file("tokenizer_config.json")).unwrap();
+    assert!(place.open().unwrap_err().to_string().contains("is not there"));
+}
+
+#[test]
+fn ids_and_files_that_do_not_fit_are_found_under_right_checksums() {
+    let place = Place::new();
+    let input = place.input("a.txt", &numbered(50));
     let meta = place.prepare(&[input], &PrepareOptions::default()).unwrap();
     let (shard, description) =
         (place.output().join("train-00000.bin"), place.output().join("meta.json"));
-    let (good, text) =
-        (std::fs::read(&shard).unwrap(), std::fs::read_to_string(&description).unwrap());
-    let open = || Shards::open(&place.output());
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let refuse = |change: &dyn Fn(&mut Meta)| {
+        let mut meta = meta.clone();
+        change(&mut meta);
+        std::fs::write(&description, meta.to_text()).unwrap();
+        place.open().unwrap_err().to_string()
+    };
+    assert!(refuse(&|m| m.dtype = IdType::U32).contains("U32 ids do not fit"));
+    assert!(refuse(&|m| m.train.shards[0].file = "../train.bin".into()).contains("leaves"));
+    assert!(refuse(&|m| m.train.shards[0].tokens = u64::MAX).contains("it was written with"));
+    assert!(refuse(&|m| m.train.tokens += 1).contains("its shards hold"));
+    let vocab = meta.vocab_size as u16;
+    assert!(refuse(&|m| m.vocab_size += 1).contains(&format!("are of {}", vocab + 1)));
 
-    std::fs::write(&shard, &good[..good.len() - 1]).unwrap();
-    let error = open().unwrap_err().to_string();
-    assert!(error.contains("train-00000.bin") && error.contains("bytes"), "{error}");
-
-    let mut bad = good.clone();
-    bad[20..22].copy_from_slice(&[0xff, 0xff]);
-    std::fs::write(&shard, &bad).unwrap();
-    let shards = open().unwrap();
-    assert!(shards.verify().is_err());
-    let mut ids = Vec::new();
-    let error = shards.train().read(0, 20, &mut ids).unwrap_err().to_string();
-    assert!(error.contains("id 65535 at token 10"), "{error}");
-
-    std::fs::write(&shard, &good).unwrap();
-    let total = format!("\"tokens\": {}", meta.train.tokens);
-    for (from, to) in [
-        ("\"version\": 1", "\"version\": 9"),
-        ("\"u16\"", "\"u32\""),
-        ("train-00000.bin", "../train.bin"),
-        ("{", "["),
-        (total.as_str(), "\"tokens\": 18446744073709551615"),
-    ] {
-        std::fs::write(&description, text.replacen(from, to, 1)).unwrap();
-        assert!(open().is_err(), "{from} -> {to}");
-    }
-    std::fs::write(&description, text).unwrap();
-    assert!(open().unwrap().verify().is_ok());
+    let last = bytes.len() - 2;
+    bytes[last..].copy_from_slice(&vocab.to_le_bytes());
+    std::fs::write(&shard, &bytes).unwrap();
+    let error = refuse(&|m| m.train.shards[0].crc32c = crc32c::crc32c(&bytes));
+    let expected = format!("id {vocab} at token {} is outside the vocabulary", last / 2);
+    assert!(error.contains(&expected), "{error}");
 }
 
 #[test]
@@ -252,7 +280,7 @@ fn windows_reach_over_shards_and_not_past_the_end() {
     let input = place.input("a.txt", &numbered(50));
     let options = PrepareOptions { shard_tokens: 11, ..PrepareOptions::default() };
     place.prepare(&[input], &options).unwrap();
-    let shards = Shards::open(&place.output()).unwrap();
+    let shards = place.open().unwrap();
     let windows = Windows::new(shards.train(), 8, 3).unwrap();
     let mut all = Vec::new();
     shards.train().read(0, shards.train().tokens() as usize, &mut all).unwrap();

@@ -40,6 +40,7 @@ impl Recipe {
         let data = &self.data;
         let length = data.sequence_length;
         rule(length > 0, "data.sequence_length", length, "at least 1")?;
+        rule(length <= 1 << 24, "data.sequence_length", length, "at most 16777216")?;
         let predicts = length > 1 || self.train.objective == Objective::Diffusion;
         rule(predicts, "data.sequence_length", length, "at least 2 to predict a next token")?;
         rule(
@@ -71,12 +72,15 @@ impl Recipe {
     fn check_loop(&self) -> Result<()> {
         let (train, eval) = (&self.train, &self.eval);
         rule(train.steps > 0, "train.steps", train.steps, "at least 1")?;
+        let many = 1_000_000_000_000_000;
+        rule(train.steps <= many, "train.steps", train.steps, "at most a million billion")?;
         rule(train.batch_size > 0, "train.batch_size", train.batch_size, "at least 1")?;
         rule(train.max_skipped > 0, "train.max_skipped", train.max_skipped, "at least 1")?;
         let spike = train.spike_factor;
         rule(spike == 0.0 || spike > 1.0, "train.spike_factor", spike, "0, or above 1")?;
         rule(eval.every == 0 || eval.rows > 0, "eval.rows", eval.rows, "at least 1")?;
         rule(eval.every == 0 || eval.draws > 0, "eval.draws", eval.draws, "at least 1")?;
+        rule(eval.draws <= 1 << 16, "eval.draws", eval.draws, "at most 65536")?;
         rule(self.log.every > 0, "log.every", self.log.every, "at least 1")
     }
 

@@ -1,0 +1,256 @@
+//! The memory of a run, known before it is taken: a size that cannot work is named in the recipe
+//! rather than by the system.
+
+use std::fs;
+
+use super::{Recipe, TrainError};
+use crate::{Result, config::ModelConfig};
+
+/// Where the system does not say how much memory there is: more than any machine has.
+const UNKNOWN: f64 = (1u64 << 46) as f64;
+
+/// Fails when a run takes more memory than the machine has. Counted is what surely comes together:
+/// weights, gradients, optimiser, the rows of an update, and the activations of a micro-batch of
+/// `length` tokens a row.
+pub(super) fn check(recipe: &Recipe, config: &ModelConfig, length: usize) -> Result<()> {
+    Plan::new(recipe, config, length).check(available().unwrap_or(UNKNOWN))
+}
+
+/// The sizes that memory depends on.
+#[derive(Debug, Clone)]
+struct Plan {
+    d_model: f64,
+    /// Width of the keys for each unit of `d_model`.
+    kv: f64,
+    /// Width of the feed-forward network; 0 is 8/3 of `d_model`.
+    mlp: f64,
+    layers: f64,
+    heads: f64,
+    /// Rows of the embedding and of the head together.
+    embeddings: f64,
+    length: f64,
+    batch: f64,
+    /// 0 takes the whole batch.
+    micro: f64,
+    /// Bytes for each parameter of the model.
+    parameter: f64,
+    recompute: bool,
+    /// The folder that gives the sizes of the model.
+    init_from: Option<String>,
+}
+
+/// A size that a recipe sets: its key, its value by default, and where it is in a plan.
+type Size = (&'static str, f64, fn(&mut Plan) -> &mut f64);
+
+impl Plan {
+    fn new(recipe: &Recipe, config: &ModelConfig, length: usize) -> Self {
+        let d_model = config.d_model as f64;
+        let heads = if config.weight_tying { 1.0 } else { 2.0 };
+        Self {
+            d_model,
+            kv: config.kv_dim() as f64 / d_model,
+            mlp: match (&recipe.model.init_from, recipe.model.mlp_hidden_size) {
+                (None, None) => 0.0,
+                _ => config.mlp_hidden_size as f64,
+            },
+            layers: config.n_layers as f64,
+            heads: config.n_heads as f64,
+            embeddings: heads * config.embedding_size as f64,
+            length: length as f64,
+            batch: recipe.train.batch_size as f64,
+            micro: recipe.train.micro_batch_size as f64,
+            // Gradients; where all weights are trained these too, and two means of the optimiser.
+            parameter: if recipe.lora.rank > 0 { 4.0 } else { 16.0 },
+            recompute: recipe.train.recompute,
+            init_from: recipe.model.init_from.as_ref().map(|path| path.display().to_string()),
+        }
+    }
+
+    /// Bytes of the run.
+    fn bytes(&self) -> f64 {
+        let Self { d_model: d, layers, .. } = self;
+        let mlp = if self.mlp == 0.0 { d * 8.0 / 3.0 } else { self.mlp };
+        let kv = self.kv * d;
+        let block = 2.0 * d * d + 2.0 * d * kv + 3.0 * d * mlp;
+        let model = self.parameter * (layers * block + self.embeddings * d);
+        // The tokens of all rows, and for each of them where it ends, its prompt, noise and answer.
+        let rows = self.batch * (4.0 * self.length + 40.0);
+        let micro = if self.micro == 0.0 { self.batch } else { self.micro.min(self.batch) };
+        let kept = 4.0 * d + 2.0 * kv + 2.0 * mlp + self.heads;
+        let kept = if self.recompute { layers * d + kept } else { layers * kept };
+        let scratch = 6.0 * d + 2.0 * kv + 4.0 * mlp;
+        model + rows + 4.0 * micro * self.length * (kept + scratch)
+    }
+
+    fn check(&self, available: f64) -> Result<()> {
+        let needed = self.bytes();
+        if needed <= available {
+            return Ok(());
+        }
+        let why = format!("it would take {}, this machine has {}", size(needed), size(available));
+        let set = |(_, default, place): &Size| *place(&mut self.clone()) / default;
+        let mut sizes = self.sizes();
+        // What is farthest from its default is to blame.
+        sizes.sort_by(|a, b| set(b).total_cmp(&set(a)));
+        let fitting = sizes.iter().find_map(|size| Some((size, self.fitting(size, available)?)));
+        let (key, found, expected) = match (fitting, &self.init_from) {
+            (Some(((key, _, place), fits)), _) => {
+                let micro = *key == "train.batch_size" && self.micro == 0.0;
+                let by_row = Self { micro: 1.0, ..self.clone() };
+                let or = match micro && by_row.bytes() <= available {
+                    true => format!(", or `train.micro_batch_size` at most {fits}"),
+                    false => String::new(),
+                };
+                (*key, place(&mut self.clone()).to_string(), format!("at most {fits}{or}: {why}"))
+            }
+            (None, Some(path)) => {
+                let model = format!("a smaller model, or adapters of it (`lora.rank`): {why}");
+                ("model.init_from", path.clone(), model)
+            }
+            (None, None) => {
+                let (key, _, place) = sizes[0];
+                (key, place(&mut self.clone()).to_string(), format!("far less: {why}"))
+            }
+        };
+        Err(TrainError::Value { key: key.into(), found, expected }.into())
+    }
+
+    /// The sizes that can be changed; those of a model are given by its folder.
+    fn sizes(&self) -> Vec<Size> {
+        let mut sizes: Vec<Size> = vec![
+            ("data.sequence_length", 256.0, |plan| &mut plan.length),
+            ("train.batch_size", 16.0, |plan| &mut plan.batch),
+        ];
+        if self.micro > 0.0 {
+            // Rows that are in memory together are to blame before those that are not.
+            sizes.push(("train.micro_batch_size", 1.0, |plan| &mut plan.micro));
+        }
+        if self.init_from.is_none() {
+            sizes.push(("model.d_model", 256.0, |plan| &mut plan.d_model));
+            sizes.push(("model.n_layers", 6.0, |plan| &mut plan.layers));
+        }
+        if self.init_from.is_none() && self.mlp > 0.0 {
+            sizes.push(("model.mlp_hidden_size", 688.0, |plan| &mut plan.mlp));
+        }
+        sizes
+    }
+
+    /// The largest value of a size with which all fits.
+    fn fitting(&self, (_, _, place): &Size, available: f64) -> Option<u64> {
+        let fits = |n: u64| {
+            let mut plan = self.clone();
+            *place(&mut plan) = n as f64;
+            plan.bytes() <= available
+        };
+        let (mut low, mut high) = (1, *place(&mut self.clone()) as u64);
+        if !fits(low) {
+            return None;
+        }
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            if fits(middle) { low = middle } else { high = middle }
+        }
+        Some(low)
+    }
+}
+
+/// Bytes in words.
+fn size(bytes: f64) -> String {
+    let units = ["bytes", "KB", "MB", "GB", "TB", "PB"];
+    let power = ((bytes.max(1.0).log10() / 3.0) as usize).min(units.len() - 1);
+    format!("{:.1} {}", bytes / 1000f64.powi(power as i32), units[power])
+}
+
+/// The memory of this machine, swap with it, or what this process may have of it.
+fn available() -> Option<f64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let kilobytes = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()
+    };
+    let all = 1024.0 * (kilobytes("MemTotal:")? + kilobytes("SwapTotal:").unwrap_or(0.0));
+    let limits = ["memory.max", "memory/memory.limit_in_bytes"].into_iter().filter_map(|name| {
+        let text = fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?;
+        text.trim().parse::<f64>().ok()
+    });
+    Some(limits.fold(all, f64::min))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SpecialTokens;
+
+    const MACHINE: f64 = 16e9;
+
+    fn refuse(overrides: &[&str]) -> String {
+        let recipe = Recipe::parse("", overrides).unwrap();
+        let config = recipe.model_config(8000, SpecialTokens::default()).unwrap();
+        let length = recipe.data.sequence_length;
+        let error = Plan::new(&recipe, &config, length).check(MACHINE).unwrap_err();
+        error.to_string()
+    }
+
+    #[test]
+    fn the_size_that_is_out_of_range_is_named_with_what_would_fit() {
+        for (overrides, expected) in [
+            (&["train.batch_size=1000000000"][..], "`train.batch_size` is `1000000000`"),
+            (
+                &["train.batch_size=1000000000", "train.micro_batch_size=1"],
+                "`train.batch_size` is `1000000000`, expected at most ",
+            ),
+            (
+                &["train.batch_size=50000", "train.micro_batch_size=40000"],
+                "`train.micro_batch_size` is `40000`",
+            ),
+            (&["data.sequence_length=16000000"], "`data.sequence_length` is `16000000`"),
+            (&["model.d_model=1000000"], "`model.d_model` is `1000000`, expected at most "),
+            (&["model.n_layers=4096"], "`model.n_layers` is `4096`, expected at most "),
+            (&["model.mlp_hidden_size=9000000"], "`model.mlp_hidden_size` is `9000000`"),
+            (&["model.d_model=1000000", "model.n_layers=4096"], "expected "),
+        ] {
+            let message = refuse(overrides);
+            assert!(message.starts_with(expected) || message.contains(expected), "{message}");
+            assert!(message.contains("this machine has 16.0 GB"), "{message}");
+        }
+        assert!(refuse(&["train.batch_size=5000"]).contains("or `train.micro_batch_size` at most"));
+        assert!(!refuse(&["train.batch_size=1000000000"]).contains("micro"));
+    }
+
+    #[test]
+    fn what_is_said_to_fit_does() {
+        let message = refuse(&["train.batch_size=5000"]);
+        let fits = message.split("at most ").nth(1).unwrap().split(',').next().unwrap();
+        let check = |n: u64| {
+            let recipe = Recipe::parse("", &[format!("train.batch_size={n}")]).unwrap();
+            let config = recipe.model_config(8000, SpecialTokens::default()).unwrap();
+            Plan::new(&recipe, &config, 256).check(MACHINE)
+        };
+        let fits: u64 = fits.parse().unwrap();
+        assert!(check(fits).is_ok() && check(fits + 1).is_err(), "{message}");
+    }
+
+    #[test]
+    fn a_model_of_a_folder_is_to_blame_as_a_whole() {
+        let mut recipe = Recipe::default();
+        let mut config = recipe.model_config(126_464, SpecialTokens::default()).unwrap();
+        recipe.model.init_from = Some("LLaDA-8B".into());
+        (config.d_model, config.n_layers, config.mlp_hidden_size) = (4096, 32, 12288);
+        let refused = |recipe: &Recipe| Plan::new(recipe, &config, 256).check(40e9).err();
+        let message = refused(&recipe).unwrap().to_string();
+        assert!(message.starts_with("`model.init_from` is `LLaDA-8B`"), "{message}");
+        (recipe.lora.rank, recipe.train.micro_batch_size) = (8, 1);
+        assert!(refused(&recipe).is_none());
+    }
+
+    #[test]
+    fn this_machine_can_train_the_default() {
+        let recipe = Recipe::default();
+        let config = recipe.model_config(8000, SpecialTokens::default()).unwrap();
+        check(&recipe, &config, 256).unwrap();
+        assert_eq!(
+            (size(0.0), size(1.5e6), size(2e18)),
+            ("0.0 bytes".into(), "1.5 MB".into(), "2000.0 PB".into())
+        );
+    }
+}
