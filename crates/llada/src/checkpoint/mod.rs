@@ -7,6 +7,7 @@
 
 mod adapter;
 mod error;
+mod generation;
 pub mod gguf;
 pub(crate) mod numbers;
 pub mod safetensors;
@@ -21,6 +22,7 @@ use llada_kernels::DType;
 
 pub use adapter::{base_of, is_adapter, load_adapter, load_merged, save_adapter};
 pub use error::CheckpointError;
+pub use generation::{GENERATION_CONFIG, load_generation_config};
 pub use shards::missing_file;
 
 pub(crate) use crate::files;
