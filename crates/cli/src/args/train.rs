@@ -19,7 +19,13 @@ pub struct Train {
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on from a checkpoint of the run: the last one, or the one named
-    #[arg(long, value_name = "step-N", num_args = 0..=1, default_missing_value = "latest", value_parser = resume)]
+    #[arg(
+        long,
+        value_name = "step-N",
+        num_args = 0..=1,
+        default_missing_value = "latest",
+        value_parser = resume
+    )]
     pub resume: Option<Resume>,
     /// Print the recipe with all defaults and changes, and stop
     #[arg(long)]

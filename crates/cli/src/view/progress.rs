@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use llada::train::{Skip, StepMetrics, Validation};
 
 use super::units;
-use crate::term::{Level, Term};
+use crate::term::{self, Level, Term};
 
 /// A bar over bytes; invisible off a terminal and with `--quiet`.
 pub fn bytes_bar(term: &Term) -> ProgressBar {
@@ -34,17 +34,13 @@ pub fn status_line(term: &Term) -> ProgressBar {
 }
 
 fn bar(term: &Term, length: u64, template: &str) -> ProgressBar {
-    let visible = term.interactive && term.level > Level::Quiet;
-    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸ ");
-    ProgressBar::with_draw_target(Some(length), target).with_style(style)
-}
-
-/// Writes a line above `bar`, or alone where the bar is invisible.
-pub fn line(bar: &ProgressBar, term: &Term, text: &str) {
-    if bar.is_hidden() { term.note(text) } else { bar.println(text) }
+    match term.interactive && term.level > Level::Quiet {
+        true => term::draw_progress(ProgressBar::new(length).with_style(style)),
+        false => ProgressBar::hidden().with_style(style),
+    }
 }
 
 /// One training step, with the machine's peak in FLOP/s to compare its speed with.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,7 +19,7 @@ use crate::{
     args::EvalRun,
     error::{Failure, Interrupted},
     interrupt::Flag,
-    locate::Shipped,
+    locate::{self, Shipped},
     session::Session,
     term::{self, Term},
     view::units,
@@ -29,7 +30,8 @@ const BATCH_SIZE: u16 = 8;
 
 /// Evaluates, and prints the results.
 pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
-    let tasks = args.tasks.iter().map(|name| shipped::task(name)).collect::<llada::Result<_>>()?;
+    let (model, tasks) = operands(args);
+    let tasks = tasks.iter().map(|name| shipped::task(name)).collect::<llada::Result<_>>()?;
     let prepared = open(tasks, &args.data)?;
     prepared.iter().for_each(|prepared| name_bad_rows(prepared, term));
     refuse_idle_flags(args, &prepared)?;
@@ -38,12 +40,8 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         None => None,
     };
     let mut sandbox = sandbox(args, &prepared)?;
-    let mut session = Session::open(
-        args.model.model.as_deref(),
-        Shipped::for_chat(args.chat),
-        args.threads.threads.into(),
-        term,
-    )?;
+    let mut session =
+        Session::open(model, Shipped::for_chat(args.chat), args.threads.threads.into(), term)?;
     let asked = Overrides {
         scoring: args.scoring.scoring.map(Into::into),
         mc_num: args.scoring.mc_num,
@@ -77,6 +75,16 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     match args.json {
         true => term::answer(&results),
         false => term::answer(&table::results(&finished)),
+    }
+}
+
+/// The model and the tasks: the first word is the model where it can be nothing else.
+fn operands(args: &EvalRun) -> (Option<&Path>, &[String]) {
+    match args.tasks.split_first() {
+        Some((first, tasks)) if !tasks.is_empty() && locate::looks_like_model(first) => {
+            (Some(Path::new(first)), tasks)
+        }
+        _ => (args.model.model.as_deref(), &args.tasks),
     }
 }
 

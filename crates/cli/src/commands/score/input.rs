@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::error::Failure;
+use crate::{commands::read_text, error::Failure};
 
 /// A prompt and its answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,7 @@ impl Input {
 
 /// Reads JSON Lines; empty lines are passed over.
 pub fn read(file: &Path) -> Result<Input> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read `{}`", file.display()))?;
+    let text = read_text(file)?;
     let mut input = Input { rows: Vec::new(), bad: Vec::new() };
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match parse(line) {
