@@ -34,7 +34,7 @@ pub static STORYTELLER: Model = Model {
     name: "storyteller",
     files: files!("storyteller":
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "quality.jsonl",
+        "generation_config.json", "quality.jsonl",
     ),
 };
 
@@ -43,7 +43,7 @@ pub static STORYTELLER_CHAT: Model = Model {
     name: "storyteller-chat",
     files: files!("storyteller-chat":
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "quality.jsonl",
+        "generation_config.json", "quality.jsonl",
     ),
 };
 

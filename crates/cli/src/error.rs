@@ -7,9 +7,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use llada::diffusion::{SamplerError, Spelling};
 
-use crate::term;
+use crate::{args, term};
 
 /// The reader of stdout went away (`llada … | head`): end quietly.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,12 @@ impl Failure {
         Self { message: message.into(), hint: hint.into(), usage: false }
     }
 
+    /// The command line, or a command, asks for a sampler that cannot be (exit code 2).
+    pub fn sampler(error: &SamplerError, spelling: Spelling) -> Self {
+        let hint = error.hint_for(spelling).unwrap_or_else(|| "see `llada run --help-all`".into());
+        Self::usage(error.to_string(), hint)
+    }
+
     /// The command line asks for something impossible (exit code 2).
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { usage: true, ..Self::new(message, hint) }
@@ -55,7 +62,7 @@ impl std::error::Error for Failure {}
 pub fn without_panics(command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     static LAST: Mutex<String> = Mutex::new(String::new());
     let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
+    if term::variable("RUST_BACKTRACE").is_none() {
         panic::set_hook(Box::new(move |info| *last() = info.to_string()));
     }
     panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
@@ -89,7 +96,19 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         // Help that nobody reads to its end is no failure.
         let _ = error.print();
     } else {
-        term::error_line(&render_usage(&error.to_string()));
+        let words: Vec<String> =
+            std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        let unknown = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => {
+                Some(flag.as_str())
+            }
+            _ => None,
+        };
+        let habit = args::explained(&words, unknown);
+        term::error_line(&match habit {
+            Some((flag, hint)) => format!("error: there is no `{flag}` here\n  hint: {hint}"),
+            None => render_usage(&error.to_string()),
+        });
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
@@ -102,6 +121,11 @@ fn render_usage(message: &str) -> String {
         match line.trim_start().strip_prefix("tip: ") {
             Some(tip) => hint = tip.to_owned(),
             None if line.starts_with("For more information") => {}
+            // Flags are spelt wrongly; words are a text without its quotes.
+            None if line.starts_with("error: unexpected argument '") && !line.contains("'-") => {
+                hint = "put a text of several words in quotes".to_owned();
+                lines.push(line);
+            }
             None => lines.push(line),
         }
     }

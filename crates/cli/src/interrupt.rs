@@ -1,13 +1,17 @@
 //! Ctrl-C: finish what was begun, save, and leave with 130.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
-use crate::{shipped, term::Term, view::canvas::SHOW_CURSOR};
+use crate::{keys, shipped, term::Term, view::canvas::SHOW_CURSOR};
 
 /// Exit code of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
@@ -24,6 +28,7 @@ impl Flag {
         let (seen, term) = (flag.clone(), *term);
         ctrlc::set_handler(move || {
             if seen.0.swap(true, Ordering::SeqCst) {
+                keys::restore();
                 if term.interactive {
                     term.draw(SHOW_CURSOR);
                 }
@@ -41,6 +46,19 @@ impl Flag {
     /// Whether Ctrl-C was pressed.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps; `true` as soon as Ctrl-C was pressed.
+    pub fn wait(&self, time: Duration) -> bool {
+        let begun = Instant::now();
+        while !self.is_set() {
+            let left = time.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            thread::sleep(left.min(Duration::from_millis(20)));
+        }
+        true
     }
 
     /// Makes the next Ctrl-C the first one (`false`), or one that ends the program (`true`).

@@ -80,7 +80,6 @@ pub fn described(given: &Path) -> Result<PathBuf> {
 
 /// Whether a first argument can only be the name of a model: something that is one on this machine,
 /// or the name of one of the hub that is no usual pair of words (`and/or`).
-#[cfg_attr(not(test), expect(dead_code))]
 pub fn looks_like_model(text: &str) -> bool {
     let path = Path::new(text);
     if text.is_empty() || text.chars().any(char::is_whitespace) {

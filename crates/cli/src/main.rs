@@ -9,6 +9,7 @@ mod error;
 #[cfg(feature = "hub")]
 mod hub;
 mod interrupt;
+mod keys;
 mod locate;
 mod session;
 mod shipped;
@@ -17,11 +18,9 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     llada_kernels::explain_shrunk_files();
-    let cli = match args::Cli::try_parse_from(args::normalized(std::env::args_os())) {
+    let cli = match args::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return error::usage(&error),
     };

@@ -5,16 +5,16 @@ use std::{path::Path, time::Instant};
 use anyhow::Result;
 use llada::{
     chat::{Message, Template},
-    checkpoint,
+    checkpoint::{self, GENERATION_CONFIG},
     config::{ModelConfig, Objective, SpecialTokens},
-    diffusion::{Canvas, Prompt, Sampler, blocks::AdaptiveBlocks},
+    diffusion::{Canvas, Prompt, Sampler, Settings, blocks::AdaptiveBlocks},
     model::MaskPredictor,
     tokenizer::Tokenizer,
 };
 use llada_kernels::Cpu;
 
 use crate::{
-    args::SamplerArgs,
+    commands::Wish,
     locate::{self, Shipped},
     term::Term,
     view::units,
@@ -30,6 +30,8 @@ pub struct Session {
     pub template: Template,
     /// Its special tokens.
     pub special: SpecialTokens,
+    /// How the model proposes to be sampled.
+    pub proposed: Settings,
     /// The model on the processor.
     pub predictor: MaskPredictor,
 }
@@ -45,6 +47,7 @@ impl Session {
         let dir = locate::model(model, otherwise)?;
         let tokenizer = Tokenizer::from_dir(&dir)?;
         let template = Template::from_dir(&dir)?;
+        let proposed = checkpoint::load_generation_config(&dir)?;
         let begun = Instant::now();
         let model = checkpoint::load(&dir)?;
         tokenizer.check(&model.config)?;
@@ -58,9 +61,12 @@ impl Session {
             cpu.isa(),
             cpu.threads()
         ));
+        if proposed != Settings::NONE {
+            term.detail(&format!("{GENERATION_CONFIG}: {}", units::settings(&proposed)));
+        }
         let name = locate::name(&dir);
         let predictor = MaskPredictor::new(model, cpu)?;
-        Ok(Self { name, tokenizer, template, special, predictor })
+        Ok(Self { name, tokenizer, template, special, proposed, predictor })
     }
 
     /// Sizes and options of the model.
@@ -88,11 +94,23 @@ impl Session {
         Ok(self.template.encode(&self.tokenizer, messages, true)?)
     }
 
+    /// Whether prompts are messages to this model: its files state a chat template, and its
+    /// tokenizer has the marks that the template writes.
+    pub fn is_for_chat(&self) -> Result<bool> {
+        Ok(self.tokenizer.has_chat_template() && self.knows_marks()?)
+    }
+
+    /// Whether the marks of a conversation are tokens of this model, or its template writes none.
+    fn knows_marks(&self) -> Result<bool> {
+        let hello = [Message::new("user", "Hello")];
+        let is_mark = |&id: &u32| self.tokenizer.is_special(id) && Some(id) != self.special.bos;
+        Ok(self.encode_chat(&hello)?.iter().any(is_mark)
+            || !self.template.render(&hello, true)?.contains("<|"))
+    }
+
     /// Says so where the model cannot know the marks of a conversation: it was never fine-tuned.
     pub fn note_base_model(&self, term: &Term) -> Result<()> {
-        let ids = self.encode_chat(&[Message::new("user", "Hello")])?;
-        let marks = |&id: &u32| self.tokenizer.is_special(id) && Some(id) != self.special.bos;
-        if !ids.iter().any(marks) {
+        if !self.knows_marks()? {
             term.note(&format!(
                 "`{}` has no chat tokens: it is a base model, which continues text rather than \
                  answers; use `llada run`, or fine-tune it on conversations",
@@ -102,12 +120,18 @@ impl Session {
         Ok(())
     }
 
-    /// The tokens at which adaptive blocks end, if there are to be any.
-    pub fn delimiters(&self, args: &SamplerArgs) -> Vec<u32> {
-        match args.adaptive_blocks {
-            true => AdaptiveBlocks::of(&self.tokenizer).delimiters,
-            false => Vec::new(),
-        }
+    /// What flags ask of the sampler, and what the model proposes.
+    pub fn wish<'a>(
+        &'a self,
+        asked: &'a Settings,
+        joints: &'a dyn Fn() -> AdaptiveBlocks,
+    ) -> Wish<'a> {
+        Wish { proposed: &self.proposed, ..Wish::flags(asked, joints) }
+    }
+
+    /// The tokens at which adaptive blocks end.
+    pub fn joints(&self) -> AdaptiveBlocks {
+        AdaptiveBlocks::of(&self.tokenizer)
     }
 
     /// A canvas after `tokens`.

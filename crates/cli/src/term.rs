@@ -1,8 +1,14 @@
 //! The only module that writes to the terminal: answers and data to stdout, the rest to stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    sync::LazyLock,
+};
 
 use anyhow::{Result, anyhow};
+use indicatif::{MultiProgress, ProgressBar};
 
 use crate::error::StdoutClosed;
 
@@ -56,7 +62,7 @@ pub struct Term {
 impl Term {
     /// Looks at stderr and the environment.
     pub fn new(level: Level) -> Self {
-        let var = |key: &str| std::env::var(key).ok();
+        let var = |key: &str| variable(key).and_then(|value| value.into_string().ok());
         let dumb = var("TERM").is_some_and(|t| t == "dumb");
         let interactive = io::stderr().is_terminal() && !dumb;
         Self { interactive, colors: Colors::from_env(interactive, var), level }
@@ -65,9 +71,16 @@ impl Term {
     /// Columns and rows of the terminal, asked anew each time because windows change size.
     pub fn size(&self) -> (usize, usize) {
         match terminal_size::terminal_size_of(io::stderr()) {
-            Some((columns, rows)) => (usize::from(columns.0).max(20), usize::from(rows.0).max(4)),
-            None => (80, 24),
+            Some((columns, rows)) if columns.0 > 0 && rows.0 > 0 => {
+                (usize::from(columns.0), usize::from(rows.0))
+            }
+            _ => (80, 24),
         }
+    }
+
+    /// Whether answers are read where this is drawn: both streams are this terminal.
+    pub fn shows_answers(&self) -> bool {
+        self.interactive && io::stdout().is_terminal()
     }
 
     /// A line of the summary, unless `--quiet`.
@@ -97,10 +110,26 @@ impl Term {
     }
 }
 
+/// The lines of progress that are written over. Whatever else is printed takes them away first and
+/// brings them back below it, so that it never is glued to one.
+static PROGRESS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Draws `bar` from now on.
+pub fn draw_progress(bar: ProgressBar) -> ProgressBar {
+    PROGRESS.add(bar)
+}
+
+/// What the environment says; an empty variable counts as none.
+pub fn variable(key: &str) -> Option<OsString> {
+    env::var_os(key).filter(|value| !value.is_empty())
+}
+
 /// Lines on stderr, where what a file or a model holds is shown and not obeyed, terminal or not: logs
 /// are read on terminals too. A closed stderr is no reason to fail.
 pub fn error_line(lines: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", visible_controls(lines));
+    PROGRESS.suspend(|| {
+        let _ = writeln!(io::stderr().lock(), "{}", visible_controls(lines));
+    });
 }
 
 /// Text on stdout, followed by a newline. On a terminal, control characters that a model may have
@@ -108,7 +137,7 @@ pub fn error_line(lines: &str) {
 pub fn answer(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     let text = if stdout.is_terminal() { visible_controls(text) } else { text.to_owned() };
-    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    let written = PROGRESS.suspend(|| writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
     written.map_err(|e| match e.kind() {
         io::ErrorKind::BrokenPipe => anyhow!(StdoutClosed),
         _ => anyhow!(e).context("cannot write to stdout"),

@@ -29,7 +29,13 @@ pub enum Subject {
 #[derive(Debug, Clone, Args)]
 pub struct Speed {
     /// Measure a model, named as elsewhere, rather than random weights
-    #[arg(short, long, alias = "hf-repo", value_name = "MODEL", conflicts_with_all = ["shape", "format", "save"])]
+    #[arg(
+        short,
+        long,
+        alias = "hf-repo",
+        value_name = "MODEL",
+        conflicts_with_all = ["shape", "format", "save"]
+    )]
     pub model: Option<PathBuf>,
     /// Sizes of random weights
     #[arg(long, value_enum, value_name = "SHAPE", value_delimiter = ',', default_value = "100m")]
@@ -44,25 +50,43 @@ pub struct Speed {
     )]
     pub format: Vec<Format>,
     /// Lengths of the rows that go through the model [default: 32,128,512, as far as they fit]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_short_help = true
+    )]
     pub lengths: Vec<u32>,
     /// Positions at the end of a row whose logits are wanted
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, hide_short_help = true)]
     pub wanted: u32,
     /// Rounds, in each of which everything about a model is measured once
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u16).range(1..),
+        hide_short_help = true
+    )]
     pub rounds: u16,
-    /// Also measure whole generations, as the flags of sampling say
+    /// Also measure whole generations
     #[arg(long)]
     pub generate: bool,
     /// Length of the prompt of a generation
-    #[arg(long, value_name = "TOKENS", default_value_t = 64, requires = "generate")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 64,
+        requires = "generate",
+        hide_short_help = true
+    )]
     pub prompt: u32,
     /// Write the random weights to a file, which llama.cpp loads too
-    #[arg(long, value_name = "FILE.gguf")]
+    #[arg(long, value_name = "FILE.gguf", hide_short_help = true)]
     pub save: Option<PathBuf>,
     /// Replace the file
-    #[arg(long, requires = "save")]
+    #[arg(long, requires = "save", hide_short_help = true)]
     pub force: bool,
     /// Write JSON
     #[arg(long)]
@@ -87,10 +111,20 @@ pub struct Quality {
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Samples of the likelihood of each answer
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub mc_num: u32,
     /// Rows that are generated together; changes no answer
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub batch_size: u16,
     /// Fail where something measurable is lost
     #[arg(long)]

@@ -2,21 +2,53 @@
 
 use clap::Args;
 
-use super::{ModelOperand, SamplerArgs, Threads};
+use super::{ModelOperand, Run, SamplerArgs, Threads};
 
 /// `llada chat`.
 #[derive(Debug, Args)]
 pub struct Chat {
     #[command(flatten)]
     pub model: ModelOperand,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+/// How to talk.
+#[derive(Debug, Args)]
+pub struct Talk {
     /// What the model is told before the conversation
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
     pub system: Option<String>,
     /// Do not draw an answer while it is unmasked
     #[arg(long)]
     pub no_watch: bool,
+    /// Milliseconds between two steps that are drawn [default: a second for the whole]
+    #[arg(
+        long,
+        value_name = "MS",
+        conflicts_with = "no_watch",
+        value_parser = super::delay(),
+        hide_short_help = true
+    )]
+    pub delay: Option<u32>,
+    /// Do not keep what is typed for later chats
+    #[arg(
+        long,
+        env = super::NO_HISTORY,
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub no_history: bool,
     #[command(flatten)]
     pub threads: Threads,
     #[command(flatten)]
     pub sampler: SamplerArgs,
+}
+
+impl From<Run> for Talk {
+    /// The chat that `llada run` is without a prompt.
+    fn from(run: Run) -> Self {
+        let Run { system, delay, no_history, threads, sampler, .. } = run;
+        Self { system, no_watch: false, delay, no_history, threads, sampler }
+    }
 }

@@ -31,9 +31,9 @@ pub struct Quantize {
     /// The GGUF file to write
     #[arg(short, long, value_name = "FILE.gguf")]
     pub out: PathBuf,
-    /// Format of the matrices in the blocks
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub format: Format,
+    /// Format of the matrices in the blocks: q8_0, q6_k, q4_k, q4_0
+    #[arg(long, value_name = "FORMAT", value_parser = asked)]
+    pub format: Asked,
     /// Format of the embedding
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "q8_0")]
     pub embedding: Format,
@@ -47,18 +47,39 @@ pub struct Quantize {
     pub threads: Threads,
 }
 
+/// A format as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The format.
+    pub format: Format,
+    /// The name that llama.cpp has for a mixture of it and others, if that is what was asked for.
+    pub mixture: Option<String>,
+}
+
+/// Reads a format in any case.
+fn asked(text: &str) -> Result<Asked, String> {
+    let name = text.to_ascii_lowercase();
+    let format = Format::from_str(&name, true).map_err(|_| {
+        let known = Format::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let known: Vec<String> = known.map(|value| value.get_name().to_owned()).collect();
+        format!("unknown format `{text}`\n  tip: use one of: {}", known.join(", "))
+    })?;
+    let is_mixture = name.ends_with("_k_m") || name.ends_with("_k_s");
+    Ok(Asked { format, mixture: is_mixture.then_some(name) })
+}
+
 /// Formats of a matrix in a GGUF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Format {
     /// 8.5 bits: as good as not quantised.
-    #[value(name = "q8_0")]
+    #[value(name = "q8_0", alias = "q8")]
     Q8_0,
     /// 6.6 bits.
     #[value(name = "q6_k")]
     Q6K,
     /// 4.5 bits, the better of the two.
-    #[value(name = "q4_k")]
+    #[value(name = "q4_k", aliases = ["q4_k_m", "q4_k_s"])]
     Q4K,
     /// 4.5 bits, the simpler of the two.
     #[value(name = "q4_0")]
@@ -82,5 +103,20 @@ impl From<Format> for DType {
             Format::F16 => Self::F16,
             Format::F32 => Self::F32,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_read_in_any_case_and_by_the_names_of_mixtures() {
+        let plain = |format| Ok(Asked { format, mixture: None });
+        assert_eq!(asked("Q4_K"), plain(Format::Q4K));
+        assert_eq!(asked("q8_0"), plain(Format::Q8_0));
+        let mixture = Some("q4_k_m".to_owned());
+        assert_eq!(asked("Q4_K_M"), Ok(Asked { format: Format::Q4K, mixture }));
+        assert!(asked("q5_k_m").unwrap_err().contains("tip: use one of: q8_0, q6_k, q4_k"));
     }
 }

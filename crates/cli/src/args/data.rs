@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::run::number;
+
 /// `llada data`.
 #[derive(Debug, Subcommand)]
 pub enum Data {
@@ -14,7 +16,7 @@ pub enum Data {
 /// `llada data prepare`.
 #[derive(Debug, Args)]
 pub struct Prepare {
-    /// Files, or folders to search for them
+    /// Files, or folders to search for them; `-` reads text from stdin
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
     /// The tokenizer: a `tokenizer.json`, or a folder with one
@@ -33,7 +35,12 @@ pub struct Prepare {
     #[arg(long, value_name = "NAME")]
     pub field: Option<String>,
     /// Fraction of the documents to hold out for validation [default: 0.01]
-    #[arg(long, value_name = "FRACTION")]
+    #[arg(
+        long,
+        value_name = "FRACTION",
+        allow_negative_numbers = true,
+        value_parser = number::<f64>("validation")
+    )]
     pub validation: Option<f64>,
     /// Seed of the choice of those documents [default: 0]
     #[arg(long, value_name = "N")]

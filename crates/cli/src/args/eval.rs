@@ -4,11 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use llada::{
-    diffusion::{Blocks, Cache, Remasking, blocks::AdaptiveBlocks, variable::VariableLength},
+    diffusion::{
+        Blocks, Cache, Remasking, Spelling, blocks::AdaptiveBlocks, variable::VariableLength,
+    },
     eval::settings::{Sampling, Scoring},
 };
 
-use super::{ModelArg, SavingArgs, Threads, run::parse};
+use super::{
+    ModelArg, SavingArgs, Threads,
+    run::{number, parse, remasking},
+};
 use crate::error::Failure;
 
 /// `llada eval`.
@@ -48,7 +53,7 @@ pub struct DataArgs {
     /// Examples in each prompt [default: the task's]
     #[arg(long, value_name = "N")]
     pub fewshot: Option<usize>,
-    /// Only the first rows of each task, or of each of its groups
+    /// Only the first rows of each task or group
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
 }
@@ -73,10 +78,17 @@ pub struct EvalRun {
     #[arg(long)]
     pub chat: bool,
     /// Cut prompts that are too long from the left, instead of leaving out their rows
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub truncate: bool,
     /// Seed of all random draws
-    #[arg(long, value_name = "N", default_value_t = 1234, allow_negative_numbers = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "1234",
+        allow_negative_numbers = true,
+        value_parser = number::<u64>("seed")
+    )]
     pub seed: u64,
     #[command(flatten)]
     pub threads: Threads,
@@ -96,13 +108,24 @@ pub struct ScoringArgs {
     #[arg(long, value_enum)]
     pub scoring: Option<ScoringName>,
     /// Monte Carlo samples of a likelihood
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>("mc_num"), hide_short_help = true)]
     pub mc_num: Option<usize>,
     /// Samples that cover the noise levels evenly together
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::<usize>("batch_size"),
+        hide_short_help = true
+    )]
     pub mc_batch_size: Option<usize>,
     /// Weight of classifier-free guidance; above 0 it doubles the work
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "W",
+        allow_negative_numbers = true,
+        value_parser = number::<f32>("cfg_scale"),
+        hide_short_help = true
+    )]
     pub cfg_scale: Option<f32>,
 }
 
@@ -129,38 +152,80 @@ impl From<ScoringName> for Scoring {
 #[command(next_help_heading = "Sampling [default: the task's]")]
 pub struct SamplingArgs {
     /// Length of the response
-    #[arg(short = 'n', long, value_name = "TOKENS")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "TOKENS",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("gen_length")
+    )]
     pub gen_length: Option<usize>,
     /// Sampling steps; with --gen-length alone, one for each token
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("steps"),
+        hide_short_help = true
+    )]
     pub steps: Option<usize>,
     /// Where tokens may be committed: pure, semi-autoregressive, block-diffusion, autoregressive
-    #[arg(long, value_name = "LAYOUT", value_parser = parse::<Blocks>)]
+    #[arg(long, value_name = "LAYOUT", value_parser = parse::<Blocks>, hide_short_help = true)]
     pub blocks: Option<Blocks>,
     /// Length of a block; alone, it asks for semi-autoregressive blocks
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("block_length"),
+        hide_short_help = true
+    )]
     pub block_length: Option<usize>,
     /// End blocks where the text has a joint, such as the end of a line; asks for semi-autoregressive
     /// blocks
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub adaptive_blocks: bool,
     /// Find the length of the response, of which `--gen-length` is then the most
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub variable_length: bool,
     /// Who is kept in each step: low-confidence, random, margin, entropy
-    #[arg(long, value_name = "STRATEGY", value_parser = parse::<Remasking>)]
+    #[arg(long, value_name = "STRATEGY", value_parser = remasking, hide_short_help = true)]
     pub remasking: Option<Remasking>,
     /// Factor on the Gumbel noise
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "T",
+        alias = "temp",
+        allow_negative_numbers = true,
+        value_parser = number::<f64>("temperature"),
+        hide_short_help = true
+    )]
     pub temperature: Option<f64>,
     /// Never choose the end-of-text token
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        hide_short_help = true
+    )]
     pub logits_eos_inf: Option<bool>,
     /// Choose the end-of-text and end-of-turn tokens last
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        hide_short_help = true
+    )]
     pub confidence_eos_eot_inf: Option<bool>,
     /// Rows that are generated together; changes no result [default: 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..),
+        hide_short_help = true
+    )]
     pub batch_size: Option<u16>,
     #[command(flatten)]
     pub saving: SavingArgs,
@@ -173,7 +238,8 @@ impl SamplingArgs {
     /// # Errors
     /// If flags contradict each other.
     pub fn settings(&self, delimiters: &dyn Fn() -> AdaptiveBlocks) -> Result<Sampling, Failure> {
-        let cache = self.saving.cache(Cache::None)?;
+        let saving = self.saving.settings();
+        let cache = saving.cache(Cache::None).map_err(|e| Failure::sampler(&e, Spelling::Flag))?;
         Ok(Sampling {
             gen_length: self.gen_length,
             steps: self.steps,
@@ -187,7 +253,7 @@ impl SamplingArgs {
             keep: self.saving.keep,
             cache: self.saving.cache.map(|_| cache),
             cache_type: self.saving.cache_type,
-            suffix_window: self.saving.suffix(),
+            suffix_window: saving.suffix(),
             adaptive_blocks: self.adaptive_blocks.then(delimiters),
             revise: self.saving.revise,
             variable_length: self.variable_length.then(VariableLength::default),
@@ -203,6 +269,6 @@ pub struct CodeArgs {
     #[arg(long)]
     pub allow_code: bool,
     /// Run them also where they cannot be kept from the network
-    #[arg(long, requires = "allow_code")]
+    #[arg(long, requires = "allow_code", hide_short_help = true)]
     pub allow_network: bool,
 }

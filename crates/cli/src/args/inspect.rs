@@ -1,31 +1,39 @@
 //! The flags of the verbs that look: `replay`, `show`, `doctor`, `completions`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use llada::diffusion::{Cache, cache::CacheType};
 
-use super::{ModelOperand, Threads, run::parse};
+use super::{
+    ModelOperand, Threads,
+    run::{number, parse},
+};
 
 /// `llada replay`.
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The recording, from `llada run --trace`
+    /// The recording, from `llada run --trace`; `-` reads it from stdin
     pub file: PathBuf,
-    /// Write a file instead of playing
+    /// Write a file instead of playing [default: by the name of --out]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub export: Option<Export>,
-    /// The file to write; without it, stdout
-    #[arg(short, long, value_name = "OUT", requires = "export")]
+    /// The file to write, such as `canvas.svg`; `-` is stdout
+    #[arg(short, long, value_name = "OUT")]
     pub out: Option<PathBuf>,
     /// Tokenizer of the model, for a recording without texts
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Milliseconds between two steps
-    #[arg(long, value_name = "MS", default_value_t = 100)]
-    pub delay: u64,
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = super::delay())]
+    pub delay: u32,
     /// Columns of a line of the SVG
-    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(10..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 80,
+        value_parser = clap::value_parser!(u16).range(10..=1000)
+    )]
     pub width: u16,
 }
 
@@ -33,9 +41,17 @@ pub struct Replay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Export {
     /// A page with a slider, for a browser.
+    #[value(alias = "htm")]
     Html,
     /// An animated picture, for a README.
     Svg,
+}
+
+impl Export {
+    /// The format of a file, by its name.
+    pub fn of(file: &Path) -> Option<Self> {
+        Self::from_str(file.extension()?.to_str()?, true).ok()
+    }
 }
 
 /// `llada show`.
@@ -58,19 +74,42 @@ pub struct Show {
 #[command(next_help_heading = "Memory of a generation")]
 pub struct Generation {
     /// Length of the row, prompt and response [default: the model's longest]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("gen_length")
+    )]
     pub length: Option<usize>,
     /// Length of the response [default: up to 128]
-    #[arg(short = 'n', long, value_name = "TOKENS")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "TOKENS",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("gen_length")
+    )]
     pub gen_length: Option<usize>,
     /// Length of a block [default: that of the response]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("block_length"),
+        hide_short_help = true
+    )]
     pub block_length: Option<usize>,
     /// What is kept of the row between passes: none, prefix, dual
     #[arg(long, value_name = "CACHE", value_parser = parse::<Cache>, default_value = "none")]
     pub cache: Cache,
     /// With a cache: the type of the keys and values that are kept: f32, bf16
-    #[arg(long, value_name = "TYPE", value_parser = parse::<CacheType>, default_value = "f32")]
+    #[arg(
+        long,
+        value_name = "TYPE",
+        value_parser = parse::<CacheType>,
+        default_value = "f32",
+        hide_short_help = true
+    )]
     pub cache_type: CacheType,
     #[command(flatten)]
     pub threads: Threads,

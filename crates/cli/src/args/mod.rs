@@ -5,6 +5,7 @@ mod chat;
 mod convert;
 mod data;
 mod eval;
+mod habits;
 mod hub;
 mod infill;
 mod inspect;
@@ -20,20 +21,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::{RangedI64ValueParser, Resettable},
+};
 
-use crate::{error::Failure, term::Level};
+use crate::{
+    error::Failure,
+    locate::{self, Shipped},
+    term::{self, Level},
+};
 
 pub use bench::{Bench, Quality, Speed, Subject};
-pub use chat::Chat;
+pub use chat::{Chat, Talk};
 pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
 pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
+pub use habits::explained;
 pub use hub::{List, Pull, Rm};
 pub use infill::Infill;
 pub use inspect::{Completions, Doctor, Export, Generation, Replay, Show};
 pub use merge::Merge;
-pub use run::{Preset, Run, SamplerArgs};
+pub use run::{Run, SamplerArgs};
 pub use saving::SavingArgs;
 pub use score::{Estimate, Score};
 pub use tokenizer::{Apply, Render, Tokenizer, TokenizerKind, TokenizerTrain};
@@ -56,6 +65,36 @@ pub struct Cli {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort, help_heading = "Output")]
     help: Option<bool>,
+    /// Print help with every flag
+    #[arg(long, global = true, action = ArgAction::HelpShort, help_heading = "Output")]
+    help_all: Option<bool>,
+}
+
+/// Reads a command line, its first word the program's name.
+///
+/// # Errors
+/// What clap says, help included.
+pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let words: Vec<OsString> = habits::normalized(words);
+    let flags = words.iter().take_while(|word| *word != "--");
+    let is_whole = flags.into_iter().any(|word| word == "--help-all");
+    let mut command = prepared(Cli::command(), is_whole);
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))
+}
+
+/// The definition without variables of the environment that are empty, with names in any case, and
+/// with every flag in its help where `is_whole`.
+fn prepared(command: clap::Command, is_whole: bool) -> clap::Command {
+    let with = |arg: clap::Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        let is_empty = value.is_some_and(|value| value.is_empty());
+        let arg = if is_empty { arg.env(Resettable::Reset) } else { arg };
+        let takes_values = arg.get_action().takes_values();
+        let arg = arg.ignore_case(takes_values);
+        if is_whole { arg.hide_short_help(false) } else { arg }
+    };
+    command.mut_args(with).mut_subcommands(|sub| prepared(sub, is_whole))
 }
 
 impl Cli {
@@ -109,7 +148,7 @@ pub enum Command {
     Rm(Rm),
     /// Describe a model: architecture, sizes, tokens, files, memory
     Show(Show),
-    /// Measure speed and memory of any size and format, or what a way to sample costs in quality
+    /// Measure speed and memory, or what a way to sample costs in quality
     Bench(Box<Bench>),
     /// Describe this machine: instructions, threads, memory, speed
     Doctor(Doctor),
@@ -120,8 +159,8 @@ pub enum Command {
 /// The checkpoint to use.
 #[derive(Debug, Args)]
 pub struct ModelArg {
-    /// Folder of a checkpoint or a run, a GGUF file, or ORG/REPO[@REVISION][:FILE] of the hub;
-    /// without it, the model that comes with the program
+    /// A folder, a run, a GGUF file, or ORG/REPO[@REVISION][:FILE] of the hub [default: one that
+    /// comes with the program]
     #[arg(
         short,
         long,
@@ -136,8 +175,8 @@ pub struct ModelArg {
 /// The checkpoint to use, as an argument of its own.
 #[derive(Debug, Args)]
 pub struct ModelOperand {
-    /// Folder of a checkpoint or a run, a GGUF file, or ORG/REPO[@REVISION][:FILE] of the hub;
-    /// without it, the model that comes with the program
+    /// A folder, a run, a GGUF file, or ORG/REPO[@REVISION][:FILE] of the hub [default: one that
+    /// comes with the program]
     #[arg(value_name = "MODEL", env = "LLADA_MODEL", hide_env_values = true)]
     operand: Option<PathBuf>,
     /// The same as a flag, as other verbs take it
@@ -158,7 +197,7 @@ impl ModelOperand {
     /// # Errors
     /// If both ways were used; what the environment names yields to the flag.
     pub fn get(&self) -> Result<Option<&Path>, Failure> {
-        let from_environment = std::env::var_os("LLADA_MODEL").map(PathBuf::from);
+        let from_environment = term::variable("LLADA_MODEL").map(PathBuf::from);
         match (&self.flag, &self.operand) {
             (Some(_), Some(_)) if self.operand != from_environment => {
                 let message = "two models were given";
@@ -194,17 +233,49 @@ impl SourceArg {
     }
 }
 
-/// The words of a command line, with llama.cpp's `-hf` as `--model`: clap has flags of one letter.
-pub fn normalized(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut is_over = false;
-    let normal = |word: OsString| {
-        is_over |= word == "--";
-        match word.to_str() {
-            Some("-hf" | "-hfr") if !is_over => "--model".into(),
-            _ => word,
+impl ModelArg {
+    /// The model, and the texts among `words`, of which there may be so many at `most`. The first word
+    /// is the model where it is one too many, or can be nothing else.
+    ///
+    /// # Errors
+    /// If it can be no model, or two were given.
+    pub fn or_first(
+        &self,
+        mut words: Vec<String>,
+        most: usize,
+    ) -> Result<(Option<PathBuf>, Vec<String>), Failure> {
+        let from_environment = term::variable("LLADA_MODEL").map(PathBuf::from);
+        let is_flag = self.model.is_some() && self.model != from_environment;
+        let is_too_much = words.len() > most;
+        let Some(first) = words.first().filter(|_| !is_flag || is_too_much) else {
+            return Ok((self.model.clone(), words));
+        };
+        let is_one = locate::looks_like_model(first);
+        if is_flag || words.len() > most + 1 {
+            let message = format!("`{first}` is one argument too many");
+            return Err(Failure::usage(message, "put a text of several words in quotes"));
         }
-    };
-    words.into_iter().map(normal).collect()
+        if !is_one && !is_too_much {
+            return Ok((self.model.clone(), words));
+        }
+        if !is_one && locate::model(Some(first.as_ref()), Shipped::Base).is_err() {
+            let message = format!("`{first}` is no model, and a text is one argument");
+            return Err(Failure::usage(message, "put a text of several words in quotes"));
+        }
+        let model = words.remove(0);
+        Ok((Some(model.into()), words))
+    }
+}
+
+/// The variable that, set to anything but `0` or `false`, keeps chats from being remembered.
+pub const NO_HISTORY: &str = "LLADA_NO_HISTORY";
+
+/// Longest time between two steps, in milliseconds.
+const MAX_DELAY: i64 = 60_000;
+
+/// Reads a time between two steps.
+pub fn delay() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(..=MAX_DELAY)
 }
 
 /// Most threads that can be asked for: more than machines have cores, and few enough to start.
@@ -216,6 +287,7 @@ pub struct Threads {
     /// Threads to compute with; 0 is one for each core
     #[arg(
         long,
+        short_alias = 't',
         value_name = "N",
         default_value_t = 0,
         env = "LLADA_THREADS",
@@ -235,13 +307,69 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
     #[test]
-    fn the_flag_of_two_letters_is_the_model() {
-        let words = |line: &str| normalized(line.split(' ').map(OsString::from));
-        assert_eq!(words("llada run -hf a/b x"), ["llada", "run", "--model", "a/b", "x"]);
-        assert_eq!(words("llada run -- -hf"), ["llada", "run", "--", "-hf"]);
-        for line in ["llada run -hf a/b", "llada show -hf a/b", "llada show --hf-repo a/b"] {
-            Cli::try_parse_from(words(line)).unwrap();
+    fn help_fits_a_screen_and_all_of_it_has_every_flag() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_help().to_string();
+            let lines = help.lines().count();
+            let name = command.get_name().to_owned();
+            assert!(lines <= 40, "`{name} --help` has {lines} lines\n{help}");
+            let mut whole = prepared(command.clone(), true);
+            let whole = whole.render_help().to_string();
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                let Some(long) = arg.get_long() else { continue };
+                assert!(whole.contains(&format!("--{long}")), "{name} --{long}\n{whole}");
+            }
+            command.get_subcommands_mut().for_each(check);
         }
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        check(&mut command);
+    }
+
+    #[test]
+    fn the_first_word_is_the_model_where_it_can_be_nothing_else() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller");
+        let of = |flag: Option<&str>, given: &[&str], most| {
+            let arg = ModelArg { model: flag.map(PathBuf::from) };
+            let given = given.iter().map(|&word| word.to_owned()).collect();
+            arg.or_first(given, most)
+                .map(|(model, texts)| (model.is_some(), texts.join("|")))
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(of(None, &["Once"], 1), Ok((false, "Once".into())));
+        assert_eq!(of(None, &[model, "Once"], 1), Ok((true, "Once".into())));
+        assert_eq!(of(None, &[model], 1), Ok((true, String::new())));
+        assert_eq!(of(None, &[], 1), Ok((false, String::new())));
+        assert_eq!(of(Some(model), &[model], 1), Ok((true, model.into())));
+        assert_eq!(of(None, &[model], 0), Ok((true, String::new())));
+        for wrong in [
+            of(None, &["Once", "upon"], 1),
+            of(None, &["Once"], 0),
+            of(Some(model), &[model, "Once"], 1),
+            of(None, &["a", "b", "c"], 1),
+        ] {
+            assert!(wrong.is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn flags_of_other_programs_are_read() {
+        let run = |line: &str| match read(words(line)).unwrap().command {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        };
+        let given = run("llada run -p Once -n 9 -t 2 --temp 0.5 -s 7 --diffusion-steps 3 -no-cnv");
+        assert_eq!(given.prompt.as_deref(), Some("Once"));
+        let sampler = &given.sampler;
+        assert_eq!((sampler.gen_length, sampler.steps, sampler.seed), (Some(9), Some(3), Some(7)));
+        assert!(given.raw && given.threads.threads == 2 && sampler.temperature == Some(0.5));
+        let given = run("llada run --diffusion-algorithm 3 --diffusion-visual -sys Hi x");
+        assert_eq!(given.sampler.remasking, Some(llada::diffusion::Remasking::Random));
+        assert!(given.watch && given.system.as_deref() == Some("Hi"));
     }
 }

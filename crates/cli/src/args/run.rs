@@ -1,40 +1,73 @@
 //! The flags of `llada run`, and those of the sampler.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, ValueEnum};
-use llada::diffusion::{Blocks, Remasking};
+use clap::Args;
+use llada::diffusion::{Blocks, Preset, Range, Remasking, SamplerError, Settings};
 
 use super::{ModelArg, SavingArgs, Threads};
 
 /// `llada run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The text to continue; `-` or nothing reads it from stdin
+    /// The model, where it can be nothing else
+    #[arg(value_name = "MODEL")]
+    pub first: Option<String>,
+    /// The prompt, in quotes; `-` or nothing reads it from stdin, and a terminal is for a chat
+    #[arg(value_name = "PROMPT")]
+    pub second: Option<String>,
+    /// The prompt as a flag, as llama.cpp takes it.
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", hide = true)]
     pub prompt: Option<String>,
     #[command(flatten)]
     pub model: ModelArg,
-    /// Wrap the prompt in the model's chat template
+    /// Send the prompt as a message even without template
     #[arg(long)]
     pub chat: bool,
+    /// Continue the prompt as the text that it is
+    #[arg(long, conflicts_with_all = ["chat", "system"])]
+    pub raw: bool,
     /// What the model is told before the prompt
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
     pub system: Option<String>,
     /// Generate for each line of a file in one batch, each as the prompt alone with the same seed, and
     /// write one JSON object for each; a `.jsonl` file has {"prompt": "...", "seed": 7} on each line,
     /// the seed being optional
-    #[arg(long, value_name = "FILE", requires = "json", conflicts_with_all = ["prompt", "watch", "trace"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["prompt", "watch", "trace"],
+        hide_short_help = true
+    )]
     pub prompts: Option<PathBuf>,
     /// Draw the canvas on the terminal while it is unmasked
-    #[arg(short, long)]
+    #[arg(short, long, alias = "diffusion-visual")]
     pub watch: bool,
-    /// Write a JSON object with the text, the tokens and the summary
+    /// Milliseconds between two steps that are drawn [default: 3 seconds for the whole]
+    #[arg(
+        long,
+        value_name = "MS",
+        requires = "watch",
+        value_parser = super::delay(),
+        hide_short_help = true
+    )]
+    pub delay: Option<u32>,
+    /// Write a JSON object: text, tokens, summary
     #[arg(long)]
     pub json: bool,
     /// Record every step in a file for `llada replay`; where that fails, the answer comes all the same,
     /// and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Do not keep what is typed in a chat for later ones
+    #[arg(
+        long,
+        env = super::NO_HISTORY,
+        hide_env = true,
+        hide_short_help = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub no_history: bool,
     #[command(flatten)]
     pub threads: Threads,
     #[command(flatten)]
@@ -45,48 +78,90 @@ pub struct Run {
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplerArgs {
-    /// Where to start from [default: balanced]
-    #[arg(long, value_enum)]
+    /// Where to start: exact, balanced (default), fast
+    #[arg(long, value_name = "PRESET", value_parser = parse::<Preset>)]
     pub preset: Option<Preset>,
-    /// Length of the response [default: fits the model, up to 128; in a chat up to 256]
-    #[arg(short = 'n', long, value_name = "TOKENS")]
+    /// Length of the response [default: as fits, up to 128]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "TOKENS",
+        aliases = ["n-predict", "predict"],
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("gen_length")
+    )]
     pub gen_length: Option<usize>,
-    /// Sampling steps; fewer are faster [default: one for each token]
-    #[arg(long, value_name = "N", alias = "diffusion-steps")]
+    /// Sampling steps [default: one for each token]
+    #[arg(
+        long,
+        value_name = "N",
+        alias = "diffusion-steps",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("steps")
+    )]
     pub steps: Option<usize>,
     /// Where tokens may be committed: pure, semi-autoregressive, block-diffusion, autoregressive
-    #[arg(long, value_name = "LAYOUT", value_parser = parse::<Blocks>)]
+    #[arg(long, value_name = "LAYOUT", value_parser = parse::<Blocks>, hide_short_help = true)]
     pub blocks: Option<Blocks>,
     /// Length of a block; alone, it asks for semi-autoregressive blocks
-    #[arg(long, value_name = "TOKENS", alias = "diffusion-block-length")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        alias = "diffusion-block-length",
+        allow_negative_numbers = true,
+        value_parser = number::<usize>("block_length"),
+        hide_short_help = true
+    )]
     pub block_length: Option<usize>,
     /// End blocks where the text has a joint, such as the end of a line; asks for semi-autoregressive
     /// blocks
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub adaptive_blocks: bool,
-    /// The tokens at which such blocks end, once the model is known.
-    #[arg(skip)]
-    pub delimiters: Vec<u32>,
     /// Find the length of the response, of which `--gen-length` is then the most
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub variable_length: bool,
     /// Who is kept in each step: low-confidence, random, margin, entropy
-    #[arg(long, value_name = "STRATEGY", value_parser = parse::<Remasking>)]
+    #[arg(
+        long,
+        value_name = "STRATEGY",
+        alias = "diffusion-algorithm",
+        value_parser = remasking,
+        hide_short_help = true
+    )]
     pub remasking: Option<Remasking>,
-    /// Factor on the Gumbel noise; 0 takes the most probable token [default: 0]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    /// Factor on the Gumbel noise; 0 takes the most probable token [default: the model's, or 0]
+    #[arg(
+        long,
+        value_name = "T",
+        alias = "temp",
+        allow_negative_numbers = true,
+        value_parser = number::<f64>("temperature")
+    )]
     pub temperature: Option<f64>,
     /// Weight of classifier-free guidance; above 0 it doubles the work [default: 0]
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "W",
+        alias = "diffusion-cfg-scale",
+        allow_negative_numbers = true,
+        value_parser = number::<f32>("cfg_scale"),
+        hide_short_help = true
+    )]
     pub cfg_scale: Option<f32>,
     /// Never choose the end-of-text token
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub logits_eos_inf: bool,
     /// Choose the end-of-text and end-of-turn tokens last
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub confidence_eos_eot_inf: bool,
-    /// Seed of all random draws [default: drawn, and printed]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Seed of all random draws [default: drawn]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = number::<u64>("seed")
+    )]
     pub seed: Option<u64>,
     #[command(flatten)]
     pub saving: SavingArgs,
@@ -99,29 +174,64 @@ impl SamplerArgs {
             || self.remasking.is_some()
             || self.adaptive_blocks
             || self.variable_length
-            || self.saving.saves()
+            || self.saving.settings() != Settings::default()
+    }
+
+    /// What they say.
+    pub fn settings(&self) -> Settings {
+        let on = |flag: bool| flag.then_some(true);
+        Settings {
+            preset: self.preset,
+            gen_length: self.gen_length,
+            steps: self.steps,
+            blocks: self.blocks,
+            block_length: self.block_length,
+            adaptive_blocks: on(self.adaptive_blocks),
+            variable_length: on(self.variable_length),
+            remasking: self.remasking,
+            temperature: self.temperature,
+            cfg_scale: self.cfg_scale,
+            logits_eos_inf: on(self.logits_eos_inf),
+            confidence_eos_eot_inf: on(self.confidence_eos_eot_inf),
+            seed: self.seed,
+            ..self.saving.settings()
+        }
     }
 }
 
-/// Named settings of the sampler.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
-    /// Decision by decision as the reference's code, every row fed whole at every step.
-    Exact,
-    /// Saves what costs nothing that could be measured.
-    #[default]
-    Balanced,
-    /// Saves more; `llada bench quality` says what it costs.
-    Fast,
-}
-
-/// Reads a name of the library's, with its remedy in the message.
+/// Reads a name of the library's, with its remedy.
 pub fn parse<T>(text: &str) -> Result<T, String>
 where
-    T: std::str::FromStr<Err = llada::diffusion::SamplerError>,
+    T: FromStr<Err = SamplerError>,
 {
-    text.parse().map_err(|e: T::Err| match e.hint() {
-        Some(hint) => format!("{e}: {hint}"),
-        None => e.to_string(),
-    })
+    text.parse().map_err(explained)
+}
+
+/// Reads a number of the sampler's setting `name`, within its range.
+pub fn number<T>(
+    name: &'static str,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + Clone + Send + Sync + 'static,
+{
+    move |text| Range::parse(name, text).map_err(explained)
+}
+
+/// Reads a strategy, by llama.cpp's number of it too.
+pub fn remasking(text: &str) -> Result<Remasking, String> {
+    match text {
+        "1" => Ok(Remasking::Entropy),
+        "2" => Ok(Remasking::Margin),
+        "3" => Ok(Remasking::Random),
+        "4" => Ok(Remasking::LowConfidence),
+        _ => parse(text),
+    }
+}
+
+/// An error with its remedy, in the form in which clap gives those of its own.
+fn explained(error: SamplerError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}\n  tip: {hint}"),
+        None => error.to_string(),
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArg, Threads};
+use super::{ModelArg, Threads, run::number};
 
 /// Most noisy copies of an answer: as many as have a random stream of their own.
 const MOST_SAMPLES: i64 = 1 << 24;
@@ -12,17 +12,15 @@ const MOST_SAMPLES: i64 = 1 << 24;
 /// `llada score`.
 #[derive(Debug, Args)]
 pub struct Score {
-    /// What is given; "" for nothing, `-` reads it from stdin
-    #[arg(requires = "answers")]
-    pub prompt: Option<String>,
-    /// What is scored after it; several answers are ranked. Most tokenizers want the space
-    /// between prompt and answer; it may end the one or begin the other
-    #[arg(value_name = "ANSWER")]
-    pub answers: Vec<String>,
+    /// [MODEL] PROMPT ANSWER...: what is given ("" for nothing, `-` reads it from stdin), and what is
+    /// scored after it; several answers are ranked. Most tokenizers want the space between prompt and
+    /// answer; it may end the one or begin the other. A model that is named first needs no `--model`
+    #[arg(value_name = "PROMPT ANSWER")]
+    pub words: Vec<String>,
     #[command(flatten)]
     pub model: ModelArg,
     /// Score each line of a file: {"prompt": "…", "answer": "…"} or {"prompt": "…", "answers": […]}
-    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Wrap the prompt in the model's chat template
     #[arg(long)]
@@ -51,13 +49,26 @@ pub struct Estimate {
     pub mc_num: Option<u32>,
     /// Copies that cover the noise levels evenly together [default: the most up to 16 that divide
     /// --mc-num]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub batch_size: Option<u32>,
     /// Weight of classifier-free guidance; above 0 it doubles the work [default: 0]
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "W",
+        allow_negative_numbers = true,
+        value_parser = number::<f32>("cfg_scale"),
+        hide_short_help = true
+    )]
     pub cfg_scale: Option<f32>,
     /// Seed of all random draws
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "0",
+        allow_negative_numbers = true,
+        value_parser = number::<u64>("seed")
+    )]
     pub seed: u64,
 }
 
@@ -70,16 +81,35 @@ pub struct Text {
         long,
         value_name = "FILE",
         num_args = 1..,
-        conflicts_with_all = ["prompt", "file", "chat", "greedy", "mc_num", "batch_size", "cfg_scale"]
+        conflicts_with_all = ["file", "chat", "greedy", "mc_num", "batch_size", "cfg_scale"]
     )]
     pub perplexity: Vec<PathBuf>,
     /// Tokens of a row, which is all that a token sees [default: the model's longest]
-    #[arg(long, value_name = "TOKENS", requires = "perplexity", value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        requires = "perplexity",
+        value_parser = clap::value_parser!(u32).range(2..),
+        hide_short_help = true
+    )]
     pub length: Option<u32>,
     /// Rows to score, spread evenly over the text; 0 is all
-    #[arg(long, value_name = "N", requires = "perplexity", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "perplexity",
+        default_value_t = 0,
+        hide_short_help = true
+    )]
     pub rows: u32,
     /// Masked versions of each row; an autoregressive model needs one
-    #[arg(long, value_name = "N", requires = "perplexity", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "perplexity",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..),
+        hide_short_help = true
+    )]
     pub draws: u16,
 }

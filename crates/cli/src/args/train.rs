@@ -19,7 +19,13 @@ pub struct Train {
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on from a checkpoint of the run: the last one, or the one named
-    #[arg(long, value_name = "step-N", num_args = 0..=1, default_missing_value = "latest", value_parser = resume)]
+    #[arg(
+        long,
+        value_name = "step-N",
+        num_args = 0..=1,
+        default_missing_value = "latest",
+        value_parser = resume
+    )]
     pub resume: Option<Resume>,
     /// Start a new run, with other settings, from a checkpoint of another: RUN or RUN/step-N
     #[arg(long, value_name = "RUN", conflicts_with = "resume", requires = "out")]

@@ -1,28 +1,26 @@
 //! `llada chat`: a conversation on the terminal, or one message on each line of stdin.
 
 mod conversation;
+mod history;
 mod input;
 mod settings;
+mod typed;
 
-use std::{
-    io::{self, IsTerminal},
-    ops::ControlFlow,
-    path::Path,
-};
+use std::{ops::ControlFlow, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use llada::{
-    diffusion::{Canvas, Sampler, generate},
+    diffusion::{Canvas, Sampler, Settings, Spelling, generate},
     files,
     rng::nth_seed,
-    text,
 };
 
-use super::run::observer::{Look, Observer};
+use super::run::observer::{Look, Observer, Pace};
 use crate::{
-    args::{self, SamplerArgs},
-    error::{self, Failure, StdoutClosed},
+    args::{self, Talk},
+    error::{self, Failure, Interrupted, StdoutClosed},
     interrupt::Flag,
+    keys,
     locate::Shipped,
     session::Session,
     term::{self, Term},
@@ -30,33 +28,44 @@ use crate::{
 };
 use conversation::{Conversation, Window};
 use input::Input;
+use typed::{Source, Typed};
 
 /// Largest conversation that is read.
 const MAX_CONVERSATION: u64 = 64 << 20;
 
-/// Reads lines and answers them until the input ends.
-pub fn run(mut args: args::Chat, term: &Term) -> Result<()> {
-    let threads = args.threads.threads.into();
-    let session = Session::open(args.model.get()?, Shipped::Tuned, threads, term)?;
+/// Reads messages and answers them until the input ends.
+pub fn run(args: args::Chat, term: &Term) -> Result<()> {
+    start(args.model.get()?, args.talk, term)
+}
+
+/// Talks to `model`, or to the one that ships.
+pub fn start(model: Option<&Path>, talk: Talk, term: &Term) -> Result<()> {
+    let session = Session::open(model, Shipped::Tuned, talk.threads.threads.into(), term)?;
     session.note_base_model(term)?;
-    args.sampler.delimiters = session.delimiters(&args.sampler);
-    let sampler = settings::sampler(&args.sampler, session.config())?;
-    let is_watched = !args.no_watch && term.interactive;
+    let asked = talk.sampler.settings();
+    let sampler = settings::sampler(&asked, &session, Spelling::Flag)?;
+    let is_watched = !talk.no_watch && term.interactive;
     let message = "stopping the answer; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!is_watched).then_some(message))?;
+    let pace = match talk.delay {
+        None => Pace::Response(Duration::from_secs(1)),
+        delay => Pace::of(delay),
+    };
     let mut chat = Chat {
         session,
         conversation: Conversation::default(),
-        settings: SamplerArgs { seed: Some(sampler.seed), ..args.sampler },
+        settings: Settings { seed: Some(sampler.seed), ..asked },
         sampler,
         answers: 0,
         dropped: 0,
         is_watched,
+        pace,
         stop,
         term: *term,
     };
-    chat.conversation.set_system(args.system.as_deref().unwrap_or(""));
-    chat.converse()
+    chat.conversation.set_system(talk.system.as_deref().unwrap_or(""));
+    keys::remember();
+    chat.converse(&mut Source::open(term, !talk.no_history)?)
 }
 
 /// A conversation under way.
@@ -64,7 +73,7 @@ struct Chat {
     session: Session,
     conversation: Conversation,
     /// What was asked of the sampler, by flags or `/set`.
-    settings: SamplerArgs,
+    settings: Settings,
     sampler: Sampler,
     /// Answers begun. Each has a seed of its own, so that the same lines with the same seed give the
     /// same conversation.
@@ -72,14 +81,14 @@ struct Chat {
     /// Turns that the last answer did not see.
     dropped: usize,
     is_watched: bool,
+    pace: Pace,
     stop: Flag,
     term: Term,
 }
 
 impl Chat {
-    fn converse(&mut self) -> Result<()> {
-        let is_typed = io::stdin().is_terminal();
-        if is_typed {
+    fn converse(&mut self, source: &mut Source) -> Result<()> {
+        if source.is_typed() {
             self.term.note(&format!(
                 "{}: rows of {} tokens, answers of up to {}; /help lists commands, Ctrl-D ends",
                 self.session.name,
@@ -88,19 +97,24 @@ impl Chat {
             ));
         }
         let mut failures = 0;
-        let mut line = Vec::new();
+        let mut was_interrupted = false;
         loop {
-            if is_typed && self.term.interactive {
-                self.term.draw("> ");
-            }
-            // Between answers Ctrl-C ends the program.
+            // Between answers Ctrl-C ends the program, unless a line editor takes it.
             self.stop.set(true);
-            line.clear();
-            let read = text::read_line(&mut io::stdin().lock(), &mut line, text::MOST);
-            if read.context("cannot read stdin")? == 0 {
-                break;
-            }
-            match self.react(&line) {
+            let reaction = match source.next(&self.term) {
+                Ok(Typed::End) => break,
+                Ok(Typed::Interrupt) if was_interrupted => return Err(Interrupted.into()),
+                Ok(Typed::Interrupt) => {
+                    self.term.note("press Ctrl-C again to end, or Ctrl-D");
+                    was_interrupted = true;
+                    continue;
+                }
+                Ok(Typed::Text(text)) => self.react(&text),
+                Err(failure) if failure.is::<Failure>() => Err(failure),
+                Err(failure) => return Err(failure),
+            };
+            was_interrupted = false;
+            match reaction {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => break,
                 Err(failure) if failure.is::<StdoutClosed>() => return Err(failure),
@@ -113,7 +127,7 @@ impl Chat {
         match failures {
             0 => Ok(()),
             // Whoever types has seen them; a script learns of them by the exit code.
-            _ if is_typed => Ok(()),
+            _ if source.is_typed() => Ok(()),
             n => {
                 let message = format!("{n} of the lines failed");
                 Err(Failure::new(message, "see the errors above").into())
@@ -122,10 +136,7 @@ impl Chat {
     }
 
     /// Does what a line asks for.
-    fn react(&mut self, line: &[u8]) -> Result<ControlFlow<()>> {
-        let line = std::str::from_utf8(line).map_err(|_| {
-            Failure::new("this line is not UTF-8 text", "set the terminal to UTF-8")
-        })?;
+    fn react(&mut self, line: &str) -> Result<ControlFlow<()>> {
         match Input::parse(line)? {
             Input::Empty => {}
             Input::Say(text) => {
@@ -201,7 +212,8 @@ impl Chat {
     fn generate(&mut self, canvas: Canvas) -> Result<(Canvas, generate::Summary)> {
         let mut canvases = [canvas];
         let Session { predictor, tokenizer, name, .. } = &mut self.session;
-        let look = Look { watch: self.is_watched, response_only: true, trace: None };
+        let look =
+            Look { watch: self.is_watched, response_only: true, pace: self.pace, trace: None };
         let mut observer = Observer::new(look, &canvases, tokenizer, name, &self.term)?;
         let summary = observer.follow(predictor, &mut canvases, &self.stop, |_| {});
         observer.erase()?;
@@ -247,13 +259,12 @@ impl Chat {
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
-        settings::set(&mut settings, key, value)?;
-        settings.delimiters = self.session.delimiters(&settings);
-        self.sampler = settings::sampler(&settings, self.session.config())?;
+        settings.set(key, value).map_err(|e| Failure::sampler(&e, Spelling::Command))?;
+        self.sampler = settings::sampler(&settings, &self.session, Spelling::Command)?;
         if key == "seed" {
             self.answers = 0;
         }
-        self.settings = SamplerArgs { seed: Some(self.sampler.seed), ..settings };
+        self.settings = Settings { seed: Some(self.sampler.seed), ..settings };
         Ok(())
     }
 

@@ -50,7 +50,15 @@ pub fn convert(args: Convert, term: &Term) -> Result<()> {
 
 /// Writes the model as a file of fewer bits.
 pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
-    if let Format::F32 | Format::F16 | Format::Bf16 = args.format {
+    let format = args.format.format;
+    if let Some(mixture) = &args.format.mixture {
+        term.note(&format!(
+            "`{mixture}` is llama.cpp's name of a mixture that keeps some matrices in more bits; \
+             here all matrices of the blocks are in {}",
+            name(format.into())
+        ));
+    }
+    if let Format::F32 | Format::F16 | Format::Bf16 = format {
         return Err(Failure::usage(
             "`--format` takes a quantised format",
             "`llada convert --dtype` writes f32, bf16 and f16",
@@ -80,7 +88,7 @@ pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
         term.warn("this model is quantised already: quantise the original to lose less");
     }
     let formats = Formats {
-        blocks: args.format.into(),
+        blocks: format.into(),
         embedding: args.embedding.into(),
         head: args.head.unwrap_or(Format::Q8_0).into(),
     };

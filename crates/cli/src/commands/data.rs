@@ -9,6 +9,7 @@ use llada::{
     tokenizer::Tokenizer,
 };
 
+use super::Inputs;
 use crate::{
     args::{Data, Prepare},
     term::Term,
@@ -34,7 +35,8 @@ fn prepare_shards(args: Prepare, term: &Term) -> Result<()> {
         overwrite: args.overwrite,
         ..defaults
     };
-    let meta = prepare_with_bar(&args.inputs, &args.out, &tokenizer, &options, term)?;
+    let inputs = Inputs::take(&args.inputs)?;
+    let meta = prepare_with_bar(&inputs.paths, &args.out, &tokenizer, &options, term)?;
     for line in summary(&meta, &args.out) {
         term.note(&line);
     }

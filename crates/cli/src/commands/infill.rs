@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use llada::{
     data,
     diffusion::{
-        Blocks, Canvas, Sampler, generate,
+        Blocks, Canvas, Sampler, Spelling, generate,
         infill::{
             Encoder, Template,
             length::{self, Search},
@@ -21,9 +21,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    argument_or_stdin,
+    argument_or_stdin, read_text,
     run::{
-        observer::{Look, Observer},
+        observer::{Look, Observer, Pace},
         settings::drawn_seed,
     },
 };
@@ -39,20 +39,18 @@ use crate::{
 
 /// Fills the holes, and prints the text and, on stderr, the summary.
 pub fn run(args: Infill, term: &Term) -> Result<()> {
+    let words = [&args.first, &args.second].into_iter().flatten().cloned().collect();
+    let (model, mut texts) = args.model.or_first(words, usize::from(args.file.is_none()))?;
     let templates = match &args.file {
         Some(file) => rows(file)?,
         None => {
-            let text = argument_or_stdin(args.text.clone(), "text with holes")?;
+            let text = argument_or_stdin(texts.pop(), "text with holes")?;
             vec![(text.parse().map_err(llada::Error::from)?, None)]
         }
     };
     let sampler = sampler(&args)?;
-    let session = Session::open(
-        args.model.model.as_deref(),
-        Shipped::Base,
-        args.threads.threads.into(),
-        term,
-    )?;
+    let session =
+        Session::open(model.as_deref(), Shipped::Base, args.threads.threads.into(), term)?;
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watch).then_some(message))?;
 
@@ -89,14 +87,19 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let Some(lengths) = lengths else { return Err(Interrupted.into()) };
         let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective);
         let mut canvases = [canvas.map_err(llada::Error::from)?];
-        let look = Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() };
+        let look = Look {
+            watch: args.watch,
+            response_only: false,
+            pace: Pace::of(args.delay),
+            trace: args.trace.as_deref(),
+        };
         let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term)?;
         // How sure the model was of each token of the row that it filled.
         let mut confidence = vec![0.0; canvases[0].tokens().len()];
         let summary = observer.follow(&mut predictor, &mut canvases, &stop, |step| {
             step.committed.iter().for_each(|c| confidence[c.position] = c.confidence);
         });
-        let traced = observer.finish();
+        let traced = observer.finish(term);
         let summary = summary?;
         if summary.interrupted {
             traced.unwrap_or_else(|failure| term.warn(&failure.to_string()));
@@ -107,7 +110,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let fills = frame.fills(&tokenizer, tokens, &lengths.lengths)?;
         let text = template.fill(&fills);
         total.add(&summary, &lengths);
-        if !args.json {
+        if !args.json && args.file.is_none() {
             term::answer(&text)?;
             traced?;
             continue;
@@ -144,25 +147,26 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
 }
 
 /// The settings; without `--steps` more than there are tokens, so that each has its own.
-fn sampler(args: &Infill) -> Result<Sampler> {
-    let (defaults, saving) = (Sampler::default(), &args.saving);
+fn sampler(args: &Infill) -> Result<Sampler, Failure> {
+    let (defaults, asked, saving) = (Sampler::default(), &args.sampler, args.saving.settings());
+    let cache = saving.cache(defaults.cache).map_err(|e| Failure::sampler(&e, Spelling::Flag))?;
     Ok(Sampler {
-        steps: args.steps.unwrap_or(usize::MAX),
+        steps: asked.steps.unwrap_or(usize::MAX),
         gen_length: 0,
-        block_length: args.block_length.unwrap_or(defaults.block_length),
-        blocks: match args.block_length.or(saving.suffix_window) {
+        block_length: asked.block_length.unwrap_or(defaults.block_length),
+        blocks: match asked.block_length.or(saving.suffix_window) {
             Some(_) => Blocks::SemiAutoregressive,
             None => Blocks::Pure,
         },
         keep: saving.keep.unwrap_or(defaults.keep),
-        cache: saving.cache(defaults.cache)?,
+        cache,
         cache_type: saving.cache_type.unwrap_or(defaults.cache_type),
         suffix_window: saving.suffix(),
         revise: saving.revise,
-        remasking: args.remasking.unwrap_or_default(),
-        temperature: args.temperature,
-        cfg_scale: args.cfg_scale,
-        seed: args.seed.unwrap_or_else(drawn_seed),
+        remasking: asked.remasking.unwrap_or_default(),
+        temperature: asked.temperature,
+        cfg_scale: asked.cfg_scale,
+        seed: asked.seed.unwrap_or_else(drawn_seed),
         ..defaults
     })
 }
@@ -177,7 +181,7 @@ struct Row {
 
 /// The texts of a file and their seeds, one JSON object on each line.
 fn rows(file: &Path) -> Result<Vec<(Template, Option<u64>)>> {
-    let source = text::read(file)?;
+    let source = read_text(file)?;
     let mut templates = Vec::new();
     for (i, line) in source.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let at_line = || format!("`{}`, line {}", file.display(), i + 1);

@@ -21,12 +21,17 @@ mod tokenizer;
 mod train;
 mod verify;
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use llada::text;
 
 use crate::{args::Command, error::Failure, term::Term};
+
+pub use run::settings::Wish;
 
 /// Does what the command line asks for.
 pub fn run(command: Command, term: &Term) -> Result<()> {
@@ -66,10 +71,47 @@ fn without_network(args: &crate::args::Pull) -> Failure {
     )
 }
 
+/// The name of standard input, wherever a file of text is read, and of standard output, wherever one
+/// is written.
+const STANDARD: &str = "-";
+
+/// The text of a file, or of stdin where it is `-`.
+fn read_text(file: &Path) -> Result<String> {
+    match file.as_os_str() == STANDARD {
+        true => text::read_from(std::io::stdin()).context("cannot read stdin"),
+        false => Ok(text::read(file)?),
+    }
+}
+
+/// Files to read, stdin among them where one is `-`: it lies in
+/// a file of its own while this lives.
+struct Inputs {
+    paths: Vec<PathBuf>,
+    _stdin: Option<tempfile::NamedTempFile>,
+}
+
+impl Inputs {
+    /// Takes up stdin where it is asked for.
+    fn take(paths: &[PathBuf]) -> Result<Self> {
+        let mut inputs = Self { paths: paths.to_vec(), _stdin: None };
+        for path in inputs.paths.iter_mut().filter(|path| path.as_os_str() == STANDARD) {
+            if inputs._stdin.is_some() {
+                let hint = "name `-` once";
+                return Err(Failure::usage("stdin can be read once", hint).into());
+            }
+            let mut file = tempfile::Builder::new().prefix("stdin-").suffix(".txt").tempfile()?;
+            std::io::copy(&mut std::io::stdin().lock(), &mut file).context("cannot read stdin")?;
+            *path = file.path().to_owned();
+            inputs._stdin = Some(file);
+        }
+        Ok(inputs)
+    }
+}
+
 /// The argument, or stdin where it is `-` or missing. The last newline of stdin is the shell's.
 fn argument_or_stdin(argument: Option<String>, what: &str) -> Result<String> {
     match argument {
-        Some(text) if text != "-" => return Ok(text),
+        Some(text) if text != STANDARD => return Ok(text),
         None if std::io::stdin().is_terminal() => {
             return Err(Failure::usage(
                 format!("no {what} was given"),

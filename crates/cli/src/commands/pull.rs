@@ -138,7 +138,7 @@ fn fetch(download: &Download<'_>, files: &[String], term: &Term) -> Result<()> {
         download.fetch(remote, &mut |event| shown.show(event, total))?;
         if remote.checksum.is_none() {
             let path = &remote.path;
-            progress::line(&bar, term, &format!("warning: the hub gives no checksum of {path}"));
+            term.note(&format!("warning: the hub gives no checksum of {path}"));
         }
         shown.before += remote.size;
     }
@@ -159,7 +159,7 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn show(&mut self, event: Event<'_>, total: u64) {
         match event {
-            Event::Note(text) => progress::line(self.bar, self.term, text),
+            Event::Note(text) => self.term.note(text),
             Event::At(bytes) => {
                 let at = self.before + bytes;
                 self.bar.set_position(at);

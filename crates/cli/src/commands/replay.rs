@@ -3,10 +3,9 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::BufReader,
+    io::{BufReader, Read},
     path::Path,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -19,6 +18,7 @@ use llada::{
     tokenizer::Tokenizer,
 };
 
+use super::STANDARD;
 use crate::{
     args::{Export, Replay},
     error::{Failure, Interrupted},
@@ -35,13 +35,22 @@ use crate::{
 pub fn run(args: Replay, term: &Term) -> Result<()> {
     let tokenizer = args.tokenizer.as_deref().map(super::tokenizer::open).transpose()?;
     let recording = Recording::read(&args.file, tokenizer, term)?;
-    let Some(format) = args.export else { return recording.play(args.delay, term) };
+    let format = match (args.export, &args.out) {
+        (Some(format), _) => format,
+        (None, None) => return recording.play(Duration::from_millis(args.delay.into()), term),
+        (None, Some(out)) => Export::of(out).ok_or_else(|| {
+            let message = format!("`{}` does not say in what format to write", out.display());
+            Failure::usage(message, "end its name in `.svg` or `.html`, or give `--export`")
+        })?,
+    };
     let film = recording.film();
     let exported = match format {
-        Export::Html => export::html(&film, args.delay),
-        Export::Svg => export::svg(&film, args.delay, args.width.into()),
+        Export::Html => export::html(&film, args.delay.into()),
+        Export::Svg => export::svg(&film, args.delay.into(), args.width.into()),
     };
-    let Some(out) = args.out else { return term::answer(exported.trim_end()) };
+    let Some(out) = args.out.filter(|out| out.as_os_str() != STANDARD) else {
+        return term::answer(exported.trim_end());
+    };
     files::write(&out, exported.as_bytes())?;
     term.note(&format!("wrote {}", out.display()));
     Ok(())
@@ -63,14 +72,19 @@ struct Recording {
 
 impl Recording {
     fn read(path: &Path, tokenizer: Option<Tokenizer>, term: &Term) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let source: Box<dyn Read> = match path.as_os_str() == STANDARD {
+            true => Box::new(std::io::stdin()),
+            false => Box::new(
+                File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?,
+            ),
+        };
         let refuse = |what: String, hint: Option<String>| {
             let message = format!("cannot replay `{}`: {what}", path.display());
             let hint = hint.unwrap_or_else(|| "record it again with `llada run --trace`".into());
             Failure::new(message, hint)
         };
         let of_trace = |e: TraceError| refuse(e.to_string(), e.hint());
-        let mut reader = Reader::new(BufReader::new(file)).map_err(of_trace)?;
+        let mut reader = Reader::new(BufReader::new(source)).map_err(of_trace)?;
         let header = reader.header().clone();
         let steps = reader.by_ref().collect::<Result<Vec<Step>, _>>().map_err(of_trace)?;
         if reader.is_cut_off() {
@@ -141,7 +155,7 @@ impl Recording {
     }
 
     /// Draws on a terminal; elsewhere gives the text at the end of the recording.
-    fn play(&self, delay_ms: u64, term: &Term) -> Result<()> {
+    fn play(&self, delay: Duration, term: &Term) -> Result<()> {
         let mut scene = self.scene();
         if !term.interactive {
             self.steps.iter().for_each(|step| scene.apply(step));
@@ -153,7 +167,7 @@ impl Recording {
         let decode = |tokens: &[u32]| self.decode(tokens);
         painter.paint(&scene, &scene.texts(&decode), &format!("step 0/{count}"));
         for step in &self.steps {
-            if wait(Duration::from_millis(delay_ms), &stop) {
+            if stop.wait(delay) {
                 return Err(Interrupted.into());
             }
             scene.apply(step);
@@ -174,17 +188,4 @@ impl Recording {
         });
         self.decode(&tokens.collect::<Vec<u32>>())
     }
-}
-
-/// Sleeps; `true` as soon as `stop` is set.
-fn wait(time: Duration, stop: &Flag) -> bool {
-    let end = Instant::now() + time;
-    while !stop.is_set() {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        thread::sleep(left.min(Duration::from_millis(50)));
-    }
-    true
 }

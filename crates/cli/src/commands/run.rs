@@ -5,7 +5,11 @@ mod prompts;
 mod recording;
 pub(super) mod settings;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::Result;
 use llada::{
@@ -15,7 +19,7 @@ use llada::{
 };
 use serde_json::{Value, json};
 
-use super::argument_or_stdin;
+use super::{argument_or_stdin, chat};
 use crate::{
     args::Run,
     error::Interrupted,
@@ -25,23 +29,26 @@ use crate::{
     term::{self, Term},
     view::units,
 };
-use observer::{Look, Observer};
+use observer::{Look, Observer, Pace};
 use prompts::Ask;
 
-/// Generates, and prints the answer and, on stderr, the summary.
-pub fn run(mut args: Run, term: &Term) -> Result<()> {
+/// Generates, and prints the answer and, on stderr, the summary. Without a prompt, a terminal is
+/// for a chat.
+pub fn run(args: Run, term: &Term) -> Result<()> {
+    let (model, prompt) = operands(&args)?;
+    let is_alone = !(args.raw || args.json || args.trace.is_some());
+    if prompt.is_none() && args.prompts.is_none() && is_alone && io::stdin().is_terminal() {
+        return chat::start(model.as_deref(), args.into(), term);
+    }
     let prompts = match &args.prompts {
         Some(file) => prompts::read(file)?,
-        None => vec![Ask::from(argument_or_stdin(args.prompt.clone(), "prompt")?)],
+        None => vec![Ask::from(argument_or_stdin(prompt, "prompt")?)],
     };
-    let mut session = Session::open(
-        args.model.model.as_deref(),
-        Shipped::for_chat(args.chat),
-        args.threads.threads.into(),
-        term,
-    )?;
+    let threads = args.threads.threads.into();
+    let mut session = Session::open(model.as_deref(), Shipped::for_chat(args.chat), threads, term)?;
+    let is_chat = is_chat(&args, &session, term)?;
     let system = args.system.as_ref().map(|text| Message::new("system", text));
-    let encode = |ask: &Ask| match args.chat {
+    let encode = |ask: &Ask| match is_chat {
         true => {
             let user = Message::new("user", &ask.prompt);
             session.encode_chat(&system.iter().cloned().chain([user]).collect::<Vec<_>>())
@@ -49,11 +56,8 @@ pub fn run(mut args: Run, term: &Term) -> Result<()> {
         false => session.encode(&ask.prompt),
     };
     let rows = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    if args.chat {
-        session.note_base_model(term)?;
-    }
-    args.sampler.delimiters = session.delimiters(&args.sampler);
-    let sampler = settings::sampler(&args.sampler, &session.predictor.model().config, &rows)?;
+    let asked = args.sampler.settings();
+    let sampler = session.wish(&asked, &|| session.joints()).sampler(session.config(), &rows)?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
     let canvas = |(tokens, ask): (Vec<u32>, &Ask)| {
         let seed = ask.seed.unwrap_or(sampler.seed);
@@ -63,22 +67,26 @@ pub fn run(mut args: Run, term: &Term) -> Result<()> {
 
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watch).then_some(message))?;
-    let begun = Instant::now();
     let (predictor, tokenizer) = (&mut session.predictor, &session.tokenizer);
-    let look = Look { watch: args.watch, response_only: false, trace: args.trace.as_deref() };
+    let look = Look {
+        watch: args.watch,
+        response_only: false,
+        pace: Pace::of(args.delay),
+        trace: args.trace.as_deref(),
+    };
     let mut observer = Observer::new(look, &canvases, tokenizer, &session.name, term)?;
     let summary = observer.follow(predictor, &mut canvases, &stop, |_| {});
-    let traced = observer.finish();
+    let seconds = observer.elapsed();
+    let traced = observer.finish(term);
     let summary = summary?;
     if summary.interrupted {
         traced.unwrap_or_else(|failure| term.warn(&failure.to_string()));
         return Err(Interrupted.into());
     }
-    let seconds = begun.elapsed();
 
     for (canvas, Ask { prompt, .. }) in canvases.iter().zip(&prompts) {
         let text = text(canvas, &session.tokenizer)?;
-        if args.json {
+        if args.json || args.prompts.is_some() {
             term::answer(&json(&session.name, prompt, &text, canvas, seconds).to_string())?;
         } else {
             term::answer(&text)?;
@@ -86,6 +94,39 @@ pub fn run(mut args: Run, term: &Term) -> Result<()> {
     }
     report(&summary, seconds, &sampler, term);
     Ok(traced?)
+}
+
+/// The model and the prompt that were given, as arguments or as flags.
+fn operands(args: &Run) -> Result<(Option<PathBuf>, Option<String>)> {
+    let words = [&args.first, &args.second].into_iter().flatten().cloned().collect();
+    let is_given = args.prompt.is_some() || args.prompts.is_some();
+    let (model, mut texts) = args.model.or_first(words, usize::from(!is_given))?;
+    let text = texts.pop();
+    if is_given && text.is_some() {
+        let message = "two prompts were given";
+        return Err(Failure::usage(message, "give one: as an argument or as a flag").into());
+    }
+    Ok((model, args.prompt.clone().or(text)))
+}
+
+/// Whether the prompt is sent as a message: where that was asked for, or the model was tuned for it.
+fn is_chat(args: &Run, session: &Session, term: &Term) -> Result<bool> {
+    if args.chat {
+        session.note_base_model(term)?;
+        return Ok(true);
+    }
+    let is_chat = !args.raw && session.is_for_chat()?;
+    if is_chat {
+        term.note(&format!(
+            "`{}` has a chat template: the prompt is sent as a message; `--raw` continues it",
+            session.name
+        ));
+    } else if args.system.is_some() {
+        let message =
+            format!("`{}` has no chat template, and so no place for `--system`", session.name);
+        return Err(Failure::usage(message, "add `--chat` to use LLaDA's template").into());
+    }
+    Ok(is_chat)
 }
 
 /// The answer. A prompt with masks in it is a template to fill: the answer is the whole of it.

@@ -20,7 +20,7 @@ use crate::{
     args::{self, Score},
     error::{Failure, Interrupted},
     interrupt::Flag,
-    locate::Shipped,
+    locate::{self, Shipped},
     session::Session,
     term::{self, Term},
     view::{progress, units},
@@ -36,16 +36,17 @@ const SAMPLES: usize = 1024;
 const NAMED: usize = 10;
 
 /// Scores what the command line asks for.
-pub fn run(args: Score, term: &Term) -> Result<()> {
+pub fn run(mut args: Score, term: &Term) -> Result<()> {
+    let words = operands(&mut args)?;
     if !args.text.perplexity.is_empty() {
         return perplexity::run(&args, term);
     }
     let settings = settings(&args.estimate);
-    let input = match (&args.file, &args.prompt) {
+    let input = match (&args.file, words.split_first()) {
         (Some(file), _) => input::read(file)?,
-        (None, Some(prompt)) => {
+        (None, Some((prompt, answers))) => {
             let prompt = argument_or_stdin(Some(prompt.clone()), "prompt")?;
-            input::Input::of(Row { line: None, prompt, answers: args.answers.clone() })
+            input::Input::of(Row { line: None, prompt, answers: answers.to_vec() })
         }
         (None, None) => {
             let hint = "give a prompt and answers, `--file FILE`, or `--perplexity FILE`";
@@ -73,6 +74,27 @@ pub fn run(args: Score, term: &Term) -> Result<()> {
             let message = format!("{n} of {total} rows could not be scored");
             Err(Failure::new(message, "mend the rows named above; the others are scored").into())
         }
+    }
+}
+
+/// The prompt and its answers, none where a file is scored; a model before them is taken out.
+fn operands(args: &mut Score) -> Result<Vec<String>, Failure> {
+    let mut words = std::mem::take(&mut args.words);
+    let is_of_file = args.file.is_some() || !args.text.perplexity.is_empty();
+    let is_model = |word: &String| locate::looks_like_model(word);
+    if words.first().is_some_and(is_model) && (is_of_file || words.len() > 2) {
+        args.model.model = Some(words.remove(0).into());
+    }
+    match (is_of_file, words.len()) {
+        (true, 0) | (false, 0 | 2..) => Ok(words),
+        (true, _) => Err(Failure::usage(
+            format!("`{}` is given beside a file to score", words[0]),
+            "score the one or the other",
+        )),
+        (false, 1) => Err(Failure::usage(
+            format!("there is no answer to score after `{}`", words[0]),
+            "give the prompt and, after it, one answer or several",
+        )),
     }
 }
 
@@ -163,7 +185,7 @@ impl Job<'_> {
                     }
                     false => output::table(row, &answers),
                 };
-                bar.suspend(|| term::answer(&text))?;
+                term::answer(&text)?;
             }
         }
         bar.finish_and_clear();

@@ -53,7 +53,11 @@ pub fn run(args: Show) -> Result<()> {
     };
     let weights = model.as_ref().map(Weights::of);
     let memory = memory(&config, weights, program, &args.generation)?;
-    let facts = facts(&dir, &config, model.as_ref(), tokenizer.as_ref(), memory)?;
+    let mut facts = facts(&dir, &config, model.as_ref(), tokenizer.as_ref(), memory)?;
+    let proposed = checkpoint::load_generation_config(&dir)?;
+    let listed = proposed.list().into_iter().map(|(name, value)| (name.to_owned(), value.into()));
+    facts["generation"] = Value::Object(listed.collect());
+    facts["chat_template"] = tokenizer.as_ref().is_some_and(Tokenizer::has_chat_template).into();
     if args.json {
         return term::answer(&serde_json::to_string_pretty(&facts)?);
     }
@@ -346,6 +350,10 @@ fn text(facts: &Value) -> String {
         ));
     }
     rows.extend(planned(memory));
+    let proposed = listed("generation", &|name, value| Some(format!("{name} {}", value.as_str()?)));
+    if !proposed.is_empty() {
+        rows.push(("generation", proposed));
+    }
     for (i, file) in facts["files"].as_array().into_iter().flatten().enumerate() {
         let name = file["name"].as_str().unwrap_or("?");
         let size = units::bytes(file["bytes"].as_u64().unwrap_or(0));

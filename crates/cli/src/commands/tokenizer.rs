@@ -16,7 +16,7 @@ use llada::{
     tokenizer::{Kind, Tokenizer, TokenizerFiles, train},
 };
 
-use super::argument_or_stdin;
+use super::{Inputs, argument_or_stdin};
 use crate::{
     args::{self, Apply, TokenizerKind, TokenizerTrain},
     error::Failure,
@@ -50,7 +50,8 @@ fn train_from_files(args: TokenizerTrain, term: &Term) -> Result<()> {
     };
     let out = Output::lock(&args.out)?;
     check_free(&args.out, args.overwrite)?;
-    let pieces = args.inputs.iter().flat_map(|path| Pieces::open(path));
+    let inputs = Inputs::take(&args.inputs)?;
+    let pieces = inputs.paths.iter().flat_map(|path| Pieces::open(path));
     let tokenizer = train(kind, pieces)?;
     let goes = |name: &str| args.overwrite && TokenizerFiles::names(name);
     out.fill(Existing::Replace(&goes), |dir| tokenizer.save_dir(dir))?;

@@ -15,7 +15,9 @@ use llada::{
     files,
     model::MaskPredictor,
     tokenizer::Tokenizer,
-    train::{Change, Event, Hooks, Outcome, Recipe, Start, StepMetrics, Trainer, recipe_of},
+    train::{
+        Change, Event, Hooks, Outcome, Recipe, SftTemplate, Start, StepMetrics, Trainer, recipe_of,
+    },
 };
 use llada_kernels::{Cpu, peak};
 
@@ -86,7 +88,9 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     match outcome {
         Outcome::Finished => {
             let last = dir.join(format!("checkpoints/step-{}", trainer.step()));
-            term.note(&format!("done; try `llada run --model {} \"…\"`", last.display()));
+            let talks = trainer.recipe().sft.as_ref();
+            let talks = talks.is_some_and(|sft| sft.template == SftTemplate::Chat);
+            term.note(&format!("done; {}", next_command(talks, &last)));
             Ok(())
         }
         Outcome::Stopped => {
@@ -147,6 +151,24 @@ fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
 fn read(recipe: &Path) -> Result<String> {
     let hint = "give the path of a recipe, such as one of those in `configs/`";
     Ok(files::read_text(recipe, MAX_RECIPE).map_err(|e| Failure::new(e.to_string(), hint))?)
+}
+
+/// The command that shows what the model in `dir` has learnt: to talk, or to continue a text.
+fn next_command(talks: bool, dir: &Path) -> String {
+    let dir = shell_word(&dir.display().to_string());
+    match talks {
+        true => format!("talk to the model: `llada chat {dir}`"),
+        false => format!("the model continues a text: `llada run {dir} \"Once upon a time\"`"),
+    }
+}
+
+/// A word as a shell reads it.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 /// The folder of the run: as given, or `runs/NAME` for a recipe `NAME.toml`.
@@ -292,6 +314,20 @@ impl View<'_> {
     }
 
     fn line(&self, text: &str) {
-        progress::line(&self.bar, self.term, text);
+        self.term.note(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_command_can_be_pasted_into_a_shell() {
+        let command = next_command(true, Path::new("runs/my own/checkpoints/step-4"));
+        assert_eq!(command, "talk to the model: `llada chat 'runs/my own/checkpoints/step-4'`");
+        let command = next_command(false, Path::new("runs/a/checkpoints/step-4"));
+        assert!(command.contains("`llada run runs/a/checkpoints/step-4 \"Once"), "{command}");
+        assert_eq!([shell_word("it's"), shell_word("")], [r"'it'\''s'", "''"]);
     }
 }

@@ -10,8 +10,14 @@ use super::{
 };
 use crate::term::{Colors, Term, visible_line};
 
-/// Gives the cursor back; also what an interrupted program has to write.
-pub const SHOW_CURSOR: &str = "\x1b[?25h\x1b[0m\n";
+/// Gives the cursor and whole lines back; also what an interrupted program has to write.
+pub const SHOW_CURSOR: &str = "\x1b[?7h\x1b[?25h\x1b[0m\n";
+
+/// Hides the cursor, and lets lines that are too long for the window end at its edge: it may have
+/// become narrower a moment ago.
+const BEGIN: &str = "\x1b[?25l\x1b[?7l";
+/// Lets lines go on in the next one again.
+const END: &str = "\x1b[?7h";
 
 /// Draws a canvas over its previous drawing.
 #[derive(Debug)]
@@ -30,9 +36,9 @@ impl Painter {
     /// Draws `scene`, whose cells read `texts`, above a line that says `status`.
     pub fn paint(&mut self, scene: &Scene, texts: &[String], status: &str) {
         let (columns, rows) = self.term.size();
-        let lines = layout::lines(texts, columns - 2);
-        let shown = window(&lines, scene, rows - 2);
-        let mut codes = String::from("\x1b[?25l");
+        let lines = layout::lines(texts, columns.saturating_sub(2));
+        let shown = window(&lines, scene, rows.saturating_sub(2));
+        let mut codes = String::from(BEGIN);
         codes.push_str(&back(&self.drawn, columns));
         self.drawn.clear();
         for line in shown {
@@ -40,8 +46,8 @@ impl Painter {
             codes.push_str("\x1b[K\n");
             self.drawn.push(line.last().map_or(0, |r| r.column + r.width));
         }
-        let status: String = visible_line(status).chars().take(columns - 1).collect();
-        let _ = writeln!(codes, "\x1b[2m{status}\x1b[0m\x1b[K\x1b[J");
+        let status = layout::cut(&visible_line(status), columns.saturating_sub(1));
+        let _ = writeln!(codes, "\x1b[2m{status}\x1b[0m\x1b[K\x1b[J{END}");
         self.drawn.push(layout::width(&status));
         self.term.draw(&codes);
     }
@@ -50,6 +56,8 @@ impl Painter {
     pub fn erase(&mut self) {
         let (columns, _) = self.term.size();
         self.term.draw(&format!("{}\x1b[J", back(&self.drawn, columns)));
+        self.drawn.clear();
+        self.term.draw("\x1b[?25h");
     }
 }
 
@@ -138,6 +146,15 @@ mod tests {
         assert_eq!(back(&[], 80), "");
         assert_eq!(back(&[10, 0, 79], 80), "\x1b[3A\r");
         assert_eq!(back(&[10, 0, 79], 40), "\x1b[4A\r");
+    }
+
+    #[test]
+    fn a_window_of_any_size_is_drawn_into() {
+        let (scene, texts) = scene();
+        for (columns, rows) in [(1, 1), (2, 2), (3, 3), (5, 1), (80, 2)] {
+            let lines = layout::lines(&texts, usize::saturating_sub(columns, 2));
+            assert!(window(&lines, &scene, usize::saturating_sub(rows, 2)).len() < rows);
+        }
     }
 
     #[test]

@@ -39,6 +39,16 @@ pub fn width(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
+/// As much of a text as fits into `most` columns, without control characters.
+pub fn cut(text: &str, most: usize) -> String {
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += columns(*c);
+        used <= most
+    };
+    text.chars().map(picture).take_while(fits).collect()
+}
+
 /// Lays the cells' texts one after the other in lines of at most `width` columns, broken after a
 /// space where there is one, else anywhere between two characters.
 pub fn lines<S: AsRef<str>>(texts: &[S], width: usize) -> Vec<Line> {
@@ -136,6 +146,14 @@ mod tests {
         let lines = lines(&["日本", "語で"], 5);
         assert_eq!(text(&lines), ["日本", "語で"]);
         assert_eq!(lines[0][0].width, 4);
+    }
+
+    #[test]
+    fn what_is_cut_fits() {
+        assert_eq!(cut("日本語", 5), "日本");
+        assert_eq!(cut("step 1/8 · eta 4s", 8), "step 1/8");
+        assert_eq!(cut("a\x1b[2J", 3), "a␛[");
+        assert_eq!(cut("abc", 0), "");
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use llada::train::{Skip, StepMetrics, Validation};
 
 use super::units;
-use crate::term::{Level, Term, visible_line};
+use crate::term::{self, Level, Term, visible_line};
 
 /// A bar, or a line that is written over; its texts show what control characters they hold.
 #[derive(Debug, Clone)]
@@ -36,16 +36,6 @@ impl Bar {
     /// Writes beside the bar.
     pub fn set_message(&self, message: impl AsRef<str>) {
         self.0.set_message(visible_line(message.as_ref()));
-    }
-
-    /// Writes a line above the bar.
-    pub fn println(&self, line: &str) {
-        self.0.println(visible_line(line));
-    }
-
-    /// Takes the bar away while `write` writes.
-    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.0.suspend(write)
     }
 
     /// Removes the bar.
@@ -80,17 +70,13 @@ pub fn status_line(term: &Term) -> Bar {
 }
 
 fn bar(term: &Term, length: u64, template: &str) -> Bar {
-    let visible = term.interactive && term.level > Level::Quiet;
-    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸ ");
-    Bar(ProgressBar::with_draw_target(Some(length), target).with_style(style))
-}
-
-/// Writes a line above `bar`, or alone where the bar is invisible.
-pub fn line(bar: &Bar, term: &Term, text: &str) {
-    if bar.is_hidden() { term.note(text) } else { bar.println(text) }
+    Bar(match term.interactive && term.level > Level::Quiet {
+        true => term::draw_progress(ProgressBar::new(length).with_style(style)),
+        false => ProgressBar::hidden().with_style(style),
+    })
 }
 
 /// One training step, with the machine's peak in FLOP/s to compare its speed with.

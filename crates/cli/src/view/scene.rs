@@ -131,9 +131,9 @@ fn is_special(text: &str) -> bool {
     text.len() > 4 && text.starts_with("<|") && text.ends_with("|>")
 }
 
-/// Tokens that are read together at most. A character has up to four bytes, and so tokens; but a token
-/// may end one character and begin the next.
-const LONGEST_GROUP: usize = 12;
+/// One character has at most four bytes, and so four tokens; a token may also end one character and
+/// begin the next, so that more of them hang together.
+const LONGEST_GROUP: usize = 16;
 
 /// The text of the first token (`alone`), or, where that is an incomplete character, of as many as
 /// complete it; and how many tokens that took.
@@ -239,6 +239,29 @@ pub(super) mod tests {
         assert_eq!(scene.texts(&decode), ["\u{fffd}", "░", "\u{fffd}", "a"]);
         scene.apply(&step(&[(1, 2, 1.0)], &[]));
         assert_eq!(scene.texts(&decode), ["日", "", "", "a"]);
+    }
+
+    #[test]
+    fn tokens_that_share_characters_are_drawn_together() {
+        // ` Gr`, `ö` in two halves of which the second goes on, then `王` over three tokens.
+        let bytes = |token: u32| -> &[u8] {
+            match token {
+                1 => b" Gr\xc3",
+                2 => b"\xb6\xc3",
+                3 => b"\x9fe \xe7",
+                4 => b"\x8e",
+                5 => b"\x8b\xe7",
+                6 => b"\x8e\x8b",
+                _ => b".",
+            }
+        };
+        let decode = |tokens: &[u32]| {
+            let all: Vec<u8> = tokens.iter().flat_map(|&t| bytes(t).iter().copied()).collect();
+            String::from_utf8_lossy(&all).into_owned()
+        };
+        let scene = Scene::new(&[1, 2, 3, 4, 5, 6, 7], 7, MASK);
+        assert_eq!(scene.texts(&decode).concat(), " Größe 王王.");
+        assert_eq!(scene.texts(&decode)[1..], ["", "", "", "", "", "."]);
     }
 
     #[test]

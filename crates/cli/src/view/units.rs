@@ -1,5 +1,7 @@
 //! Numbers with units, as people read them.
 
+use llada::diffusion::Settings;
+
 use super::layout;
 use crate::term::visible_line;
 
@@ -62,6 +64,12 @@ pub fn duration(seconds: f64) -> String {
         (0, _) => format!("{hours}h{:02}m", minutes % 60),
         _ => format!("{days}d{:02}h", hours % 24),
     }
+}
+
+/// Settings of a sampler in one line: `steps 64, temperature 0.7`.
+pub fn settings(settings: &Settings) -> String {
+    let listed = settings.list().into_iter().map(|(name, value)| format!("{name} {value}"));
+    listed.collect::<Vec<_>>().join(", ")
 }
 
 /// Names in one column, values in the next.

@@ -6,18 +6,22 @@ mod bounds;
 mod chat;
 mod convert;
 mod eval;
+mod grammar;
 mod hostile_text;
 mod hub;
 mod infill;
 mod models;
 mod outputs;
 mod pipeline;
+mod proposed;
 mod replay;
 mod saving;
 mod score;
 mod seeds;
 mod sft;
 mod shipped;
+#[cfg(unix)]
+mod terminal;
 mod usage;
 
 use std::{path::Path, process::Output, sync::OnceLock};
@@ -28,6 +32,7 @@ use assert_cmd::Command;
 fn llada(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("llada").unwrap();
     command.current_dir(dir).args(args).env("LLADA_THREADS", "1");
+    command.env("LLADA_NO_HISTORY", "1");
     for key in [
         "LLADA_MODEL",
         "NO_COLOR",
@@ -110,4 +115,19 @@ const MODEL: &str = "run/checkpoints/step-4";
 /// The folder of the model that ships, whose rows have room for a conversation.
 fn storyteller() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller")
+}
+
+/// The folder of the tuned model that ships.
+fn tuned() -> &'static str {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller-chat")
+}
+
+/// A copy of a model's folder with another `generation_config.json`.
+fn with_generation_config(model: &str, text: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(Path::new(model).join(name), copy.path().join(name)).unwrap();
+    }
+    std::fs::write(copy.path().join("generation_config.json"), text).unwrap();
+    copy
 }

@@ -136,12 +136,12 @@ fn text_has_a_perplexity() {
 fn what_cannot_be_scored_is_explained() {
     let cases: [(&[&str], i32, &str); 10] = [
         (&[], 2, "nothing to score"),
-        (&["the cat"], 2, "ANSWER"),
+        (&["the cat"], 2, "no answer to score"),
         (&["the", ""], 1, "the answer is empty"),
         (&["the", "cat sat the cat sat the cat sat on it"], 1, "the model takes 32"),
         (&["--mc-num", "10", "--batch-size", "4", "a", "b"], 1, "--batch-size 2, or --mc-num 12"),
         (&["--mc-num", "0", "a", "b"], 1, "mc_num is 0"),
-        (&["--cfg-scale", "-1", "a", "b"], 1, "cfg_scale is -1"),
+        (&["--cfg-scale", "-1", "a", "b"], 2, "cfg_scale is -1"),
         (&["--perplexity", "text.txt", "--greedy"], 2, "cannot be used with"),
         (&["--perplexity", "text.txt", "--length", "64"], 1, "--length 1 to 32"),
         (&["--perplexity", "none.txt"], 1, "none.txt"),

@@ -35,7 +35,7 @@ fn every_verb_explains_itself() {
         assert_eq!((code, stderr.as_str()), (0, ""));
         assert!(help.contains("Usage: llada"), "{help}");
     }
-    let (_, help, _) = run(dir.path(), &["run", "--help"]);
+    let (_, help, _) = run(dir.path(), &["run", "--help-all"]);
     for flag in [
         "--steps",
         "--gen-length",
@@ -77,7 +77,8 @@ fn wrong_usage_is_exit_code_2_and_leaves_stdout_empty() {
         "run --no-such-flag x",
         "run --steps many x",
         "run --blocks spiral x",
-        "run --prompts p.txt",
+        "run --watch --prompts p.txt",
+        "run --raw --chat x",
         "run --threads 100000 x",
         "run --seed -1 x",
         "run --quiet --verbose x",

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::hub::Reference;
+use crate::{
+    diffusion::{SamplerError, Spelling},
+    hub::Reference,
+};
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +146,22 @@ pub enum CheckpointError {
         /// The first such element, in row-major order.
         index: usize,
     },
+    /// `generation_config.json` is not JSON, or no object.
+    #[error("`{file}` is not a JSON object: {what}")]
+    GenerationJson {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// `generation_config.json` gives a setting of the sampler a value that it cannot have.
+    #[error("`{file}`: {source}")]
+    Generation {
+        /// The file.
+        file: PathBuf,
+        /// The setting, and what it may be.
+        source: SamplerError,
+    },
     /// Adapters that cannot be used.
     #[error("adapters `{file}`: {what}")]
     Adapter {
@@ -236,6 +255,10 @@ impl CheckpointError {
                 "load the model in `transformers` and save it again: `save_pretrained` writes \
                  safetensors"
             }
+            Self::GenerationJson { .. } => {
+                "write an object such as `{\"temperature\": 0.7}`, or remove the file"
+            }
+            Self::Generation { source, .. } => return source.hint_for(Spelling::Key),
             Self::NoBase { base, .. } if base.parse::<Reference>().is_ok() => {
                 return Some(format!(
                     "`llada pull {base}` fetches it; or give its folder to `llada merge` as \

@@ -8,6 +8,7 @@
 mod adapter;
 mod checksum;
 mod error;
+mod generation;
 pub mod gguf;
 pub(crate) mod numbers;
 pub mod safetensors;
@@ -22,6 +23,7 @@ use llada_kernels::DType;
 
 pub use adapter::{Merged, base_of, is_adapter, load_adapter, load_merged, merge, save_adapter};
 pub use error::CheckpointError;
+pub use generation::{GENERATION_CONFIG, load_generation_config};
 pub use shards::missing_file;
 
 pub(crate) use crate::files;

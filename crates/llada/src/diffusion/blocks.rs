@@ -91,7 +91,7 @@ impl FromStr for Blocks {
     type Err = SamplerError;
 
     fn from_str(s: &str) -> Result<Self, SamplerError> {
-        let name = s.replace('_', "-");
+        let name = s.to_ascii_lowercase().replace('_', "-");
         Self::ALL.into_iter().find(|b| b.name() == name).ok_or_else(|| SamplerError::Unknown {
             what: "block layout",
             found: s.to_owned(),

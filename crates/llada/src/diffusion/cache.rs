@@ -93,7 +93,7 @@ impl FromStr for Cache {
     type Err = SamplerError;
 
     fn from_str(s: &str) -> Result<Self, SamplerError> {
-        match s {
+        match s.to_ascii_lowercase().as_str() {
             "none" => Ok(Self::None),
             "prefix" => Ok(Self::Prefix(Refresh::default())),
             "dual" => Ok(Self::Dual(Refresh::default())),
@@ -141,7 +141,7 @@ impl FromStr for CacheType {
     type Err = SamplerError;
 
     fn from_str(s: &str) -> Result<Self, SamplerError> {
-        match s {
+        match s.to_ascii_lowercase().as_str() {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             _ => Err(SamplerError::Unknown {

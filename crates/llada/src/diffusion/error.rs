@@ -1,23 +1,18 @@
 //! What can go wrong while sampling: settings that contradict each other or the model.
 
-use crate::diffusion::Blocks;
+use crate::diffusion::{Blocks, Range};
 
 /// Settings that cannot be sampled with, or logits that cannot be sampled from.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplerError {
-    /// A size that must be positive is zero.
-    #[error("{0} is 0")]
-    Zero(&'static str),
-    /// A size beyond what the sampler can address.
-    #[error("{name} {value} is more than {limit}")]
-    TooLarge {
-        /// The setting.
+    /// A number that a setting cannot have.
+    #[error("{name} is {value}, which is not {}", expected(name))]
+    OutOfRange {
+        /// The setting, as [`Range`] names it.
         name: &'static str,
-        /// Its value.
-        value: usize,
-        /// The largest that is possible.
-        limit: usize,
+        /// What was given.
+        value: String,
     },
     /// The blocks do not fill the response.
     #[error("block_length {block_length} does not divide gen_length {gen_length}")]
@@ -35,14 +30,6 @@ pub enum SamplerError {
         /// Number of blocks.
         blocks: usize,
     },
-    /// A factor that must be finite and not negative.
-    #[error("{name} is {value}, which is not a finite number of at least 0")]
-    Factor {
-        /// The setting.
-        name: &'static str,
-        /// Its value.
-        value: f64,
-    },
     /// Two choices that do not go together.
     #[error("{setting} cannot be combined with {with}: {why}")]
     Combination {
@@ -51,6 +38,22 @@ pub enum SamplerError {
         /// What it does not go with.
         with: String,
         /// The reason.
+        why: &'static str,
+    },
+    /// A refresh of nothing.
+    #[error("{setting} has no meaning without a cache")]
+    NoCache {
+        /// The setting.
+        setting: &'static str,
+    },
+    /// A setting that a layout does not use.
+    #[error("{setting} has no meaning in the layout `{blocks}`, {why}")]
+    Unused {
+        /// The setting.
+        setting: &'static str,
+        /// The layout.
+        blocks: Blocks,
+        /// What the layout is like.
         why: &'static str,
     },
     /// A name that stands for nothing.
@@ -145,32 +148,88 @@ pub enum SamplerError {
     },
 }
 
+/// How settings are given where an error is read: hints name them so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As flags of the command line: `--gen-length 96`.
+    Flag,
+    /// As commands of a chat: `/set gen_length 96`.
+    Command,
+    /// As keys of a file: `gen_length`.
+    Key,
+}
+
+impl Spelling {
+    /// Asks for values of a setting.
+    fn give(self, name: &str, values: &str) -> String {
+        match self {
+            Self::Flag => format!("use --{} {values}", name.replace('_', "-")),
+            Self::Command => format!("use `/set {name}` with {values}"),
+            Self::Key => format!("give `{name}` as {values}"),
+        }
+    }
+
+    /// Asks to leave a setting alone.
+    fn drop(self, name: &str) -> String {
+        match self {
+            Self::Flag => format!("leave out --{}", name.replace('_', "-")),
+            Self::Command => format!("use `/set {name} default`"),
+            Self::Key => format!("leave out `{name}`"),
+        }
+    }
+}
+
 impl SamplerError {
-    /// What the user can do about it.
+    /// A number that the setting `name` cannot have.
+    pub(crate) fn out_of_range(name: &'static str, value: impl ToString) -> Self {
+        Self::OutOfRange { name, value: value.to_string() }
+    }
+
+    /// What the user of a command line can do about it.
     pub fn hint(&self) -> Option<String> {
-        let flag = |name: &str| format!("--{}", name.replace('_', "-"));
+        self.hint_for(Spelling::Flag)
+    }
+
+    /// What the user can do about it, where settings are spelt in this way.
+    pub fn hint_for(&self, spelling: Spelling) -> Option<String> {
+        let give = |name: &str, values: &str| spelling.give(name, values);
         Some(match self {
-            Self::Zero(name) => format!("use {} 1 or more", flag(name)),
-            Self::TooLarge { name, limit, .. } => format!("use {} {limit} or less", flag(name)),
-            Self::BlockLength { block_length, gen_length } => {
-                format!("use --gen-length {}", neighbours(*gen_length, *block_length))
-            }
-            Self::Steps { steps, blocks } => {
-                format!("use --steps {}", neighbours(*steps, *blocks))
-            }
-            Self::Factor { name: "keep", .. } => "use a number as in --keep threshold=0.9".into(),
-            Self::Factor { name, .. } => format!("use {} 0 to switch it off", flag(name)),
-            Self::Combination { setting, .. } => match *setting {
-                "blocks" => "use --blocks pure or semi-autoregressive".into(),
-                "remasking" => "use --remasking low-confidence, margin or entropy".into(),
-                setting => format!("leave out {}", flag(setting)),
+            Self::OutOfRange { name, .. } => match name.split_once(' ') {
+                None => give(name, &expected(name)),
+                Some((setting @ ("adaptive_blocks" | "variable_length"), number)) => {
+                    format!("give `{number}` of `{setting}` as {}", expected(name))
+                }
+                Some(("keep", rule)) => {
+                    give("keep", &format!("{rule}=X, X being {}", expected(name)))
+                }
+                Some((rule, "confidence" | "anchor")) => {
+                    give("keep", &format!("{rule}=X, X being {}", expected(name)))
+                }
+                Some((rule, number)) => {
+                    give("keep", &format!("{rule},{number}=X, X being {}", expected(name)))
+                }
             },
+            Self::BlockLength { block_length, gen_length } => {
+                give("gen_length", &neighbours(*gen_length, *block_length))
+            }
+            Self::Steps { steps, blocks } => give("steps", &neighbours(*steps, *blocks)),
+            Self::Combination { setting, .. } => match *setting {
+                "blocks" => give("blocks", "pure or semi-autoregressive"),
+                "remasking" => give("remasking", "low-confidence, margin or entropy"),
+                setting => spelling.drop(setting),
+            },
+            Self::NoCache { .. } => give("cache", "dual or prefix"),
+            Self::Unused { setting, .. } => {
+                format!("{}, or choose another layout", spelling.drop(setting))
+            }
             Self::Unknown { known, .. } => format!("use one of: {known}"),
             Self::NoMask => "give `mask_token_id` in the model's config.json".into(),
-            Self::NoToken { setting, .. } => format!("leave out {}", flag(setting)),
-            Self::CausalLayout(_) => "use --blocks autoregressive".into(),
-            Self::CausalGuidance(_) => "use --cfg-scale 0".into(),
-            Self::InfillLayout(_) => "use --blocks pure or semi-autoregressive".into(),
+            Self::NoToken { setting, .. } => spelling.drop(setting),
+            Self::CausalLayout(_) => give("blocks", "autoregressive"),
+            Self::CausalGuidance(_) => give("cfg_scale", "0"),
+            Self::InfillLayout(_) => {
+                "fill all holes at once, or in semi-autoregressive blocks".into()
+            }
             Self::CausalInfill => {
                 "use a masked-diffusion model; `llada show` names its kind".into()
             }
@@ -187,6 +246,14 @@ impl SamplerError {
             | Self::Readings { .. }
             | Self::Finished => return None,
         })
+    }
+}
+
+/// What a setting's number must be.
+fn expected(name: &str) -> String {
+    match Range::of(name) {
+        Some(range) => range.to_string(),
+        None => "a whole number of 64 bits".to_owned(),
     }
 }
 

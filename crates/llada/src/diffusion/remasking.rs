@@ -52,7 +52,7 @@ impl FromStr for Remasking {
     type Err = SamplerError;
 
     fn from_str(s: &str) -> Result<Self, SamplerError> {
-        let name = s.replace('_', "-");
+        let name = s.to_ascii_lowercase().replace('_', "-");
         Self::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| SamplerError::Unknown {
             what: "remasking",
             found: s.to_owned(),

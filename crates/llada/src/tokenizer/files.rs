@@ -3,18 +3,29 @@
 use std::path::Path;
 
 use super::{MAX_TOKENIZER, Settings, Tokenizer, TokenizerError};
-use crate::{Result, checkpoint::gguf, files};
+use crate::{
+    Result, chat,
+    checkpoint::{GENERATION_CONFIG, gguf},
+    files,
+};
 
-const NAMES: [&str; 4] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
+const TEMPLATE: &str = "chat_template.jinja";
+const NAMES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    TEMPLATE,
+    GENERATION_CONFIG,
+];
 
-/// The files of a tokenizer, to be given to other folders without a change.
+/// The files of a tokenizer, to be given to other folders without a change; and with them what
+/// their model proposes to be sampled with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
 
 impl TokenizerFiles {
     /// The names that they have.
-    pub const NAMES: [&str; 4] = NAMES;
+    pub const NAMES: [&str; 5] = NAMES;
 
     /// Whether one of them has this name.
     pub fn names(name: &str) -> bool {
@@ -83,6 +94,13 @@ impl TokenizerFiles {
         match read.and_then(|json| Tokenizer::from_json(json, settings)) {
             Ok(tokenizer) => Ok(Some(tokenizer)),
             Err(what) => Err(TokenizerError::File { file: origin.to_path_buf(), what }.into()),
+        }
+    }
+
+    /// Adds LLaDA's chat template, which is the one of a model without any, if there is none.
+    pub(crate) fn state_chat_template(&mut self) {
+        if self.chat_template().is_none() {
+            self.set(TEMPLATE, chat::LLADA.into());
         }
     }
 

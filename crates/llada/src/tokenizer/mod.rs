@@ -212,6 +212,12 @@ impl Tokenizer {
         Err(TokenizerError::Vocabulary { token, id: self.last, embedding_size }.into())
     }
 
+    /// Whether the files beside it state a chat template, as those of a model do that was tuned on
+    /// conversations.
+    pub fn has_chat_template(&self) -> bool {
+        self.settings.chat_template().is_some()
+    }
+
     /// Writes the tokenizer as a `tokenizer.json`.
     ///
     /// # Errors
@@ -225,7 +231,7 @@ impl Tokenizer {
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `dir`, as `transformers` reads
-    /// them, with the chat template. Special tokens that were known by their names only are stated.
+    /// them, with the chat template where there is one. Special tokens that were known by their names only are stated.
     ///
     /// # Errors
     /// When a file cannot be written.

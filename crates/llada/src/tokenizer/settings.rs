@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{TokenizerError, TokenizerFiles};
 use crate::{
-    Result, chat,
+    Result,
     checkpoint::{files, gguf},
     config::SpecialTokens,
 };
@@ -64,7 +64,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Those of a tokenizer with LLaDA's special tokens.
+    /// Those of a tokenizer with LLaDA's special tokens. There is no chat template among them: a model
+    /// gets one when it is tuned on conversations.
     pub(super) fn llada(unknown: Option<&str>) -> Self {
         let mut settings = Map::new();
         for (key, value) in [
@@ -76,7 +77,6 @@ impl Settings {
             ("mask_token", json!("<|mdm_mask|>")),
             ("clean_up_tokenization_spaces", json!(false)),
             ("tokenizer_class", json!("PreTrainedTokenizerFast")),
-            ("chat_template", json!(chat::LLADA)),
         ] {
             settings.insert(key.into(), value);
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use llada_kernels::Cpu;
 
 use super::{
-    Change, Recipe, Start, TrainError, Trainer,
+    Change, Recipe, SftTemplate, Start, TrainError, Trainer,
     changes::changes,
     memory,
     optimizer::Optimizer,
@@ -57,7 +57,10 @@ impl Trainer {
         let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found_dir)?;
         let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
         // Kept, because the checkpoint that they are from may be removed during the run.
-        let tokenizer_files = TokenizerFiles::read(&tokenizer_dir)?;
+        let mut tokenizer_files = TokenizerFiles::read(&tokenizer_dir)?;
+        if recipe.sft.as_ref().is_some_and(|sft| sft.template == SftTemplate::Chat) {
+            tokenizer_files.state_chat_template();
+        }
         let (mut model, trainable) = starting_model(&recipe, &cpu, &tokenizer, found_dir)?;
         let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
         let mask = match recipe.train.objective {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use llada::{
     chat::Message,
-    diffusion::Sampler,
+    diffusion::{Preset, Sampler},
     eval::{
         metric::Estimate,
         quality::{self, Difference, Judged, Question},
@@ -18,8 +18,8 @@ use llada::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Preset, Quality, SamplerArgs},
-    commands::{eval::table, run::settings},
+    args::{Quality, SamplerArgs},
+    commands::{Wish, eval::table},
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::{self, Shipped},
@@ -174,8 +174,10 @@ fn settings(
     let mut flags = args.sampler.clone();
     // The noise is the same for all who are compared.
     flags.seed.get_or_insert(0);
-    flags.delimiters = session.delimiters(&flags);
-    let sampler = |flags: &SamplerArgs| settings::sampler(flags, session.config(), prompts);
+    let sampler = |flags: &SamplerArgs| {
+        let asked = flags.settings();
+        Wish::flags(&asked, &|| session.joints()).sampler(session.config(), prompts)
+    };
     let mut settings = match flags.preset.is_some() || flags.saves() {
         true => vec![("as asked".to_owned(), sampler(&flags)?)],
         false => [("balanced", Preset::Balanced), ("fast", Preset::Fast)]

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     args::{SamplerArgs, Speed},
-    commands::{convert, doctor, run::settings},
+    commands::{Wish, convert, doctor},
     error::Failure,
     locate::{self, Shipped},
     term::{self, Term},
@@ -209,19 +209,17 @@ fn plan(
     let generation = match args.generate {
         true => {
             let prompt = args.prompt as usize;
-            let mut sampler = args.sampler.clone();
-            if sampler.adaptive_blocks {
-                let Some(tokenizer) = tokenizer else {
-                    return Err(Failure::usage(
-                        "adaptive blocks end where the text has a joint, and there is no tokenizer",
-                        "name a model that has one, or leave out `--adaptive-blocks`",
-                    )
-                    .into());
-                };
-                sampler.delimiters = AdaptiveBlocks::of(tokenizer).delimiters;
+            if args.sampler.adaptive_blocks && tokenizer.is_none() {
+                return Err(Failure::usage(
+                    "adaptive blocks end where the text has a joint, and there is no tokenizer",
+                    "name a model that has one, or leave out `--adaptive-blocks`",
+                )
+                .into());
             }
+            let joints = || tokenizer.map_or(AdaptiveBlocks::new(Vec::new()), AdaptiveBlocks::of);
+            let asked = args.sampler.settings();
             let rows = [vec![special.mask.unwrap_or(0); prompt]];
-            Some((settings::sampler(&sampler, config, &rows)?, prompt))
+            Some((Wish::flags(&asked, &joints).sampler(config, &rows)?, prompt))
         }
         false => None,
     };

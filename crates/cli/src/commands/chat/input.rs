@@ -14,8 +14,72 @@ pub const HELP: &str = "\
                  goes back; keys are those that /show lists
 /show            list the settings and how full the model's row is
 /quit            end, as Ctrl-D does
+/help            this list
 //TEXT           say a text that begins with a slash
-Ctrl-C           stop an answer; what is certain of it is kept";
+\"\"\"TEXT\"\"\"       say a text of several lines; a pasted one needs no quotes
+Alt-Enter        begin a new line
+Ctrl-C           clear the line; on an empty one, twice, end
+                 during an answer: stop it; what is certain of it is kept
+Tab, arrows      complete a command; edit the line, and recall earlier ones";
+
+/// The commands, as they are completed.
+pub const COMMANDS: [&str; 12] = [
+    "/help", "/system", "/reset", "/new", "/undo", "/retry", "/save", "/load", "/set", "/show",
+    "/quit", "/exit",
+];
+
+/// What stands around a text of several lines.
+pub const QUOTES: &str = "\"\"\"";
+
+/// Whether a text begins with quotes that are not closed.
+pub fn is_open(text: &str) -> bool {
+    quoted(text).is_some_and(|(_, is_closed)| !is_closed)
+}
+
+/// What stands between quotes, and whether they are closed; `None` of a text that does not begin with
+/// them.
+fn quoted(text: &str) -> Option<(&str, bool)> {
+    let inner = text.trim().strip_prefix(QUOTES)?;
+    Some(match inner.strip_suffix(QUOTES) {
+        Some(inner) => (inner, true),
+        None => (inner, false),
+    })
+}
+
+/// A text without what keys send that are no characters (arrows, for one), and without other control
+/// characters than line ends and tabs.
+pub fn without_keys(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => match chars.next() {
+                Some('[') => skip_control_sequence(&mut chars),
+                Some('O') => _ = chars.next(),
+                // Strings to the terminal, up to their end: BEL, or ESC and a backslash.
+                Some(']' | 'P' | 'X' | '^' | '_') => {
+                    while let Some(c) = chars.next() {
+                        if c == '\x07' || c == '\x1b' && chars.next_if_eq(&'\\').is_some() {
+                            break;
+                        }
+                    }
+                }
+                _ => {}
+            },
+            '\u{9b}' => skip_control_sequence(&mut chars),
+            '\n' | '\t' => kept.push(c),
+            c if c.is_control() => {}
+            c => kept.push(c),
+        }
+    }
+    kept
+}
+
+/// Skips the parameters of a control sequence and the letter that ends it.
+fn skip_control_sequence(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    while chars.next_if(|c| matches!(c, '\x20'..='\x3f')).is_some() {}
+    chars.next_if(|c| matches!(c, '\x40'..='\x7e'));
+}
 
 /// A line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +108,10 @@ impl<'a> Input<'a> {
     /// Reads a line.
     pub fn parse(line: &'a str) -> Result<Self, Failure> {
         let line = line.trim();
+        if let Some((text, _)) = quoted(line) {
+            let text = text.trim();
+            return Ok(if text.is_empty() { Self::Empty } else { Self::Say(text) });
+        }
         let Some(command) = line.strip_prefix('/') else {
             return Ok(if line.is_empty() { Self::Empty } else { Self::Say(line) });
         };
@@ -110,5 +178,49 @@ mod tests {
         }
         let error = Input::parse("/fly").unwrap_err();
         assert_eq!(error.to_string(), "there is no command `/fly`");
+    }
+
+    #[test]
+    fn quotes_hold_texts_of_several_lines() {
+        for (text, expected) in [
+            ("\"\"\"a\n/quit\"\"\"", Input::Say("a\n/quit")),
+            ("\"\"\"\n/set x\n\"\"\"\n", Input::Say("/set x")),
+            ("\"\"\"\"\"\"", Input::Empty),
+            ("say \"\"\" this", Input::Say("say \"\"\" this")),
+        ] {
+            assert!(!is_open(text), "{text}");
+            assert_eq!(Input::parse(text).unwrap(), expected, "{text}");
+        }
+        for text in ["\"\"\"", " \"\"\"a\n", "\"\"\"a\"\"\"\nb", "\"\"\"\"\""] {
+            assert!(is_open(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_no_text() {
+        for (typed, text) in [
+            ("\x1b[A\x1b[Bhi\x1b[D\x1b[1;5C", "hi"),
+            ("\x1bOAup\x1bOP", "up"),
+            ("\x1b[200~a\nb\x1b[201~", "a\nb"),
+            ("\x1b]0;title\x07x\x1b]8;;u\x1b\\y", "xy"),
+            ("\u{9b}31mred\u{9b}0m\x08\x7f\0", "red"),
+            ("\x1b[", ""),
+            ("\x1b", ""),
+            ("Größe 王\t\u{1f600}", "Größe 王\t\u{1f600}"),
+        ] {
+            assert_eq!(without_keys(typed), text, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_is_listed_and_understood() {
+        for command in COMMANDS {
+            let is_known = |line: String| match Input::parse(&line) {
+                Ok(_) => true,
+                Err(error) => !error.to_string().contains("there is no command"),
+            };
+            assert!(is_known(command.to_owned()), "{command}");
+            assert!(HELP.contains(command) || command == "/exit", "{command}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     args::EvalRun,
     error::{self, Failure, Interrupted, StdoutClosed},
     interrupt::Flag,
-    locate::Shipped,
+    locate::{self, Shipped},
     session::Session,
     term::{self, Term},
     view::units,
@@ -32,7 +33,8 @@ const BATCH_SIZE: u16 = 8;
 /// Evaluates, and prints the results.
 pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     // What is wrong with the command line or a task file ends the run before anything is done.
-    let tasks = args.tasks.iter().map(|name| shipped::task(name));
+    let (model, tasks) = operands(args);
+    let tasks = tasks.iter().map(|name| shipped::task(name));
     let tasks = tasks.collect::<llada::Result<Vec<_>>>()?;
     refuse_idle_flags(args, &tasks)?;
     refuse_code(args, &tasks)?;
@@ -54,12 +56,8 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     if prepared.is_empty() {
         return Err(failures.summary());
     }
-    let mut session = Session::open(
-        args.model.model.as_deref(),
-        Shipped::for_chat(args.chat),
-        args.threads.threads.into(),
-        term,
-    )?;
+    let mut session =
+        Session::open(model, Shipped::for_chat(args.chat), args.threads.threads.into(), term)?;
     let asked = Overrides {
         scoring: args.scoring.scoring.map(Into::into),
         mc_num: args.scoring.mc_num,
@@ -128,6 +126,16 @@ impl Failures {
         let message = format!("{failed} of {tasks} tasks failed: {}", names.join(", "));
         let hint = "with `--out`, the same command does only what is missing";
         Failure::new(message, hint).into()
+    }
+}
+
+/// The model and the tasks: the first word is the model where it can be nothing else.
+fn operands(args: &EvalRun) -> (Option<&Path>, &[String]) {
+    match args.tasks.split_first() {
+        Some((first, tasks)) if !tasks.is_empty() && locate::looks_like_model(first) => {
+            (Some(Path::new(first)), tasks)
+        }
+        _ => (args.model.model.as_deref(), &args.tasks),
     }
 }
 

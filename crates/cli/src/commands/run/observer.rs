@@ -1,6 +1,12 @@
 //! Follows a generation step by step: the drawn canvas or the status line, and the trace.
 
-use std::{cell::RefCell, collections::HashMap, ops::ControlFlow, path::Path, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    ops::ControlFlow,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use llada::{
@@ -16,6 +22,7 @@ use super::recording::Recording;
 use crate::{
     error::Failure,
     interrupt::Flag,
+    keys::Silence,
     term::{Level, Term},
     view::{
         canvas::Painter,
@@ -33,6 +40,15 @@ pub struct Observer<'a> {
     trace: Option<Recording<'a>>,
     progress: Vec<Progress>,
     begun: Instant,
+    pace: Pace,
+    /// Tokens of the response that is drawn.
+    length: usize,
+    /// When it was last drawn.
+    drawn: Instant,
+    /// How long it was waited in all, so that people see what is drawn.
+    waited: Duration,
+    /// Nobody's keys are written over what is drawn.
+    _silence: Option<Silence>,
 }
 
 /// What is to be looked at.
@@ -42,8 +58,37 @@ pub struct Look<'a> {
     pub watch: bool,
     /// Leave out its prompt.
     pub response_only: bool,
+    /// How long what is drawn stays.
+    pub pace: Pace,
     /// Record the first row in this file. That it cannot be written is told, and stops nothing.
     pub trace: Option<&'a Path>,
+}
+
+/// How long a drawn step stays at least. Where nothing is drawn, nothing waits.
+#[derive(Debug, Clone, Copy)]
+pub enum Pace {
+    /// Each step as long.
+    Step(Duration),
+    /// As many tokens, as long: this is the time of a whole response.
+    Response(Duration),
+}
+
+impl Pace {
+    /// So many milliseconds for each step; without them, long enough in all to be watched.
+    pub fn of(delay: Option<u32>) -> Self {
+        match delay {
+            Some(delay) => Self::Step(Duration::from_millis(delay.into())),
+            None => Self::Response(Duration::from_secs(3)),
+        }
+    }
+
+    /// The least time of a step that commits `tokens` of a response of `length`.
+    fn least(self, tokens: usize, length: usize) -> Duration {
+        match self {
+            Self::Step(time) => time,
+            Self::Response(time) => time.mul_f64(tokens.min(length) as f64 / length.max(1) as f64),
+        }
+    }
 }
 
 /// How far one row is.
@@ -88,8 +133,13 @@ impl<'a> Observer<'a> {
             picture: is_drawn.then(|| (scene, Painter::new(*term))),
             status: if is_drawn { progress::Bar::hidden() } else { progress::status_line(term) },
             trace,
-            progress: canvases.iter().map(|canvas| Progress::new(canvas, begun)).collect(),
+            progress: canvases.iter().map(Progress::new).collect(),
             begun,
+            pace: look.pace,
+            length: first.length().saturating_sub(prompt.len()),
+            drawn: begun,
+            waited: Duration::ZERO,
+            _silence: (term.interactive && term.level > Level::Quiet).then(Silence::new),
         };
         observer.show();
         Ok(observer)
@@ -108,6 +158,9 @@ impl<'a> Observer<'a> {
         let summary = generate::run(predictor, canvases, &mut |row, step| {
             also(step);
             failure = self.step(row, step).err();
+            if row == 0 {
+                self.pause(step.committed.len(), stop);
+            }
             match stop.is_set() || failure.is_some() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
@@ -121,7 +174,8 @@ impl<'a> Observer<'a> {
 
     /// Takes in one step of one row.
     fn step(&mut self, row: usize, step: &Step) -> Result<()> {
-        self.progress[row].advance(step, self.begun);
+        let elapsed = self.elapsed();
+        self.progress[row].advance(step, elapsed);
         if row > 0 {
             return Ok(());
         }
@@ -135,19 +189,46 @@ impl<'a> Observer<'a> {
         Ok(())
     }
 
-    /// Leaves the last drawing on the terminal, takes the status line away, and puts the trace in its
-    /// place; the failure is that of the trace.
-    pub fn finish(self) -> Result<(), Failure> {
-        self.status.finish_and_clear();
-        self.trace.map_or(Ok(()), Recording::finish)
+    /// The time since the first step began, without that for which people were waited for.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed().saturating_sub(self.waited)
+    }
+
+    /// Lets people look at what was drawn.
+    fn pause(&mut self, tokens: usize, stop: &Flag) {
+        if self.picture.is_some() {
+            let least = self.pace.least(tokens, self.length);
+            let begun = Instant::now();
+            stop.wait(least.saturating_sub(self.drawn.elapsed()));
+            self.waited += begun.elapsed();
+            self.drawn = Instant::now();
+        }
+    }
+
+    /// Takes the status line away, and puts the trace in its place; the failure is that of the
+    /// trace. The last drawing stays, unless the answer is printed to the same terminal.
+    pub fn finish(mut self, term: &Term) -> Result<(), Failure> {
+        if term.shows_answers() {
+            self.clear();
+        }
+        self.end()
     }
 
     /// Takes everything away, and finishes.
     pub fn erase(mut self) -> Result<(), Failure> {
+        self.clear();
+        self.end()
+    }
+
+    fn clear(&mut self) {
         if let Some((_, painter)) = &mut self.picture {
             painter.erase();
         }
-        self.finish()
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        self.status.finish_and_clear();
+        self.trace.map_or(Ok(()), Recording::finish)
     }
 
     fn show(&mut self) {
@@ -163,26 +244,26 @@ impl<'a> Observer<'a> {
 }
 
 impl Progress {
-    fn new(canvas: &Canvas, begun: Instant) -> Self {
+    fn new(canvas: &Canvas) -> Self {
         let (steps_per_block, blocks) = (canvas.steps_per_block(), canvas.block_count());
         let last = Generation {
             step: (0, steps_per_block * blocks),
             block: (1, blocks),
             nfe: 0,
             committed: 0,
-            elapsed: begun.elapsed(),
+            elapsed: Duration::ZERO,
         };
         Self { steps_per_block, blocks, last }
     }
 
-    fn advance(&mut self, step: &Step, begun: Instant) {
+    fn advance(&mut self, step: &Step, elapsed: Duration) {
         self.last = Generation {
             step: (step.step + 1, self.steps_per_block * self.blocks),
             block: (step.block + 1, self.blocks),
             nfe: step.nfe,
             committed: (self.last.committed + step.committed.len())
                 .saturating_sub(step.remasked.len()),
-            elapsed: begun.elapsed(),
+            elapsed,
         };
     }
 }
@@ -200,5 +281,23 @@ impl Texts<'_> {
             [token] => self.memo.borrow_mut().entry(*token).or_insert_with(decoded).clone(),
             _ => decoded(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_response_takes_its_time_whatever_its_steps() {
+        let second = Duration::from_secs(1);
+        for tokens in [1, 5, 25] {
+            let steps = 100 / tokens;
+            let whole = Pace::Response(second).least(tokens, 100) * steps as u32;
+            assert_eq!(whole, second);
+        }
+        assert_eq!(Pace::Step(second).least(7, 100), second);
+        assert_eq!(Pace::Response(second).least(7, 0), Duration::ZERO);
+        assert!(matches!(Pace::of(Some(4)), Pace::Step(d) if d.as_millis() == 4));
     }
 }

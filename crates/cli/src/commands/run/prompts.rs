@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use llada::text;
 use serde::Deserialize;
 
-use crate::error::Failure;
+use crate::{commands::read_text, error::Failure};
 
 /// Prompts that share one batch at most.
 const MOST: usize = 1 << 16;
@@ -30,7 +29,7 @@ impl From<String> for Ask {
 /// line, else the lines themselves.
 pub(super) fn read(file: &Path) -> Result<Vec<Ask>> {
     let name = file.display();
-    let source = text::read(file)?;
+    let source = read_text(file)?;
     let extension = file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     let prompts = match extension.as_deref() {
         Some("jsonl" | "ndjson") => {

@@ -1,95 +1,152 @@
-//! From flags to a sampler: what was not said is chosen to fit the model and the prompts.
+//! From settings to a sampler: what was not said is chosen to fit the model and the prompts.
 
 use std::hash::{BuildHasher, RandomState};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use llada::{
+    checkpoint::GENERATION_CONFIG,
     config::{ModelConfig, Objective},
     diffusion::{
-        Blocks, Cache, Keep, Remasking, Sampler, blocks::AdaptiveBlocks, variable::VariableLength,
+        Blocks, Cache, Keep, Remasking, Sampler, Settings, Spelling, blocks::AdaptiveBlocks,
+        variable::VariableLength,
     },
 };
 
-use crate::{
-    args::{Preset, SamplerArgs},
-    error::Failure,
-};
+use crate::error::Failure;
 
 /// Shortest blocks that a preset cuts a response into.
 const SHORTEST_BLOCK: usize = 8;
 
-/// The sampler for these prompts, checked. The response has 128 tokens unless asked otherwise, fewer
-/// where the model's longest row leaves less room, and a step for each of them.
-pub fn sampler(args: &SamplerArgs, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
-    let base = match args.preset.unwrap_or_default() {
-        Preset::Exact => Sampler::exact(),
-        Preset::Balanced => Sampler::balanced(),
-        Preset::Fast => Sampler::fast(),
-    };
-    let base = yielding(base, args, config.objective);
-    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let limit = config.max_sequence_length;
-    let room = limit.saturating_sub(longest);
-    let asked = args.gen_length.unwrap_or(1);
-    if asked > room {
-        let message = format!(
-            "a prompt of {longest} tokens and a response of {asked} do not fit a row of {limit}"
-        );
-        let hint = match room {
-            0 => "shorten the prompt".to_owned(),
-            _ => format!("use --gen-length {room} or less"),
-        };
-        return Err(Failure::new(message, hint).into());
+/// What a sampler is made of.
+#[derive(Clone, Copy)]
+pub struct Wish<'a> {
+    /// What was asked for.
+    pub asked: &'a Settings,
+    /// What the model proposes where nothing was asked for.
+    pub proposed: &'a Settings,
+    /// Where adaptive blocks end.
+    pub joints: &'a dyn Fn() -> AdaptiveBlocks,
+    /// How settings are asked for.
+    pub spelling: Spelling,
+    /// Chooses what is left open, before the preset does; the last is the length that the model
+    /// proposes.
+    pub shape: fn(&mut Settings, &ModelConfig, Option<usize>),
+}
+
+impl<'a> Wish<'a> {
+    /// What flags ask for, of a model that proposes nothing.
+    pub fn flags(asked: &'a Settings, joints: &'a dyn Fn() -> AdaptiveBlocks) -> Self {
+        const NOTHING: &Settings = &Settings::NONE;
+        Self { asked, proposed: NOTHING, joints, spelling: Spelling::Flag, shape: |_, _, _| () }
     }
-    let saving = &args.saving;
-    let needs_blocks =
-        args.block_length.is_some() || args.adaptive_blocks || saving.suffix_window.is_some();
-    let chosen = args.blocks.or(needs_blocks.then_some(Blocks::SemiAutoregressive));
-    let (blocks, block_length) = match (config.objective, chosen) {
-        (Objective::Autoregressive, blocks) => (blocks.unwrap_or(base.blocks), None),
-        (_, Some(blocks)) => (blocks, None),
-        (_, None) => preset_blocks(&base, args, room),
-    };
-    let block_length = args.block_length.or(block_length).unwrap_or(base.block_length);
-    let gen_length = args.gen_length.unwrap_or_else(|| fitting(&base, blocks, block_length, room));
-    let sampler = Sampler {
-        steps: args.steps.unwrap_or(gen_length),
-        gen_length,
-        block_length,
-        temperature: args.temperature.unwrap_or(base.temperature),
-        cfg_scale: args.cfg_scale.unwrap_or(base.cfg_scale),
-        remasking: args.remasking.unwrap_or(base.remasking),
-        keep: saving.keep.unwrap_or(base.keep),
-        blocks,
-        adaptive_blocks: args.adaptive_blocks.then(|| AdaptiveBlocks::new(args.delimiters.clone())),
-        revise: saving.revise,
-        variable_length: args.variable_length.then(VariableLength::default),
-        cache: saving.cache(base.cache)?,
-        cache_type: saving.cache_type.unwrap_or(base.cache_type),
-        suffix_window: saving.suffix(),
-        logits_eos_inf: args.logits_eos_inf,
-        confidence_eos_eot_inf: args.confidence_eos_eot_inf,
-        seed: args.seed.unwrap_or_else(drawn_seed),
-        ..base
-    };
-    unused(args, &sampler)?;
-    sampler.check().map_err(|e| {
-        let hint = e.hint().unwrap_or_else(|| "see `llada run --help`".into());
-        Failure::usage(e.to_string(), hint)
-    })?;
-    Ok(sampler)
+
+    /// The sampler for these prompts, checked. What the model proposes is never the reason of an
+    /// error, unless it contradicts itself: it yields to what was asked for.
+    pub fn sampler(&self, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let (asked, proposed) = (self.asked, self.proposed);
+        let with = |proposed: &Settings| self.checked(asked, proposed, config, longest);
+        let whole = with(proposed);
+        if whole.is_ok() || *proposed == Settings::NONE {
+            return whole;
+        }
+        self.checked(&Settings::NONE, proposed, config, 0)
+            .with_context(|| format!("the model's `{GENERATION_CONFIG}` contradicts itself"))?;
+        with(&proposed.unbound()).or_else(|_| with(&Settings::NONE))
+    }
+
+    /// What was `asked` for, and what is `proposed` where nothing was.
+    fn checked(
+        &self,
+        asked: &Settings,
+        proposed: &Settings,
+        config: &ModelConfig,
+        longest: usize,
+    ) -> Result<Sampler> {
+        let mut settings = asked.over(proposed);
+        // A length that is only proposed is one that may be shortened.
+        let usual = proposed.gen_length.filter(|_| asked.gen_length.is_none());
+        settings.gen_length = asked.gen_length;
+        (self.shape)(&mut settings, config, usual);
+        let mut base = settings.preset.unwrap_or_default().sampler();
+        base.gen_length = usual.unwrap_or(base.gen_length);
+        let base = yielding(base, &settings, config.objective);
+        let limit = config.max_sequence_length;
+        let room = limit.saturating_sub(longest);
+        let least = settings.gen_length.unwrap_or(1);
+        if least > room {
+            let message = format!(
+                "a prompt of {longest} tokens and a response of {least} do not fit a row of {limit}"
+            );
+            let hint = match (room, self.spelling) {
+                (0, _) => "shorten the prompt".to_owned(),
+                (_, Spelling::Command) => format!("use `/set gen_length` with {room} or less"),
+                _ => format!("use --gen-length {room} or less"),
+            };
+            return Err(Failure::new(message, hint).into());
+        }
+        self.fitted(&settings, base, config, room)
+    }
+
+    /// The sampler where there is `room` for a response.
+    fn fitted(
+        &self,
+        settings: &Settings,
+        base: Sampler,
+        config: &ModelConfig,
+        room: usize,
+    ) -> Result<Sampler> {
+        let adaptive = settings.adaptive_blocks == Some(true);
+        let needs_blocks =
+            settings.block_length.is_some() || adaptive || settings.suffix_window.is_some();
+        let chosen = settings.blocks.or(needs_blocks.then_some(Blocks::SemiAutoregressive));
+        let (blocks, block_length) = match (config.objective, chosen) {
+            (Objective::Autoregressive, blocks) => (blocks.unwrap_or(base.blocks), None),
+            (_, Some(blocks)) => (blocks, None),
+            (_, None) => preset_blocks(&base, settings, room),
+        };
+        let block_length = settings.block_length.or(block_length).unwrap_or(base.block_length);
+        let gen_length =
+            settings.gen_length.unwrap_or_else(|| fitting(&base, blocks, block_length, room));
+        let refuse = |e| Failure::sampler(&e, self.spelling);
+        let sampler = Sampler {
+            steps: settings.steps.unwrap_or(gen_length),
+            gen_length,
+            block_length,
+            temperature: settings.temperature.unwrap_or(base.temperature),
+            cfg_scale: settings.cfg_scale.unwrap_or(base.cfg_scale),
+            remasking: settings.remasking.unwrap_or(base.remasking),
+            keep: settings.keep.unwrap_or(base.keep),
+            blocks,
+            adaptive_blocks: adaptive.then(self.joints),
+            revise: settings.revise,
+            variable_length: (settings.variable_length == Some(true)).then(VariableLength::default),
+            cache: settings.cache(base.cache).map_err(refuse)?,
+            cache_type: settings.cache_type.unwrap_or(base.cache_type),
+            suffix_window: settings.suffix(),
+            logits_eos_inf: settings.logits_eos_inf.unwrap_or(base.logits_eos_inf),
+            confidence_eos_eot_inf: settings
+                .confidence_eos_eot_inf
+                .unwrap_or(base.confidence_eos_eot_inf),
+            seed: settings.seed.unwrap_or_else(drawn_seed),
+            ..base
+        };
+        settings.check_used(&sampler).map_err(refuse)?;
+        sampler.check().map_err(refuse)?;
+        Ok(sampler)
+    }
 }
 
 /// The preset without what the model, or what was asked for, rules out: a preset is a place to start
 /// from, and never the reason of an error.
-fn yielding(base: Sampler, args: &SamplerArgs, objective: Objective) -> Sampler {
+fn yielding(base: Sampler, settings: &Settings, objective: Objective) -> Sampler {
     let mut base = base;
     if objective == Objective::Autoregressive {
         (base.blocks, base.cache, base.keep) =
             (Blocks::Autoregressive, Cache::None, Keep::Schedule);
     }
     // Luck is no confidence that a rule could compare.
-    if args.remasking == Some(Remasking::Random) {
+    if settings.remasking == Some(Remasking::Random) {
         base.keep = Keep::Schedule;
     }
     base
@@ -97,38 +154,16 @@ fn yielding(base: Sampler, args: &SamplerArgs, objective: Objective) -> Sampler 
 
 /// The blocks of a preset, as long as it has them or shorter, so that they share a length and steps
 /// that were asked for; one block where they would be very short.
-fn preset_blocks(base: &Sampler, args: &SamplerArgs, room: usize) -> (Blocks, Option<usize>) {
+fn preset_blocks(base: &Sampler, settings: &Settings, room: usize) -> (Blocks, Option<usize>) {
     let length =
-        args.gen_length.unwrap_or_else(|| fitting(base, base.blocks, base.block_length, room));
+        settings.gen_length.unwrap_or_else(|| fitting(base, base.blocks, base.block_length, room));
     let fits = |&block: &usize| {
         let shares = |steps: usize| steps.is_multiple_of(length / block);
-        length.is_multiple_of(block) && args.steps.is_none_or(shares)
+        length.is_multiple_of(block) && settings.steps.is_none_or(shares)
     };
     match (base.blocks, (SHORTEST_BLOCK..=base.block_length).rev().find(fits)) {
         (Blocks::SemiAutoregressive, Some(block)) if block < length => (base.blocks, Some(block)),
         _ => (Blocks::Pure, None),
-    }
-}
-
-/// Refuses what was asked for and would have no effect in the layout.
-fn unused(args: &SamplerArgs, sampler: &Sampler) -> Result<(), Failure> {
-    let blocks = sampler.blocks;
-    let refuse = |flag: &str, why: &str| {
-        let message = format!("`{flag}` has no meaning in the layout `{blocks}`, {why}");
-        let hint = format!("leave out `{flag}`, or choose another layout with `--blocks`");
-        Err(Failure::usage(message, hint))
-    };
-    match blocks {
-        Blocks::Pure if args.block_length.is_some_and(|n| n != sampler.gen_length) => {
-            refuse("--block-length", "whose one block is the response")
-        }
-        Blocks::Autoregressive if args.block_length.is_some_and(|n| n != 1) => {
-            refuse("--block-length", "whose blocks are single tokens")
-        }
-        Blocks::Autoregressive if args.steps.is_some_and(|n| n != sampler.gen_length) => {
-            refuse("--steps", "which takes one step for each token")
-        }
-        _ => Ok(()),
     }
 }
 
@@ -151,14 +186,18 @@ pub fn drawn_seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use llada::config::SpecialTokens;
+    use llada::{config::SpecialTokens, diffusion::Preset};
 
     fn config() -> ModelConfig {
         llada::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
     }
 
-    fn args() -> SamplerArgs {
-        SamplerArgs::default()
+    fn args() -> Settings {
+        Settings::default()
+    }
+
+    fn sampler(settings: &Settings, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
+        Wish::flags(settings, &|| AdaptiveBlocks::new(vec![1])).sampler(config, rows)
     }
 
     #[test]
@@ -167,7 +206,7 @@ mod tests {
         let limit = config.max_sequence_length;
         let s = sampler(&args(), &config, &[vec![1; limit - 10]]).unwrap();
         assert_eq!((s.gen_length, s.steps, s.blocks), (10, 10, Blocks::Pure));
-        let block = SamplerArgs { block_length: Some(4), ..args() };
+        let block = Settings { block_length: Some(4), ..args() };
         let s = sampler(&block, &config, &[vec![1; limit - 10]]).unwrap();
         assert_eq!((s.gen_length, s.steps, s.blocks), (8, 8, Blocks::SemiAutoregressive));
         let causal = ModelConfig { objective: Objective::Autoregressive, ..config };
@@ -179,7 +218,7 @@ mod tests {
     fn the_blocks_of_a_preset_fit_what_was_asked_for() {
         let config = ModelConfig { max_sequence_length: 256, ..config() };
         let with = |gen_length, steps| {
-            let args = SamplerArgs { gen_length, steps, ..args() };
+            let args = Settings { gen_length, steps, ..args() };
             let s = sampler(&args, &config, &[vec![1; 20]]).unwrap();
             (s.gen_length, s.block(), s.blocks)
         };
@@ -196,9 +235,9 @@ mod tests {
 
     #[test]
     fn a_preset_yields_to_what_was_asked_for() {
-        let random = SamplerArgs { remasking: Some(Remasking::Random), ..args() };
+        let random = Settings { remasking: Some(Remasking::Random), ..args() };
         assert_eq!(sampler(&random, &config(), &[vec![1]]).unwrap().keep, Keep::Schedule);
-        let fast = SamplerArgs { preset: Some(Preset::Fast), ..args() };
+        let fast = Settings { preset: Some(Preset::Fast), ..args() };
         let causal = ModelConfig { objective: Objective::Autoregressive, ..config() };
         let s = sampler(&fast, &causal, &[vec![1]]).unwrap();
         assert_eq!(
@@ -213,9 +252,9 @@ mod tests {
         let limit = config.max_sequence_length;
         let full = sampler(&args(), &config, &[vec![1; limit]]).unwrap_err();
         assert!(full.to_string().contains("do not fit"), "{full}");
-        let long = SamplerArgs { gen_length: Some(limit), ..args() };
+        let long = Settings { gen_length: Some(limit), ..args() };
         assert!(sampler(&long, &config, &[vec![1]]).is_err());
-        let odd = SamplerArgs { gen_length: Some(9), block_length: Some(4), ..args() };
+        let odd = Settings { gen_length: Some(9), block_length: Some(4), ..args() };
         assert!(sampler(&odd, &config, &[vec![1]]).is_err());
     }
 
@@ -227,7 +266,7 @@ mod tests {
             (Blocks::Autoregressive, Some(4), None),
             (Blocks::Autoregressive, None, Some(4)),
         ] {
-            let given = SamplerArgs {
+            let given = Settings {
                 blocks: Some(blocks),
                 block_length,
                 steps,
@@ -237,7 +276,7 @@ mod tests {
             let error = sampler(&given, &config, &[vec![1]]).unwrap_err();
             assert!(error.to_string().contains("has no meaning"), "{error}");
         }
-        let agreeing = SamplerArgs {
+        let agreeing = Settings {
             blocks: Some(Blocks::Autoregressive),
             block_length: Some(1),
             steps: Some(8),
@@ -249,13 +288,13 @@ mod tests {
 
     #[test]
     fn flags_and_presets_are_taken_over() {
-        let given = SamplerArgs {
+        let given = Settings {
             preset: Some(Preset::Exact),
             temperature: Some(0.5),
             seed: Some(7),
             gen_length: Some(8),
             steps: Some(4),
-            logits_eos_inf: true,
+            logits_eos_inf: Some(true),
             ..args()
         };
         let s = sampler(&given, &config(), &[vec![1]]).unwrap();
@@ -268,5 +307,50 @@ mod tests {
             ..Sampler::exact()
         };
         assert_eq!(s, expected);
+    }
+
+    /// A sampler of a model that proposes something.
+    fn proposed(asked: Settings, proposed: &[(&str, &str)]) -> Result<Sampler> {
+        let mut settings = Settings::default();
+        proposed.iter().for_each(|(name, value)| settings.set(name, value).unwrap());
+        let config = ModelConfig { max_sequence_length: 256, ..config() };
+        let joints = || AdaptiveBlocks::new(vec![1]);
+        let wish = Wish { proposed: &settings, ..Wish::flags(&asked, &joints) };
+        wish.sampler(&config, &[vec![1; 20]])
+    }
+
+    #[test]
+    fn flags_go_before_the_model_and_the_model_before_the_preset() {
+        let file = [("temperature", "0.7"), ("keep", "factor=2"), ("gen_length", "64")];
+        let s = proposed(args(), &file).unwrap();
+        assert_eq!((s.temperature, s.keep, s.gen_length), (0.7, Keep::Factor(2.0), 64));
+        let cool = Settings { temperature: Some(0.0), gen_length: Some(32), ..args() };
+        let s = proposed(cool, &file).unwrap();
+        assert_eq!((s.temperature, s.keep, s.gen_length), (0.0, Keep::Factor(2.0), 32));
+        let fast = Settings { preset: Some(Preset::Fast), ..args() };
+        assert_eq!(proposed(fast.clone(), &file).unwrap().keep, Keep::Factor(2.0));
+        let s = proposed(fast, &[("preset", "exact")]).unwrap();
+        assert_eq!((s.exact, s.keep), (false, Keep::Threshold(0.7)));
+        assert!(proposed(args(), &[("preset", "exact")]).unwrap().exact);
+    }
+
+    #[test]
+    fn what_a_model_proposes_yields() {
+        let file = [("keep", "leap"), ("temperature", "0.7"), ("block_length", "48")];
+        let exact = Settings { preset: Some(Preset::Exact), ..args() };
+        let s = proposed(exact, &file).unwrap();
+        assert_eq!((s.exact, s.keep, s.temperature), (true, Keep::Schedule, 0.7));
+        let luck = Settings { remasking: Some(Remasking::Random), ..args() };
+        assert_eq!(proposed(luck, &file).unwrap().keep, Keep::Schedule);
+        let odd = Settings { gen_length: Some(64), ..args() };
+        assert_eq!(proposed(odd, &file).unwrap().gen_length, 64);
+        let s = proposed(args(), &[("gen_length", "4096")]).unwrap();
+        assert_eq!(s.gen_length, 224, "whole blocks, as many as there is room for");
+    }
+
+    #[test]
+    fn a_model_that_contradicts_itself_is_an_error_of_its_own() {
+        let error = proposed(args(), &[("keep", "leap"), ("remasking", "random")]).unwrap_err();
+        assert!(format!("{error:#}").contains("`generation_config.json` contradicts"), "{error:#}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use llada::data;
 
-use crate::error::Failure;
+use crate::{commands::read_text, error::Failure};
 
 /// A prompt and its answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Input {
 
 /// Reads JSON Lines; empty lines are passed over.
 pub fn read(file: &Path) -> Result<Input> {
-    let text = llada::text::read(file)?;
+    let text = read_text(file)?;
     let mut input = Input { rows: Vec::new(), bad: Vec::new() };
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match parse(line) {

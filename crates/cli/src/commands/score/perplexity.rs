@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{NAMED, STOPPING};
 use crate::{
     args::Score,
+    commands::Inputs,
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::Shipped,
@@ -29,7 +30,8 @@ pub fn run(args: &Score, term: &Term) -> Result<()> {
         args.threads.threads.into(),
         term,
     )?;
-    let text = RunningText::read(&args.text.perplexity, &session.tokenizer)?;
+    let inputs = Inputs::take(&args.text.perplexity)?;
+    let text = RunningText::read(&inputs.paths, &session.tokenizer)?;
     for reason in text.rejected.iter().take(NAMED) {
         term.warn(&format!("left out {reason}"));
     }

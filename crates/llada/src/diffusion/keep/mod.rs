@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 pub(super) use memory::{Memory, Past};
 
-use super::SamplerError;
+use super::{Range, SamplerError};
 
 /// A rule for the number of tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -140,18 +140,27 @@ impl Keep {
 
     /// Checks that its numbers are possible.
     pub(super) fn check(self) -> Result<(), SamplerError> {
-        let numbers = match self {
-            Self::Schedule => vec![],
-            Self::Threshold(x) | Self::Factor(x) | Self::Entropy(x) => vec![x],
-            Self::Klass(Klass { confidence, divergence, .. }) => vec![confidence, divergence],
-            Self::Leap(Leap { anchor, neighbour, .. }) => vec![anchor, neighbour],
-            Self::Credit(Credit { confidence, weight, decay, exponent }) => {
-                vec![confidence, weight, decay, exponent]
-            }
-        };
-        match numbers.into_iter().find(|x| !(x.is_finite() && *x >= 0.0)) {
-            None => Ok(()),
-            Some(value) => Err(SamplerError::Factor { name: "keep", value }),
+        match self {
+            Self::Schedule => Ok(()),
+            Self::Threshold(x) => Range::check(&[("keep threshold", x)]),
+            Self::Factor(x) => Range::check(&[("keep factor", x)]),
+            Self::Entropy(x) => Range::check(&[("keep entropy", x)]),
+            Self::Klass(Klass { confidence, divergence, steps }) => Range::check(&[
+                ("klass confidence", confidence),
+                ("klass divergence", divergence),
+                ("klass steps", steps as f64),
+            ]),
+            Self::Leap(Leap { anchor, neighbour, reach }) => Range::check(&[
+                ("leap anchor", anchor),
+                ("leap neighbour", neighbour),
+                ("leap reach", reach as f64),
+            ]),
+            Self::Credit(Credit { confidence, weight, decay, exponent }) => Range::check(&[
+                ("credit confidence", confidence),
+                ("credit weight", weight),
+                ("credit decay", decay),
+                ("credit exponent", exponent),
+            ]),
         }
     }
 }
@@ -206,6 +215,8 @@ impl FromStr for Keep {
             found: s.to_owned(),
             known: Self::NAMES.join(", "),
         };
+        let lower = s.trim().to_ascii_lowercase();
+        let s = lower.as_str();
         let (rule, others) = match s.split_once(',') {
             None => (s, None),
             Some((rule, others)) => (rule, Some(others)),
@@ -282,8 +293,21 @@ mod tests {
             let error = bad.parse::<Keep>().unwrap_err();
             assert!(error.hint().unwrap().contains("entropy=0.1"), "{bad}: {error}");
         }
-        for bad in ["threshold=-1", "entropy=NaN", "factor=inf", "credit,weight=-1"] {
-            assert!(matches!(bad.parse::<Keep>(), Err(SamplerError::Factor { .. })), "{bad}");
+        for (bad, number) in [
+            ("threshold=-1", "keep threshold"),
+            ("threshold=2", "keep threshold"),
+            ("factor=0", "keep factor"),
+            ("factor=inf", "keep factor"),
+            ("entropy=NaN", "keep entropy"),
+            ("klass=1.5", "klass confidence"),
+            ("klass,steps=0", "klass steps"),
+            ("leap,reach=0", "leap reach"),
+            ("credit,weight=-1", "credit weight"),
+        ] {
+            let Err(SamplerError::OutOfRange { name, .. }) = bad.parse::<Keep>() else {
+                panic!("{bad}");
+            };
+            assert_eq!(name, number);
         }
     }
 }

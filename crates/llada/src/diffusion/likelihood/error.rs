@@ -35,7 +35,7 @@ pub enum LikelihoodError {
     #[error("{0} is 0")]
     Zero(&'static str),
     /// A guidance weight that is no weight.
-    #[error("cfg_scale is {0}, which is not a finite number of at least 0")]
+    #[error("cfg_scale is {0}, which is not a number from 0 to 100")]
     CfgScale(f32),
     /// The model names no mask token.
     #[error("this model has no mask token, which its likelihood is estimated with")]

@@ -6,6 +6,7 @@ use super::{Draws, LikelihoodError, Pair, Settings, rows::Row, tally::Samples};
 use crate::{
     Result,
     config::{ModelConfig, Objective, SpecialTokens},
+    diffusion::Range,
 };
 
 /// How a model's likelihood is had.
@@ -26,7 +27,7 @@ impl Scorer {
         special: &SpecialTokens,
         cfg_scale: f32,
     ) -> Result<Self> {
-        if !cfg_scale.is_finite() || cfg_scale < 0.0 {
+        if Range::check(&[("cfg_scale", f64::from(cfg_scale))]).is_err() {
             return Err(LikelihoodError::CfgScale(cfg_scale).into());
         }
         let guided = cfg_scale > 0.0;

@@ -2,30 +2,18 @@
 
 use crate::{
     config::{Objective, SpecialTokens},
-    diffusion::{Blocks, Cache, Keep, Remasking, Sampler, SamplerError, cache::CacheType},
+    diffusion::{Blocks, Cache, Keep, Range, Remasking, Sampler, SamplerError, cache::CacheType},
 };
-
-/// Longest response that can be asked for.
-const MAX_GEN_LENGTH: usize = 1 << 20;
-/// Most steps that can be asked for; random draws are addressed by 24 bits of step.
-const MAX_STEPS: usize = 1 << 24;
 
 impl Sampler {
     /// Checks that the settings fit each other.
     pub fn check(&self) -> Result<(), SamplerError> {
         let block_length = self.block();
-        let sizes = [
-            ("gen_length", self.gen_length, MAX_GEN_LENGTH),
-            ("block_length", block_length, MAX_GEN_LENGTH),
-            ("steps", self.total_steps(), MAX_STEPS),
-        ];
-        for (name, value, limit) in sizes {
-            match value {
-                0 => return Err(SamplerError::Zero(name)),
-                _ if value > limit => return Err(SamplerError::TooLarge { name, value, limit }),
-                _ => {}
-            }
-        }
+        Range::check(&[
+            ("gen_length", self.gen_length as f64),
+            ("block_length", block_length as f64),
+            ("steps", self.total_steps() as f64),
+        ])?;
         if !self.gen_length.is_multiple_of(block_length) {
             return Err(SamplerError::BlockLength { block_length, gen_length: self.gen_length });
         }
@@ -33,10 +21,7 @@ impl Sampler {
         if !self.total_steps().is_multiple_of(blocks) {
             return Err(SamplerError::Steps { steps: self.steps, blocks });
         }
-        if self.variable_length.is_some_and(|variable| variable.initial == 0) {
-            return Err(SamplerError::Zero("initial length"));
-        }
-        self.check_factors()
+        self.check_numbers()
     }
 
     /// Checks the settings for an infill, which has holes instead of a response: `gen_length` is not
@@ -49,30 +34,46 @@ impl Sampler {
                 return Err(SamplerError::InfillLayout(self.blocks));
             }
         };
-        for (name, value) in [("steps", self.steps), ("block_length", block_length)] {
-            if value == 0 {
-                return Err(SamplerError::Zero(name));
-            }
-        }
+        // Without a number of its own, an infill has more steps than any range allows.
+        let steps = self.steps.min(1 << 24);
+        Range::check(&[("steps", steps as f64), ("block_length", block_length as f64)])?;
         let why = "holes have their lengths, and blocks run over their masks";
         let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
         let variable = ("variable_length", self.variable_length.is_some());
         refuse(&[adaptive, variable], "an infill", why)?;
-        self.check_factors()
+        self.check_numbers()
     }
 
     /// What the settings of an infill and of a response have in common.
-    fn check_factors(&self) -> Result<(), SamplerError> {
+    fn check_numbers(&self) -> Result<(), SamplerError> {
         self.keep.check()?;
-        let factors = [
+        Range::check(&[
             ("temperature", self.temperature),
             ("cfg_scale", f64::from(self.cfg_scale)),
             ("revise", self.revise.unwrap_or(0.0)),
-        ];
-        for (name, value) in factors {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(SamplerError::Factor { name, value });
-            }
+            ("suffix_window", self.suffix_window.map_or(0.0, |window| window.masks as f64)),
+        ])?;
+        let mut cache = self.cache;
+        if let Some(refresh) = cache.refresh_mut() {
+            Range::check(&[
+                ("cache_refresh", refresh.every as f64),
+                ("cache_warm_up", refresh.warm_up as f64),
+                ("cache_window", refresh.before as f64),
+                ("cache_window", refresh.after as f64),
+            ])?;
+        }
+        if let Some(adaptive) = &self.adaptive_blocks {
+            Range::check(&[("adaptive_blocks confidence", adaptive.confidence)])?;
+        }
+        if let Some(variable) = self.variable_length {
+            Range::check(&[
+                ("variable_length initial", variable.initial as f64),
+                ("variable_length window", variable.window as f64),
+                ("variable_length enough", variable.enough),
+                ("variable_length unsure", variable.unsure),
+                ("variable_length sure_of_end", variable.sure_of_end),
+                ("variable_length grow_by", variable.grow_by as f64),
+            ])?;
         }
         self.check_choices()
     }

@@ -1,10 +1,15 @@
 //! The settings of the reverse process: plain values, checked before anything runs.
 
 mod check;
+mod preset;
+mod range;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
+
+pub use preset::Preset;
+pub use range::{RANGES, Range};
 
 use super::{
     Blocks, Cache, FastDllm, Keep, Remasking,

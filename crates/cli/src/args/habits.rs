@@ -1,0 +1,104 @@
+//! What users of llama.cpp type: flags that mean the same here, and what to do instead of others.
+
+use std::ffi::OsString;
+
+/// Flags of several letters behind one dash, which clap reads as several flags, and ours.
+const SAME: [(&str, &str); 6] = [
+    ("-hf", "--model"),
+    ("-hfr", "--model"),
+    ("-sys", "--system"),
+    ("-no-cnv", "--raw"),
+    ("-cnv", "--chat"),
+    ("-st", "--chat"),
+];
+
+/// What to do instead of giving other flags.
+const INSTEAD: [(&[&str], &str); 12] = [
+    (
+        &["-ngl", "--ngl", "--gpu-layers", "--n-gpu-layers", "-dev", "--device", "-mg", "-sm"],
+        "leave it out: models are computed on the processor; `--threads` says on how many cores",
+    ),
+    (
+        &["-c", "--ctx-size"],
+        "leave it out: the longest row is the model's own (`llada show` names it), and \
+         `--gen-length` says how much of it a response may take",
+    ),
+    (
+        &["--top-k", "--top-p", "--min-p", "--typical", "--samplers", "--xtc-probability"],
+        "leave it out: tokens are drawn from the whole distribution; a lower `--temperature` keeps \
+         to the probable ones",
+    ),
+    (
+        &["--repeat-penalty", "--presence-penalty", "--frequency-penalty", "--repeat-last-n"],
+        "leave it out: against loops, raise `--temperature`",
+    ),
+    (
+        &["-f", "--file"],
+        "pipe the file in, as in `llada run - < FILE`, or give one prompt on each line with \
+         `--prompts FILE`",
+    ),
+    (
+        &["-i", "--interactive", "--conversation", "--interactive-first"],
+        "`llada chat` is the conversation",
+    ),
+    (&["--no-conversation"], "`--raw` continues a prompt as text"),
+    (
+        &["-fa", "--flash-attn", "--mlock", "--no-mmap", "--numa", "-ub", "--ubatch-size", "-b"],
+        "leave it out: there is one way to compute, and weights are read from the mapped file",
+    ),
+    (&["-ctk", "-ctv", "--cache-type-k", "--cache-type-v"], "`--cache-type bf16` is for both"),
+    (&["-j", "--json-schema", "--grammar"], "answers cannot be held to a grammar"),
+    (
+        &["--diffusion-eps", "--diffusion-alg-temp", "--diffusion-add-gumbel-noise"],
+        "leave it out: `--remasking` and `--temperature` say how tokens are chosen",
+    ),
+    (&["-e", "--escape", "--no-escape"], "give the text as it is: `$'a\\nb'` in most shells"),
+];
+
+/// The words of a command line with our flags in place of those that mean the same.
+pub fn normalized(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut is_over = false;
+    let normal = |word: OsString| {
+        is_over |= word == "--";
+        let same = SAME.iter().find(|(theirs, _)| !is_over && word == *theirs);
+        same.map_or(word, |(_, ours)| ours.into())
+    };
+    words.into_iter().map(normal).collect()
+}
+
+/// A flag of llama.cpp among the words of a command line that could not be read, and what to do
+/// instead. `unknown` is the flag that clap does not know; those of several letters behind one dash
+/// it takes for others.
+pub fn explained(words: &[String], unknown: Option<&str>) -> Option<(String, &'static str)> {
+    let flags = words.iter().take_while(|word| *word != "--");
+    flags.into_iter().find_map(|word| {
+        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
+        let is_long = name.starts_with('-') && !name.starts_with("--") && name.len() > 2;
+        let (_, hint) = INSTEAD.iter().find(|(names, _)| names.contains(&name))?;
+        (is_long || unknown == Some(name)).then(|| (name.to_owned(), *hint))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_two_dashes_is_text() {
+        let words = |line: &str| normalized(line.split(' ').map(OsString::from));
+        assert_eq!(
+            words("llada run -hf a/b -sys x"),
+            ["llada", "run", "--model", "a/b", "--system", "x"]
+        );
+        assert_eq!(words("llada run -- -hf"), ["llada", "run", "--", "-hf"]);
+        let found = |line: &str, unknown| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            explained(&words, unknown).map(|(flag, _)| flag)
+        };
+        assert_eq!(found("llada run -- -ngl 9", None), None);
+        assert_eq!(found("llada run -ngl 9 x", None).unwrap(), "-ngl");
+        assert_eq!(found("llada run --top-k=9 x", Some("--top-k")).unwrap(), "--top-k");
+        assert_eq!(found("llada score --file", None), None);
+        assert_eq!(found("llada run -c 9 x", Some("-c")).unwrap(), "-c");
+    }
+}

@@ -1,0 +1,119 @@
+//! The program on a terminal: a chat that is typed, a canvas that is watched.
+
+use std::{path::Path, process::Command};
+
+use rexpect::session::{PtySession, spawn_command};
+
+use crate::{storyteller, tuned};
+
+/// Long enough for a loaded machine; nothing waits for it unless a test fails.
+const PATIENCE: Option<u64> = Some(120_000);
+
+fn spawn(home: &Path, args: &[&str]) -> PtySession {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llada"));
+    command.args(args).current_dir(home).env("HOME", home).env("TERM", "xterm-256color");
+    command.env("LLADA_THREADS", "1");
+    for key in ["LLADA_MODEL", "LLADA_NO_HISTORY", "NO_COLOR", "XDG_STATE_HOME"] {
+        command.env_remove(key);
+    }
+    spawn_command(command, PATIENCE).unwrap()
+}
+
+fn chat(home: &Path, flags: &[&str]) -> PtySession {
+    let common = ["chat", "-m", tuned(), "-n", "4", "--seed", "1", "--no-watch"];
+    let mut session = spawn(home, &[&common[..], flags].concat());
+    session.exp_string("Ctrl-D ends").unwrap();
+    session.exp_string(EMPTY).unwrap();
+    session
+}
+
+/// The contents of the messages that a chat saved.
+fn saved(home: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(home.join("said.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let messages = json["messages"].as_array().unwrap().iter();
+    messages
+        .filter(|message| message["role"] == "user")
+        .map(|message| message["content"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn save_and_quit(mut session: PtySession) {
+    session.send("/save said.json\r").unwrap();
+    session.exp_string("wrote said.json").unwrap();
+    session.exp_string(EMPTY).unwrap();
+    session.send("\x04").unwrap();
+    session.exp_eof().unwrap();
+}
+
+/// What the line editor writes when a line is empty: the cursor goes behind the prompt.
+const EMPTY: &str = "\x1b[2C";
+
+fn say(session: &mut PtySession, keys: &str) {
+    session.send(keys).unwrap();
+    session.send("\r").unwrap();
+    session.exp_string(EMPTY).unwrap();
+}
+
+#[test]
+fn lines_are_edited_and_arrows_never_reach_the_model() {
+    let home = tempfile::tempdir().unwrap();
+    let mut session = chat(home.path(), &[]);
+    // Left twice, a letter, then the end of the line and one more.
+    say(&mut session, "Helo\x1b[D\x1b[Dl\x1b[F!");
+    // What was typed is cleared by Ctrl-C and not said.
+    session.send("nonsense\x03").unwrap();
+    session.exp_string(EMPTY).unwrap();
+    say(&mut session, "Who are you?");
+    // A paste of several lines is one message.
+    say(&mut session, "\x1b[200~one\rtwo\x1b[201~");
+    // Up recalls the message before the paste.
+    say(&mut session, "\x1b[A\x1b[A");
+    save_and_quit(session);
+    assert_eq!(saved(home.path()), ["Hello!", "Who are you?", "one\ntwo", "Who are you?"]);
+}
+
+#[test]
+fn what_was_typed_is_recalled_in_the_next_chat_unless_that_is_not_wanted() {
+    let home = tempfile::tempdir().unwrap();
+    let mut session = chat(home.path(), &["--no-history"]);
+    say(&mut session, "secret");
+    save_and_quit(session);
+    assert!(!home.path().join(".local").exists());
+    let mut session = chat(home.path(), &[]);
+    say(&mut session, "hello");
+    session.send("\x03").unwrap();
+    session.exp_string("again to end").unwrap();
+    session.exp_string(EMPTY).unwrap();
+    session.send("\x03").unwrap();
+    session.exp_eof().unwrap();
+    let history = std::fs::read_to_string(home.path().join(".local/state/llada/history")).unwrap();
+    assert!(history.contains("hello") && !history.contains("secret"), "{history}");
+    let mut session = chat(home.path(), &[]);
+    say(&mut session, "\x1b[A");
+    save_and_quit(session);
+    assert_eq!(saved(home.path()), ["hello"]);
+}
+
+#[test]
+fn a_watched_answer_is_printed_once() {
+    let home = tempfile::tempdir().unwrap();
+    let args = [
+        "run",
+        "-m",
+        storyteller(),
+        "-n",
+        "8",
+        "--seed",
+        "1",
+        "--watch",
+        "--delay",
+        "1",
+        "Once upon",
+    ];
+    let mut session = spawn(home.path(), &args);
+    let shown = session.exp_eof().unwrap();
+    let (canvas, answer) = shown.rsplit_once("\x1b[J").unwrap();
+    assert!(canvas.contains("\x1b[?25l") && answer.contains("NFE"), "{shown:?}");
+    assert!(!answer.contains("\x1b[2m") && !answer.contains('░'), "{answer:?}");
+}

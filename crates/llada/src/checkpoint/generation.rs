@@ -1,0 +1,133 @@
+//! `generation_config.json`: how a model proposes to be sampled.
+//!
+//! The keys are those of [`Settings`], and of `transformers` `max_new_tokens` and `do_sample`; all
+//! others are passed over, because files of `transformers` have many. A number on its own as
+//! `threshold` or `factor` stands for the rule of that name for what is kept.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{CheckpointError, base_of, files, gguf, is_adapter};
+use crate::{Result, diffusion::Settings, tokenizer::TokenizerFiles};
+
+/// The name of the file.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// A real one has 1 kB.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Reads what the model in `dir`, a folder or a GGUF file, proposes: nothing where it has no
+/// `generation_config.json`. Adapters without one have that of their model.
+///
+/// # Errors
+/// When the file is damaged, or a value is none that its setting can have: the error names file, key
+/// and range.
+pub fn load_generation_config(dir: &Path) -> Result<Settings> {
+    let file = dir.join(GENERATION_CONFIG);
+    if gguf::is_gguf(dir) {
+        let carried = TokenizerFiles::read(dir)?;
+        return match carried.get(GENERATION_CONFIG) {
+            Some(bytes) => parse(&String::from_utf8_lossy(bytes), &file),
+            None => Ok(Settings::default()),
+        };
+    }
+    match file.exists() {
+        true => parse(&files::read_text(&file, MAX_FILE)?, &file),
+        false if is_adapter(dir) => load_generation_config(&base_of(dir)?),
+        false => Ok(Settings::default()),
+    }
+}
+
+fn parse(text: &str, file: &Path) -> Result<Settings> {
+    let file = || file.to_path_buf();
+    let json = serde_json::from_str::<Map<String, Value>>(text);
+    let json =
+        json.map_err(|e| CheckpointError::GenerationJson { file: file(), what: e.to_string() })?;
+    let wrong = |source| CheckpointError::Generation { file: file(), source };
+    let mut settings = Settings::default();
+    for (key, value) in json.iter().filter(|(_, value)| !value.is_null()) {
+        let name = key.replace('-', "_");
+        if Settings::NAMES.contains(&name.as_str()) {
+            settings.set(&name, &plain(value)).map_err(wrong)?;
+        }
+    }
+    let alone = |key: &str| json.get(key).filter(|value| !value.is_null()).map(plain);
+    if let (None, Some(length)) = (settings.gen_length, alone("max_new_tokens")) {
+        settings.set("gen_length", &length).map_err(wrong)?;
+    }
+    for rule in ["threshold", "factor"] {
+        if let (None, Some(number)) = (settings.keep, alone(rule)) {
+            settings.set("keep", &format!("{rule}={number}")).map_err(wrong)?;
+        }
+    }
+    // For `transformers` a temperature beside it is of no effect.
+    if json.get("do_sample") == Some(&Value::Bool(false)) {
+        settings.temperature = None;
+    }
+    Ok(settings)
+}
+
+/// A value as a person would type it.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::{Keep, Preset};
+
+    fn written(text: &str) -> Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(GENERATION_CONFIG), text).unwrap();
+        load_generation_config(dir.path())
+    }
+
+    #[test]
+    fn our_keys_are_read_and_others_passed_over() {
+        let found = written(
+            r#"{"_from_model_config": true, "eos_token_id": [1, 2], "top_p": 0.9, "steps": null,
+                "temperature": 0.5, "max_new_tokens": 64, "preset": "FAST", "threshold": 0.8,
+                "block-length": "16", "logits_eos_inf": true, "transformers_version": "5.0"}"#,
+        );
+        let expected = Settings {
+            temperature: Some(0.5),
+            gen_length: Some(64),
+            preset: Some(Preset::Fast),
+            keep: Some(Keep::Threshold(0.8)),
+            block_length: Some(16),
+            logits_eos_inf: Some(true),
+            ..Settings::default()
+        };
+        assert_eq!(found.unwrap(), expected);
+        let both =
+            written(r#"{"gen_length": 8, "max_new_tokens": 64, "keep": "klass", "factor": 2}"#);
+        let both = both.unwrap();
+        assert_eq!((both.gen_length, both.keep.map(Keep::name)), (Some(8), Some("klass")));
+        let greedy = written(r#"{"do_sample": false, "temperature": 0.9}"#).unwrap();
+        assert_eq!(greedy, Settings::default());
+        assert_eq!(load_generation_config(Path::new("none")).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn bad_values_name_file_key_and_range() {
+        for (text, message) in [
+            (r#"{"temperature": -1}"#, "temperature is -1, which is not a number from 0 to 100"),
+            (r#"{"temperature": "hot"}"#, "temperature is hot, which is not"),
+            (r#"{"steps": 2.5}"#, "steps is 2.5, which is not a whole number from 1 to"),
+            (r#"{"max_new_tokens": 0}"#, "gen_length is 0, which is not a whole number"),
+            (r#"{"threshold": 2}"#, "keep threshold is 2, which is not a number from 0 to 1"),
+            (r#"{"remasking": "luck"}"#, "unknown remasking `luck`"),
+            (r#"{"cache": ["dual"]}"#, "unknown cache `[\"dual\"]`"),
+            (r#"{"temperature": NaN}"#, "is not a JSON object"),
+            ("[]", "is not a JSON object"),
+            ("", "is not a JSON object"),
+        ] {
+            let error = written(text).unwrap_err();
+            let shown = error.to_string();
+            assert!(shown.contains(message) && shown.contains(GENERATION_CONFIG), "{shown}");
+            assert!(error.hint().is_some_and(|hint| !hint.contains("--")), "{shown}");
+        }
+    }
+}
