@@ -15,7 +15,6 @@ use llada::{
             length::{self, Search},
         },
     },
-    text,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};

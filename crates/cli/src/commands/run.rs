@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::{argument_or_stdin, chat};
 use crate::{
     args::Run,
-    error::Interrupted,
+    error::{Failure, Interrupted},
     interrupt::Flag,
     locate::Shipped,
     session::Session,

@@ -25,6 +25,6 @@ pub use shards::{Shards, Split};
 pub use windows::Windows;
 
 pub use crate::json::parse as parse_json;
+pub(crate) use meta::{META, marks};
 #[cfg(feature = "parquet")]
 pub(crate) use parquet::all as parquet_rows;
-pub(crate) use meta::{META, marks};

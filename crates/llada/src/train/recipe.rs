@@ -111,13 +111,13 @@ impl Recipe {
         };
         match config.check() {
             Err(ConfigError::Value { key, found, expected }) => {
-                let (key, found, expected) = match key {
+                let (key, found, expected) = match key.as_str() {
                     // Derived: it is not in the recipe.
                     "mlp_hidden_size" if sizes.mlp_hidden_size.is_none() => {
                         let width = format!("less: 8/3 of it must be {expected}");
-                        ("d_model", sizes.d_model.to_string(), width)
+                        ("d_model".to_owned(), sizes.d_model.to_string(), width)
                     }
-                    key => (key, found, expected),
+                    _ => (key, found, expected),
                 };
                 Err(TrainError::Value { key: format!("model.{key}"), found, expected }.into())
             }
