@@ -10,7 +10,7 @@ use super::Threads;
 #[derive(Debug, Args)]
 pub struct Train {
     /// The recipe; a run that goes on has its own
-    #[arg(value_name = "RECIPE.toml", required_unless_present_any = ["resume", "branch_from"])]
+    #[arg(value_name = "RECIPE.toml", required_unless_present_any = ["resume", "branch_from", "keys"])]
     pub recipe: Option<PathBuf>,
     /// Values to change in the recipe, such as `train.steps=100`
     #[arg(value_name = "KEY=VALUE")]
@@ -33,6 +33,9 @@ pub struct Train {
     /// Print the recipe with all defaults and changes, and stop
     #[arg(long)]
     pub print_config: bool,
+    /// Print every key of a recipe with its default and meaning, and stop
+    #[arg(long)]
+    pub keys: bool,
     #[command(flatten)]
     pub threads: Threads,
 }

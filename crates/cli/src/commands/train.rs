@@ -48,6 +48,9 @@ pub enum Stage {
 /// Trains until the recipe's last step, or Ctrl-C.
 pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     let args = args.normalized();
+    if args.keys {
+        return term::answer(Recipe::reference().trim_end());
+    }
     let recipe = read_recipe(&args, stage)?;
     if args.print_config {
         return term::answer(recipe.to_toml().trim_end());

@@ -3,7 +3,8 @@
 //! The `sh` blocks of a page run in order, in one scratch folder that has the repository's folders
 //! and the small inputs beside this file. `cargo run` and `llada` are the program of this build;
 //! for other programs that a page names (`cargo bench …`, `runs/…`) it is checked that they exist,
-//! since running them takes hours. Blocks under `<!-- slow -->` run with `--ignored` alone.
+//! since running them takes hours. Blocks under `<!-- slow -->` run with `--ignored` alone; of those
+//! under `<!-- not run: reason -->`, which need the network or data, the verbs and flags are checked.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
@@ -111,6 +112,15 @@ fn is_program(line: &str) -> Option<&str> {
     (ours && !word.contains("venv/")).then_some(word)
 }
 
+/// A command that checks the verb of a line and the flags on it, and does nothing.
+fn parsed(line: &str) -> String {
+    let command = line.split(" #").next().unwrap_or_default().trim();
+    match command.strip_prefix("llada ") {
+        Some(words) => format!("llada {words} --help > .help\n"),
+        None => String::new(),
+    }
+}
+
 /// Runs the blocks of a page, and says where the first failed.
 fn run(page: &Path, blocks: &[Block]) -> Result<(), String> {
     if blocks.is_empty() {
@@ -126,6 +136,7 @@ fn run(page: &Path, blocks: &[Block]) -> Result<(), String> {
                 Some(program) if root().join(program).exists() => {}
                 Some(program) => return Err(format!("{}: no `{program}`", page.display())),
                 None if line.contains("venv/bin/python") => {}
+                None if block.is_left_out => script.push_str(&parsed(line)),
                 None => {
                     script.push_str(line);
                     script.push('\n');

@@ -9,6 +9,8 @@ pub struct Block {
     pub lines: Vec<String>,
     /// Whether `<!-- slow -->` stands above it.
     pub is_slow: bool,
+    /// Whether `<!-- not run: … -->` stands above it, with the reason.
+    pub is_left_out: bool,
 }
 
 /// The `sh` blocks of a page.
@@ -28,7 +30,8 @@ pub fn blocks(text: &str) -> Vec<Block> {
             },
             (None, "```sh") => {
                 let is_slow = last == "<!-- slow -->";
-                open = Some(Block { line: i + 1, lines: Vec::new(), is_slow });
+                let is_left_out = last.starts_with("<!-- not run: ");
+                open = Some(Block { line: i + 1, lines: Vec::new(), is_slow, is_left_out });
             }
             _ => {}
         }

@@ -107,6 +107,7 @@ fn choices(schema: &Json) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SpecialTokens;
 
     #[test]
     fn every_key_that_can_be_given_is_described() {
@@ -148,5 +149,20 @@ mod tests {
             let hint = "UPDATE_DOCS=1 cargo test -p llada --lib reference";
             assert!(found == text, "{name} is out of date: {hint}");
         }
+    }
+
+    #[test]
+    fn the_recipes_that_ship_have_the_sizes_of_the_paper() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs");
+        let none: [&str; 0] = [];
+        let parameters = |name: &str, vocabulary: usize| {
+            let text = std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
+            let recipe = Recipe::parse(&text, &none).unwrap();
+            recipe.model_config(vocabulary, SpecialTokens::default()).unwrap().parameters()
+        };
+        assert_eq!(parameters("8b.toml", 126_464), 8_015_581_184);
+        let billions = parameters("1b.toml", 126_464) as f64 / 1e9;
+        assert!((1.48..1.50).contains(&billions), "{billions}");
+        assert!(parameters("pretrain-tiny.toml", 512) < 1_000_000);
     }
 }
