@@ -8,7 +8,7 @@ use llada_kernels::Mapping;
 use crate::{Result, files::Replacement, io};
 
 /// Its key.
-pub(super) const KEY: &str = "llada.crc32c";
+pub(in crate::checkpoint) const KEY: &str = "llada.crc32c";
 /// What stands in its place while it is not known: as many hexadecimal digits.
 pub(super) const BLANK: &str = "00000000";
 

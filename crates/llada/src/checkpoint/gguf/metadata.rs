@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::CheckpointError,
+    checkpoint::{CheckpointError, checksum},
     config::{Family, ModelConfig, Objective, SpecialTokens},
 };
 
@@ -234,7 +234,9 @@ impl Keys<'_> {
             let rest = key.strip_prefix(&prefix).unwrap_or_default();
             read.iter().chain(&of_architecture).any(same) || judged.contains(&rest)
         };
-        let is_other = |key: &&str| key.starts_with(&prefix) && !key.starts_with(FILE);
+        // What this program writes for itself has the same beginning as LLaDA's architecture.
+        let is_own = |key: &&str| key.starts_with(FILE) || *key == checksum::KEY;
+        let is_other = |key: &&str| key.starts_with(&prefix) && !is_own(key);
         let mut others = self.0.keys().filter(|key| is_other(key) && !is_known(key));
         match others.find(|key| !self.0.value(key).is_none_or(is_nothing)) {
             Some(key) => Err(self.wrong(key, "asks for what is not computed here").into()),
