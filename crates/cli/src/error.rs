@@ -91,7 +91,8 @@ pub fn show(error: &anyhow::Error) {
 }
 
 /// Prints what clap says: help to stdout, a wrong command line in the form of all other errors.
-pub fn usage(error: &clap::Error) -> ExitCode {
+pub fn usage(error: clap::Error) -> ExitCode {
+    let error = with_visible_words(error);
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // Help that nobody reads to its end is no failure.
         let _ = error.print();
@@ -107,18 +108,36 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         let habit = args::explained(&words, unknown);
         term::error_line(&match habit {
             Some((flag, hint)) => format!("error: there is no `{flag}` here\n  hint: {hint}"),
-            None => render_usage(&error.to_string()),
+            None => render_usage(&error.to_string(), unknown),
         });
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// Clap's message with one hint: its own `tip:`, or the way to the help.
-fn render_usage(message: &str) -> String {
+/// Makes the words of the command line that a message of clap's repeats visible, each on one line.
+fn with_visible_words(mut error: clap::Error) -> clap::Error {
+    let words = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(word) => Some((kind, ContextValue::String(term::visible_line(word)))),
+        _ => None,
+    });
+    for (kind, word) in words.collect::<Vec<_>>() {
+        error.insert(kind, word);
+    }
+    error
+}
+
+/// Clap's message with one hint: its own `tip:`, or the way to the help. `unknown` is the flag that
+/// is none.
+fn render_usage(message: &str, unknown: Option<&str>) -> String {
     let mut lines: Vec<&str> = Vec::new();
-    let mut hint = "`--help` lists what can be given".to_owned();
+    let in_capitals = unknown.filter(|flag| flag.chars().any(char::is_uppercase));
+    let mut hint = match in_capitals {
+        Some(flag) => format!("names of flags are in lower case: `{}`", flag.to_lowercase()),
+        None => "`--help` lists what can be given".to_owned(),
+    };
     for line in message.lines().filter(|line| !line.trim().is_empty()) {
         match line.trim_start().strip_prefix("tip: ") {
+            Some(_) if in_capitals.is_some() => {}
             Some(tip) => hint = tip.to_owned(),
             None if line.starts_with("For more information") => {}
             // Flags are spelt wrongly; words are a text without its quotes.
@@ -198,11 +217,12 @@ mod tests {
         let text = "error: unexpected argument\n\n  tip: a similar argument exists: '--x'\n\n\
                     Usage: llada run\n\nFor more information, try '--help'.\n";
         assert_eq!(
-            render_usage(text),
+            render_usage(text, None),
             "error: unexpected argument\nUsage: llada run\n  hint: a similar argument exists: '--x'"
         );
         assert!(
-            render_usage("error: no\n").ends_with("\n  hint: `--help` lists what can be given")
+            render_usage("error: no\n", None)
+                .ends_with("\n  hint: `--help` lists what can be given")
         );
     }
 

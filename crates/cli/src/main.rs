@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     llada_kernels::explain_shrunk_files();
     let cli = match args::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return error::usage(&error),
+        Err(error) => return error::usage(error),
     };
     let term = term::Term::new(cli.level());
     let outcome = error::without_panics(|| commands::run(cli.command, &term));

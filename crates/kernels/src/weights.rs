@@ -27,6 +27,14 @@ impl DType {
         }
     }
 
+    /// Elements that are stored together: 1, or a block.
+    pub fn block_len(self) -> usize {
+        match self {
+            Self::Blocks(format) => format.block_len(),
+            _ => 1,
+        }
+    }
+
     /// Elements in `bytes` bytes; `None` when that is no whole number of elements or blocks.
     pub fn len(self, bytes: usize) -> Option<usize> {
         match self {

@@ -28,9 +28,9 @@ fn keeps() -> impl Strategy<Value = Keep> {
     prop_oneof![
         Just(Keep::Schedule),
         number.clone().prop_map(Keep::Threshold),
-        numbers(3).prop_map(Keep::Factor),
+        numbers(3).prop_map(|factor| Keep::Factor(factor + 1.0 / 64.0)),
         numbers(5).prop_map(Keep::Entropy),
-        (number.clone(), 0usize..3).prop_map(|(confidence, steps)| {
+        (number.clone(), 1usize..4).prop_map(|(confidence, steps)| {
             Keep::Klass(Klass { confidence, divergence: 0.5, steps })
         }),
         number
@@ -201,7 +201,7 @@ proptest! {
         sampler in samplers(), prompt in prompts()
     ) {
         let plain = possible(Sampler {
-            keep: Keep::Threshold(1.5),
+            keep: Keep::Threshold(1.0),
             adaptive_blocks: None,
             ..sampler
         });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use llada_kernels::{BlockFormat, DType};
 
-use super::{SourceArg, Threads, merge::Storage};
+use super::{SourceArg, Threads, merge::Storage, with_tip};
 
 /// `llada convert`.
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ fn asked(text: &str) -> Result<Asked, String> {
     let format = Format::from_str(&name, true).map_err(|_| {
         let known = Format::value_variants().iter().filter_map(ValueEnum::to_possible_value);
         let known: Vec<String> = known.map(|value| value.get_name().to_owned()).collect();
-        format!("unknown format `{text}`\n  tip: use one of: {}", known.join(", "))
+        with_tip(&format!("unknown format `{text}`"), &format!("use one of: {}", known.join(", ")))
     })?;
     let is_mixture = name.ends_with("_k_m") || name.ends_with("_k_s");
     Ok(Asked { format, mixture: is_mixture.then_some(name) })

@@ -52,8 +52,7 @@ pub struct Infill {
     /// Write a JSON object with the text, the fills and the summary
     #[arg(long)]
     pub json: bool,
-    /// Record every step in a file for `llada replay`; where that fails, the text comes all the same,
-    /// and the exit code is 1
+    /// Record every step in a file for `llada replay`
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     #[command(flatten)]

@@ -267,6 +267,12 @@ impl ModelArg {
     }
 }
 
+/// A message on one line with its remedy, in the form in which clap gives those of its own.
+fn with_tip(message: &str, tip: &str) -> String {
+    let message = term::visible_line(message);
+    if tip.is_empty() { message } else { format!("{message}\n  tip: {tip}") }
+}
+
 /// The variable that, set to anything but `0` or `false`, keeps chats from being remembered.
 pub const NO_HISTORY: &str = "LLADA_NO_HISTORY";
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::Args;
 use llada::diffusion::{Blocks, Preset, Range, Remasking, SamplerError, Settings};
 
-use super::{ModelArg, SavingArgs, Threads};
+use super::{ModelArg, SavingArgs, Threads, with_tip};
 
 /// `llada run`.
 #[derive(Debug, Args)]
@@ -229,9 +229,7 @@ pub fn remasking(text: &str) -> Result<Remasking, String> {
 }
 
 /// An error with its remedy, in the form in which clap gives those of its own.
+#[allow(clippy::needless_pass_by_value)]
 fn explained(error: SamplerError) -> String {
-    match error.hint() {
-        Some(hint) => format!("{error}\n  tip: {hint}"),
-        None => error.to_string(),
-    }
+    with_tip(&error.to_string(), &error.hint().unwrap_or_default())
 }

@@ -67,16 +67,16 @@ impl Train {
     /// Gives what stood after a bare `--resume`, and an override in the place of the recipe, their
     /// places.
     pub fn normalized(mut self) -> Self {
+        let is_override = |path: &PathBuf| !path.exists() && path.to_string_lossy().contains('=');
+        if let Some(assignment) = self.recipe.take_if(|path| is_override(path)) {
+            self.overrides.insert(0, assignment.to_string_lossy().into_owned());
+        }
         if let Some(Resume::Positional(text)) = self.resume {
             self.resume = Some(Resume::Latest);
             match text.contains('=') || self.recipe.is_some() {
                 true => self.overrides.insert(0, text),
                 false => self.recipe = Some(text.into()),
             }
-        }
-        let is_override = |path: &PathBuf| !path.exists() && path.to_string_lossy().contains('=');
-        if let Some(assignment) = self.recipe.take_if(|path| is_override(path)) {
-            self.overrides.insert(0, assignment.to_string_lossy().into_owned());
         }
         self
     }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::{MODEL, run, trained};
+use crate::{MODEL, run, storyteller, trained};
 
 /// A folder with two tasks of our own and their rows.
 fn tasks() -> tempfile::TempDir {
@@ -240,4 +240,15 @@ fn flags_that_no_task_would_notice_are_refused() {
     let (code, stdout, stderr) = eval(dir, &format!("eval run cats.toml {flags}"));
     assert_eq!((code, stdout.as_str()), (1, ""), "{flags}: {stderr}");
     assert_eq!(stderr.matches("  hint: ").count(), 1, "{flags}: {stderr}");
+}
+
+#[test]
+fn a_quantised_model_is_evaluated() {
+    let folder = tasks();
+    let dir = folder.path();
+    let quantize = ["quantize", storyteller(), "-o", "q8.gguf", "--format", "q8_0"];
+    let (code, _, stderr) = run(dir, &quantize);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, stdout, stderr) = run(dir, &["eval", "run", "cats.toml", "-m", "q8.gguf"]);
+    assert!(code == 0 && stdout.contains("acc_norm"), "{stdout}{stderr}");
 }

@@ -39,19 +39,25 @@ fn saved(home: &Path) -> Vec<String> {
 }
 
 fn save_and_quit(mut session: PtySession) {
-    session.send("/save said.json\r").unwrap();
+    press(&mut session, "/save said.json\r");
     session.exp_string("wrote said.json").unwrap();
     session.exp_string(EMPTY).unwrap();
-    session.send("\x04").unwrap();
+    press(&mut session, "\x04");
     session.exp_eof().unwrap();
 }
 
-/// What the line editor writes when a line is empty: the cursor goes behind the prompt.
-const EMPTY: &str = "\x1b[2C";
+/// What the line editor writes when a line is empty: the prompt, and the cursor goes behind it.
+const EMPTY: &str = "> \r\x1b[2C";
+
+/// Types keys; what is sent stays in a buffer until it is flushed.
+fn press(session: &mut PtySession, keys: &str) {
+    session.send(keys).unwrap();
+    session.flush().unwrap();
+}
 
 fn say(session: &mut PtySession, keys: &str) {
-    session.send(keys).unwrap();
-    session.send("\r").unwrap();
+    press(session, keys);
+    press(session, "\r");
     session.exp_string(EMPTY).unwrap();
 }
 
@@ -62,13 +68,13 @@ fn lines_are_edited_and_arrows_never_reach_the_model() {
     // Left twice, a letter, then the end of the line and one more.
     say(&mut session, "Helo\x1b[D\x1b[Dl\x1b[F!");
     // What was typed is cleared by Ctrl-C and not said.
-    session.send("nonsense\x03").unwrap();
+    press(&mut session, "nonsense\x03");
     session.exp_string(EMPTY).unwrap();
     say(&mut session, "Who are you?");
     // A paste of several lines is one message.
     say(&mut session, "\x1b[200~one\rtwo\x1b[201~");
-    // Up recalls the message before the paste.
-    say(&mut session, "\x1b[A\x1b[A");
+    // Up goes through the lines of the paste, then to the message before it.
+    say(&mut session, "\x1b[A\x1b[A\x1b[A");
     save_and_quit(session);
     assert_eq!(saved(home.path()), ["Hello!", "Who are you?", "one\ntwo", "Who are you?"]);
 }
@@ -82,10 +88,10 @@ fn what_was_typed_is_recalled_in_the_next_chat_unless_that_is_not_wanted() {
     assert!(!home.path().join(".local").exists());
     let mut session = chat(home.path(), &[]);
     say(&mut session, "hello");
-    session.send("\x03").unwrap();
+    press(&mut session, "\x03");
     session.exp_string("again to end").unwrap();
     session.exp_string(EMPTY).unwrap();
-    session.send("\x03").unwrap();
+    press(&mut session, "\x03");
     session.exp_eof().unwrap();
     let history = std::fs::read_to_string(home.path().join(".local/state/llada/history")).unwrap();
     assert!(history.contains("hello") && !history.contains("secret"), "{history}");

@@ -95,7 +95,7 @@ case "$1" in
     done
     [ $# -eq 0 ] || shift
     if [ -n "$example" ]; then
-      ls crates/*/examples/"$example".rs examples/"$example".rs 2>/dev/null | grep -q .
+      compgen -G "crates/*/examples/$example.rs" > /dev/null
     else
       exec llada "$@"
     fi ;;

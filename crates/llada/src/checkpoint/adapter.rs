@@ -12,9 +12,9 @@ use std::{
 use llada_kernels::{Cpu, DType, WeightView};
 use serde_json::{Map, Value, json};
 
-use super::{CheckpointError, files, gguf, safetensors};
+use super::{CheckpointError, gguf, safetensors};
 use crate::{
-    Result,
+    Result, files,
     hub::{Cache, Reference},
     model::{Adapter, Layout, LowRank, Model, lora},
 };

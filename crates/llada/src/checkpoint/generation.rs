@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{CheckpointError, base_of, files, gguf, is_adapter};
-use crate::{Result, diffusion::Settings, tokenizer::TokenizerFiles};
+use super::{CheckpointError, base_of, gguf, is_adapter};
+use crate::{Result, diffusion::Settings, files, tokenizer::TokenizerFiles};
 
 /// The name of the file.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -122,7 +122,7 @@ mod tests {
             (r#"{"cache": ["dual"]}"#, "unknown cache `[\"dual\"]`"),
             (r#"{"temperature": NaN}"#, "is not a JSON object"),
             ("[]", "is not a JSON object"),
-            ("", "is not a JSON object"),
+            ("", "it is empty"),
         ] {
             let error = written(text).unwrap_err();
             let shown = error.to_string();

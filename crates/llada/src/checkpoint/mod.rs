@@ -26,11 +26,10 @@ pub use error::CheckpointError;
 pub use generation::{GENERATION_CONFIG, load_generation_config};
 pub use shards::missing_file;
 
-pub(crate) use crate::files;
-
 use crate::{
     Result,
     config::{ModelConfig, SpecialTokens},
+    files,
     model::{Layout, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };

@@ -5,8 +5,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{CheckpointError, adapter, files, safetensors::File};
-use crate::{Result, model::Tensor};
+use super::{CheckpointError, adapter, safetensors::File};
+use crate::{Result, files, model::Tensor};
 
 /// The single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::{EvalError, csv, task::Data};
 use crate::{
     Result,
-    checkpoint::files::read_text,
     data::{Format, parse_json},
+    files::read_text,
     io,
 };
 

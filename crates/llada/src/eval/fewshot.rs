@@ -12,7 +12,7 @@ use super::{
     task::{Data, Fewshot, FewshotSampler},
     template::{evaluate, render},
 };
-use crate::{Result, checkpoint::files::read_text};
+use crate::{Result, files::read_text};
 
 /// Largest file of ready examples.
 const MAX_TEXT: u64 = 1 << 24;

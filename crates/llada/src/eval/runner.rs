@@ -370,11 +370,11 @@ fn identity(model: &Model, prepared: &Prepared, plan: &Plan) -> Fnv {
     let mut hash = Fnv::new().add(format!("{:?}", model.config).as_bytes());
     for tensor in &model.tensors {
         let view = tensor.view();
-        let step = view.len().div_ceil(64).max(1);
+        let mut block = vec![0.0f32; view.dtype().block_len()];
+        let step = view.len().div_ceil(block.len() * 64).max(1) * block.len();
         for at in (0..view.len()).step_by(step) {
-            let mut value = [0.0];
-            view.slice(at..at + 1).widen(&mut value);
-            hash = hash.add(&value[0].to_le_bytes());
+            view.slice(at..at + block.len()).widen(&mut block);
+            hash = block.iter().fold(hash, |hash, value| hash.add(&value.to_le_bytes()));
         }
     }
     let task = &prepared.task;

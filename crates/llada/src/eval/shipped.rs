@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{EvalError, Task};
-use crate::{Result, checkpoint::files::read_text};
+use crate::{Result, files::read_text};
 
 /// Largest task file.
 const MAX_TASK: u64 = 1 << 20;

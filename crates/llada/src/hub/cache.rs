@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{HubError, Reference, Repo};
-use crate::checkpoint::{self, files};
+use crate::{checkpoint, files};
 
 /// A commit in full has so many hexadecimal digits.
 const COMMIT: usize = 40;

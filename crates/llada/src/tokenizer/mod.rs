@@ -23,8 +23,9 @@ pub use train::{Kind, SPECIAL_TOKENS, train};
 
 use crate::{
     Result,
-    checkpoint::{files as disk, gguf},
+    checkpoint::gguf,
     config::{ModelConfig, SpecialTokens},
+    files as disk,
 };
 
 /// LLaDA's file has 10 MB.

@@ -5,11 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{TokenizerError, TokenizerFiles};
-use crate::{
-    Result,
-    checkpoint::{files, gguf},
-    config::SpecialTokens,
-};
+use crate::{Result, checkpoint::gguf, config::SpecialTokens, files};
 
 const FILE: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";

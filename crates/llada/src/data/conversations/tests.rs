@@ -10,7 +10,7 @@ use crate::{
     tokenizer::{self, Kind, Tokenizer},
 };
 
-const TEXT: &str = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;?!<|>_\n";
+const TEXT: &str = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;?!<|>_/\n";
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -222,7 +222,7 @@ const TURNS: &str = r#"{"messages":[{"role":"user","content":"q1"},
 #[test]
 fn a_template_that_opens_thoughts_trains_on_all_that_it_adds() {
     // Asked for, an answer begins with an open thought; given, it has none, or an empty one.
-    for (given, answer) in [("", ""), ("<think></think>", "think></think>")] {
+    for (given, answer) in [("", ""), ("<think></think>", "</think>")] {
         let template = format!(
             "{{% for m in messages %}}<|start_header_id|>{{{{ m.role }}}}<|end_header_id|>\
              {{% if m.role == 'assistant' %}}{given}{{% endif %}}{{{{ m.content }}}}<|eot_id|>\
@@ -245,7 +245,7 @@ fn a_template_that_opens_thoughts_trains_on_all_that_it_adds() {
 #[test]
 fn marks_say_what_is_trained() {
     let template = "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\
-        {% if m.role == 'assistant' %}\n{% generation %}{{ m.content }}<|eot_id|>\
+        {% if m.role == 'assistant' %}{{ '\\n' }}{% generation %}{{ m.content }}<|eot_id|>\
         {% endgeneration %}!{% else %}{{ m.content }}<|eot_id|>{% endif %}{% endfor %}\
         {% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|><think>\
         {% endif %}";

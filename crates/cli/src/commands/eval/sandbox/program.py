@@ -25,7 +25,8 @@ def export(wire, x):
     about = {"mine": wire.number(x)}
     for base in (bool, int, float, str, list, tuple, set, frozenset, dict, bytes):
         if isinstance(x, base):
-            values = {dict: lambda: dict(dict.items(x)), str: lambda: str.__str__(x)}
+            values = {dict: lambda: dict(dict.items(x)), str: lambda: str.__str__(x),
+                      int: lambda: int.__int__(x), float: lambda: float.__float__(x)}
             plain = values.get(base, lambda: base(x))()
             # What tells more than its plain value only to those who know the class.
             is_own = type(x).__module__ == "__main__" and not hasattr(x, "_fields")
