@@ -1,4 +1,4 @@
-//! Settings of a [`Sampler`](super::Sampler) by name, each of which may be left to another layer:
+//! Settings of a [`Sampler`] by name, each of which may be left to another layer:
 //! what flags say, what a chat's `/set` changes, what a model's `generation_config.json` proposes.
 
 use std::str::FromStr;
