@@ -22,13 +22,14 @@
 //!
 //! # From a folder to text
 //!
-//! ```no_run
+//! ```
 //! use std::{ops::ControlFlow, path::Path};
 //!
 //! use llada::{checkpoint, diffusion, model::MaskPredictor, tokenizer::Tokenizer};
 //!
 //! # fn main() -> llada::Result<()> {
 //! let dir = Path::new("models/storyteller");
+//! # let dir = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(dir);
 //! let tokenizer = Tokenizer::from_dir(dir)?;
 //! let model = checkpoint::load(dir)?;
 //! let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
@@ -39,7 +40,7 @@
 //! let mut predictor = MaskPredictor::new(model, llada_kernels::Cpu::new(0)?)?;
 //! diffusion::generate::run(&mut predictor, &mut canvas, &mut |_, _| ControlFlow::Continue(()))?;
 //! let text = tokenizer.decode(canvas[0].tokens(), true)?;
-//! # let _ = text;
+//! # assert!(text.starts_with("Once upon a time") && text.len() > 60, "{text}");
 //! # Ok(())
 //! # }
 //! ```

@@ -8,6 +8,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+mod commands;
 mod page;
 
 use std::{
@@ -195,6 +196,18 @@ fn every_command_of_the_documentation_runs() {
 #[ignore = "trains for minutes"]
 fn every_slow_command_of_the_documentation_runs() {
     check(true);
+}
+
+#[test]
+#[cfg(feature = "hub")]
+fn the_reference_of_the_commands_is_the_programs() {
+    let path = root().join("docs/reference/commands.md");
+    let page = commands::reference();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    let there = fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == page, "run `UPDATE_DOCS=1 cargo test --workspace`");
 }
 
 #[test]
