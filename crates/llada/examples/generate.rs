@@ -1,4 +1,5 @@
 //! Continues a text, and shows how the canvas is unmasked: `generate MODEL TEXT [TOKENS]`.
+#![allow(clippy::print_stdout)]
 
 use std::{error::Error, ops::ControlFlow, path::Path};
 

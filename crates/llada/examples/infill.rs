@@ -1,4 +1,5 @@
 //! Fills the holes of a text, which have given lengths: `infill MODEL 'The {{hole:2}} sat.'`.
+#![allow(clippy::print_stdout)]
 
 use std::{error::Error, ops::ControlFlow, path::Path};
 

@@ -1,4 +1,5 @@
 //! How probable a model finds answers after a text, by Alg. 3: `score MODEL TEXT ANSWER…`.
+#![allow(clippy::print_stdout)]
 
 use std::{error::Error, ops::ControlFlow, path::Path};
 

@@ -48,7 +48,7 @@ pub struct Talk {
 impl From<Run> for Talk {
     /// The chat that `llada run` is without a prompt.
     fn from(run: Run) -> Self {
-        let Run { system, delay, no_history, threads, sampler, .. } = run;
-        Self { system, no_watch: false, delay, no_history, threads, sampler }
+        let Run { system, watching, no_history, threads, sampler, .. } = run;
+        Self { system, no_watch: false, delay: watching.delay, no_history, threads, sampler }
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use llada::diffusion::Remasking;
 
 use super::{
-    ModelArg, SavingArgs, Threads,
+    ModelArg, SavingArgs, Threads, WatchArgs,
     run::{number, remasking},
 };
 
@@ -37,24 +37,11 @@ pub struct Infill {
     /// The text is whole: let the model see that it ends there, and does not go on
     #[arg(long)]
     pub whole: bool,
-    /// Draw the canvas on the terminal while it is unmasked
-    #[arg(short, long, alias = "diffusion-visual")]
-    pub watch: bool,
-    /// Milliseconds between two steps that are drawn [default: 3 seconds for the whole]
-    #[arg(
-        long,
-        value_name = "MS",
-        requires = "watch",
-        value_parser = super::delay(),
-        hide_short_help = true
-    )]
-    pub delay: Option<u32>,
+    #[command(flatten)]
+    pub watching: WatchArgs,
     /// Write a JSON object with the text, the fills and the summary
     #[arg(long)]
     pub json: bool,
-    /// Record every step in a file for `llada replay`
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
     #[command(flatten)]
     pub threads: Threads,
     #[command(flatten)]

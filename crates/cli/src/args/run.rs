@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::Args;
 use llada::diffusion::{Blocks, Preset, Range, Remasking, SamplerError, Settings};
 
-use super::{ModelArg, SavingArgs, Threads, with_tip};
+use super::{ModelArg, SavingArgs, Threads, WatchArgs, with_tip};
 
 /// `llada run`.
 #[derive(Debug, Args)]
@@ -40,25 +40,11 @@ pub struct Run {
         hide_short_help = true
     )]
     pub prompts: Option<PathBuf>,
-    /// Draw the canvas on the terminal while it is unmasked
-    #[arg(short, long, alias = "diffusion-visual")]
-    pub watch: bool,
-    /// Milliseconds between two steps that are drawn [default: 3 seconds for the whole]
-    #[arg(
-        long,
-        value_name = "MS",
-        requires = "watch",
-        value_parser = super::delay(),
-        hide_short_help = true
-    )]
-    pub delay: Option<u32>,
+    #[command(flatten)]
+    pub watching: WatchArgs,
     /// Write a JSON object: text, tokens, summary
     #[arg(long)]
     pub json: bool,
-    /// Record every step in a file for `llada replay`; where that fails, the answer comes all the same,
-    /// and the exit code is 1
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
     /// Do not keep what is typed in a chat for later ones
     #[arg(
         long,

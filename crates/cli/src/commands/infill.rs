@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::{
     argument_or_stdin, read_text,
     run::{
-        observer::{Look, Observer, Pace},
+        observer::{Look, Observer},
         settings::drawn_seed,
     },
 };
@@ -51,7 +51,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
     let session =
         Session::open(model.as_deref(), Shipped::Base, args.threads.threads.into(), term)?;
     let message = "finishing the step; press Ctrl-C again to quit now";
-    let stop = Flag::listen(term, (!args.watch).then_some(message))?;
+    let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;
 
     let Session { name, tokenizer, special, mut predictor, .. } = session;
     let objective = predictor.model().config.objective;
@@ -86,12 +86,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let Some(lengths) = lengths else { return Err(Interrupted.into()) };
         let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective);
         let mut canvases = [canvas.map_err(llada::Error::from)?];
-        let look = Look {
-            watch: args.watch,
-            response_only: false,
-            pace: Pace::of(args.delay),
-            trace: args.trace.as_deref(),
-        };
+        let look = Look::of(&args.watching);
         let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term)?;
         // How sure the model was of each token of the row that it filled.
         let mut confidence = vec![0.0; canvases[0].tokens().len()];

@@ -29,14 +29,14 @@ use crate::{
     term::{self, Term},
     view::units,
 };
-use observer::{Look, Observer, Pace};
+use observer::{Look, Observer};
 use prompts::Ask;
 
 /// Generates, and prints the answer and, on stderr, the summary. Without a prompt, a terminal is
 /// for a chat.
 pub fn run(args: Run, term: &Term) -> Result<()> {
     let (model, prompt) = operands(&args)?;
-    let is_alone = !(args.raw || args.json || args.trace.is_some());
+    let is_alone = !(args.raw || args.json || args.watching.trace.is_some());
     if prompt.is_none() && args.prompts.is_none() && is_alone && io::stdin().is_terminal() {
         return chat::start(model.as_deref(), args.into(), term);
     }
@@ -66,14 +66,9 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     let mut canvases = rows.into_iter().zip(&prompts).map(canvas).collect::<Result<Vec<_>>>()?;
 
     let message = "finishing the step; press Ctrl-C again to quit now";
-    let stop = Flag::listen(term, (!args.watch).then_some(message))?;
+    let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;
     let (predictor, tokenizer) = (&mut session.predictor, &session.tokenizer);
-    let look = Look {
-        watch: args.watch,
-        response_only: false,
-        pace: Pace::of(args.delay),
-        trace: args.trace.as_deref(),
-    };
+    let look = Look::of(&args.watching);
     let mut observer = Observer::new(look, &canvases, tokenizer, &session.name, term)?;
     let summary = observer.follow(predictor, &mut canvases, &stop, |_| {});
     let seconds = observer.elapsed();

@@ -208,7 +208,7 @@ impl Template {
 /// A conversation as text.
 struct Rendered {
     text: String,
-    /// The same with placeholders for the contents, which cannot touch what is rendered without
+    /// The same with stand-ins for the contents, which cannot touch what is rendered without
     /// them.
     stencil: String,
 }
@@ -232,9 +232,9 @@ fn refuse_special(tokenizer: &Tokenizer, messages: &[Message]) -> Result<()> {
     Ok(())
 }
 
-/// Message `i` with a placeholder for its content.
+/// Message `i` with a stand-in for its content.
 fn stencil((i, message): (usize, &Message)) -> Message {
-    Message { content: placeholder(i), ..message.clone() }
+    Message { content: stand_in(i), ..message.clone() }
 }
 
 /// The bytes that both texts begin with, whole characters.
@@ -245,11 +245,11 @@ fn common_prefix(a: &str, b: &str) -> usize {
 
 /// Stands for the content of message `i`: Unicode keeps these two characters for uses inside a
 /// program, so that no template spells them, and trims or changes them.
-fn placeholder(i: usize) -> String {
+fn stand_in(i: usize) -> String {
     format!("\u{fdd0}{i}\u{fdd1}")
 }
 
-/// Cuts a conversation of `messages` messages that was rendered with placeholders.
+/// Cuts a conversation of `messages` messages that was rendered with stand-ins.
 fn pieces(mut stencil: &str, messages: usize) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     while let Some((before, rest)) = stencil.split_once('\u{fdd0}')

@@ -20,6 +20,7 @@ use llada::{
 
 use super::recording::Recording;
 use crate::{
+    args::WatchArgs,
     error::Failure,
     interrupt::Flag,
     keys::Silence,
@@ -62,6 +63,14 @@ pub struct Look<'a> {
     pub pace: Pace,
     /// Record the first row in this file. That it cannot be written is told, and stops nothing.
     pub trace: Option<&'a Path>,
+}
+
+impl<'a> Look<'a> {
+    /// What flags ask for, over whole rows.
+    pub fn of(flags: &'a WatchArgs) -> Self {
+        let trace = flags.trace.as_deref();
+        Self { watch: flags.watch, response_only: false, pace: Pace::of(flags.delay), trace }
+    }
 }
 
 /// How long a drawn step stays at least. Where nothing is drawn, nothing waits.

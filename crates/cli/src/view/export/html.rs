@@ -12,7 +12,7 @@ pub fn html(film: &Film, delay_ms: u64) -> String {
     let last = |cell: &super::FilmCell| cell.spans.last().map_or("░".into(), |s| s.text.clone());
     let text: String = film.cells.iter().map(last).collect();
     let stops: Vec<String> = palette::stops().map(|(_, color)| color).collect();
-    // One pass over the page, so that no inserted text is searched for the next placeholder.
+    // One pass over the page, so that no inserted text is searched for the next mark.
     PAGE.split("@@")
         .map(|part| match part {
             "TITLE" => escape(&film.title),

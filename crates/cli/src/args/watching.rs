@@ -1,0 +1,26 @@
+//! The flags that show a canvas while it is unmasked, or keep what it was.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What is drawn, and what is recorded.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Draw the canvas on the terminal while it is unmasked
+    #[arg(short, long, alias = "diffusion-visual")]
+    pub watch: bool,
+    /// Milliseconds between two steps that are drawn [default: 3 seconds for the whole]
+    #[arg(
+        long,
+        value_name = "MS",
+        requires = "watch",
+        value_parser = super::delay(),
+        hide_short_help = true
+    )]
+    pub delay: Option<u32>,
+    /// Record every step in a file for `llada replay`; where that fails, the text comes all the same,
+    /// and the exit code is 1
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
