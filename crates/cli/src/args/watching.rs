@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::with_tip;
+
 /// What is drawn, and what is recorded.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
@@ -21,6 +23,14 @@ pub struct WatchArgs {
     pub delay: Option<u32>,
     /// Record every step in a file for `llada replay`; where that fails, the text comes all the same,
     /// and the exit code is 1
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file)]
     pub trace: Option<PathBuf>,
+}
+
+/// Reads the name of a file beside the answer, which has stdout.
+fn file(name: &str) -> Result<PathBuf, String> {
+    match name {
+        "-" => Err(with_tip("the answer is on stdout", "name a file")),
+        _ => Ok(name.into()),
+    }
 }

@@ -89,6 +89,9 @@ fn a_dash_is_standard_input_and_output() {
         let (code, _, stderr) = line(&format!("replay dash.jsonl -o {out}"));
         assert!(code == 2 && stderr.contains("`.svg` or `.html`"), "{stderr}");
     }
+    let (code, stdout, stderr) = line("run MODEL the -n 4 --trace -");
+    assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+    assert!(stderr.contains("hint: name a file"), "{stderr}");
 }
 
 #[test]
