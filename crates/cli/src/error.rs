@@ -7,7 +7,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{
+    builder::StyledStr,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use llada::diffusion::{SamplerError, Spelling};
 
 use crate::{args, term};
@@ -118,6 +121,14 @@ pub fn usage(error: clap::Error) -> ExitCode {
 fn with_visible_words(mut error: clap::Error) -> clap::Error {
     let words = error.context().filter_map(|(kind, value)| match value {
         ContextValue::String(word) => Some((kind, ContextValue::String(term::visible_line(word)))),
+        ContextValue::Strings(words) => {
+            let words = words.iter().map(|word| term::visible_line(word)).collect();
+            Some((kind, ContextValue::Strings(words)))
+        }
+        ContextValue::StyledStrs(words) => {
+            let plain = |word: &StyledStr| term::visible_line(&word.to_string()).into();
+            Some((kind, ContextValue::StyledStrs(words.iter().map(plain).collect())))
+        }
         _ => None,
     });
     for (kind, word) in words.collect::<Vec<_>>() {
@@ -138,6 +149,10 @@ fn render_usage(message: &str, unknown: Option<&str>) -> String {
     for line in message.lines().filter(|line| !line.trim().is_empty()) {
         match line.trim_start().strip_prefix("tip: ") {
             Some(_) if in_capitals.is_some() => {}
+            // A flag that is none is seldom meant as a text.
+            Some(tip) if tip.starts_with("to pass '") => {
+                hint.push_str("; a text that begins with `-` goes after `--`");
+            }
             Some(tip) => hint = tip.to_owned(),
             None if line.starts_with("For more information") => {}
             // Flags are spelt wrongly; words are a text without its quotes.

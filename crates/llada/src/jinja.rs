@@ -150,12 +150,17 @@ pub(crate) fn environment(dialect: Dialect) -> Result<Environment<'static>, Mist
     Ok(environment)
 }
 
-/// What minijinja takes for a function.
+/// What minijinja takes for a function. Each call pays for the texts that it reads and for the one
+/// that it gives, so that none is free for being called by another function.
 fn function(
     function: Function,
 ) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Outcome + Send + Sync + 'static {
     move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
-        function(state, arguments.into_values())
+        let arguments = arguments.into_values();
+        arguments.iter().try_for_each(|value| charge(state, text_len(value)))?;
+        let result = function(state, arguments)?;
+        charge(state, text_len(&result))?;
+        Ok(result)
     }
 }
 
@@ -252,6 +257,11 @@ pub(crate) fn value(json: &Json) -> Value {
 /// An operation that its values do not allow.
 fn fail<T>(what: impl Into<String>) -> Result<T, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, what.into()))
+}
+
+/// The bytes of a value that is a text.
+fn text_len(value: &Value) -> usize {
+    value.as_str().map_or(0, str::len)
 }
 
 /// Pays for `bytes` bytes before they are made.

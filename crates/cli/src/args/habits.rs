@@ -1,4 +1,5 @@
-//! What users of llama.cpp type: flags that mean the same here, and what to do instead of others.
+//! What users of llama.cpp and Fast-dLLM type: flags that mean the same here, and what to do instead
+//! of others.
 
 use std::ffi::OsString;
 
@@ -13,7 +14,7 @@ const SAME: [(&str, &str); 6] = [
 ];
 
 /// What to do instead of giving other flags.
-const INSTEAD: [(&[&str], &str); 12] = [
+const INSTEAD: [(&[&str], &str); 13] = [
     (
         &["-ngl", "--ngl", "--gpu-layers", "--n-gpu-layers", "-dev", "--device", "-mg", "-sm"],
         "leave it out: models are computed on the processor; `--threads` says on how many cores",
@@ -47,6 +48,10 @@ const INSTEAD: [(&[&str], &str); 12] = [
         "leave it out: there is one way to compute, and weights are read from the mapped file",
     ),
     (&["-ctk", "-ctv", "--cache-type-k", "--cache-type-v"], "`--cache-type bf16` is for both"),
+    (
+        &["--threshold", "--factor"],
+        "rules for what is kept are values of `--keep`: `--keep threshold=0.9`, `--keep factor=1`",
+    ),
     (&["-j", "--json-schema", "--grammar"], "answers cannot be held to a grammar"),
     (
         &["--diffusion-eps", "--diffusion-alg-temp", "--diffusion-add-gumbel-noise"],

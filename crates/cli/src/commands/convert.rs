@@ -29,6 +29,7 @@ pub fn convert(args: Convert, term: &Term) -> Result<()> {
     let source = locate::model(args.model.get(), Shipped::Base)?;
     let out = Output::lock(&args.out)?;
     check_free(&args.out, args.force)?;
+    out.check_own(checkpoint::is_model(&args.out), &checkpoint::is_written)?;
     let model = checkpoint::load(&source)?;
     let dtype = match (args.dtype, model.tensors[Layout::new(&model.config).wte].dtype()) {
         (Some(storage), _) => storage.into(),

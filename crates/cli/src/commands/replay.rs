@@ -51,6 +51,12 @@ pub fn run(args: Replay, term: &Term) -> Result<()> {
     let Some(out) = args.out.filter(|out| out.as_os_str() != STANDARD) else {
         return term::answer(exported.trim_end());
     };
+    let is_input =
+        out.canonicalize().is_ok_and(|out| args.file.canonicalize().is_ok_and(|f| f == out));
+    if is_input {
+        let message = format!("`{}` is the recording itself", out.display());
+        return Err(Failure::usage(message, "give another name to `--out`").into());
+    }
     files::write(&out, exported.as_bytes())?;
     term.note(&format!("wrote {}", out.display()));
     Ok(())

@@ -50,6 +50,8 @@ fn train_from_files(args: TokenizerTrain, term: &Term) -> Result<()> {
     };
     let out = Output::lock(&args.out)?;
     check_free(&args.out, args.overwrite)?;
+    let is_own = Tokenizer::from_dir(&args.out).is_ok();
+    out.check_own(is_own, &|name| TokenizerFiles::names(name))?;
     let inputs = Inputs::take(&args.inputs)?;
     let pieces = inputs.paths.iter().flat_map(|path| Pieces::open(path));
     let tokenizer = train(kind, pieces)?;

@@ -66,6 +66,13 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     let peak = peak::f32_flops(&cpu);
     let mut trainer = Trainer::new(recipe, &dir, start, cpu)?;
     introduce(&trainer, &dir, term);
+    let (warm_up, steps) = (trainer.recipe().optim.warmup_steps, trainer.recipe().train.steps);
+    if warm_up >= steps {
+        term.warn(&format!(
+            "the rate still grows when the run ends: `optim.warmup_steps` is {warm_up}, the run has \
+             {steps} steps"
+        ));
+    }
     let saved = Cell::new(None);
 
     let message = "finishing the step and saving; press Ctrl-C again to quit now";
@@ -100,7 +107,9 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
             let step = trainer.step();
             term.note(&match saved.get() {
                 Some(saved) if saved == step => {
-                    format!("stopped at step {step}; go on with `--resume`")
+                    let verb = if trainer.recipe().sft.is_some() { "sft" } else { "train" };
+                    let run = dir.display();
+                    format!("stopped at step {step}; go on: `llada {verb} --resume --out {run}`")
                 }
                 _ => format!(
                     "stopped at step {step}, whose loss is not finite and which is not saved; \

@@ -124,3 +124,39 @@ fn impossible_wishes_are_explained() {
     let ids = |t: &str| run(dir, &["tokenizer", "encode", "-t", t, text]);
     assert_eq!(ids("char.gguf"), ids("tok"));
 }
+
+#[test]
+fn a_folder_of_other_files_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let other = path("mine");
+    std::fs::create_dir_all(other.join("model-00001-of-00001.safetensors")).unwrap();
+    for name in ["generation_config.json", "chat_template.jinja", "meta.json", "tokenizer.json"] {
+        std::fs::write(other.join(name), "mine").unwrap();
+    }
+    std::fs::write(path("t.txt"), "the cat sat. ".repeat(50)).unwrap();
+    let train = ["tokenizer", "train", "t.txt", "--kind", "char", "--out"];
+    assert_eq!(run(dir.path(), &[&train[..], &["tok"]].concat()).0, 0);
+    for args in [
+        &["convert", storyteller(), "-o", "mine", "--force"][..],
+        &["data", "prepare", "t.txt", "--tokenizer", "tok", "--out", "mine", "--overwrite"],
+        &[&train[..], &["mine", "--overwrite"]].concat(),
+    ] {
+        let (code, _, stderr) = run(dir.path(), args);
+        assert!(code == 1 && stderr.contains("would be lost"), "{args:?}: {stderr}");
+    }
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 5);
+    assert_eq!(std::fs::read_to_string(other.join("meta.json")).unwrap(), "mine");
+    // A folder in a model's folder is the user's, whatever its name; so is a copy of weights.
+    for _ in 0..2 {
+        let (code, _, stderr) = run(dir.path(), &["convert", storyteller(), "-o", "m", "--force"]);
+        assert_eq!(code, 0, "{stderr}");
+        std::fs::write(path("m/model-backup.safetensors"), "mine").unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path("m/model-backup.safetensors")).unwrap(), "mine");
+    std::fs::create_dir(path("m/special_tokens_map.json")).unwrap();
+    std::fs::write(path("m/special_tokens_map.json/f"), "mine").unwrap();
+    let (_, _, stderr) = run(dir.path(), &["convert", storyteller(), "-o", "m", "--force"]);
+    let kept = std::fs::read_to_string(path("m/special_tokens_map.json/f"));
+    assert_eq!(kept.unwrap(), "mine", "{stderr}");
+}

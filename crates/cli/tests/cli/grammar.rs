@@ -184,6 +184,7 @@ fn habits_of_other_programs_work_or_are_explained() {
         ("-i", "`llada chat`"),
         ("-fa x", "leave it out"),
         ("--diffusion-eps 0.1 x", "`--remasking`"),
+        ("--threshold 0.9 x", "`--keep threshold=0.9`"),
     ] {
         let (code, stdout, stderr) = line(&format!("run -m MODEL {flags}"));
         assert_eq!((code, stdout.as_str()), (2, ""), "{flags}: {stderr}");

@@ -164,6 +164,14 @@ fn a_trace_that_cannot_be_written_costs_neither_the_answer_nor_an_earlier_trace(
     let trace = std::fs::read_to_string(dir.path().join("t.jsonl")).unwrap();
     assert!(trace.starts_with("{\"llada_trace\":1") && trace.ends_with('\n'), "{trace}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    // What is no text is no trace, and stays; so does the recording that is exported.
+    std::fs::write(dir.path().join("w.safetensors"), b"\x10\0\0\0\0\0\0\0{}").unwrap();
+    let (code, stdout, stderr) = traced("w.safetensors");
+    assert_eq!((code, stdout.as_str()), (1, answer.as_str()), "{stderr}");
+    assert!(std::fs::read(dir.path().join("w.safetensors")).unwrap().starts_with(b"\x10\0"));
+    let (code, _, _) = run(dir.path(), &["replay", "t.jsonl", "-o", "t.jsonl", "--export", "svg"]);
+    assert_eq!(code, 2);
+    assert_eq!(std::fs::read_to_string(dir.path().join("t.jsonl")).unwrap(), trace);
 }
 
 #[test]

@@ -119,10 +119,26 @@ pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
 /// Whether a file of this name is part of a model's folder, and so gives way when another model is
 /// written there.
 pub fn is_written(name: &str) -> bool {
-    let is_shard = name.starts_with("model-") && name.ends_with(".safetensors");
-    is_shard
+    is_shard(name)
         || [shards::SINGLE, shards::INDEX, "config.json"].contains(&name)
         || TokenizerFiles::names(name)
+}
+
+/// Whether a file has the name of one shard of several: `model-00001-of-00004.safetensors`.
+fn is_shard(name: &str) -> bool {
+    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+    let is_number = |n: &str| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit());
+    numbers.and_then(|n| n.split_once("-of-")).is_some_and(|(n, of)| is_number(n) && is_number(of))
+}
+
+/// Whether `dir` is a folder with a model in it: its configuration, and weights.
+pub fn is_model(dir: &Path) -> bool {
+    let has_weights = || {
+        let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.any(|name| name == shards::SINGLE || is_shard(&name))
+    };
+    load_config(dir).is_ok() && has_weights()
 }
 
 /// The ids with a meaning: those that the config states, and for the rest what the tokenizer

@@ -146,6 +146,13 @@ impl Meta {
         Ok(meta)
     }
 
+    /// Whether a folder has a `meta.json` of prepared data, of any version.
+    pub(super) fn is_in(dir: &Path) -> bool {
+        let text = files::read_text(&dir.join(META), MAX_META).unwrap_or_default();
+        let value = serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
+        ["version", "dtype", "vocab_size", "train"].iter().all(|key| value.get(key).is_some())
+    }
+
     /// CRC-32C of `tokenizer.json`.
     pub(crate) fn tokenizer_crc32c(&self) -> u32 {
         let json = self.tokenizer.iter().find(|file| file.file == TokenizerFiles::JSON);

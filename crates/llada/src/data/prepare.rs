@@ -99,6 +99,7 @@ pub fn prepare(
     if !options.overwrite && files::is_occupied(output.path()) {
         return Err(DataError::Exists { path: output.path().to_path_buf() }.into());
     }
+    output.check_own(Meta::is_in(output.path()), &is_written)?;
     let corpus = Corpus {
         inputs,
         format: options.format,

@@ -23,6 +23,14 @@ pub enum OutputError {
         /// The output.
         path: PathBuf,
     },
+    /// A folder that is to be replaced is no output of this kind.
+    #[error("`{path}` was not written by this command, and its `{name}` would be lost")]
+    Foreign {
+        /// The output.
+        path: PathBuf,
+        /// What would be replaced.
+        name: String,
+    },
     /// The name of the lock is taken by something else.
     #[error("`{path}` is in the way of a lock, and is none")]
     NoLock {
@@ -47,6 +55,7 @@ impl OutputError {
             match self {
                 Self::Busy { .. } => "wait until it has ended, stop it, or write somewhere else",
                 Self::Exists { .. } => "choose another name, or allow replacing it",
+                Self::Foreign { .. } => "write to a new folder, or move the file away",
                 Self::NoLock { .. } => "move it away, or write somewhere else",
                 Self::Fixed { .. } => "write to a new folder in it, or empty it first",
             }

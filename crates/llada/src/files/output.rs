@@ -88,6 +88,20 @@ impl Output {
         &self.asked
     }
 
+    /// Checks that a folder in this place may be replaced: that it is an output of the same kind, or
+    /// has no file that would go. `goes` is as in [`Existing::Replace`].
+    ///
+    /// # Errors
+    /// When the user's own files would go.
+    pub fn check_own(&self, is_own: bool, goes: &dyn Fn(&str) -> bool) -> Result<()> {
+        let names = entries(&self.asked).unwrap_or_default();
+        let mut names = names.iter().map(|name| name.to_string_lossy().into_owned());
+        match names.find(|name| !is_own && goes(name)) {
+            Some(name) => Err(OutputError::Foreign { path: self.asked.clone(), name }.into()),
+            None => Ok(()),
+        }
+    }
+
     /// Has `write` make a file or a folder at the path that it is given, which is beside the
     /// output, and puts it in its place when it is whole. Errors name the output itself.
     ///

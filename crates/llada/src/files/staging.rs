@@ -21,8 +21,8 @@ use crate::{Error, Result, io};
 pub enum Existing<'a> {
     /// It stays, and nothing is put there; an empty folder is filled.
     Keep,
-    /// It is replaced. Of a folder, the entries go whose names are told by this function; the
-    /// others are the user's, and are found in the new folder too. One of them that the new folder
+    /// It is replaced. Of a folder, the files go whose names are told by this function; the others,
+    /// and all folders, are the user's, and are found in the new folder too. One of them that the new folder
     /// has already is a reason to replace nothing.
     Replace(&'a dyn Fn(&str) -> bool),
 }
@@ -140,7 +140,7 @@ impl Staging {
             Existing::Replace(goes)
                 if old
                     .iter()
-                    .any(|name| goes(&name.to_string_lossy()) || made.join(name).exists()) =>
+                    .any(|name| is_going(&self.target, name, goes) || made.join(name).exists()) =>
             {
                 return Err(OutputError::Fixed { path: self.asked.clone() }.into());
             }
@@ -203,10 +203,16 @@ fn swap_in_two(new: &Path, old: &Path, aside: &Path) -> io::Result<()> {
     fs::rename(new, old).inspect_err(|_| drop(fs::rename(aside, old)))
 }
 
+/// Whether an entry of a replaced folder goes: a folder in it is the user's, whatever its name.
+fn is_going(folder: &Path, name: &OsStr, goes: &dyn Fn(&str) -> bool) -> bool {
+    let is_folder = fs::symlink_metadata(folder.join(name)).is_ok_and(|kind| kind.is_dir());
+    !is_folder && goes(&name.to_string_lossy())
+}
+
 /// What a folder holds that is to stay, made to be found in the new one too: the same files under a
 /// second name, or copies where the file system knows no such thing.
 fn carry(old: &Path, new: &Path, goes: &dyn Fn(&str) -> bool) -> io::Result<()> {
-    let stays = |name: &OsString| !goes(&name.to_string_lossy());
+    let stays = |name: &OsString| !is_going(old, name, goes);
     entries(old)?.into_iter().filter(stays).try_for_each(|name| {
         let to = new.join(&name);
         match fs::symlink_metadata(&to) {
@@ -238,7 +244,7 @@ fn return_late(folder: &Path, target: &Path, goes: &dyn Fn(&str) -> bool) {
     let aside = folder.join(REPLACED);
     let old = if swapped.exists() { swapped } else { aside };
     for name in entries(&old).unwrap_or_default() {
-        if !goes(&name.to_string_lossy()) {
+        if !is_going(&old, &name, goes) {
             let _ = rename_new(&old.join(&name), &target.join(&name));
         }
     }

@@ -348,7 +348,9 @@ impl<'a> Parser<'a> {
             }
             Token::Operator("{") => {
                 let pairs = self.list("}", |parser| {
+                    let is_constant = matches!(parser.peek(), Some(Token::Text(_)));
                     let key = parser.expression()?;
+                    let key = if is_constant { key } else { format!("__key__({key})") };
                     parser.expect(":")?;
                     Ok(format!("{key}: {}", parser.expression()?))
                 })?;
@@ -362,7 +364,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Items with commas between them, up to `end`, which is read.
-    fn list(&mut self, end: &str, item: impl Fn(&mut Self) -> Text) -> Text {
+    fn list(&mut self, end: &str, mut item: impl FnMut(&mut Self) -> Text) -> Text {
         let mut items = Vec::new();
         while !self.skip(end) {
             if !items.is_empty() {
@@ -545,13 +547,33 @@ impl<'a> Parser<'a> {
     /// The parameters of a macro, with their parentheses.
     pub(super) fn parameters(&mut self) -> Text {
         self.expect("(")?;
+        let begin = self.at;
+        let mut names = Vec::new();
+        let mut defaults = Vec::new();
         let parameters = self.list(")", |parser| {
-            let name = parser.name()?;
+            let name = parser.name()?.to_owned();
+            names.push(name.clone());
             Ok(match parser.skip("=") {
-                true => format!("{name}={}", parser.expression()?),
-                false => name.to_owned(),
+                true => {
+                    let begin = parser.at;
+                    let default = parser.expression()?;
+                    defaults.extend((begin..parser.at).map(|at| (at, name.clone())));
+                    format!("{name}={default}")
+                }
+                false => name,
             })
         })?;
-        Ok(format!("({parameters})"))
+        // Python's defaults see the parameters, these do not.
+        let reads = |(at, own): &(usize, String)| match self.tokens.get(*at) {
+            Some((Token::Name(read), _)) => read != own && names.iter().any(|name| name == read),
+            _ => false,
+        };
+        match defaults.iter().any(reads) {
+            true => {
+                self.at = begin;
+                self.mistake("defaults that read no other parameter")
+            }
+            false => Ok(format!("({parameters})")),
+        }
     }
 }

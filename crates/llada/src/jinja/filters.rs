@@ -440,7 +440,7 @@ fn word_count(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Erro
     Ok(text.split(|c| !inside(c)).filter(|word| !word.is_empty()).count().into())
 }
 
-fn word_wrap(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+fn word_wrap(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let names = ["s", "width", "break_long_words", "wrapstring", "break_on_hyphens"];
     let [value, width, long, newline, hyphens] = bind(args, 1, names)?;
     let text = strictly(value)?;
@@ -453,13 +453,23 @@ fn word_wrap(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let hyphens = hyphens.is_none_or(|h| h.is_true());
     let long = long.is_none_or(|l| l.is_true());
     let lines = methods::lines(&text, false);
-    let wrapped: Vec<String> =
-        lines.iter().map(|line| wrap(line, width, long, hyphens).join(newline)).collect();
+    let mut wrapped = Vec::new();
+    for line in &lines {
+        let parts = wrap(state, line, width, long, hyphens)?;
+        charge(state, parts.len().saturating_mul(newline.len()))?;
+        wrapped.push(parts.join(newline));
+    }
     Ok(Value::from(wrapped.join(newline)))
 }
 
 /// The lines that `textwrap.wrap` makes of a line without line breaks.
-fn wrap(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<String> {
+fn wrap(
+    state: &State<'_, '_>,
+    line: &str,
+    width: usize,
+    long: bool,
+    hyphens: bool,
+) -> Result<Vec<String>, Error> {
     let len = |chunk: &str| chunk.chars().count();
     let mut chunks: Vec<String> = Vec::new();
     for c in line.chars() {
@@ -497,6 +507,7 @@ fn wrap(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<String> {
         {
             let room = if long { width.saturating_sub(used).max(1) } else { usize::MAX };
             if long {
+                charge(state, chunk.len())?;
                 now.push(chunk.chars().take(room).collect());
                 chunks.push_front(chunk.chars().skip(room).collect());
             } else if now.is_empty() {
@@ -512,7 +523,7 @@ fn wrap(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<String> {
             lines.push(now.concat());
         }
     }
-    lines
+    Ok(lines)
 }
 
 fn xml_attributes(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {

@@ -138,7 +138,9 @@ pub(super) fn printf(
                 None => return fail("not enough values to format"),
             },
         };
-        out.push_str(&conversion(state, spec, letter, &value)?);
+        let written = conversion(state, spec, letter, &value)?;
+        charge(state, written.len())?;
+        out.push_str(&written);
     }
     // Whatever has items may go unused; texts and numbers may not.
     let may_be_left = is_map || matches!(right.kind(), ValueKind::Seq | ValueKind::Iterable);

@@ -1,5 +1,7 @@
 //! The methods of Python's strings, and the way to those of lists and dictionaries.
 
+use std::collections::HashSet;
+
 use minijinja::{
     Error, ErrorKind, State, Value,
     value::{Tuple, ValueKind},
@@ -153,7 +155,8 @@ pub(super) fn is_space(c: char) -> bool {
 
 /// `text` without the characters of `set`, or white space, at its ends.
 pub(super) fn strip<'a>(text: &'a str, set: Option<&str>, left: bool, right: bool) -> &'a str {
-    let strips = |c: char| set.map_or_else(|| is_space(c), |set| set.contains(c));
+    let set: Option<HashSet<char>> = set.map(|set| set.chars().collect());
+    let strips = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.contains(&c));
     let text = if left { text.trim_start_matches(strips) } else { text };
     if right { text.trim_end_matches(strips) } else { text }
 }

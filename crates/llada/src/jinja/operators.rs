@@ -22,24 +22,27 @@ use super::{
 };
 
 /// The functions, by names that no template has.
-pub(super) const ALL: [(&str, Function); 10] = [
+pub(super) const ALL: [(&str, Function); 11] = [
     ("__bounded__", bounded),
     ("__compare__", compare),
     ("__concat__", concat),
     ("__cycle__", cycle),
     ("__each__", each),
     ("__item__", item),
+    ("__key__", |_, arguments| Ok(arguments.into_iter().next().unwrap_or_default())),
     ("__method__", method),
     ("__missing__", missing),
     ("__modulo__", modulo),
     ("__slice__", slice),
 ];
 
-/// The value that is assigned; refused if it is nested too deeply to be dropped or shown.
+/// The value that is assigned; refused if it is nested too deeply to be dropped or shown. A namespace
+/// that it is assigned to comes second; holding one, it could hold itself.
 fn bounded(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error> {
+    let is_of_namespace = arguments.len() > 1;
     let value = arguments.into_iter().next().unwrap_or_default();
     if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map) {
-        weigh(state, &value, Limits::DEPTH)?;
+        weigh(state, &value, Limits::DEPTH, is_of_namespace)?;
     }
     Ok(value)
 }
@@ -54,7 +57,7 @@ fn compare(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Er
             "==" | "!=" => (left == *right) == (operator == "=="),
             "in" | "not in" => contains(state, right, &left)? == (operator == "in"),
             _ => {
-                weigh(state, &left, Limits::DEPTH)?;
+                weigh(state, &left, Limits::DEPTH, false)?;
                 let found = order(&left, right)?;
                 match operator {
                     "<" => found == Some(Ordering::Less),

@@ -4,14 +4,24 @@ use std::cmp::Ordering;
 
 use minijinja::{Error, State, Value, value::ValueKind};
 
-use super::{fail, text::kind};
+use super::{
+    fail,
+    text::{is_plain_map, kind},
+};
 
-/// Visits a value and all in it, and pays for it; an error if it is nested deeper than `deepest`.
-pub(super) fn weigh(state: &State<'_, '_>, value: &Value, deepest: usize) -> Result<(), Error> {
+/// Visits a value and all in it, and pays for it; an error if it is nested deeper than `deepest`, and
+/// if it is to be `plain` and has a namespace or the like in it.
+pub(super) fn weigh(
+    state: &State<'_, '_>,
+    value: &Value,
+    deepest: usize,
+    plain: bool,
+) -> Result<(), Error> {
     fn visit(
         state: &State<'_, '_>,
         value: &Value,
         left: usize,
+        plain: bool,
         seen: &mut u64,
     ) -> Result<(), Error> {
         *seen += 1;
@@ -28,13 +38,16 @@ pub(super) fn weigh(state: &State<'_, '_>, value: &Value, deepest: usize) -> Res
             return fail("values that are nested too deeply");
         }
         let is_map = value.kind() == ValueKind::Map;
+        if plain && is_map && !is_plain_map(value) {
+            return fail("a namespace that holds another");
+        }
         for item in inner {
             let item = if is_map { value.get_item(&item)? } else { item };
-            visit(state, &item, left - 1, seen)?;
+            visit(state, &item, left - 1, plain, seen)?;
         }
         Ok(())
     }
-    visit(state, value, deepest, &mut 0)
+    visit(state, value, deepest, plain, &mut 0)
 }
 
 /// The order of two values, where they have one.
@@ -77,7 +90,8 @@ pub(super) fn sort<K: Fn(&Value) -> Result<Value, Error>>(
     let mut keyed = Vec::with_capacity(items.len());
     for item in items.drain(..) {
         let key = key(&item)?;
-        weigh(state, &key, super::Limits::DEPTH)?;
+        super::charge(state, super::text_len(&key))?;
+        weigh(state, &key, super::Limits::DEPTH, false)?;
         keyed.push((key, item));
     }
     let mut error = None;

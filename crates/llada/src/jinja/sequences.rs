@@ -75,12 +75,13 @@ fn follow(item: &Value, path: &[Value], default: Option<&Value>) -> Result<Value
 }
 
 /// A text in lower case, and everything else as it is.
-fn folded(value: Value) -> Value {
-    match value.kind() {
+fn folded(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+    super::charge(state, super::text_len(&value))?;
+    let lower = match value.kind() {
         ValueKind::String => value.as_str().and_then(|text| case(text, "lower")).map(Value::from),
         _ => None,
-    }
-    .unwrap_or(value)
+    };
+    Ok(lower.unwrap_or(value))
 }
 
 fn batch(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
@@ -140,7 +141,7 @@ fn dict_sort(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error
     let case = truth(case.as_ref());
     let key = |pair: &Value| {
         let key = pair.get_item_by_index(at)?;
-        Ok(if case { key } else { folded(key) })
+        Ok(if case { key } else { folded(state, key)? })
     };
     sorted(state, &mut pairs, key, truth(reverse.as_ref()))?;
     Ok(list(pairs))
@@ -311,7 +312,7 @@ fn sort(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
         let mut keys = Vec::new();
         for path in &paths {
             let key = follow(item, path, None)?;
-            keys.push(if case { key } else { folded(key) });
+            keys.push(if case { key } else { folded(state, key)? });
         }
         Ok(list(keys))
     };
@@ -327,7 +328,7 @@ fn group_by(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error>
     let default = default.filter(|d| !d.is_none());
     let own = |item: &Value| follow(item, &path, default.as_ref());
     let case = truth(case.as_ref());
-    let key = |item: &Value| Ok(if case { own(item)? } else { folded(own(item)?) });
+    let key = |item: &Value| Ok(if case { own(item)? } else { folded(state, own(item)?)? });
     sorted(state, &mut all, key, false)?;
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
     for item in all {
@@ -352,8 +353,9 @@ fn extreme(state: &mut State<'_, '_>, args: Vec<Value>, largest: bool) -> Result
     let mut best: Option<(Value, Value)> = None;
     for item in items(state, &value.unwrap_or_default())? {
         let key = follow(&item, &path, None)?;
-        let key = if case { key } else { folded(key) };
-        weigh(state, &key, super::Limits::DEPTH)?;
+        let key = if case { key } else { folded(state, key)? };
+        super::charge(state, super::text_len(&key))?;
+        weigh(state, &key, super::Limits::DEPTH, false)?;
         let better = match &best {
             None => true,
             Some((known, _)) => {
@@ -389,8 +391,9 @@ fn unique(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     for item in items(state, &value.unwrap_or_default())? {
         let key = follow(&item, &path, None)?;
         hashable(&key)?;
-        weigh(state, &key, super::Limits::DEPTH)?;
-        if seen.insert(if case { key } else { folded(key) }) {
+        super::charge(state, super::text_len(&key))?;
+        weigh(state, &key, super::Limits::DEPTH, false)?;
+        if seen.insert(if case { key } else { folded(state, key)? }) {
             out.push(item);
         }
     }

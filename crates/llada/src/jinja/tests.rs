@@ -85,6 +85,19 @@ fn templates_that_take_too_much_end_in_an_error() {
         "{{ [1] * 1000000000 }}",
         "{{ ([1] * 99999999)|list }}",
         "{{ 9 ** 9 ** 9 }}",
+        "{% set ns = namespace() %}{% set ns.s = ns %}{{ ns }}",
+        "{% set ns = namespace() %}{% set ns.s = [{'a': ns}] %}{{ ns.s }}",
+        "{{ ('%(a)s' * 3000) % {'a': 'a' * 1000000} }}",
+        "{% set l = ['A' * 800000] * 100000 %}{{ l|map('upper')|list|length }}",
+        "{% set l = ['A' * 800000] * 100000 %}{{ l|map('length')|list|length }}",
+        "{% set l = ['A' * 800000] * 100000 %}{{ l|select('lower')|list|length }}",
+        "{% set l = 'é' * 4000000 %}{% for i in range(100000) %}{% if l[3999999] %}{% endif %}\
+         {% endfor %}",
+        "{% set l = 'a' * 4000000 %}{% for i in range(100000) %}{% set x = {l: 1} %}{% endfor %}",
+        "{{ ('a' * 800000)|wordwrap(3) }}",
+        "{{ ('a' * 800000)|wordwrap(1, true, 'x' * 100000) }}",
+        "{% set a = 'A' * 80000 %}{{ ([a ~ '1', a ~ '2'] * 10000)|sort|length }}",
+        "{% macro f(a, b=a) %}{{ b }}{% endmacro %}{{ f(1) }}",
     ] {
         let found = rendered(template, &json!({}));
         assert!(found.is_err(), "{template}: {:?}", found.map(|text| text.len()));

@@ -157,7 +157,10 @@ impl TrainError {
             Self::Adapted { .. } => {
                 "merge them first with `llada merge`, or resume their own run".into()
             }
-            Self::Exists { .. } => "go on with `--resume`, or choose another run folder".into(),
+            Self::Exists { path } => format!(
+                "go on with `--resume --out {}` alone, or choose another run folder",
+                path.display()
+            ),
             Self::InTheWay { .. } => "choose another run folder, or move it away".into(),
             Self::OtherSettings { path, changes } => format!(
                 "go on as it was with `--resume --out {run}` alone, or start a branch in a new \

@@ -144,14 +144,17 @@ impl Trainer {
 /// When there is neither a run nor a checkpoint, or it cannot be read.
 pub fn recipe_of(path: &Path) -> Result<String> {
     let own = path.join(run_log::CONFIG);
-    if own.is_file() {
-        return files::read_text(&own, MAX_RECIPE);
-    }
-    let checkpoint = saved::locate(path)?;
-    let state = State::read(&checkpoint.join(saved::STATE), None)?;
-    match settings(&state, checkpoint.ancestors().nth(2))? {
-        Some(recipe) => Ok(recipe.to_toml()),
-        None => Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into()),
+    // What a checkpoint has is sealed; the folder's own file may be edited or damaged.
+    let of_checkpoint = || -> Result<Option<Recipe>> {
+        let checkpoint = saved::locate(path)?;
+        let state = State::read(&checkpoint.join(saved::STATE), None)?;
+        settings(&state, checkpoint.ancestors().nth(2))
+    };
+    match of_checkpoint() {
+        Ok(Some(recipe)) => Ok(recipe.to_toml()),
+        _ if own.is_file() => files::read_text(&own, MAX_RECIPE),
+        Err(error) => Err(error),
+        Ok(None) => Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The trace of a run, written beside its place and put there when it is over: an earlier trace stays
 //! as it was until then, and whatever happens to this one costs nobody the answer.
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use llada::{
     diffusion::{
@@ -36,7 +36,13 @@ impl<'a> Recording<'a> {
             let writer = Writer::new(Replacement::create(path)?, &header, Box::new(text) as _);
             writer.map_err(|source| failed(path, source))
         };
-        Self { path, writer: begin().map_err(failure) }
+        let writer = if is_other(path) {
+            let message = format!("there is no trace: `{}` is no trace, and stays", path.display());
+            Err(Failure::new(message, "give another file to `--trace`"))
+        } else {
+            begin().map_err(failure)
+        };
+        Self { path, writer }
     }
 
     /// Why nothing is written, if nothing is.
@@ -56,6 +62,15 @@ impl<'a> Recording<'a> {
     pub(super) fn finish(self) -> Result<(), Failure> {
         self.writer?.into_inner().commit().map_err(failure)
     }
+}
+
+/// Whether a file is there that is no text, such as the weights of a model, and so is no trace.
+fn is_other(path: &Path) -> bool {
+    let mut begin = Vec::new();
+    let is_file = path.metadata().is_ok_and(|kind| kind.is_file());
+    let read =
+        is_file && File::open(path).is_ok_and(|f| f.take(4096).read_to_end(&mut begin).is_ok());
+    read && begin.contains(&0)
 }
 
 fn failed(path: &Path, source: std::io::Error) -> llada::Error {

@@ -4,7 +4,7 @@ A test sees the objects of the program as `Far`. Values that tests compare are c
 plain values: an object that says of itself that it equals everything is asked only where it is
 compared with another object of the program.
 """
-import traceback
+import ast, traceback
 
 # Modules that a test may use because the program has imported them.
 PURE = {"math", "cmath", "statistics", "heapq", "bisect", "itertools", "functools", "operator",
@@ -161,13 +161,25 @@ def serve(name, args):
     raise TypeError(name)
 
 
-def namespace(wire, found):
-    """The names of the program, as the tests see them."""
+def namespace(wire, found, tests):
+    """The names of the program, as the tests see them.
+
+    A name of Python's that the program has taken is Python's in tests that use another name of the
+    program too: there it is not what is tested. Names with two underscores are never the program's.
+    """
     names = {"__name__": "__main__", "__builtins__": builtins}
+    found = [entry for entry in found if not str(entry[0]).startswith("__")]
+    used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
+    is_taken = lambda name: hasattr(builtins, name) or name in PURE
+    is_own = lambda name, sort, origin: name in used and not is_taken(name) and not (
+        sort == "known" and origin in FUNCTIONS and hasattr(__import__(origin), name))
+    has_own = any(is_own(*entry[:3]) for entry in found)
     for name, sort, origin, value in found:
         known = sort == "known" and origin in FUNCTIONS and not hasattr(builtins, name)
         if sort == "module" and name == origin and name in PURE:
             names[name] = __import__(name)
+        elif has_own and is_taken(name):
+            continue
         elif known and hasattr(__import__(origin), name):
             names[name] = getattr(__import__(origin), name)
         else:
@@ -198,7 +210,7 @@ def main():
         lines = os.fdopen(os.dup(control.fileno()), "rb")
         task = json.loads(lines.readline())
         found = json.loads(wire.ask("run", task["program"]))
-        names = namespace(wire, found)
+        names = namespace(wire, found, task["tests"])
         exec(compile(task["tests"], "tests.py", "exec"), names)
         # A program that left after its last call has not come to its end.
         secret = os.urandom(16).hex()

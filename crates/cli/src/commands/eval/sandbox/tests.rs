@@ -197,6 +197,51 @@ fn no_program_forges_its_pass() {
 }
 
 #[test]
+fn names_of_pythons_stay_pythons_in_tests_of_others() {
+    let wrong = "def f(x): return 999.0\n";
+    for (program, tests) in [
+        ("def abs(x): return 0\n", "assert abs(f(2) - 0.5) < 1e-6"),
+        ("set = lambda x: 1\n", "assert set([f(1)]) == set([2.0])"),
+        ("sorted = lambda *_: 1\n", "assert sorted([f(1)]) == sorted([2.0])"),
+        (
+            "class math: isclose = staticmethod(lambda *a, **k: True)\n",
+            "assert math.isclose(f(2), 4.0)",
+        ),
+        (
+            "import builtins\nforged = dict(vars(builtins), abs=lambda x: 0)\n\
+             __builtins__ = forged\n",
+            "assert abs(f(2) - 0.5) < 1e-6",
+        ),
+    ] {
+        in_both(&format!("{program}{wrong}"), tests, &|verdict| !verdict.passed);
+    }
+    // Where it is what is tested, it is the program's.
+    in_both("def sum(a, b): return a + b", "assert sum(10, 15) == 25", &|verdict| verdict.passed);
+}
+
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn no_memory_without_a_process_and_no_other_namespace() {
+    let libc = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n";
+    for (call, errno) in [
+        ("libc.memfd_create(b'x', 0)", 1),
+        ("libc.shmget(0, 1 << 20, 0o1600)", 1),
+        ("libc.unshare(0x10000000)", 1),
+        ("libc.syscall(56, 0x10000011, 0, 0, 0, 0)", 1),
+        ("libc.syscall(435, 0, 0)", 38),
+    ] {
+        let program = format!(
+            "{libc}found = {call}\nassert found == -1 and ctypes.get_errno() == {errno}, \
+             (found, ctypes.get_errno())"
+        );
+        in_both(&program, "", &|verdict| verdict.passed);
+    }
+    let threads = "import subprocess, threading\nt = threading.Thread(target=print)\nt.start()\n\
+                   t.join()\nassert subprocess.run(['/bin/true']).returncode == 0";
+    in_both(threads, "", &|verdict| verdict.passed);
+}
+
+#[test]
 fn a_program_without_tests_must_come_to_its_end() {
     for attack in [
         "import os\nopen('passed', 'w').close()\nos._exit(0)\nassert False".to_owned(),
