@@ -395,6 +395,8 @@ fn a_run_goes_on_with_its_own_settings() {
     fs::write(&config, text.replace("lr = 0.01", "lr = 0.02")).unwrap();
     assert_eq!(own().optim.lr, 0.02);
     assert!(resume(own()).unwrap_err().to_string().contains("`optim.lr` is 0.01, not 0.02"));
+    fs::write(&config, "garbage [").unwrap();
+    assert_eq!(own().optim.lr, 0.01);
     fs::remove_file(&config).unwrap();
     assert_eq!(own().optim.lr, 0.01);
     assert!(resume(own()).is_ok());

@@ -21,8 +21,7 @@ pub struct WatchArgs {
         hide_short_help = true
     )]
     pub delay: Option<u32>,
-    /// Record every step in a file for `llada replay`; where that fails, the text comes all the same,
-    /// and the exit code is 1
+    /// Record every step in a file for `llada replay`
     #[arg(long, value_name = "FILE", value_parser = file)]
     pub trace: Option<PathBuf>,
 }

@@ -163,8 +163,8 @@ impl TrainError {
             ),
             Self::InTheWay { .. } => "choose another run folder, or move it away".into(),
             Self::OtherSettings { path, changes } => format!(
-                "go on as it was with `--resume --out {run}` alone, or start a branch in a new \
-                 folder: `--branch-from {run} --out NEW {}`",
+                "go on as it was with `--resume --out {run}` alone (its `config.toml` removed, if that \
+                 was edited), or start a branch in a new folder: `--branch-from {run} --out NEW {}`",
                 changes
                     .iter()
                     .map(|c| format!("{}={} ", c.key, c.asked))

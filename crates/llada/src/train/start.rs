@@ -144,7 +144,11 @@ impl Trainer {
 /// When there is neither a run nor a checkpoint, or it cannot be read.
 pub fn recipe_of(path: &Path) -> Result<String> {
     let own = path.join(run_log::CONFIG);
-    // What a checkpoint has is sealed; the folder's own file may be edited or damaged.
+    let text = files::read_text(&own, MAX_RECIPE).unwrap_or_default();
+    if own.is_file() && Recipe::parse(&text, &[""; 0]).is_ok() {
+        return Ok(text);
+    }
+    // One that is damaged is made up for by the settings that a checkpoint has.
     let of_checkpoint = || -> Result<Option<Recipe>> {
         let checkpoint = saved::locate(path)?;
         let state = State::read(&checkpoint.join(saved::STATE), None)?;
