@@ -38,7 +38,6 @@ pub struct Prepare {
     #[arg(
         long,
         value_name = "FRACTION",
-        allow_negative_numbers = true,
         value_parser = number::<f64>("validation")
     )]
     pub validation: Option<f64>,

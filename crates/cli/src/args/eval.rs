@@ -86,7 +86,6 @@ pub struct EvalRun {
         long,
         value_name = "N",
         default_value = "1234",
-        allow_negative_numbers = true,
         value_parser = number::<u64>("seed")
     )]
     pub seed: u64,
@@ -122,7 +121,6 @@ pub struct ScoringArgs {
     #[arg(
         long,
         value_name = "W",
-        allow_negative_numbers = true,
         value_parser = number::<f32>("cfg_scale"),
         hide_short_help = true
     )]
@@ -156,7 +154,6 @@ pub struct SamplingArgs {
         short = 'n',
         long,
         value_name = "TOKENS",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("gen_length")
     )]
     pub gen_length: Option<usize>,
@@ -164,7 +161,6 @@ pub struct SamplingArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("steps"),
         hide_short_help = true
     )]
@@ -176,7 +172,6 @@ pub struct SamplingArgs {
     #[arg(
         long,
         value_name = "TOKENS",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("block_length"),
         hide_short_help = true
     )]
@@ -196,7 +191,6 @@ pub struct SamplingArgs {
         long,
         value_name = "T",
         alias = "temp",
-        allow_negative_numbers = true,
         value_parser = number::<f64>("temperature"),
         hide_short_help = true
     )]

@@ -59,7 +59,6 @@ pub struct InfillSampler {
         long,
         value_name = "N",
         alias = "diffusion-steps",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("steps")
     )]
     pub steps: Option<usize>,
@@ -68,7 +67,6 @@ pub struct InfillSampler {
         long,
         value_name = "TOKENS",
         alias = "diffusion-block-length",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("block_length"),
         hide_short_help = true
     )]
@@ -88,7 +86,6 @@ pub struct InfillSampler {
         long,
         value_name = "T",
         alias = "temp",
-        allow_negative_numbers = true,
         default_value = "0",
         value_parser = number::<f64>("temperature")
     )]
@@ -98,7 +95,6 @@ pub struct InfillSampler {
         long,
         value_name = "W",
         alias = "diffusion-cfg-scale",
-        allow_negative_numbers = true,
         default_value = "0",
         value_parser = number::<f32>("cfg_scale"),
         hide_short_help = true
@@ -109,7 +105,6 @@ pub struct InfillSampler {
         short,
         long,
         value_name = "N",
-        allow_negative_numbers = true,
         value_parser = number::<u64>("seed")
     )]
     pub seed: Option<u64>,

@@ -77,7 +77,6 @@ pub struct Generation {
     #[arg(
         long,
         value_name = "TOKENS",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("gen_length")
     )]
     pub length: Option<usize>,
@@ -86,7 +85,6 @@ pub struct Generation {
         short = 'n',
         long,
         value_name = "TOKENS",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("gen_length")
     )]
     pub gen_length: Option<usize>,
@@ -94,7 +92,6 @@ pub struct Generation {
     #[arg(
         long,
         value_name = "TOKENS",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("block_length"),
         hide_short_help = true
     )]

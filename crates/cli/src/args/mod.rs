@@ -18,7 +18,7 @@ mod tokenizer;
 mod train;
 mod watching;
 
-use std::ffi::OsString;
+use std::{any::TypeId, ffi::OsString};
 
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
@@ -80,15 +80,27 @@ pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))
 }
 
-/// The definition without variables of the environment that are empty, with names in any case, and
-/// with every flag in its help where `is_whole`.
+/// The types of flags that are numbers.
+const NUMBERS: [fn() -> TypeId; 6] = [
+    TypeId::of::<u16>,
+    TypeId::of::<u32>,
+    TypeId::of::<u64>,
+    TypeId::of::<usize>,
+    TypeId::of::<f32>,
+    TypeId::of::<f64>,
+];
+
+/// The definition without variables of the environment that are empty, with names in any case and
+/// numbers of any sign, and with every flag in its help where `is_whole`.
 fn prepared(command: clap::Command, is_whole: bool) -> clap::Command {
     let with = |arg: clap::Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
         let is_empty = value.is_some_and(|value| value.is_empty());
         let arg = if is_empty { arg.env(Resettable::Reset) } else { arg };
         let takes_values = arg.get_action().takes_values();
-        let arg = arg.ignore_case(takes_values);
+        let is_number = NUMBERS.iter().any(|number| arg.get_value_parser().type_id() == number());
+        // One below zero is a value that its range refuses, and no flag.
+        let arg = arg.ignore_case(takes_values).allow_negative_numbers(is_number);
         if is_whole { arg.hide_short_help(false) } else { arg }
     };
     command.mut_args(with).mut_subcommands(|sub| prepared(sub, is_whole))

@@ -73,7 +73,6 @@ pub struct SamplerArgs {
         long,
         value_name = "TOKENS",
         aliases = ["n-predict", "predict"],
-        allow_negative_numbers = true,
         value_parser = number::<usize>("gen_length")
     )]
     pub gen_length: Option<usize>,
@@ -82,7 +81,6 @@ pub struct SamplerArgs {
         long,
         value_name = "N",
         alias = "diffusion-steps",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("steps")
     )]
     pub steps: Option<usize>,
@@ -94,7 +92,6 @@ pub struct SamplerArgs {
         long,
         value_name = "TOKENS",
         alias = "diffusion-block-length",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("block_length"),
         hide_short_help = true
     )]
@@ -120,7 +117,6 @@ pub struct SamplerArgs {
         long,
         value_name = "T",
         alias = "temp",
-        allow_negative_numbers = true,
         value_parser = number::<f64>("temperature")
     )]
     pub temperature: Option<f64>,
@@ -129,7 +125,6 @@ pub struct SamplerArgs {
         long,
         value_name = "W",
         alias = "diffusion-cfg-scale",
-        allow_negative_numbers = true,
         value_parser = number::<f32>("cfg_scale"),
         hide_short_help = true
     )]
@@ -145,7 +140,6 @@ pub struct SamplerArgs {
         short,
         long,
         value_name = "N",
-        allow_negative_numbers = true,
         value_parser = number::<u64>("seed")
     )]
     pub seed: Option<u64>,

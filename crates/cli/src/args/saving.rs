@@ -21,7 +21,6 @@ pub struct SavingArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("cache_refresh"),
         hide_short_help = true
     )]
@@ -30,7 +29,6 @@ pub struct SavingArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("cache_warm_up"),
         hide_short_help = true
     )]
@@ -39,7 +37,6 @@ pub struct SavingArgs {
     #[arg(
         long,
         value_name = "TOKENS",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("cache_window"),
         hide_short_help = true
     )]
@@ -52,7 +49,6 @@ pub struct SavingArgs {
     #[arg(
         long,
         value_name = "TOKENS",
-        allow_negative_numbers = true,
         value_parser = number::<usize>("suffix_window"),
         hide_short_help = true
     )]
@@ -64,7 +60,6 @@ pub struct SavingArgs {
     #[arg(
         long,
         value_name = "P",
-        allow_negative_numbers = true,
         value_parser = number::<f64>("revise"),
         hide_short_help = true
     )]

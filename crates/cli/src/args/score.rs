@@ -55,7 +55,6 @@ pub struct Estimate {
     #[arg(
         long,
         value_name = "W",
-        allow_negative_numbers = true,
         value_parser = number::<f32>("cfg_scale"),
         hide_short_help = true
     )]
@@ -66,7 +65,6 @@ pub struct Estimate {
         long,
         value_name = "N",
         default_value = "0",
-        allow_negative_numbers = true,
         value_parser = number::<u64>("seed")
     )]
     pub seed: u64,

@@ -103,11 +103,8 @@ pub fn forward(
 ) -> Result<()> {
     const OP: &str = "attention::forward";
     let sizes = Sizes::new(OP, shape, mask, rows)?;
-    check(OP, "q", q.len(), &sizes.queries)?;
-    check(OP, "k", k.len(), &sizes.keys)?;
-    check(OP, "v", v.len(), &sizes.keys)?;
-    check(OP, "out", out.len(), &sizes.queries)?;
-    check(OP, "lse", lse.len(), &sizes.lse)?;
+    let queries = [("q", q.len()), ("out", out.len())];
+    sizes.check(OP, &queries, &[("k", k.len()), ("v", v.len())], lse.len())?;
     if !out.is_empty() {
         forward::run(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
     }
@@ -176,11 +173,8 @@ pub fn forward_cached(
         }
     }
     let sizes = Sizes::new(OP, shape, mask, Rows { starts: &[0, total], keep: None })?;
-    check(OP, "q", q.len(), &sizes.queries)?;
-    check(OP, "k", k.len(), &sizes.keys)?;
-    check(OP, "v", v.len(), &sizes.keys)?;
-    check(OP, "out", out.len(), &sizes.queries)?;
-    check(OP, "lse", lse.len(), &sizes.lse)?;
+    let queries = [("q", q.len()), ("out", out.len())];
+    sizes.check(OP, &queries, &[("k", k.len()), ("v", v.len())], lse.len())?;
     if !out.is_empty() {
         forward::run_cached(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
     }
@@ -211,14 +205,9 @@ pub fn backward(
 ) -> Result<()> {
     const OP: &str = "attention::backward";
     let sizes = Sizes::new(OP, shape, mask, rows)?;
-    for (what, len) in [("q", q.len()), ("out", out.len()), ("dout", dout.len()), ("dq", dq.len())]
-    {
-        check(OP, what, len, &sizes.queries)?;
-    }
-    for (what, len) in [("k", k.len()), ("v", v.len()), ("dk", dk.len()), ("dv", dv.len())] {
-        check(OP, what, len, &sizes.keys)?;
-    }
-    check(OP, "lse", lse.len(), &sizes.lse)?;
+    let queries = [("q", q.len()), ("out", out.len()), ("dout", dout.len()), ("dq", dq.len())];
+    let keys = [("k", k.len()), ("v", v.len()), ("dk", dk.len()), ("dv", dv.len())];
+    sizes.check(OP, &queries, &keys, lse.len())?;
     if !out.is_empty() {
         let problem = Problem { shape, mask, q, k, v };
         backward::run(cpu, problem, rows, backward::Saved { out, lse, dout }, dq, dk, dv);
@@ -300,5 +289,19 @@ impl Sizes {
             keys: [tokens, kv_heads, head_dim],
             lse: [tokens, heads],
         })
+    }
+
+    /// Checks the lengths of the buffers that are shaped as the queries, of those that are shaped as
+    /// the keys, and of `lse`.
+    fn check(
+        &self,
+        op: &'static str,
+        queries: &[(&'static str, usize)],
+        keys: &[(&'static str, usize)],
+        lse: usize,
+    ) -> Result<()> {
+        queries.iter().try_for_each(|&(what, len)| check(op, what, len, &self.queries))?;
+        keys.iter().try_for_each(|&(what, len)| check(op, what, len, &self.keys))?;
+        check(op, "lse", lse, &self.lse)
     }
 }

@@ -144,9 +144,11 @@ impl Trainer {
 /// When there is neither a run nor a checkpoint, or it cannot be read.
 pub fn recipe_of(path: &Path) -> Result<String> {
     let own = path.join(run_log::CONFIG);
-    let text = files::read_text(&own, MAX_RECIPE).unwrap_or_default();
-    if own.is_file() && Recipe::parse(&text, &[""; 0]).is_ok() {
-        return Ok(text);
+    let text = own.is_file().then(|| files::read_text(&own, MAX_RECIPE));
+    if let Some(Ok(text)) = &text
+        && Recipe::parse(text, &[""; 0]).is_ok()
+    {
+        return Ok(text.clone());
     }
     // One that is damaged is made up for by the settings that a checkpoint has.
     let of_checkpoint = || -> Result<Option<Recipe>> {
@@ -154,11 +156,13 @@ pub fn recipe_of(path: &Path) -> Result<String> {
         let state = State::read(&checkpoint.join(saved::STATE), None)?;
         settings(&state, checkpoint.ancestors().nth(2))
     };
-    match of_checkpoint() {
-        Ok(Some(recipe)) => Ok(recipe.to_toml()),
-        _ if own.is_file() => files::read_text(&own, MAX_RECIPE),
-        Err(error) => Err(error),
-        Ok(None) => Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into()),
+    match (of_checkpoint(), text) {
+        (Ok(Some(recipe)), _) => Ok(recipe.to_toml()),
+        (_, Some(text)) => text,
+        (Err(error), None) => Err(error),
+        (Ok(None), None) => {
+            Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into())
+        }
     }
 }
 
