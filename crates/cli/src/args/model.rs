@@ -45,13 +45,18 @@ pub struct ModelOperand {
     flag: ModelFlag,
 }
 
+/// The model that the environment names.
+fn from_environment() -> Option<PathBuf> {
+    term::variable("LLADA_MODEL").map(PathBuf::from)
+}
+
 impl ModelOperand {
     /// What was named.
     ///
     /// # Errors
     /// If both ways were used; what the environment names yields to the flag.
     pub fn get(&self) -> Result<Option<&Path>, Failure> {
-        let from_environment = term::variable("LLADA_MODEL").map(PathBuf::from);
+        let from_environment = from_environment();
         match (&self.flag.flag, &self.operand) {
             (Some(_), Some(_)) if self.operand != from_environment => {
                 let message = "two models were given";
@@ -90,7 +95,7 @@ impl ModelArg {
         mut words: Vec<String>,
         most: usize,
     ) -> Result<(Option<PathBuf>, Vec<String>), Failure> {
-        let from_environment = term::variable("LLADA_MODEL").map(PathBuf::from);
+        let from_environment = from_environment();
         let is_flag = self.model.is_some() && self.model != from_environment;
         let is_too_much = words.len() > most;
         let Some(first) = words.first().filter(|_| !is_flag || is_too_much) else {

@@ -214,7 +214,7 @@ impl Chat {
         let Session { predictor, tokenizer, name, .. } = &mut self.session;
         let look =
             Look { watch: self.is_watched, response_only: true, pace: self.pace, trace: None };
-        let mut observer = Observer::new(look, &canvases, tokenizer, name, &self.term)?;
+        let mut observer = Observer::new(look, &canvases, tokenizer, name, &self.term);
         let summary = observer.follow(predictor, &mut canvases, &self.stop, |_| {});
         observer.erase()?;
         let [canvas] = canvases;

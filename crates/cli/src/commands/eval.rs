@@ -17,7 +17,7 @@ use llada::eval::{Kind, Prepared, Request, Task, prepare, shipped};
 
 use crate::{
     args::{DataArgs, Eval, EvalLs, EvalValidate},
-    error::{self, Failure},
+    error::Failure,
     term::{self, Term, visible_controls},
     view::units,
 };
@@ -58,8 +58,7 @@ fn ls(args: &EvalLs) -> Result<()> {
 fn validate(args: &EvalValidate, term: &Term) -> Result<()> {
     let tasks = args.tasks.iter().map(|name| shipped::task(name)).collect::<llada::Result<_>>()?;
     let mut bad = 0;
-    let mut failed = Vec::new();
-    let count = args.tasks.len();
+    let mut failures = run::Failures::new(args.tasks.len());
     for (task, opened) in open(tasks, &args.data)? {
         match opened {
             Ok(prepared) => {
@@ -67,17 +66,12 @@ fn validate(args: &EvalValidate, term: &Term) -> Result<()> {
                 name_bad_rows(&prepared, term);
                 bad += prepared.bad.len();
             }
-            Err(error) if count == 1 => return Err(error.into()),
-            Err(error) => {
-                error::show(&error.into());
-                failed.push(task);
-            }
+            Err(error) => failures.add(&task, error.into())?,
         }
     }
-    if !failed.is_empty() {
-        let message =
-            format!("{} of {count} tasks cannot be run: {}", failed.len(), failed.join(", "));
-        return Err(Failure::new(message, "the messages above say what each needs").into());
+    if !failures.failed.is_empty() {
+        let hint = "the messages above say what each needs";
+        return Err(failures.summary("cannot be run", hint));
     }
     match bad {
         0 => Ok(()),

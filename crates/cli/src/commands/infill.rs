@@ -87,7 +87,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective);
         let mut canvases = [canvas.map_err(llada::Error::from)?];
         let look = Look::of(&args.watching);
-        let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term)?;
+        let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term);
         // How sure the model was of each token of the row that it filled.
         let mut confidence = vec![0.0; canvases[0].tokens().len()];
         let summary = observer.follow(&mut predictor, &mut canvases, &stop, |step| {

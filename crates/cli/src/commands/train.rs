@@ -302,15 +302,15 @@ impl View<'_> {
         match event {
             Event::Step(metrics) => self.step(metrics),
             Event::Validation(found) => {
-                self.line(&progress::validation_line(found, self.is_bound));
+                self.term.note(&progress::validation_line(found, self.is_bound));
             }
             Event::Sample { step, text } => {
                 let text: String = text.chars().take(200).collect();
-                self.line(&format!("sample at step {step}: {text:?}"));
+                self.term.note(&format!("sample at step {step}: {text:?}"));
             }
             Event::Checkpoint { step, path } => {
                 self.saved.set(Some(*step));
-                self.line(&format!("saved {}", path.display()));
+                self.term.note(&format!("saved {}", path.display()));
             }
         }
     }
@@ -321,12 +321,8 @@ impl View<'_> {
         self.bar.set_message(format!("loss {:.3} · eta {eta}", metrics.loss_ema));
         let last = metrics.step == metrics.steps;
         if last || metrics.step.is_multiple_of(self.every) || metrics.skipped.is_some() {
-            self.line(&progress::step_line(metrics, self.peak));
+            self.term.note(&progress::step_line(metrics, self.peak));
         }
-    }
-
-    fn line(&self, text: &str) {
-        self.term.note(text);
     }
 }
 

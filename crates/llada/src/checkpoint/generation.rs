@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{CheckpointError, base_of, gguf, is_adapter};
-use crate::{Result, diffusion::Settings, files, tokenizer::TokenizerFiles};
+use crate::{Result, diffusion::Settings, files};
 
 /// The name of the file.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -26,9 +26,8 @@ const MAX_FILE: u64 = 1 << 20;
 pub fn load_generation_config(dir: &Path) -> Result<Settings> {
     let file = dir.join(GENERATION_CONFIG);
     if gguf::is_gguf(dir) {
-        let carried = TokenizerFiles::read(dir)?;
-        return match carried.get(GENERATION_CONFIG) {
-            Some(bytes) => parse(&String::from_utf8_lossy(bytes), &file),
+        return match gguf::carried(dir, GENERATION_CONFIG)? {
+            Some(text) => parse(&text, &file),
             None => Ok(Settings::default()),
         };
     }

@@ -54,7 +54,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     prepared.iter().for_each(|prepared| name_bad_rows(prepared, term));
     let mut sandbox = sandbox(args, &mut prepared, &mut failures, term)?;
     if prepared.is_empty() {
-        return Err(failures.summary());
+        return Err(failures.summary("failed", MISSING));
     }
     let mut session =
         Session::open(model, Shipped::for_chat(args.chat), args.threads.threads.into(), term)?;
@@ -95,22 +95,25 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         true => term::answer(&results)?,
         false => term::answer(&table::results(&finished, &failures.failed))?,
     }
-    if failures.failed.is_empty() { Ok(()) } else { Err(failures.summary()) }
+    if failures.failed.is_empty() { Ok(()) } else { Err(failures.summary("failed", MISSING)) }
 }
 
+/// What to do after a run of which tasks failed.
+const MISSING: &str = "with `--out`, the same command does only what is missing";
+
 /// The tasks of a run that could not be evaluated. The others are, unless there is but one.
-struct Failures {
+pub(super) struct Failures {
     tasks: usize,
-    failed: Vec<Failed>,
+    pub(super) failed: Vec<Failed>,
 }
 
 impl Failures {
-    fn new(tasks: usize) -> Self {
+    pub(super) fn new(tasks: usize) -> Self {
         Self { tasks, failed: Vec::new() }
     }
 
     /// Tells why a task failed and lets the run go on, unless it is its only task, or it was ended.
-    fn add(&mut self, task: &str, error: anyhow::Error) -> Result<()> {
+    pub(super) fn add(&mut self, task: &str, error: anyhow::Error) -> Result<()> {
         if self.tasks == 1 || error.is::<Interrupted>() || error.is::<StdoutClosed>() {
             return Err(error);
         }
@@ -119,12 +122,11 @@ impl Failures {
         Ok(())
     }
 
-    /// What the run as a whole failed with.
-    fn summary(&self) -> anyhow::Error {
+    /// What the run as a whole failed with: tasks of which `what` is said.
+    pub(super) fn summary(&self, what: &str, hint: &str) -> anyhow::Error {
         let names: Vec<&str> = self.failed.iter().map(|failed| failed.task.as_str()).collect();
         let (failed, tasks) = (names.len(), self.tasks);
-        let message = format!("{failed} of {tasks} tasks failed: {}", names.join(", "));
-        let hint = "with `--out`, the same command does only what is missing";
+        let message = format!("{failed} of {tasks} tasks {what}: {}", names.join(", "));
         Failure::new(message, hint).into()
     }
 }

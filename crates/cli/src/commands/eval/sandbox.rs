@@ -122,11 +122,10 @@ impl Sandbox {
         control.set_read_timeout(Some(POLL))?;
         control.set_write_timeout(Some(START))?;
         let mut judge = Judge { control, heard: Vec::new() };
-        let ready = judge.hear(START, &mut || None)?;
-        let Ok(ready) = ready.and_then(|line| Held::read(&line).ok_or("it did not start".into()))
-        else {
+        let ready = judge.hear(START, &mut || None)?.ok();
+        let Some(ready) = ready.and_then(|line| Held::read(&line)) else {
             let reason = last_line(errors)?.unwrap_or_else(|| "it did not start".into());
-            return Ok((Verdict { passed: false, reason }, None));
+            return Ok((failed(reason), None));
         };
         judge.say(&json!({ "program": program, "tests": tests }))?;
         let limit = Duration::from_secs_f64(code.timeout);

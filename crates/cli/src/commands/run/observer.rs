@@ -116,7 +116,7 @@ impl<'a> Observer<'a> {
         tokenizer: &'a Tokenizer,
         model: &str,
         term: &Term,
-    ) -> Result<Self> {
+    ) -> Self {
         let first = &canvases[0];
         let begin = |path| Recording::begin(path, first, tokenizer, model);
         let trace = look.trace.map(begin);
@@ -151,11 +151,11 @@ impl<'a> Observer<'a> {
             _silence: (term.interactive && term.level > Level::Quiet).then(Silence::new),
         };
         observer.show();
-        Ok(observer)
+        observer
     }
 
     /// Generates and looks on, until the canvases are done or `stop` is set; `also` is told of every
-    /// step as well. What went wrong with looking on stops the run and is its failure.
+    /// step as well.
     pub fn follow(
         &mut self,
         predictor: &mut MaskPredictor,
@@ -163,30 +163,26 @@ impl<'a> Observer<'a> {
         stop: &Flag,
         mut also: impl FnMut(&Step),
     ) -> Result<Summary> {
-        let mut failure = None;
         let summary = generate::run(predictor, canvases, &mut |row, step| {
             also(step);
-            failure = self.step(row, step).err();
+            self.step(row, step);
             if row == 0 {
                 self.pause(step.committed.len(), stop);
             }
-            match stop.is_set() || failure.is_some() {
+            match stop.is_set() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
         });
-        match failure {
-            Some(failure) => Err(failure),
-            None => Ok(summary?),
-        }
+        Ok(summary?)
     }
 
     /// Takes in one step of one row.
-    fn step(&mut self, row: usize, step: &Step) -> Result<()> {
+    fn step(&mut self, row: usize, step: &Step) {
         let elapsed = self.elapsed();
         self.progress[row].advance(step, elapsed);
         if row > 0 {
-            return Ok(());
+            return;
         }
         if let Some(trace) = &mut self.trace {
             trace.step(step);
@@ -195,7 +191,6 @@ impl<'a> Observer<'a> {
             scene.apply(step);
         }
         self.show();
-        Ok(())
     }
 
     /// The time since the first step began, without that for which people were waited for.

@@ -61,6 +61,11 @@ pub(crate) fn tokenizer_files(path: &Path) -> Result<TokenizerFiles> {
     vocabulary::files(&File::open(path)?)
 }
 
+/// The text of the file `name` that travels with the tokenizer in the GGUF file `path`, if it does.
+pub(super) fn carried(path: &Path, name: &str) -> Result<Option<String>> {
+    Ok(vocabulary::carried(&File::open(path)?, name).map(str::to_owned))
+}
+
 /// Writes `model` with its tokenizer as one file, as llama.cpp loads it. Weights are converted
 /// piece by piece and the file is complete or not there. Gives what other programs will miss, as
 /// a sentence, where they will miss something.

@@ -77,7 +77,7 @@ pub(super) fn keys(
     let mut keys = Vec::new();
     for (name, bytes) in files.iter() {
         if let Ok(text) = std::str::from_utf8(bytes) {
-            let key = if name == TOKENIZER { JSON.to_owned() } else { format!("{FILE}{name}") };
+            let key = key(name);
             keys.push((key, Setting::Text(text.to_owned())));
         }
     }
@@ -205,11 +205,7 @@ impl Vocabulary {
 /// # Errors
 /// When the tokenizer is of a kind that is not known, or its keys are damaged.
 pub(super) fn files(file: &File) -> Result<TokenizerFiles> {
-    let carried = |name: &str| {
-        let key = if name == TOKENIZER { JSON.to_owned() } else { format!("{FILE}{name}") };
-        Some(file.value(&key)?.text()?.as_bytes().to_vec())
-    };
-    let mut files = TokenizerFiles::collect(carried);
+    let mut files = TokenizerFiles::collect(|name| Some(carried(file, name)?.as_bytes().to_vec()));
     let model = file.value("tokenizer.ggml.model").and_then(Value::text);
     if files.get(TOKENIZER).is_some() || matches!(model, None | Some("no_vocab" | "none")) {
         return Ok(files);
@@ -220,6 +216,16 @@ pub(super) fn files(file: &File) -> Result<TokenizerFiles> {
     }
     files.set(TOKENIZER, format!("{:#}\n", built.tokenizer()).into_bytes());
     Ok(files)
+}
+
+/// The key that holds the file of a tokenizer of that name.
+fn key(name: &str) -> String {
+    if name == TOKENIZER { JSON.to_owned() } else { format!("{FILE}{name}") }
+}
+
+/// The text of the file `name` of a tokenizer, where it travels whole.
+pub(super) fn carried<'a>(file: &'a File, name: &str) -> Option<&'a str> {
+    file.value(&key(name))?.text()
 }
 
 /// A tokenizer of tokens and merges.

@@ -109,8 +109,8 @@ def alone():
     system("prctl", DIE_WITH_PARENT, 9)
     try:
         own_files(SETTINGS["folder"])
-    except (OSError, AttributeError) as error:
-        held["why"] = str(error)
+    except (OSError, AttributeError):
+        pass  # `held` tells.
     inherit_and_wait()
 
 
@@ -218,8 +218,8 @@ def enter():
     if not SETTINGS["open"]:
         try:
             alone()
-        except (OSError, AttributeError) as error:
-            held["why"] = str(error)
+        except (OSError, AttributeError):
+            pass  # `held` tells.
     without_rights()
     if not held["files"]:
         os.chdir(SETTINGS["folder"])

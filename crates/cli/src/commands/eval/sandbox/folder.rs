@@ -11,15 +11,16 @@ const COUNTED: usize = 10_000;
 
 /// A fresh folder that nobody else can read.
 #[derive(Debug)]
-pub struct Folder(Option<tempfile::TempDir>);
+pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> io::Result<Self> {
-        Ok(Self(Some(tempfile::Builder::new().prefix("llada-check-").tempdir()?)))
+        // Kept, because `remove` knows what to do where `TempDir` gives up.
+        Ok(Self(tempfile::Builder::new().prefix("llada-check-").tempdir()?.keep()))
     }
 
     pub fn path(&self) -> &Path {
-        self.0.as_ref().map_or(Path::new(""), tempfile::TempDir::path)
+        &self.0
     }
 
     /// Bytes of all that is in it; very many entries count as very many bytes.
@@ -44,11 +45,8 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Some(folder) = self.0.take() {
-            let path = folder.keep();
-            if fs::remove_dir_all(&path).is_err() {
-                let _ = remove(&path);
-            }
+        if fs::remove_dir_all(&self.0).is_err() {
+            let _ = remove(&self.0);
         }
     }
 }

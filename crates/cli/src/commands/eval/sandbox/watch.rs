@@ -77,14 +77,17 @@ pub fn used(root: u32) -> Used {
     let mut used = Used::default();
     for id in tree(root) {
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let number = |key: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(key));
-            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
+        let number =
+            |key: &str| -> u64 { field(&status, key).and_then(|n| n.parse().ok()).unwrap_or(0) };
         used.tasks += number("Threads:") as usize;
         used.bytes += (number("RssAnon:") + number("RssShmem:")) << 10;
     }
     used
+}
+
+/// The first word behind `key` in a `/proc/N/status`.
+fn field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()
 }
 
 /// Processes and threads of this user, which count against its limit with those of a program.
@@ -92,9 +95,8 @@ pub fn tasks_of_this_user() -> usize {
     let user = rustix::process::geteuid().as_raw().to_string();
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let threads = |status: String| -> Option<usize> {
-        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
-        let is_own = field("Uid:")?.split_whitespace().next()? == user;
-        is_own.then(|| field("Threads:")?.trim().parse().ok()).flatten()
+        let is_own = field(&status, "Uid:")? == user;
+        is_own.then(|| field(&status, "Threads:")?.parse().ok()).flatten()
     };
     let statuses = numbers.filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok());
     statuses.filter_map(threads).sum()
