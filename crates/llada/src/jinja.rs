@@ -166,8 +166,7 @@ fn function(
 
 /// Adds the one template of an environment.
 pub(crate) fn add(environment: &mut Environment<'static>, source: &str) -> Result<(), Mistake> {
-    let trim = environment.syntax().trim_blocks();
-    let source = translated(source, |source| translate::template(source, trim))?;
+    let source = template(environment, source)?;
     environment.add_template_owned(NAME, source).map_err(|e| Mistake::of(&e))
 }
 
@@ -199,8 +198,7 @@ pub(crate) fn render_str(
     source: &str,
     row: &Value,
 ) -> Result<String, Mistake> {
-    let trim = environment.syntax().trim_blocks();
-    let source = translated(source, |source| translate::template(source, trim))?;
+    let source = template(environment, source)?;
     within(environment.render_str(&source, row).map_err(|e| Mistake::of(&e))?, Limits::ROW)
 }
 
@@ -213,6 +211,12 @@ pub(crate) fn evaluate(
     let source = translated(source, translate::expression)?;
     let value = environment.compile_expression(&source).and_then(|e| e.eval(context));
     value.map_err(|e| Mistake::of(&e))
+}
+
+/// A template as minijinja reads it.
+fn template(environment: &Environment<'_>, source: &str) -> Result<String, Mistake> {
+    let trim = environment.syntax().trim_blocks();
+    translated(source, |source| translate::template(source, trim))
 }
 
 fn translated(

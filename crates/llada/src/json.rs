@@ -5,6 +5,17 @@ use serde_json::{Result, Value};
 /// Names that Python gives to numbers that JSON has none for.
 const NO_NUMBERS: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
 
+/// Whether a value says that there is nothing of what its key is about.
+pub(crate) fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::String(text) => text == "none" || text.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
 /// Parses a text. `NaN`, `Infinity` and `-Infinity` outside of strings, as Python writes numbers
 /// that are none, are read as null.
 ///

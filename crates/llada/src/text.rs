@@ -15,6 +15,12 @@ pub const MOST: u64 = 64 << 20;
 /// Longest line of a corpus, in bytes. Corpora as a whole have no bound: they are read line by line.
 pub const MOST_OF_A_LINE: u64 = 256 << 20;
 
+/// White space, as Python's strings see it: with four separators of ASCII, which Unicode does not
+/// count.
+pub(crate) fn is_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
+}
+
 /// The text of a file, a pipe or a device.
 ///
 /// # Errors

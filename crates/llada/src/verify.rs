@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -108,21 +107,10 @@ fn own(path: &Path) -> Integrity {
 }
 
 fn compare(path: &Path, crc32c: u32) -> Integrity {
-    match sum(path) {
-        Ok(found) if found == crc32c => Integrity::Intact,
+    match files::sum(path) {
+        Ok((_, found)) if found == crc32c => Integrity::Intact,
         Ok(_) => Integrity::Damaged("its checksum differs".into()),
         Err(error) => Integrity::Damaged(error.to_string()),
-    }
-}
-
-fn sum(path: &Path) -> Result<u32> {
-    let mut file = files::open_regular(path)?;
-    let (mut buffer, mut crc32c) = (vec![0; 1 << 20], 0);
-    loop {
-        match file.read(&mut buffer).map_err(io("read", path))? {
-            0 => return Ok(crc32c),
-            n => crc32c = crc32c::crc32c_append(crc32c, &buffer[..n]),
-        }
     }
 }
 

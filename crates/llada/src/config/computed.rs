@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{ConfigError, Family, ModelConfig, Objective, Result};
+use crate::json;
 
 /// Keys that are read elsewhere, or change no result.
 const JUDGED: [&str; 13] = [
@@ -163,19 +164,13 @@ fn is_off(key: &str, value: &Value) -> bool {
 
 /// Whether a value says that there is nothing of what its key is about.
 pub(super) fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => ["", "none", "default"].contains(&text.as_str()),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(true) | Value::Number(_) => false,
-    }
+    json::is_nothing(value) || value == "default"
 }
 
 /// Whether a length before any scaling is the length itself.
 pub(super) fn is_longest_row(config: &Map<String, Value>, value: &Value) -> bool {
     let lengths = ["max_position_embeddings", "max_sequence_length"].map(|key| config.get(key));
-    value.is_null() || lengths.contains(&Some(value))
+    lengths.contains(&Some(value))
 }
 
 /// Whether a value, or every one of a list, is as `check` wants.

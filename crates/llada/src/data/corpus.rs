@@ -160,9 +160,6 @@ impl Corpus<'_> {
 
     fn jsonl(&self, path: &Path, visit: &mut Visit<'_>) -> Result<()> {
         lines(path, Lines::Json, &mut |number, line, read| {
-            if line.iter().all(u8::is_ascii_whitespace) {
-                return Ok(());
-            }
             let text = match json::parse(line) {
                 Err(e) => Err(format!("not JSON ({e})")),
                 Ok(row) => text(self.field, row.get(self.field)),

@@ -35,7 +35,7 @@ pub(super) fn place(path: &Path, line: usize) -> String {
     format!("{}:{line}", path.display())
 }
 
-/// Calls `each` for every line and gives the bytes of the file. A byte order mark at the start of
+/// Calls `each` for every line, blank ones of JSON excepted, and gives the bytes of the file. A byte order mark at the start of
 /// the file is no part of its text. What gzip or zstd compressed is unpacked; other archives, and
 /// what is no text at all, are errors that say what the file is.
 pub(super) fn lines(path: &Path, kind: Lines, each: &mut EachLine<'_>) -> Result<u64> {
@@ -52,7 +52,10 @@ pub(super) fn lines(path: &Path, kind: Lines, each: &mut EachLine<'_>) -> Result
         }
         number += 1;
         let marked = (number == 1).then(|| line.strip_prefix(BYTE_ORDER_MARK)).flatten();
-        each(number, marked.unwrap_or(&line), read.get())?;
+        let text = marked.unwrap_or(&line);
+        if kind == Lines::Text || !text.iter().all(u8::is_ascii_whitespace) {
+            each(number, text, read.get())?;
+        }
     }
 }
 

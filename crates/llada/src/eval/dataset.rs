@@ -6,12 +6,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{EvalError, csv, task::Data};
-use crate::{
-    Result,
-    data::{Format, parse_json},
-    files::read_text,
-    io,
-};
+use crate::{Result, data::parse_json, files::read_text, io};
 
 /// Largest data file: they are held in memory.
 const MAX_FILE: u64 = 1 << 30;
@@ -130,7 +125,7 @@ fn group_of(pattern: &str, name: &str) -> Option<Option<String>> {
 pub(super) fn read(file: &DataFile, data: &Data) -> Result<Rows> {
     let path = &file.path;
     #[cfg(feature = "parquet")]
-    if Format::of(path) == Some(Format::Parquet) {
+    if crate::data::Format::of(path) == Some(crate::data::Format::Parquet) {
         let rows = crate::data::parquet_rows(path, MAX_FILE)?;
         let rows = rows.into_iter().enumerate().map(|(i, row)| (format!("#{}", i + 1), Ok(row)));
         return Ok(located(rows.collect(), file));

@@ -15,7 +15,7 @@ use super::{
     task::{Choice, Choices, Fewshot, Kind},
     template::{self, evaluate, render},
 };
-use crate::Result;
+use crate::{Result, text::is_space};
 
 /// One thing to be asked.
 #[derive(Debug, Clone)]
@@ -178,8 +178,6 @@ pub fn prepare(
 /// The length of Python's `re.split(r"\s+", text)`: one more than the runs of white space, so that a
 /// text with white space at an end has an empty word there.
 pub(super) fn words(text: &str) -> usize {
-    // Python counts four separators of ASCII as white space, Unicode does not.
-    let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
     let runs = text.chars().fold((0, false), |(runs, before), c| {
         (runs + usize::from(is_space(c) && !before), is_space(c))
     });

@@ -353,8 +353,7 @@ fn windows(tokens: Vec<u32>, limit: usize) -> Vec<Pair> {
     let starts = (0..tokens.len()).step_by(step);
     let window = |start: usize| {
         let end = tokens.len().min(start + step);
-        let begin = end.saturating_sub(step + 1).min(start.saturating_sub(1));
-        let begin = if end == tokens.len() { begin } else { start.saturating_sub(1) };
+        let begin = end.saturating_sub(step + 1);
         Pair { prompt: tokens[begin..start].to_vec(), answer: tokens[start..end].to_vec() }
     };
     starts.map(window).collect()

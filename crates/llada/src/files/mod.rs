@@ -103,6 +103,21 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
     }
 }
 
+/// The length and the CRC-32C of a regular file, read piece by piece.
+pub(crate) fn sum(path: &Path) -> Result<(u64, u32)> {
+    let mut file = open_regular(path)?;
+    let (mut buffer, mut bytes, mut crc32c) = (vec![0; 1 << 20], 0, 0);
+    loop {
+        match file.read(&mut buffer).map_err(io("read", path))? {
+            0 => return Ok((bytes, crc32c)),
+            n => {
+                bytes += n as u64;
+                crc32c = crc32c::crc32c_append(crc32c, &buffer[..n]);
+            }
+        }
+    }
+}
+
 /// [`read_bytes`] of a text.
 ///
 /// # Errors

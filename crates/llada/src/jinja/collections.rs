@@ -14,7 +14,8 @@ use minijinja::{
 use super::{
     arguments::{Arguments, bind, optional_whole},
     charge, fail,
-    text::{is_plain_map, kind},
+    predicates::is_iterable,
+    text::kind,
 };
 
 /// What is iterated over once, as the generators that most filters of jinja2 give.
@@ -142,13 +143,7 @@ impl Object for Bound {
 
 /// What Python iterates over.
 pub(super) fn items(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>, Error> {
-    let iterable = match value.kind() {
-        ValueKind::Undefined => true,
-        ValueKind::String | ValueKind::Seq | ValueKind::Iterable => true,
-        ValueKind::Map => is_plain_map(value),
-        _ => false,
-    };
-    if !iterable {
+    if !is_iterable(value) {
         return fail(format!("{} cannot be iterated over", kind(value)));
     }
     charge(state, value.len().unwrap_or(0).saturating_mul(32))?;

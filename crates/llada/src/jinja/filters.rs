@@ -15,10 +15,11 @@ use super::{
     fail,
     format::printf,
     json,
-    methods::{self, case, is_decimal, is_space, padded, replace, soft, strictly, strip},
+    methods::{self, case, is_decimal, padded, replace, soft, strictly, strip},
     operators::number,
     text::{is_plain_map, kind, text},
 };
+use crate::text::is_space;
 
 /// The filters.
 pub(super) const ALL: [(&str, Function); 30] = [

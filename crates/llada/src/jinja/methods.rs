@@ -14,6 +14,7 @@ use super::{
     fail, format,
     text::{is_plain_map, is_printable, kind, text},
 };
+use crate::text::is_space;
 
 /// Calls a method of a value that minijinja knows no methods of.
 pub(super) fn call(
@@ -146,11 +147,6 @@ fn of_string(
 
 fn texts(parts: Vec<&str>) -> Value {
     parts.into_iter().map(Value::from).collect::<Vec<_>>().into()
-}
-
-/// White space, as Python's strings see it.
-pub(super) fn is_space(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
 }
 
 /// `text` without the characters of `set`, or white space, at its ends.

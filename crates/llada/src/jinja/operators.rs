@@ -9,7 +9,7 @@ use minijinja::{
 };
 
 use super::{
-    Function, Limits,
+    Function,
     arguments::{float, optional_whole, string},
     charge,
     collections::{self, Bound, Group, View, hashable, items},
@@ -41,9 +41,7 @@ pub(super) const ALL: [(&str, Function); 11] = [
 fn bounded(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error> {
     let is_of_namespace = arguments.len() > 1;
     let value = arguments.into_iter().next().unwrap_or_default();
-    if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map) {
-        weigh(state, &value, Limits::DEPTH, is_of_namespace)?;
-    }
+    weigh(state, &value, is_of_namespace)?;
     Ok(value)
 }
 
@@ -57,7 +55,7 @@ fn compare(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Er
             "==" | "!=" => (left == *right) == (operator == "=="),
             "in" | "not in" => contains(state, right, &left)? == (operator == "in"),
             _ => {
-                weigh(state, &left, Limits::DEPTH, false)?;
+                weigh(state, &left, false)?;
                 let found = order(&left, right)?;
                 match operator {
                     "<" => found == Some(Ordering::Less),

@@ -5,18 +5,14 @@ use std::cmp::Ordering;
 use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
-    fail,
+    Limits, charge, fail,
     text::{is_plain_map, kind},
+    text_len,
 };
 
-/// Visits a value and all in it, and pays for it; an error if it is nested deeper than `deepest`, and
-/// if it is to be `plain` and has a namespace or the like in it.
-pub(super) fn weigh(
-    state: &State<'_, '_>,
-    value: &Value,
-    deepest: usize,
-    plain: bool,
-) -> Result<(), Error> {
+/// Visits a value and all in it, and pays for it; an error if it is nested too deeply, and if it is to
+/// be `plain` and has a namespace or the like in it.
+pub(super) fn weigh(state: &State<'_, '_>, value: &Value, plain: bool) -> Result<(), Error> {
     fn visit(
         state: &State<'_, '_>,
         value: &Value,
@@ -47,7 +43,13 @@ pub(super) fn weigh(
         }
         Ok(())
     }
-    visit(state, value, deepest, plain, &mut 0)
+    visit(state, value, Limits::DEPTH, plain, &mut 0)
+}
+
+/// Pays for a key that others are compared with.
+pub(super) fn weigh_key(state: &State<'_, '_>, key: &Value) -> Result<(), Error> {
+    charge(state, text_len(key))?;
+    weigh(state, key, false)
 }
 
 /// The order of two values, where they have one.
@@ -90,8 +92,7 @@ pub(super) fn sort<K: Fn(&Value) -> Result<Value, Error>>(
     let mut keyed = Vec::with_capacity(items.len());
     for item in items.drain(..) {
         let key = key(&item)?;
-        super::charge(state, super::text_len(&key))?;
-        weigh(state, &key, super::Limits::DEPTH, false)?;
+        weigh_key(state, &key)?;
         keyed.push((key, item));
     }
     let mut error = None;

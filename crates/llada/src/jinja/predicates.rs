@@ -108,7 +108,8 @@ fn is_sequence(value: &Value) -> bool {
     }
 }
 
-fn is_iterable(value: &Value) -> bool {
+/// Whether Python iterates over it.
+pub(super) fn is_iterable(value: &Value) -> bool {
     value.kind() == ValueKind::Iterable || is_sequence(value)
 }
 

@@ -13,7 +13,8 @@ use super::{
     fail,
     methods::{case, join as joined},
     operators::add,
-    order::{order, sort as sorted, weigh},
+    order::{order, sort as sorted, weigh_key},
+    predicates::is_iterable,
     text::{is_plain_map, kind, text},
 };
 
@@ -202,13 +203,10 @@ fn reverse(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> 
 fn length(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let [value] = bind(args, 1, ["value"])?;
     let value = value.unwrap_or_default();
-    let countable = match value.kind() {
-        ValueKind::Undefined => return Ok(Value::from(0)),
-        ValueKind::String | ValueKind::Seq | ValueKind::Iterable => true,
-        ValueKind::Map => is_plain_map(&value),
-        _ => false,
-    };
-    match value.len().filter(|_| countable) {
+    if value.is_undefined() {
+        return Ok(Value::from(0));
+    }
+    match value.len().filter(|_| is_iterable(&value)) {
         Some(len) => Ok(len.into()),
         None => fail(format!("{} has no length", kind(&value))),
     }
@@ -354,8 +352,7 @@ fn extreme(state: &mut State<'_, '_>, args: Vec<Value>, largest: bool) -> Result
     for item in items(state, &value.unwrap_or_default())? {
         let key = follow(&item, &path, None)?;
         let key = if case { key } else { folded(state, key)? };
-        super::charge(state, super::text_len(&key))?;
-        weigh(state, &key, super::Limits::DEPTH, false)?;
+        weigh_key(state, &key)?;
         let better = match &best {
             None => true,
             Some((known, _)) => {
@@ -391,8 +388,7 @@ fn unique(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     for item in items(state, &value.unwrap_or_default())? {
         let key = follow(&item, &path, None)?;
         hashable(&key)?;
-        super::charge(state, super::text_len(&key))?;
-        weigh(state, &key, super::Limits::DEPTH, false)?;
+        weigh_key(state, &key)?;
         if seen.insert(if case { key } else { folded(state, key)? }) {
             out.push(item);
         }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -93,18 +92,8 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 impl FileMark {
     /// That of the file `name` in `dir`.
     pub(super) fn of(dir: &Path, name: &str) -> Result<Self> {
-        let path = dir.join(name);
-        let mut file = files::open_regular(&path)?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut mark = Self { name: name.into(), bytes: 0, crc32c: 0 };
-        loop {
-            let n = file.read(&mut buffer).map_err(io("read", &path))?;
-            if n == 0 {
-                return Ok(mark);
-            }
-            mark.bytes += n as u64;
-            mark.crc32c = crc32c::crc32c_append(mark.crc32c, &buffer[..n]);
-        }
+        let (bytes, crc32c) = files::sum(&dir.join(name))?;
+        Ok(Self { name: name.into(), bytes, crc32c })
     }
 
     /// Says how the file in `dir` differs from what was written.

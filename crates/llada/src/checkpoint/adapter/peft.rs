@@ -4,6 +4,8 @@
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
+use crate::json::is_nothing;
+
 /// What is wrong with a configuration.
 type Wrong = String;
 
@@ -83,8 +85,9 @@ impl Settings {
         if kind != "LORA" {
             return Err(format!("`peft_type` is {kind}, only `LORA` can be used"));
         }
-        let other =
-            |(key, value): &(&String, &Value)| !JUDGED.contains(&key.as_str()) && !is_unset(value);
+        let other = |(key, value): &(&String, &Value)| {
+            !JUDGED.contains(&key.as_str()) && !is_nothing(value)
+        };
         if let Some((key, value)) = config.iter().find(other) {
             return Err(format!("`{key}` is {value}, which is not supported"));
         }
@@ -233,17 +236,6 @@ fn check_start(start: Option<&Value>) -> Result<bool, Wrong> {
         Some(other) => {
             Err(format!("`init_lora_weights` is {other}, which changes the model under it"))
         }
-    }
-}
-
-/// Whether a key that is not known here is as PEFT has it where nothing is asked for.
-fn is_unset(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::String(text) => text == "none" || text.is_empty(),
-        Value::Bool(true) | Value::Number(_) => false,
     }
 }
 

@@ -30,10 +30,9 @@ pub(super) fn messages(row: &Map<String, Value>) -> Result<Vec<Message>, Reason>
     let mut lists = LISTS.into_iter().filter(there);
     let filled = lists.clone().find(|name| row[*name] != Value::Array(Vec::new()));
     let has_prompt = row.get("prompt").is_some_and(|prompt| !prompt.is_null());
-    let messages = match (filled, has_prompt, lists.next()) {
-        (Some(name), ..) => listed(name, &row[name])?,
-        (None, false, Some(name)) => listed(name, &row[name])?,
-        _ => prompt_and_response(row)?,
+    let messages = match filled.or_else(|| lists.next().filter(|_| !has_prompt)) {
+        Some(name) => listed(name, &row[name])?,
+        None => prompt_and_response(row)?,
     };
     check_order(&messages)?;
     Ok(messages)

@@ -1,7 +1,7 @@
 //! Pairs of texts as pairs of tokens.
 
 use super::Pair;
-use crate::{Result, tokenizer::Tokenizer};
+use crate::{Result, text::is_space, tokenizer::Tokenizer};
 
 /// The tokens of `context` and of `continuation` after it (`_encode_pair` of the reference).
 ///
@@ -22,11 +22,6 @@ pub fn encode_pair(tokenizer: &Tokenizer, context: &str, continuation: &str) -> 
         answer = tokenizer.encode(&whole[context.len()..])?;
     }
     Ok(Pair { prompt, answer })
-}
-
-/// What Python's `str.rstrip` strips.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 #[cfg(test)]
