@@ -12,7 +12,7 @@ use std::{ops::ControlFlow, time::Instant};
 
 use duel::Result;
 use llada::{
-    config::{Family, ModelConfig, Objective, SpecialTokens},
+    config::{AttentionMask, ModelConfig, Objective, SpecialTokens},
     diffusion::{
         Blocks, Canvas, Prompt, Sampler,
         generate::{self, Predictor},
@@ -36,8 +36,8 @@ fn generate(predictor: &mut dyn Predictor, rows: usize) -> Result<(f64, Vec<Vec<
     for row in 0..rows {
         let prompt = (0..PROMPT as u32).map(|i| (i * 37 + row as u32 * 11) % 1000).collect();
         let prompt = Prompt { tokens: prompt, padding: 0 };
-        let objective = Objective::Autoregressive;
-        canvases.push(Canvas::new(prompt, &sampler, &special, objective)?);
+        let attention = AttentionMask::Causal;
+        canvases.push(Canvas::new(prompt, &sampler, &special, attention)?);
     }
     let start = Instant::now();
     generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?;
@@ -53,25 +53,11 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 #[allow(clippy::print_stdout)]
 fn main() -> Result<()> {
     let config = ModelConfig {
-        family: Family::Llada,
-        d_model: 512,
-        n_layers: 8,
-        n_heads: 8,
-        n_kv_heads: 8,
-        mlp_hidden_size: 1408,
-        vocab_size: 8192,
-        embedding_size: 8192,
         max_sequence_length: PROMPT + TOKENS,
         rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
-        weight_tying: false,
-        qkv_bias: false,
-        qk_norm: false,
-        scale_logits: false,
-        input_emb_norm: false,
-        objective: Objective::Autoregressive,
-        tokens: SpecialTokens::default(),
+        ..ModelConfig::llada(512, 8, 8, 1408, 8192)
     };
+    let config = config.with_objective(Objective::Autoregressive);
     let cache = KvCache::new(&config, PROMPT + TOKENS)?;
     println!("a cache of {} positions: {:.1} MB", PROMPT + TOKENS, cache.bytes() as f64 / 1e6);
     let model = Model::init(config, 0)?;

@@ -264,8 +264,8 @@ fn generation(predictor: &mut MaskPredictor, prompt: &[u32]) -> Result<()> {
         ..default
     };
     let config = &predictor.model().config;
-    let (special, objective) = (config.tokens, config.objective);
-    let canvas = Canvas::new(Prompt::from(prompt.to_vec()), &sampler, &special, objective)?;
+    let (special, attention) = (config.tokens, config.attention);
+    let canvas = Canvas::new(Prompt::from(prompt.to_vec()), &sampler, &special, attention)?;
     let mut canvases = [canvas];
     generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?;
     Ok(())

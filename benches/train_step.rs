@@ -66,8 +66,12 @@ fn ours() -> Result<()> {
         let weights = loss::pretrain_weights(&noised, ids.len());
         gradients.clear();
         let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
-        let targets =
-            Targets { positions: &noised.positions, tokens: &noised.targets, weights: &weights };
+        let targets = Targets {
+            positions: &noised.positions,
+            tokens: &noised.targets,
+            weights: &weights,
+            balance: 0.0,
+        };
         predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)?;
         let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
         let norm = grad_norm::forward(&cpu, &all)?;

@@ -291,24 +291,10 @@ pub fn is_side() -> bool {
 
 /// The model of a bench: the sizes of the command line, LLaDA's architecture.
 pub fn config() -> Result<llada::config::ModelConfig> {
+    let (d, layers, heads) = (size("d")?, size("layers")?, size("heads")?);
     Ok(llada::config::ModelConfig {
-        family: llada::config::Family::Llada,
-        d_model: size("d")?,
-        n_layers: size("layers")?,
-        n_heads: size("heads")?,
-        n_kv_heads: size("heads")?,
-        mlp_hidden_size: size("ffn")?,
-        vocab_size: size("vocab")?,
-        embedding_size: size("vocab")?,
         max_sequence_length: size("length")?,
         rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
-        weight_tying: false,
-        qkv_bias: false,
-        qk_norm: false,
-        scale_logits: false,
-        input_emb_norm: false,
-        objective: llada::config::Objective::Diffusion,
-        tokens: Default::default(),
+        ..llada::config::ModelConfig::llada(d, layers, heads, size("ffn")?, size("vocab")?)
     })
 }

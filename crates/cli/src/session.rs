@@ -137,7 +137,7 @@ impl Session {
     /// A canvas after `tokens`.
     pub fn canvas(&self, tokens: Vec<u32>, sampler: &Sampler) -> Result<Canvas> {
         let prompt = Prompt::from(tokens);
-        let canvas = Canvas::new(prompt, sampler, &self.special, self.objective());
+        let canvas = Canvas::new(prompt, sampler, &self.special, self.config().attention);
         Ok(canvas.map_err(llada::Error::from)?)
     }
 }

@@ -19,7 +19,9 @@ const MOST_ANGLES: usize = 1 << 28;
 #[derive(Debug, Clone)]
 pub struct Table {
     head_dim: usize,
-    /// `[positions, head_dim / 2]`.
+    /// Elements of a head that are rotated.
+    rotary_dim: usize,
+    /// `[positions, rotary_dim / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
@@ -34,14 +36,34 @@ impl Table {
     /// [`Argument`](KernelError::Argument) when `head_dim` is odd or zero, `theta` is not positive, or
     /// there would be 2²⁸ angles or more.
     pub fn new(theta: f64, head_dim: usize, max_positions: usize) -> Result<Self> {
+        Self::partial(theta, head_dim, head_dim, max_positions)
+    }
+
+    /// The table that rotates the first `rotary_dim` elements of each head, by the frequencies
+    /// `theta^(-2i / rotary_dim)`, and leaves the others as they are.
+    ///
+    /// # Errors
+    /// Those of [`Table::new`], of `rotary_dim` too, and where that is more than the head.
+    pub fn partial(
+        theta: f64,
+        head_dim: usize,
+        rotary_dim: usize,
+        max_positions: usize,
+    ) -> Result<Self> {
         let refuse = |what| Err(KernelError::Argument { op: "rope::Table::new", what });
-        if head_dim == 0 || head_dim % 2 == 1 {
-            return refuse(format!("`head_dim` is {head_dim}, it must be even and not zero"));
+        for (name, n) in [("head_dim", head_dim), ("rotary_dim", rotary_dim)] {
+            if n == 0 || n % 2 == 1 {
+                return refuse(format!("`{name}` is {n}, it must be even and not zero"));
+            }
+        }
+        if rotary_dim > head_dim {
+            return refuse(format!("`rotary_dim` is {rotary_dim}, a head has {head_dim} elements"));
         }
         if !(theta > 0.0 && theta.is_finite()) {
             return refuse(format!("`theta` is {theta}, it must be positive and finite"));
         }
-        let (half, angles) = (head_dim / 2, elements(&[head_dim / 2, max_positions.max(1)]));
+        let half = rotary_dim / 2;
+        let angles = elements(&[half, max_positions.max(1)]);
         let Some(angles) = angles.filter(|&angles| angles < MOST_ANGLES) else {
             return refuse(format!(
                 "{max_positions} positions of heads of {head_dim} are more than a table holds; \
@@ -49,7 +71,7 @@ impl Table {
             ));
         };
         let frequency = |i: usize| {
-            let exponent = (2 * i) as f32 / head_dim as f32;
+            let exponent = (2 * i) as f32 / rotary_dim as f32;
             1.0 / f64::from(theta as f32).powf(f64::from(exponent)) as f32
         };
         let frequencies: Vec<f32> = (0..half).map(frequency).collect();
@@ -64,7 +86,7 @@ impl Table {
                 sin.push(s as f32);
             }
         }
-        Ok(Self { head_dim, cos, sin })
+        Ok(Self { head_dim, rotary_dim, cos, sin })
     }
 
     /// The width of a head.
@@ -74,12 +96,12 @@ impl Table {
 
     /// The number of positions.
     pub fn max_positions(&self) -> usize {
-        self.cos.len() / (self.head_dim / 2)
+        self.cos.len() / (self.rotary_dim / 2)
     }
 
-    /// The cosines and sines of `position`, `[head_dim / 2]` each.
+    /// The cosines and sines of `position`, `[rotary_dim / 2]` each.
     fn at(&self, position: u32) -> (&[f32], &[f32]) {
-        let half = self.head_dim / 2;
+        let half = self.rotary_dim / 2;
         let part = position as usize * half..(position as usize + 1) * half;
         (&self.cos[part.clone()], &self.sin[part])
     }
@@ -143,17 +165,17 @@ fn rotate(
     cpu.chunks(x, rows * width, |i, x| {
         for (x, &position) in x.chunks_mut(width).zip(&positions[i * rows..]) {
             let (cos, sin) = table.at(position);
-            rotate_row(cpu.isa(), x, cos, sin, sign);
+            rotate_row(cpu.isa(), x, table.head_dim, cos, sin, sign);
         }
     });
     Ok(())
 }
 
 vectorised! {
-    fn rotate_row(x: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    fn rotate_row(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32], sign: f32) {
         let half = cos.len();
-        for head in x.chunks_mut(2 * half) {
-            let (low, high) = head.split_at_mut(half);
+        for head in x.chunks_mut(head_dim) {
+            let (low, high) = head[..2 * half].split_at_mut(half);
             for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
                 let (a, b, sin) = (*low, *high, sign * sin);
                 *low = a * cos - b * sin;
@@ -187,6 +209,33 @@ mod tests {
             assert_close("y", &found[..x.len()], &y, 1e-5);
             assert_close("dx", &found[x.len()..], &dx, 1e-5);
         }
+    }
+
+    /// A head of which a part is rotated is a shorter head, and the rest of it.
+    #[test]
+    fn rotates_the_first_part_of_a_head() {
+        let (heads, head_dim, rotary_dim) = (3, 16, 6);
+        let table = Table::partial(10_000.0, head_dim, rotary_dim, 50).unwrap();
+        let short = Table::new(10_000.0, rotary_dim, 50).unwrap();
+        let positions = indices(1, 9, 50);
+        let x = noise(2, 9 * heads * head_dim);
+        for cpu in cpus() {
+            let mut whole = x.clone();
+            forward(&cpu, &mut whole, heads, &table, &positions).unwrap();
+            let first = |x: &[f32]| -> Vec<f32> {
+                x.chunks(head_dim).flat_map(|head| head[..rotary_dim].to_vec()).collect()
+            };
+            let mut part = first(&x);
+            forward(&cpu, &mut part, heads, &short, &positions).unwrap();
+            assert_eq!(first(&whole), part);
+            for (whole, x) in whole.chunks(head_dim).zip(x.chunks(head_dim)) {
+                assert_eq!(whole[rotary_dim..], x[rotary_dim..]);
+            }
+            backward(&cpu, &mut whole, heads, &table, &positions).unwrap();
+            assert!(whole.iter().zip(&x).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+        assert!(Table::partial(10_000.0, 16, 18, 8).is_err());
+        assert!(Table::partial(10_000.0, 16, 5, 8).is_err());
     }
 
     #[test]

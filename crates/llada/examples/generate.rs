@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_dir(dir)?;
     let model = checkpoint::load(dir)?;
     let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-    let objective = model.config.objective;
+    let attention = model.config.attention;
 
     // One step for each token, all masks open from the start: the paper's Alg. 4 without blocks.
     let sampler = Sampler {
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Sampler::default()
     };
     let prompt = tokenizer.encode(text)?.into();
-    let mut canvases = [Canvas::new(prompt, &sampler, &special, objective)?];
+    let mut canvases = [Canvas::new(prompt, &sampler, &special, attention)?];
     let mut predictor = MaskPredictor::new(model, Cpu::new(0)?)?;
     let summary = generate::run(&mut predictor, &mut canvases, &mut |_row, step| {
         for kept in &step.committed {

@@ -23,14 +23,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_dir(dir)?;
     let model = checkpoint::load(dir)?;
     let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-    let objective = model.config.objective;
+    let attention = model.config.attention;
 
     let template: Template = text.parse()?;
     let frame = Encoder::new(&tokenizer).frame(&template)?;
     let lengths: Option<Vec<usize>> = frame.lengths().into_iter().collect();
     let lengths = lengths.ok_or("give each hole its length, as in `{{hole:2}}`")?;
     let sampler = Sampler { steps: lengths.iter().sum(), ..Sampler::default() };
-    let mut canvases = [Canvas::infill(&frame, &lengths, &sampler, &special, objective)?];
+    let mut canvases = [Canvas::infill(&frame, &lengths, &sampler, &special, attention)?];
     let mut predictor = MaskPredictor::new(model, Cpu::new(0)?)?;
     generate::run(&mut predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?;
     let fills = frame.fills(&tokenizer, canvases[0].tokens(), &lengths)?;

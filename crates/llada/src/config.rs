@@ -1,21 +1,18 @@
 //! What a model is, read from a Hugging Face `config.json` and from nothing else.
 
 mod computed;
+pub mod family;
 mod keys;
 mod rope;
+mod spec;
 
 use serde_json::{Value, json};
 
+pub use family::Family;
 use keys::Keys;
-
-/// Whose names and conventions a checkpoint follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// LLaDA-8B, LLaDA-1.5: OLMo-style keys and names (`model.transformer.blocks.N.…`).
-    Llada,
-    /// iLLaDA: Llama's keys and names (`model.layers.N.…`), the same mathematics.
-    Illada,
-}
+pub use spec::{
+    AttentionMask, Experts, LogitShift, PublishedSampler, QkNorm, Router, RouterBias, Score,
+};
 
 /// What the model was trained to predict.
 #[derive(
@@ -57,7 +54,9 @@ pub struct ModelConfig {
     pub n_heads: usize,
     /// Key and value heads; divides `n_heads`.
     pub n_kv_heads: usize,
-    /// Width of the SwiGLU feed-forward network.
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Width of the SwiGLU feed-forward network of layers without experts; 0 where there are none.
     pub mlp_hidden_size: usize,
     /// Entries of the vocabulary.
     pub vocab_size: usize,
@@ -67,19 +66,27 @@ pub struct ModelConfig {
     pub max_sequence_length: usize,
     /// Base of the rotary angles.
     pub rope_theta: f64,
+    /// Elements of a head, from the first, that are rotated.
+    pub rotary_dim: usize,
     /// ε of every RMSNorm.
     pub rms_norm_eps: f32,
     /// Whether the LM head is the embedding.
     pub weight_tying: bool,
+    /// Which tokens a token attends to.
+    pub attention: AttentionMask,
+    /// Which position the logits of a row predict.
+    pub shift: LogitShift,
     /// Whether q, k and v have a bias.
     pub qkv_bias: bool,
-    /// Whether q and k are normalised before the split into heads.
-    pub qk_norm: bool,
+    /// What of the queries and keys is normalised.
+    pub qk_norm: QkNorm,
+    /// The mixture of experts, in models that have one.
+    pub experts: Option<Experts>,
     /// Whether logits are divided by √d_model.
     pub scale_logits: bool,
     /// Whether embeddings are multiplied by √d_model.
     pub input_emb_norm: bool,
-    /// What the model predicts.
+    /// What the model was trained with.
     pub objective: Objective,
     /// Ids found in `config.json`.
     pub tokens: SpecialTokens,
@@ -121,10 +128,7 @@ impl ConfigError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Architecture(_) => Some(
-                "supported: `LLaDAModelLM` (LLaDA, LLaDA-1.5) and `ILLaDAForCausalLM` (iLLaDA)"
-                    .into(),
-            ),
+            Self::Architecture(_) => Some(Family::supported()),
             Self::NotComputed { .. } => Some(
                 "a model with it would give other numbers without a word: use one without it, or \
                  remove the key where the model's code does not read it"
@@ -143,9 +147,48 @@ type Result<T> = std::result::Result<T, ConfigError>;
 /// No dimension of a real model comes near; larger values in a file are damage or malice.
 const MAX_DIMENSION: u64 = 1 << 24;
 
+/// No real model has as many blocks.
+pub(crate) const MOST_LAYERS: usize = 1 << 12;
+
 impl ModelConfig {
-    /// Reads the text of a `config.json`. Nothing is taken from the defaults of the reference's
-    /// Python dataclass, several of which (tied weights, dropout 0.1) no released model uses.
+    /// A plain LLaDA: as many heads of keys as of queries, rows of 4096 tokens, no token with a
+    /// meaning.
+    pub fn llada(
+        d_model: usize,
+        n_layers: usize,
+        n_heads: usize,
+        mlp_hidden_size: usize,
+        vocab_size: usize,
+    ) -> Self {
+        let head_dim = d_model / n_heads.max(1);
+        Self {
+            family: Family::Llada,
+            d_model,
+            n_layers,
+            n_heads,
+            n_kv_heads: n_heads,
+            head_dim,
+            mlp_hidden_size,
+            vocab_size,
+            embedding_size: vocab_size,
+            max_sequence_length: 4096,
+            rope_theta: 500_000.0,
+            rotary_dim: head_dim,
+            rms_norm_eps: 1e-5,
+            weight_tying: false,
+            attention: AttentionMask::Bidirectional,
+            shift: LogitShift::Same,
+            qkv_bias: false,
+            qk_norm: QkNorm::None,
+            experts: None,
+            scale_logits: false,
+            input_emb_norm: false,
+            objective: Objective::Diffusion,
+            tokens: SpecialTokens::default(),
+        }
+    }
+
+    /// Reads the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
         let value: Value =
             serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
@@ -156,13 +199,22 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// The `config.json` that the official Python code loads; always with LLaDA's keys, or
-    /// iLLaDA's for that family.
-    pub fn to_json(&self) -> Value {
-        let mut json = match self.family {
-            Family::Llada => self.llada_json(),
-            Family::Illada => self.illada_json(),
+    /// The same sizes under another objective: the causal baseline of Eq. 2 attends to what came
+    /// before and predicts the next token.
+    pub fn with_objective(self, objective: Objective) -> Self {
+        let (attention, shift) = match objective {
+            Objective::Autoregressive => (AttentionMask::Causal, LogitShift::Next),
+            Objective::Diffusion if self.attention == AttentionMask::Causal => {
+                (AttentionMask::Bidirectional, LogitShift::Same)
+            }
+            Objective::Diffusion => (self.attention, self.shift),
         };
+        Self { objective, attention, shift, ..self }
+    }
+
+    /// The `config.json` that the official Python code of its family loads.
+    pub fn to_json(&self) -> Value {
+        let mut json = self.family.write(self);
         // Keys that the Python code does not know stay out of the files of models like its own.
         if self.objective == Objective::Autoregressive {
             json["objective"] = json!(self.objective);
@@ -173,14 +225,20 @@ impl ModelConfig {
         json
     }
 
-    /// Width of one head.
-    pub fn head_dim(&self) -> usize {
-        self.d_model / self.n_heads
+    /// Width of the queries.
+    pub fn q_dim(&self) -> usize {
+        self.n_heads * self.head_dim
     }
 
     /// Width of the keys and of the values.
     pub fn kv_dim(&self) -> usize {
-        self.n_kv_heads * self.head_dim()
+        self.n_kv_heads * self.head_dim
+    }
+
+    /// Whether layer `layer` has experts.
+    pub fn has_experts(&self, layer: usize) -> bool {
+        let flag = |experts: &Experts| experts.layers.get(layer).copied();
+        self.experts.as_ref().and_then(flag).unwrap_or(false)
     }
 
     /// Factor on the logits.
@@ -200,7 +258,7 @@ impl ModelConfig {
             ("n_layers", self.n_layers),
             ("n_heads", self.n_heads),
             ("n_kv_heads", self.n_kv_heads),
-            ("mlp_hidden_size", self.mlp_hidden_size),
+            ("head_dim", self.head_dim),
             ("vocab_size", self.vocab_size),
             ("max_sequence_length", self.max_sequence_length),
         ];
@@ -209,12 +267,33 @@ impl ModelConfig {
                 return Err(wrong(key, n, format!("1 to {MAX_DIMENSION}")));
             }
         }
-        if self.n_layers > 4096 {
-            return Err(wrong("n_layers", self.n_layers, "at most 4096"));
+        if self.n_layers > MOST_LAYERS {
+            return Err(wrong("n_layers", self.n_layers, format!("at most {MOST_LAYERS}")));
         }
-        if !self.d_model.is_multiple_of(self.n_heads) || !self.head_dim().is_multiple_of(2) {
-            let expected = format!("a multiple of {} with even heads", self.n_heads);
-            return Err(wrong("d_model", self.d_model, expected));
+        let is_dense = (0..self.n_layers).any(|layer| !self.has_experts(layer));
+        if self.mlp_hidden_size < usize::from(is_dense)
+            || self.mlp_hidden_size as u64 > MAX_DIMENSION
+        {
+            let expected = format!("1 to {MAX_DIMENSION}");
+            return Err(wrong("mlp_hidden_size", self.mlp_hidden_size, expected));
+        }
+        if let Some(experts) = &self.experts {
+            experts.check(self.n_layers)?;
+        }
+        self.family.check(self)?;
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(wrong("head_dim", self.head_dim, "an even number"));
+        }
+        if !self.rotary_dim.is_multiple_of(2) || !(2..=self.head_dim).contains(&self.rotary_dim) {
+            let expected = format!("even, and 2 to {}", self.head_dim);
+            return Err(wrong("rotary_dim", self.rotary_dim, expected));
+        }
+        if self.q_dim() as u64 > MAX_DIMENSION {
+            let expected = format!("heads of {MAX_DIMENSION} elements together at most");
+            return Err(wrong("head_dim", self.head_dim, expected));
+        }
+        if self.attention == (AttentionMask::BlockCausal { block_length: 0 }) {
+            return Err(wrong("block_size", 0, "1 or more"));
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(wrong(
@@ -248,86 +327,6 @@ impl ModelConfig {
             }
         }
         Ok(())
-    }
-
-    fn llada_json(&self) -> Value {
-        json!({
-            "architectures": ["LLaDAModelLM"],
-            "auto_map": {
-                "AutoConfig": "configuration_llada.LLaDAConfig",
-                "AutoModelForCausalLM": "modeling_llada.LLaDAModelLM",
-                "AutoModel": "modeling_llada.LLaDAModelLM",
-            },
-            "model_type": "llada",
-            "d_model": self.d_model,
-            "n_layers": self.n_layers,
-            "n_heads": self.n_heads,
-            "n_kv_heads": self.n_kv_heads,
-            "mlp_hidden_size": self.mlp_hidden_size,
-            "mlp_ratio": 4,
-            "vocab_size": self.vocab_size,
-            "embedding_size": self.embedding_size,
-            "max_sequence_length": self.max_sequence_length,
-            "rope": true,
-            "rope_full_precision": true,
-            "rope_theta": self.rope_theta,
-            "rms_norm_eps": widen(self.rms_norm_eps),
-            "weight_tying": self.weight_tying,
-            "include_bias": false,
-            "include_qkv_bias": self.qkv_bias,
-            "bias_for_layer_norm": false,
-            "attention_layer_norm": self.qk_norm,
-            "attention_layer_norm_with_affine": true,
-            "layer_norm_type": "rms",
-            "layer_norm_with_affine": true,
-            "activation_type": "silu",
-            "block_type": "llama",
-            "block_group_size": 1,
-            "alibi": false,
-            "alibi_bias_max": 8.0,
-            "attention_dropout": 0.0,
-            "embedding_dropout": 0.0,
-            "residual_dropout": 0.0,
-            "flash_attention": false,
-            "init_device": "meta",
-            "init_fn": "mitchell",
-            "init_std": 0.02,
-            "init_cutoff_factor": null,
-            "input_emb_norm": self.input_emb_norm,
-            "multi_query_attention": null,
-            "precision": "amp_bf16",
-            "scale_logits": self.scale_logits,
-            "use_cache": false,
-            "mask_token_id": self.tokens.mask,
-            "eos_token_id": self.tokens.eos,
-            "bos_token_id": self.tokens.bos,
-            "pad_token_id": self.tokens.pad.or(self.tokens.eos),
-        })
-    }
-
-    fn illada_json(&self) -> Value {
-        json!({
-            "architectures": ["ILLaDAForCausalLM"],
-            "model_type": "illada",
-            "hidden_size": self.d_model,
-            "intermediate_size": self.mlp_hidden_size,
-            "num_hidden_layers": self.n_layers,
-            "num_attention_heads": self.n_heads,
-            "num_key_value_heads": self.n_kv_heads,
-            "vocab_size": self.vocab_size,
-            "rms_norm_eps": widen(self.rms_norm_eps),
-            "rope_theta": self.rope_theta,
-            "rope_scaling": null,
-            "tie_word_embeddings": self.weight_tying,
-            "attention_bias": false,
-            "mlp_bias": false,
-            "hidden_act": "silu",
-            "max_position_embeddings": self.max_sequence_length,
-            "mask_token_id": self.tokens.mask,
-            "eos_token_id": self.tokens.eos,
-            "bos_token_id": self.tokens.bos,
-            "pad_token_id": self.tokens.pad,
-        })
     }
 }
 

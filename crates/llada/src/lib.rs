@@ -33,10 +33,10 @@
 //! let tokenizer = Tokenizer::from_dir(dir)?;
 //! let model = checkpoint::load(dir)?;
 //! let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-//! let objective = model.config.objective;
+//! let attention = model.config.attention;
 //! let sampler = diffusion::Sampler { gen_length: 32, steps: 32, ..Default::default() };
 //! let prompt = tokenizer.encode("Once upon a time")?.into();
-//! let mut canvas = [diffusion::Canvas::new(prompt, &sampler, &special, objective)?];
+//! let mut canvas = [diffusion::Canvas::new(prompt, &sampler, &special, attention)?];
 //! let mut predictor = MaskPredictor::new(model, llada_kernels::Cpu::new(0)?)?;
 //! diffusion::generate::run(&mut predictor, &mut canvas, &mut |_, _| ControlFlow::Continue(()))?;
 //! let text = tokenizer.decode(canvas[0].tokens(), true)?;

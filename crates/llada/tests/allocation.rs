@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use common::own;
 use llada::{
     checkpoint,
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::{Blocks, Cache, Canvas, Keep, Remasking, Sampler, cache::Refresh, generate},
     model::MaskPredictor,
 };
@@ -35,7 +35,7 @@ fn after_warm_up(predictor: &mut MaskPredictor, sampler: &Sampler) -> usize {
     let canvas = |(seed, length): (u64, u32)| {
         let sampler = Sampler { seed, ..sampler.clone() };
         let prompt: Vec<u32> = (0..length).map(|i| 3 + i * 7 % 200).collect();
-        Canvas::new(prompt.into(), &sampler, &special, Objective::Diffusion).unwrap()
+        Canvas::new(prompt.into(), &sampler, &special, AttentionMask::Bidirectional).unwrap()
     };
     let mut canvases: Vec<Canvas> = [(0, 9), (1, 4)].into_iter().map(canvas).collect();
     let (mut passes, mut warm) = (0, 0);

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use common::own;
 use llada::{
     checkpoint,
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::{
         Blocks, Cache, Canvas, Keep, Prompt, Sampler, Step,
         cache::{CacheType, Refresh, SuffixWindow},
@@ -57,7 +57,7 @@ fn prompt(row: usize) -> Prompt {
 
 fn canvas(sampler: &Sampler, row: usize) -> Canvas {
     let sampler = Sampler { seed: nth_seed(sampler.seed, row as u64), ..sampler.clone() };
-    Canvas::new(prompt(row), &sampler, &SPECIAL, Objective::Diffusion).unwrap()
+    Canvas::new(prompt(row), &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
 }
 
 fn run(predictor: &mut impl Predictor, canvases: &mut [Canvas]) -> (Summary, Vec<Vec<Step>>) {
@@ -219,7 +219,7 @@ fn holes_are_filled_with_every_cache() {
     let template: Template = "the {{hole:9}} sat on {{hole:12}} log".parse().unwrap();
     let frame = Encoder::new(&tokenizer).frame(&template).unwrap();
     let infill = |sampler: &Sampler| {
-        Canvas::infill(&frame, &[9, 12], sampler, &special, Objective::Diffusion).unwrap()
+        Canvas::infill(&frame, &[9, 12], sampler, &special, AttentionMask::Bidirectional).unwrap()
     };
     for sampler in choices().into_iter().filter(|s| !s.blocks.grows()) {
         let sampler = Sampler { variable_length: None, ..sampler };

@@ -14,7 +14,7 @@ use std::{
 use common::{fixture, golden_f32, golden_u32, own};
 use llada::{
     checkpoint,
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, Objective, SpecialTokens},
     diffusion::{
         Blocks, Canvas, Prompt, Sampler, Step,
         generate::{self, Predictor, Summary},
@@ -37,7 +37,7 @@ fn predictor(name: &str, objective: Objective, threads: usize) -> MaskPredictor 
 
 fn predictor_of(set: Set, name: &str, objective: Objective, threads: usize) -> MaskPredictor {
     let mut model = checkpoint::load(&set(&format!("models/{name}"))).unwrap();
-    model.config.objective = objective;
+    model.config = model.config.with_objective(objective);
     MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
 }
 
@@ -159,9 +159,9 @@ fn canvases(rows: Range<usize>, temperature: f64) -> Vec<Canvas> {
         let (length, padding) = prompts[row];
         let tokens = (0..length).map(|i| 3 + (i * 7 + row as u32) % 200).collect();
         let (special, prompt) = (SpecialTokens::default(), Prompt { tokens, padding });
-        let objective = Objective::Autoregressive;
+        let attention = AttentionMask::Causal;
         let sampler = Sampler { seed: nth_seed(sampler.seed, row as u64), ..sampler.clone() };
-        Canvas::new(prompt, &sampler, &special, objective).unwrap()
+        Canvas::new(prompt, &sampler, &special, attention).unwrap()
     };
     rows.map(canvas).collect()
 }
@@ -225,7 +225,7 @@ fn a_row_that_outgrows_the_model_is_refused_with_and_without_caches() {
     let sampler = Sampler { gen_length: 8, blocks: Blocks::Autoregressive, ..Sampler::default() };
     let canvas = || {
         let prompt = Prompt::from(vec![5; 250]);
-        [Canvas::new(prompt, &sampler, &special, Objective::Autoregressive).unwrap()]
+        [Canvas::new(prompt, &sampler, &special, AttentionMask::Causal).unwrap()]
     };
     let model = || predictor("a_mha_untied", Objective::Autoregressive, 1);
     let go_on = &mut |_: usize, _: &Step| ControlFlow::Continue(());
@@ -277,7 +277,7 @@ fn a_cache_knows_its_memory() {
     let config = predictor("b_gqa_tied", Objective::Autoregressive, 1).model().config.clone();
     let mut cache = KvCache::new(&config, 128).unwrap();
     assert_eq!((cache.len(), cache.capacity(), cache.is_empty()), (0, 128, true));
-    let width = config.head_dim().next_multiple_of(16) * config.n_kv_heads;
+    let width = config.head_dim.next_multiple_of(16) * config.n_kv_heads;
     assert_eq!(cache.bytes(), config.n_layers * (2 * 128 * width * 4 + 64));
     cache.clear();
     assert!(cache.is_empty());

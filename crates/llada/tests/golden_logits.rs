@@ -6,7 +6,7 @@ mod common;
 use common::{bytes, fixture, golden_f32, golden_u32};
 use llada::{
     checkpoint,
-    config::Objective,
+    config::AttentionMask,
     model::{Batch, MaskPredictor, Model},
 };
 use llada_kernels::Cpu;
@@ -58,6 +58,7 @@ fn check(name: &str, unmasked: &str) {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let rows = Rows::read(&file);
     let mut model = load(name);
+    model.config.attention = AttentionMask::Bidirectional;
     let mut kinds = 0;
     let mut compare = |model: &Model, golden: &str, keep: Option<&[bool]>| {
         let Some((_, expected)) = golden_f32(&file, golden) else { return };
@@ -70,9 +71,12 @@ fn check(name: &str, unmasked: &str) {
         let keep: Vec<bool> = mask.iter().map(|&m| m == 1).collect();
         compare(&model, "logits_leftpad", Some(&keep));
     }
-    model.config.objective = Objective::Autoregressive;
+    let blocks = |block_length| AttentionMask::BlockCausal { block_length };
+    model.config.attention = blocks(4);
+    compare(&model, "logits_block_causal_bs4", None);
+    model.config.attention = AttentionMask::Causal;
     compare(&model, "logits_causal", None);
-    let known = [unmasked, "logits_leftpad", "logits_causal"];
+    let known = [unmasked, "logits_leftpad", "logits_block_causal_bs4", "logits_causal"];
     let recorded = file.names().iter().filter(|found| known.contains(found)).count();
     assert!(kinds == recorded && kinds > 0, "{name}: {kinds} of {recorded} kinds");
 }
@@ -81,6 +85,19 @@ fn check(name: &str, unmasked: &str) {
 fn logits_without_mask_with_left_padding_and_causal() {
     for name in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"] {
         check(name, "logits_nomask");
+    }
+}
+
+/// Experts, heads that are normalised one by one or rotated in part, masks by blocks.
+#[test]
+fn logits_of_the_other_families() {
+    for (name, unmasked) in [
+        ("f_llada_moe", "logits_nomask"),
+        ("g_dream", "logits_nomask_unshifted"),
+        ("h_llada2_moe", "logits_full_bidirectional"),
+        ("i_sdar", "logits_full_bidirectional"),
+    ] {
+        check(name, unmasked);
     }
 }
 
@@ -111,7 +128,9 @@ fn hidden_states_of_every_block() {
 
 #[test]
 fn a_row_is_the_same_alone_in_a_batch_and_on_any_threads() {
-    for name in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "c_a_bf16_sharded"] {
+    let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "c_a_bf16_sharded"];
+    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar"];
+    for name in llada.into_iter().chain(others) {
         let bytes = bytes(&format!("logits/{name}.safetensors"));
         let rows = Rows::read(&SafeTensors::deserialize(&bytes).unwrap());
         let together = rows.logits(&load(name), None);

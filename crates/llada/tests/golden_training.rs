@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{bytes, fixture, golden_f32, golden_u32, is_own_set, json, own};
+use common::{bytes, fixture, golden_f32, golden_u32, is_own_set, json, own, size};
 use llada::{
     checkpoint,
     config::Objective,
     diffusion::{forward, forward::Noised, loss},
-    model::{Batch, Gradients, Layout, MaskPredictor, Model, Targets, Tensor},
+    model::{Batch, Gradients, Layout, MaskPredictor, Model, Targets, Tensor, balance_loss},
 };
 use llada_kernels::{Cpu, adamw::AdamW, grad_norm};
 use safetensors::SafeTensors;
@@ -30,15 +30,29 @@ fn step(
     starts: &[usize],
     recompute: bool,
 ) -> (f64, Gradients) {
+    step_balanced(predictor, noised, weights, starts, recompute, 0.0)
+}
+
+/// The same, where the load-balancing loss of the experts counts by `balance`.
+fn step_balanced(
+    predictor: &mut MaskPredictor,
+    noised: &Noised,
+    weights: &[f32],
+    starts: &[usize],
+    recompute: bool,
+    balance: f64,
+) -> (f64, Gradients) {
     let mut gradients = Gradients::zeros(predictor.model());
     let mut nll = Vec::new();
     let batch = Batch { tokens: &noised.tokens, starts, keep: None };
-    let targets = Targets { positions: &noised.positions, tokens: &noised.targets, weights };
+    let (positions, tokens) = (&noised.positions, &noised.targets);
+    let targets = Targets { positions, tokens, weights, balance };
     predictor.nll_and_gradient(&batch, &targets, recompute, &mut nll, &mut gradients).unwrap();
     let mut again = Vec::new();
     predictor.nll(&batch, &targets, &mut again).unwrap();
     assert_eq!(nll, again, "the loss without gradients is the same");
-    (loss::value(weights, &nll), gradients)
+    let balanced = balance * balance_loss(predictor.loads());
+    (loss::value(weights, &nll) + balanced, gradients)
 }
 
 fn assert_close(what: &str, found: f64, expected: f64, relative: f64) {
@@ -50,16 +64,20 @@ fn assert_close(what: &str, found: f64, expected: f64, relative: f64) {
 fn assert_gradients(id: &str, file: &SafeTensors<'_>, model: &Model, gradients: &Gradients) {
     let mut compared = 0;
     for (spec, gradient) in Layout::new(&model.config).specs().iter().zip(&gradients.0) {
-        let Some((_, expected)) = golden_f32(file, &format!("grad.{}", spec.name)) else {
+        let Some((_, mut expected)) = golden_f32(file, &format!("grad.{}", spec.name)) else {
             continue;
         };
+        if let Some(fused) = spec.fused {
+            let first = fused.first * spec.shape[1];
+            expected = expected[first..first + spec.len()].to_vec();
+        }
         let largest = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
         assert_eq!(gradient.len(), expected.len());
         for (i, (found, expected)) in gradient.iter().zip(&expected).enumerate() {
             let off = (found - expected).abs();
             assert!(off <= 1e-4 * largest, "{id} {} [{i}]: {found} {expected}", spec.name);
         }
-        compared += 1;
+        compared += usize::from(spec.begins_tensor());
     }
     let recorded = file.names().iter().filter(|name| name.starts_with("grad.")).count();
     assert_eq!(compared, recorded, "{id}: every recorded gradient is compared");
@@ -94,7 +112,7 @@ fn losses_and_gradients() {
         let mut model = load(case["model"].as_str().unwrap());
         let mask = model.config.tokens.mask.unwrap();
         let (noised, starts, weights) = if kind == "ar_next_token" {
-            model.config.objective = Objective::Autoregressive;
+            model.config = model.config.with_objective(Objective::Autoregressive);
             let (shape, tokens) = golden_u32(&file, "input_ids").unwrap();
             let starts = starts(&shape);
             let next = loss::autoregressive(&tokens, &starts);
@@ -124,6 +142,36 @@ fn losses_and_gradients() {
         let (again, recomputed) = step(&mut predictor, &noised, &weights, &starts, true);
         assert_eq!(value, again);
         assert_eq!(gradients.0, recomputed.0, "{id}: recomputing activations changes no bit");
+    }
+}
+
+/// Experts with and without the load-balancing loss; those that no token chose get no gradient.
+#[test]
+fn losses_and_gradients_of_experts() {
+    for case in json("train/moe.json").as_array().unwrap() {
+        let id = case["id"].as_str().unwrap();
+        let bytes = bytes(&format!("train/{id}.safetensors"));
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let model = load(case["model"].as_str().unwrap());
+        let (noised, starts) = noised(&file, size(&case["mask_id"]) as u32);
+        let weights = loss::pretrain_weights(&noised, noised.tokens.len());
+        let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
+        let balance = case["router_aux_loss_coef"].as_f64().unwrap();
+        let mut step = |recompute| {
+            step_balanced(&mut predictor, &noised, &weights, &starts, recompute, balance)
+        };
+        let (value, gradients) = step(false);
+        let (again, recomputed) = step(true);
+        assert_eq!(value, again);
+        assert_eq!(gradients.0, recomputed.0, "{id}: recomputing activations changes no bit");
+        assert_close(id, value, case["loss"].as_f64().unwrap(), 1e-5);
+        if let Some(golden) = case["aux_loss"].as_f64() {
+            assert_close(id, balance_loss(predictor.loads()), golden, 1e-5);
+        }
+        assert_gradients(id, &file, predictor.model(), &gradients);
+        let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+        let norm = grad_norm::forward(predictor.cpu(), &all).unwrap();
+        assert_close(id, norm, case["grad_norm"].as_f64().unwrap(), 1e-4);
     }
 }
 
@@ -202,10 +250,14 @@ fn the_gradient_is_the_slope_of_the_loss() {
         ("d_qkvbias_qknorm", Objective::Diffusion),
         ("d_qkvbias_qknorm", Objective::Autoregressive),
         ("e_illada_llama_naming", Objective::Diffusion),
+        ("f_llada_moe", Objective::Diffusion),
+        ("g_dream", Objective::Diffusion),
+        ("h_llada2_moe", Objective::Diffusion),
+        ("i_sdar", Objective::Diffusion),
     ] {
         let own_model = checkpoint::load(&own(&format!("models/{name}"))).unwrap();
         let mut model = own_model.into_trainable();
-        model.config.objective = objective;
+        model.config = model.config.with_objective(objective);
         model.config.scale_logits = true;
         model.config.input_emb_norm = name == "b_gqa_tied";
         let tokens: Vec<u32> = (0..11).map(|i| (i * 37 + 3) % 150).collect();

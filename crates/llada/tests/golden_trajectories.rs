@@ -12,13 +12,18 @@ use llada_kernels::Cpu;
 
 fn load(name: &str, objective: Objective) -> MaskPredictor {
     let mut model = checkpoint::load(&common::fixture(&format!("models/{name}"))).unwrap();
-    model.config.objective = objective;
+    model.config = model.config.with_objective(objective);
     MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap()
 }
 
 #[test]
 fn official_trajectories() {
     trajectories::replay_all(|name| load(name, Objective::Diffusion));
+}
+
+#[test]
+fn trajectories_of_llada_moe() {
+    trajectories::replay_moe(|name| load(name, Objective::Diffusion));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn loss_and_gradients(model: &Model) -> (f64, Gradients) {
     let (mut gradients, mut nll) = (Gradients::zeros(model), Vec::new());
     let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
     let (positions, tokens) = (&noised.positions[..], &noised.targets[..]);
-    let targets = Targets { positions, tokens, weights: &noised.weights };
+    let targets = Targets { positions, tokens, weights: &noised.weights, balance: 0.0 };
     predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients).unwrap();
     (loss::value(&noised.weights, &nll), gradients)
 }
@@ -140,8 +140,8 @@ fn peft(
         .iter()
         .map(|(name, shape, values)| safetensors::Source {
             name,
-            shape,
-            values: WeightView::F32(values),
+            shape: shape.to_vec(),
+            parts: vec![WeightView::F32(values)],
             dtype: DType::F32,
         })
         .collect();

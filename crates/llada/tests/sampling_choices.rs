@@ -6,7 +6,7 @@
 mod mock;
 
 use llada::{
-    config::Objective,
+    config::AttentionMask,
     diffusion::{
         Blocks, Cache, Canvas, Keep, Prompt, Remasking, Sampler, SamplerError,
         blocks::AdaptiveBlocks,
@@ -378,7 +378,7 @@ fn what_does_not_go_together_is_refused_with_a_reason() {
         assert!(error.hint().unwrap().contains("--"), "{error}");
     }
     let causal = Sampler { blocks: Blocks::Autoregressive, cache: dual, ..s() };
-    let error = causal.check_model(&SPECIAL, Objective::Autoregressive).unwrap_err();
+    let error = causal.check_model(&SPECIAL, AttentionMask::Causal).unwrap_err();
     assert!(error.to_string().contains("an autoregressive model"), "{error}");
     assert!(Sampler { keep: Keep::Threshold(f64::NAN), ..s() }.check().is_err());
     assert!(Sampler { revise: Some(-1.0), ..s() }.check().is_err());

@@ -7,7 +7,7 @@ mod mock;
 use std::ops::ControlFlow;
 
 use llada::{
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::{Blocks, Canvas, Prompt, Remasking, Sampler, generate},
 };
 use mock::{EOS, EOT, MASK, Mock, canvas, prompts, run};
@@ -195,7 +195,7 @@ fn a_causal_model_is_asked_for_the_next_token_and_needs_no_mask() {
     let sampler = Sampler { gen_length: 3, blocks: Blocks::Autoregressive, ..Sampler::default() };
     let none = SpecialTokens::default();
     let start = |tokens: &[u32]| {
-        Canvas::new(tokens.to_vec().into(), &sampler, &none, Objective::Autoregressive)
+        Canvas::new(tokens.to_vec().into(), &sampler, &none, AttentionMask::Causal)
     };
     assert!(start(&[]).is_err());
     let mut canvases = [start(&[5, 6]).unwrap()];

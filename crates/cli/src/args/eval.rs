@@ -250,6 +250,7 @@ impl SamplingArgs {
             suffix_window: saving.suffix(),
             adaptive_blocks: self.adaptive_blocks.then(delimiters),
             revise: self.saving.revise,
+            edit: saving.edit().map_err(|e| Failure::sampler(&e, Spelling::Flag))?,
             variable_length: self.variable_length.then(VariableLength::default),
         })
     }

@@ -25,9 +25,8 @@ const INSTEAD: [(&[&str], &str); 13] = [
          `--gen-length` says how much of it a response may take",
     ),
     (
-        &["--top-k", "--top-p", "--min-p", "--typical", "--samplers", "--xtc-probability"],
-        "leave it out: tokens are drawn from the whole distribution; a lower `--temperature` keeps \
-         to the probable ones",
+        &["--min-p", "--typical", "--samplers", "--xtc-probability"],
+        "leave it out: `--temperature`, `--top-k` and `--top-p` say which tokens are drawn",
     ),
     (
         &["--repeat-penalty", "--presence-penalty", "--frequency-penalty", "--repeat-last-n"],
@@ -54,7 +53,7 @@ const INSTEAD: [(&[&str], &str); 13] = [
     ),
     (&["-j", "--json-schema", "--grammar"], "answers cannot be held to a grammar"),
     (
-        &["--diffusion-eps", "--diffusion-alg-temp", "--diffusion-add-gumbel-noise"],
+        &["--diffusion-eps", "--diffusion-add-gumbel-noise"],
         "leave it out: `--remasking` and `--temperature` say how tokens are chosen",
     ),
     (&["-e", "--escape", "--no-escape"], "give the text as it is: `$'a\\nb'` in most shells"),

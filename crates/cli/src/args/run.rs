@@ -103,7 +103,7 @@ pub struct SamplerArgs {
     /// Find the length of the response, of which `--gen-length` is then the most
     #[arg(long, hide_short_help = true)]
     pub variable_length: bool,
-    /// Who is kept in each step: low-confidence, random, margin, entropy
+    /// Who is kept in each step: low-confidence, random, margin, entropy, sequential
     #[arg(
         long,
         value_name = "STRATEGY",
@@ -120,6 +120,32 @@ pub struct SamplerArgs {
         value_parser = number::<f64>("temperature")
     )]
     pub temperature: Option<f64>,
+    /// Draw among this many most probable tokens only; with a temperature
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::<usize>("top_k"),
+        hide_short_help = true
+    )]
+    pub top_k: Option<usize>,
+    /// Draw among the fewest most probable tokens that have this probability together; with a
+    /// temperature
+    #[arg(
+        long,
+        value_name = "P",
+        value_parser = number::<f64>("top_p"),
+        hide_short_help = true
+    )]
+    pub top_p: Option<f64>,
+    /// Draw who is kept in proportion to exp(confidence / this); 0 keeps the most confident
+    #[arg(
+        long,
+        value_name = "T",
+        alias = "diffusion-alg-temp",
+        value_parser = number::<f64>("alg_temp"),
+        hide_short_help = true
+    )]
+    pub alg_temp: Option<f64>,
     /// Weight of classifier-free guidance; above 0 it doubles the work [default: 0]
     #[arg(
         long,
@@ -170,6 +196,9 @@ impl SamplerArgs {
             variable_length: on(self.variable_length),
             remasking: self.remasking,
             temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            alg_temp: self.alg_temp,
             cfg_scale: self.cfg_scale,
             logits_eos_inf: on(self.logits_eos_inf),
             confidence_eos_eot_inf: on(self.confidence_eos_eot_inf),

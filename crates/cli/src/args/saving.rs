@@ -64,6 +64,22 @@ pub struct SavingArgs {
         hide_short_help = true
     )]
     pub revise: Option<f64>,
+    /// Let a token of the block give way to another that has more than this probability
+    #[arg(
+        long,
+        value_name = "P",
+        value_parser = number::<f64>("edit"),
+        hide_short_help = true
+    )]
+    pub edit: Option<f64>,
+    /// With --edit: passes over a block that is full already, at most [default: 16]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::<usize>("edit_rounds"),
+        hide_short_help = true
+    )]
+    pub edit_rounds: Option<usize>,
 }
 
 impl SavingArgs {
@@ -79,6 +95,8 @@ impl SavingArgs {
             suffix_window: self.suffix_window,
             suffix_decay: self.suffix_decay.then_some(true),
             revise: self.revise,
+            edit: self.edit,
+            edit_rounds: self.edit_rounds,
             ..Settings::default()
         }
     }

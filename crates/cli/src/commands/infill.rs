@@ -54,7 +54,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
     let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;
 
     let Session { name, tokenizer, special, mut predictor, .. } = session;
-    let objective = predictor.model().config.objective;
+    let attention = predictor.model().config.attention;
     let limit = predictor.model().config.max_sequence_length;
     let encoder = Encoder::new(&tokenizer);
     let mut total = Total::default();
@@ -74,7 +74,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             frame: &frame,
             sampler: &sampler,
             special: &special,
-            objective,
+            attention,
             max_hole: args.max_hole.into(),
             limit,
         };
@@ -84,7 +84,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             None => lengths?,
         };
         let Some(lengths) = lengths else { return Err(Interrupted.into()) };
-        let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, objective);
+        let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, attention);
         let mut canvases = [canvas.map_err(llada::Error::from)?];
         let look = Look::of(&args.watching);
         let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term);
@@ -157,6 +157,7 @@ fn sampler(args: &Infill) -> Result<Sampler, Failure> {
         cache_type: saving.cache_type.unwrap_or(defaults.cache_type),
         suffix_window: saving.suffix(),
         revise: saving.revise,
+        edit: saving.edit().map_err(|e| Failure::sampler(&e, Spelling::Flag))?,
         remasking: asked.remasking.unwrap_or_default(),
         temperature: asked.temperature,
         cfg_scale: asked.cfg_scale,

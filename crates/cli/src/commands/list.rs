@@ -8,7 +8,6 @@ use std::{
 use anyhow::Result;
 use llada::{
     checkpoint,
-    config::Family,
     hub::{Cache, Repo},
 };
 use serde_json::json;
@@ -100,10 +99,7 @@ fn kind(path: &Path) -> Option<String> {
     let kind = if checkpoint::is_adapter(path) {
         "adapters"
     } else {
-        match checkpoint::load_config(path).ok()?.family {
-            Family::Llada => "llada",
-            Family::Illada => "illada",
-        }
+        checkpoint::load_config(path).ok()?.family.word()
     };
     match missing {
         Some(file) => Some(format!("{kind}, without {}", term::visible_controls(&file))),

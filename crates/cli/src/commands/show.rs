@@ -8,12 +8,15 @@ use std::{
 use anyhow::{Context, Result};
 use llada::{
     checkpoint::{self, gguf::Formats},
-    config::{Family, ModelConfig, Objective, SpecialTokens},
+    config::{
+        AttentionMask, Experts, LogitShift, ModelConfig, Objective, QkNorm, SpecialTokens,
+        family::{Parameter, Part},
+    },
     diffusion::{
         Blocks, Sampler,
         footprint::{Footprint, Weights},
     },
-    model::{BlockIds, Layout, Model},
+    model::{Layout, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 use llada_kernels::{BlockFormat, Cpu, DType};
@@ -77,13 +80,16 @@ fn facts(
     let special = checkpoint::special_tokens(config, tokenizer);
     Ok(json!({
         "folder": dir,
-        "family": match config.family { Family::Llada => "llada", Family::Illada => "illada" },
+        "family": config.family.word(),
         "objective": config.objective,
+        "attention": attention(config.attention),
+        "logits": match config.shift { LogitShift::Same => "same", LogitShift::Next => "next" },
         "d_model": config.d_model,
         "n_layers": config.n_layers,
         "n_heads": config.n_heads,
         "n_kv_heads": config.n_kv_heads,
-        "head_dim": config.head_dim(),
+        "head_dim": config.head_dim,
+        "rotary_dim": config.rotary_dim,
         "mlp_hidden_size": config.mlp_hidden_size,
         "vocab_size": config.vocab_size,
         "embedding_size": config.embedding_size,
@@ -91,8 +97,14 @@ fn facts(
         "rope_theta": config.rope_theta,
         "weight_tying": config.weight_tying,
         "qkv_bias": config.qkv_bias,
-        "qk_norm": config.qk_norm,
+        "qk_norm": match config.qk_norm {
+            QkNorm::None => Value::Null,
+            QkNorm::Whole => "whole".into(),
+            QkNorm::PerHead => "per-head".into(),
+        },
+        "experts": config.experts.as_ref().map(experts),
         "parameters": config.parameters(),
+        "active_parameters": active_parameters(config),
         "non_embedding_parameters": config.parameters() - embedding,
         "tokens": tokens(&special, tokenizer),
         "tokenizer_size": tokenizer.map(Tokenizer::vocab_size),
@@ -103,6 +115,37 @@ fn facts(
         "weight_bytes": model.map(|model| Weights::of(model).bytes),
         "memory": memory,
     }))
+}
+
+/// Which tokens a token attends to.
+fn attention(mask: AttentionMask) -> Value {
+    match mask {
+        AttentionMask::Bidirectional => json!({"mask": "bidirectional"}),
+        AttentionMask::Causal => json!({"mask": "causal"}),
+        AttentionMask::BlockCausal { block_length } => {
+            json!({"mask": "block-causal", "block_length": block_length})
+        }
+    }
+}
+
+/// The mixture of experts.
+fn experts(experts: &Experts) -> Value {
+    json!({
+        "count": experts.count,
+        "per_token": experts.per_token,
+        "hidden_size": experts.hidden_size,
+        "shared_hidden_size": experts.shared_hidden_size,
+        "layers": experts.layers.iter().filter(|&&has| has).count(),
+    })
+}
+
+/// Parameters that one token goes through: without the experts that are not its own.
+fn active_parameters(config: &ModelConfig) -> usize {
+    let idle = config.experts.as_ref().map_or(0, |e| {
+        let layers = e.layers.iter().filter(|&&has| has).count();
+        layers * (e.count - e.per_token) * 3 * config.d_model * e.hidden_size
+    });
+    config.parameters() - idle
 }
 
 /// Each token with a meaning: id and text.
@@ -151,17 +194,14 @@ fn storage(model: &Model) -> BTreeMap<&'static str, usize> {
 
 /// What each part of the model is stored as: format, tensors, bytes.
 fn groups(model: &Model, layout: &Layout) -> Value {
-    let group = |id: usize| {
-        let block = |b: &&BlockIds| {
-            b.qkv.contains(&id) || id == b.attn_out || [b.gate, b.up, b.down].contains(&id)
-        };
-        match layout.blocks.iter().find(block) {
-            _ if id == layout.wte => "embedding",
-            _ if Some(id) == layout.head => "head",
-            Some(b) if [b.gate, b.up, b.down].contains(&id) => "feed-forward",
-            Some(_) => "attention",
-            None => "norms and biases",
-        }
+    let group = |id: usize| match layout.specs()[id].parameter {
+        Parameter::Embedding => "embedding",
+        Parameter::Head => "head",
+        Parameter::Block(_, Part::Weight(_) | Part::AttnOut) => "attention",
+        Parameter::Block(_, Part::Dense(_) | Part::Shared(_)) => "feed-forward",
+        Parameter::Block(_, Part::Expert(..)) => "experts",
+        Parameter::Block(_, Part::Router) => "routers",
+        Parameter::Block(..) | Parameter::FinalNorm => "norms and biases",
     };
     let mut groups: BTreeMap<&str, BTreeMap<&str, (u64, u64)>> = BTreeMap::new();
     for (id, tensor) in model.tensors.iter().enumerate() {
@@ -185,7 +225,6 @@ fn memory(
     program: u64,
     generation: &Generation,
 ) -> Result<Value> {
-    let objective = config.objective;
     let length = generation.length.unwrap_or(config.max_sequence_length);
     let gen_length = generation.gen_length.unwrap_or(length.min(Sampler::default().gen_length));
     let Some(prompt) = length.checked_sub(gen_length) else {
@@ -193,14 +232,15 @@ fn memory(
             format!("a response of {gen_length} tokens is longer than its row of {length}");
         return Err(Failure::usage(message, "raise `--length`, or lower `--gen-length`").into());
     };
-    let blocks = match objective {
-        Objective::Autoregressive => Blocks::Autoregressive,
-        Objective::Diffusion => Blocks::SemiAutoregressive,
+    let (blocks, block_length) = match config.attention {
+        AttentionMask::Causal => (Blocks::Autoregressive, None),
+        AttentionMask::Bidirectional => (Blocks::SemiAutoregressive, None),
+        AttentionMask::BlockCausal { block_length } => (Blocks::BlockDiffusion, Some(block_length)),
     };
     let sampler = Sampler {
         gen_length,
         steps: gen_length,
-        block_length: generation.block_length.unwrap_or(gen_length),
+        block_length: generation.block_length.or(block_length).unwrap_or(gen_length),
         blocks,
         cache: generation.cache,
         cache_type: generation.cache_type,
@@ -208,7 +248,7 @@ fn memory(
     };
     // Which tokens are special plays no part, so that a model without any is described too.
     let special = SpecialTokens { mask: Some(0), ..SpecialTokens::default() };
-    let checked = sampler.check().and_then(|()| sampler.check_model(&special, objective));
+    let checked = sampler.check().and_then(|()| sampler.check_model(&special, config.attention));
     checked.map_err(llada::Error::from)?;
     let threads = Cpu::new(generation.threads.threads.into())?.threads();
     let available = super::doctor::memory("MemAvailable");
@@ -294,6 +334,32 @@ fn text(facts: &Value) -> String {
         true => format!("{} heads", plain("n_heads")),
         false => format!("{} heads, {} for keys and values", plain("n_heads"), plain("n_kv_heads")),
     };
+    let attention = match &facts["attention"] {
+        of if of["mask"] == "block-causal" => {
+            format!("block-causal, blocks of {} tokens", of["block_length"])
+        }
+        of => of["mask"].as_str().unwrap_or_default().to_owned(),
+    };
+    let attention = match facts["logits"] == "next" {
+        true => format!("{attention}; row i of the logits predicts token i + 1"),
+        false => attention,
+    };
+    let dense = format!("{} (SwiGLU)", plain("mlp_hidden_size"));
+    let feed_forward = match &facts["experts"] {
+        Value::Null => dense,
+        e => {
+            let shared = match e["shared_hidden_size"].as_u64() {
+                Some(0) | None => String::new(),
+                Some(width) => format!(" and a shared one of {width}"),
+            };
+            let others =
+                facts["n_layers"].as_u64().unwrap_or(0) - e["layers"].as_u64().unwrap_or(0);
+            let others =
+                if others > 0 { format!("; {others} dense: {dense}") } else { String::new() };
+            let (count, each) = (&e["count"], &e["per_token"]);
+            format!("{count} experts of {}, {each} a token{shared}{others}", e["hidden_size"])
+        }
+    };
     let listed = |key: &str, show: &dyn Fn(&String, &Value) -> Option<String>| {
         let entries = facts[key].as_object().into_iter().flatten();
         entries.filter_map(|(k, v)| show(k, v)).collect::<Vec<_>>().join(", ")
@@ -306,19 +372,24 @@ fn text(facts: &Value) -> String {
     let size = |key: &str| memory[key].as_u64().map_or("?".to_owned(), units::bytes);
     let available = memory["available"].as_u64();
     let available = available.map_or(String::new(), |b| format!("; {} available", units::bytes(b)));
+    let active = match number("active_parameters") {
+        n if n == number("parameters") => String::new(),
+        n => format!("; {} for each token", units::count(n)),
+    };
     let mut rows = vec![
         ("folder", plain("folder")),
         ("model", format!("{} ({objective})", plain("family"))),
         (
             "parameters",
             format!(
-                "{} ({} without embedding and head)",
+                "{} ({} without embedding and head{active})",
                 units::count(number("parameters")),
                 units::count(number("non_embedding_parameters"))
             ),
         ),
         ("blocks", format!("{} of width {}, {heads}", plain("n_layers"), plain("d_model"))),
-        ("feed-forward", format!("{} (SwiGLU)", plain("mlp_hidden_size"))),
+        ("attention", attention),
+        ("feed-forward", feed_forward),
         (
             "vocabulary",
             format!("{}, {} rows of embedding", plain("vocab_size"), plain("embedding_size")),

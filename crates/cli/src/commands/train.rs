@@ -280,7 +280,7 @@ fn sample(
         },
         ..Sampler::default()
     };
-    let mut canvases = [Canvas::new(Prompt::from(start), &sampler, &special, config.objective)?];
+    let mut canvases = [Canvas::new(Prompt::from(start), &sampler, &special, config.attention)?];
     generate::run(predictor, &mut canvases, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
     tokenizer.decode(canvases[0].useful(), true)
 }

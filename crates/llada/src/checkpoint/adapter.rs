@@ -179,8 +179,8 @@ pub fn save_adapter(adapter: &Adapter, layout: &Layout, base: &Path, dir: &Path)
     let sources: Vec<_> = named
         .iter()
         .map(|(name, shape, values)| {
-            let (values, dtype) = (WeightView::F32(values), DType::F32);
-            safetensors::Source { name, shape, values, dtype }
+            let (parts, dtype) = (vec![WeightView::F32(values)], DType::F32);
+            safetensors::Source { name, shape: shape.to_vec(), parts, dtype }
         })
         .collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

@@ -45,9 +45,12 @@ fn parse(text: &str, file: &Path) -> Result<Settings> {
         json.map_err(|e| CheckpointError::GenerationJson { file: file(), what: e.to_string() })?;
     let wrong = |source| CheckpointError::Generation { file: file(), source };
     let mut settings = Settings::default();
+    // For `transformers` these two are of no effect where nothing is drawn.
+    let is_drawn = json.get("do_sample") == Some(&Value::Bool(true));
+    let counts = |name: &str| is_drawn || !["top_k", "top_p"].contains(&name);
     for (key, value) in json.iter().filter(|(_, value)| !value.is_null()) {
         let name = key.replace('-', "_");
-        if Settings::NAMES.contains(&name.as_str()) {
+        if Settings::NAMES.contains(&name.as_str()) && counts(&name) {
             settings.set(&name, &plain(value)).map_err(wrong)?;
         }
     }

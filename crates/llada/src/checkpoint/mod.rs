@@ -63,8 +63,8 @@ fn load_plain(dir: &Path) -> Result<Model> {
             return Err(CheckpointError::Unknown { tensor, file }.into());
         }
     }
-    let specs = layout.specs().iter();
-    let tensors = specs.map(|s| shards.tensor(&s.name, &s.shape)).collect::<Result<Vec<_>>>()?;
+    let tensors =
+        layout.specs().iter().map(|spec| shards.parameter(spec)).collect::<Result<_>>()?;
     Ok(Model { config, tensors })
 }
 
@@ -91,17 +91,19 @@ pub fn load_config(dir: &Path) -> Result<ModelConfig> {
 pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
     files::create_dir(dir)?;
     let layout = Layout::new(&model.config);
-    let tensors: Vec<_> = layout
-        .specs()
-        .iter()
-        .zip(&model.tensors)
-        .map(|(spec, tensor)| safetensors::Source {
-            name: &spec.name,
-            shape: &spec.shape,
-            values: tensor.view(),
-            dtype,
-        })
-        .collect();
+    let mut tensors: Vec<safetensors::Source<'_>> = Vec::new();
+    for (spec, tensor) in layout.specs().iter().zip(&model.tensors) {
+        let (shape, values) = (spec.stored_shape(), tensor.view());
+        match tensors.iter_mut().rfind(|source| source.name == spec.name) {
+            Some(source) if !spec.begins_tensor() => source.parts.push(values),
+            _ => tensors.push(safetensors::Source {
+                name: &spec.name,
+                shape,
+                parts: vec![values],
+                dtype,
+            }),
+        }
+    }
     // `transformers` refuses files that do not say which framework's layout they have.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::write(&dir.join(shards::SINGLE), &tensors, &metadata)?;

@@ -122,14 +122,14 @@ impl File {
 }
 
 /// One tensor to write.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Source<'a> {
     /// Its name.
     pub name: &'a str,
     /// Row-major shape.
-    pub shape: &'a [usize],
-    /// Its numbers.
-    pub values: WeightView<'a>,
+    pub shape: Vec<usize>,
+    /// Its numbers, perhaps in several parts that follow on each other.
+    pub parts: Vec<WeightView<'a>>,
     /// How to store them; rounded to nearest even where this is narrower.
     pub dtype: DType,
 }
@@ -156,15 +156,20 @@ pub fn write(
         out.write_all(&header).map_err(io("write", path))?;
         let mut bytes = Vec::new();
         for tensor in &tensors {
-            for start in (0..tensor.values.len()).step_by(CHUNK) {
-                let end = tensor.values.len().min(start + CHUNK);
-                numbers::encode(tensor.values.slice(start..end), tensor.dtype, &mut bytes)
-                    .map_err(|offset| CheckpointError::NonFinite {
-                        tensor: tensor.name.to_owned(),
-                        file: path.to_path_buf(),
-                        index: start + offset,
+            let mut before = 0;
+            for part in &tensor.parts {
+                for start in (0..part.len()).step_by(CHUNK) {
+                    let piece = part.slice(start..part.len().min(start + CHUNK));
+                    numbers::encode(piece, tensor.dtype, &mut bytes).map_err(|offset| {
+                        CheckpointError::NonFinite {
+                            tensor: tensor.name.to_owned(),
+                            file: path.to_path_buf(),
+                            index: before + start + offset,
+                        }
                     })?;
-                out.write_all(&bytes).map_err(io("write", path))?;
+                    out.write_all(&bytes).map_err(io("write", path))?;
+                }
+                before += part.len();
             }
         }
         Ok(digits(&header).filter(|_| carries).map(|at| at as u64))
@@ -195,7 +200,8 @@ fn header(
             file: path.to_path_buf(),
             what: what.into(),
         };
-        if t.shape.iter().product::<usize>() != t.values.len() {
+        let elements = t.parts.iter().map(WeightView::len).sum();
+        if t.shape.iter().product::<usize>() != elements {
             return Err(entry("has numbers that do not fit its shape").into());
         }
         let (DType::F32 | DType::Bf16 | DType::F16) = t.dtype else {
@@ -203,7 +209,7 @@ fn header(
             let dtype = name(t.dtype).to_owned();
             return Err(CheckpointError::DType { tensor, file, dtype }.into());
         };
-        let bytes = t.dtype.bytes(t.values.len());
+        let bytes = t.dtype.bytes(elements);
         let end = offset + bytes.ok_or_else(|| entry("has more bytes than memory"))?;
         let value = serde_json::json!({
             "dtype": name(t.dtype), "shape": t.shape, "data_offsets": [offset, end],

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{CheckpointError, adapter, safetensors::File};
-use crate::{Result, files, model::Tensor};
+use crate::{
+    Result, files,
+    model::{Tensor, TensorSpec},
+};
 
 /// The single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -99,15 +102,20 @@ impl Shards {
         self.holder.iter().map(|(name, &n)| (name.as_str(), self.files[n].path()))
     }
 
-    /// One tensor of a given shape; errors as [`File::tensor`].
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        match self.holder.get(name) {
-            Some(&n) => self.files[n].tensor(name, shape),
-            None => {
-                let (tensor, file) = (name.to_owned(), self.listing.clone());
-                Err(CheckpointError::Missing { tensor, file }.into())
-            }
-        }
+    /// One parameter: a tensor, or some of the rows of one; errors as [`File::tensor`].
+    pub(super) fn parameter(&self, spec: &TensorSpec) -> Result<Tensor> {
+        let missing = |file: &Path| {
+            let (tensor, file) = (spec.name.clone(), file.to_path_buf());
+            CheckpointError::Missing { tensor, file }
+        };
+        let Some(&n) = self.holder.get(&spec.name) else {
+            return Err(missing(&self.listing).into());
+        };
+        let stored = self.files[n].tensor(&spec.name, &spec.stored_shape())?;
+        let Some(fused) = spec.fused else { return Ok(stored) };
+        let first = fused.first * spec.shape[1..].iter().product::<usize>();
+        let part = stored.part(first..first + spec.len());
+        Ok(part.ok_or_else(|| missing(self.files[n].path()))?)
     }
 }
 

@@ -50,8 +50,8 @@ fn write(path: &Path, tensors: &Tensors) {
         .iter()
         .map(|(name, shape, values)| safetensors::Source {
             name,
-            shape,
-            values: llada_kernels::WeightView::F32(values),
+            shape: shape.clone(),
+            parts: vec![llada_kernels::WeightView::F32(values)],
             dtype: DType::F32,
         })
         .collect();
@@ -114,15 +114,27 @@ fn shards_of_bf16_are_read_as_they_are() {
 
 #[test]
 fn other_architectures_are_refused_before_their_weights_are_read() {
-    for model in ["f_llada_moe", "g_dream", "h_llada2_moe"] {
-        let error = load(&golden(model)).unwrap_err().to_string();
-        assert!(error.starts_with("unknown architecture `"), "{error}");
-    }
+    let dir = copy("g_dream");
+    let config = dir.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("DreamModel", "NightmareModel");
+    fs::write(config, text).unwrap();
+    fs::write(dir.path().join("model.safetensors"), "no weights").unwrap();
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert_eq!(error, "unknown architecture `NightmareModel`");
 }
 
 #[test]
 fn what_is_saved_is_loaded_again() {
-    for name in ["a_mha_untied", "c_a_bf16_sharded", "d_qkvbias_qknorm", "e_illada_llama_naming"] {
+    for name in [
+        "a_mha_untied",
+        "c_a_bf16_sharded",
+        "d_qkvbias_qknorm",
+        "e_illada_llama_naming",
+        "f_llada_moe",
+        "g_dream",
+        "h_llada2_moe",
+        "i_sdar",
+    ] {
         let model = load(&golden(name)).unwrap();
         for dtype in [DType::F32, DType::Bf16, DType::F16] {
             let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, Family, ModelConfig, Objective, Result};
+use super::{AttentionMask, ConfigError, ModelConfig, Result};
 use crate::json;
 
 /// Keys that are read elsewhere, or change no result.
@@ -23,22 +23,6 @@ const JUDGED: [&str; 13] = [
     "chunk_size_feed_forward",
     "max_window_layers",
     "sliding_window_pattern",
-];
-
-/// Those of LLaDA's configuration.
-const JUDGED_LLADA: [&str; 12] = [
-    "alibi",
-    "alibi_bias_max",
-    "scale_logits",
-    "include_bias",
-    "include_qkv_bias",
-    "bias_for_layer_norm",
-    "layer_norm_type",
-    "layer_norm_with_affine",
-    "attention_layer_norm",
-    "attention_layer_norm_with_affine",
-    "input_emb_norm",
-    "activation_type",
 ];
 
 /// Beginnings of words in the names of keys that change the computation, unless they are 1.
@@ -110,10 +94,8 @@ pub(super) fn refused(key: impl Into<String>, value: &Value) -> ConfigError {
 
 /// Refuses the first key that changes the computation of `model`.
 pub(super) fn check(config: &Map<String, Value>, model: &ModelConfig) -> Result<()> {
-    let judged = |key: &str| {
-        let of_family = model.family == Family::Llada && JUDGED_LLADA.contains(&key);
-        of_family || JUDGED.contains(&key) || key.starts_with('_')
-    };
+    let judged =
+        |key: &str| model.family.judges(key) || JUDGED.contains(&key) || key.starts_with('_');
     let mut keys = config.iter().filter(|(key, _)| !judged(key));
     match keys.find(|(key, value)| !is_computed(config, model, key, value)) {
         Some((key, value)) => Err(refused(key.as_str(), value)),
@@ -131,11 +113,11 @@ fn is_computed(config: &Map<String, Value>, model: &ModelConfig, key: &str, valu
         "block_type" => is(&["llama"]),
         "position_embedding_type" => is(&["rope", "rotary"]),
         "use_rope" | "use_rotary" | "use_rotary_emb" => value == true,
-        "head_dim" | "rotary_dim" | "v_head_dim" => value.as_u64() == Some(model.head_dim() as u64),
+        "head_dim" | "rotary_dim" | "v_head_dim" => value.as_u64() == Some(model.head_dim as u64),
         // One flag for each layer: whether it has rotary positions.
         "no_rope_layers" => each(value, |v| v == 1 || v == true),
         "is_causal" | "causal" | "use_causal_mask" => {
-            value == false || model.objective == Objective::Autoregressive
+            value == false || model.attention == AttentionMask::Causal
         }
         // A window as long as the longest row hides nothing.
         "sliding_window" | "use_sliding_window" => {

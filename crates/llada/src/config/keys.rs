@@ -1,27 +1,26 @@
-//! The keys of a `config.json`, as the two families call them.
+//! The keys of a `config.json`, with typed look-ups.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
-    ConfigError, Family, MAX_DIMENSION, ModelConfig, Objective, Result, SpecialTokens, rope, wrong,
+    ConfigError, Family, MAX_DIMENSION, ModelConfig, Objective, Result, SpecialTokens, wrong,
 };
 
-/// The keys of one `config.json`, with typed look-ups.
+/// The keys of one `config.json`.
 pub(super) struct Keys<'a>(pub(super) &'a Map<String, Value>);
 
 impl Keys<'_> {
     /// The model that they describe.
     pub(super) fn model(&self) -> Result<ModelConfig> {
-        match self.architecture()? {
-            "LLaDAModelLM" => self.llada(),
-            "ILLaDAForCausalLM" => self.illada(),
-            other => Err(ConfigError::Architecture(other.into())),
-        }
+        let class = self.class()?;
+        let family =
+            Family::of_class(class).ok_or_else(|| ConfigError::Architecture(class.into()))?;
+        Ok(family.read(self)?.with_objective(self.objective()?))
     }
 
     /// `architectures[0]`, with which the class that `auto_map` names must agree; LLaDA-MoE shares
     /// LLaDA's `model_type`, so that key cannot decide.
-    fn architecture(&self) -> Result<&str> {
+    fn class(&self) -> Result<&str> {
         fn text(value: Option<&Value>) -> Option<&str> {
             value.and_then(Value::as_str)
         }
@@ -41,86 +40,6 @@ impl Keys<'_> {
         }
     }
 
-    fn llada(&self) -> Result<ModelConfig> {
-        self.expect("activation_type", &json!("silu"))?;
-        self.expect("block_type", &json!("llama"))?;
-        self.expect("layer_norm_type", &json!("rms"))?;
-        self.expect("rope", &json!(true))?;
-        self.expect_or_absent("alibi", &json!(false))?;
-        self.expect_or_absent("include_bias", &json!(false))?;
-        self.expect_or_absent("bias_for_layer_norm", &json!(false))?;
-        self.expect_or_absent("block_group_size", &json!(1))?;
-        self.expect_or_absent("layer_norm_with_affine", &json!(true))?;
-        let qk_norm = self.flag("attention_layer_norm")?.unwrap_or(false);
-        if qk_norm {
-            self.expect_or_absent("attention_layer_norm_with_affine", &json!(true))?;
-        }
-        let d_model = self.size("d_model")?;
-        let n_heads = self.size("n_heads")?;
-        let multi_query = self.flag("multi_query_attention")?.unwrap_or(false);
-        let n_kv_heads = match self.optional_size("n_kv_heads")? {
-            Some(n) => n,
-            None if multi_query => 1,
-            None => n_heads,
-        };
-        let mlp_hidden_size = match self.optional_size("mlp_hidden_size")? {
-            Some(n) => n,
-            None => self.size("mlp_ratio")?.saturating_mul(d_model),
-        };
-        let vocab_size = self.size("vocab_size")?;
-        Ok(ModelConfig {
-            family: Family::Llada,
-            d_model,
-            n_layers: self.size("n_layers")?,
-            n_heads,
-            n_kv_heads,
-            mlp_hidden_size,
-            vocab_size,
-            embedding_size: self.optional_size("embedding_size")?.unwrap_or(vocab_size),
-            max_sequence_length: self.size("max_sequence_length")?,
-            rope_theta: rope::theta(self.0)?,
-            rms_norm_eps: self.number("rms_norm_eps")? as f32,
-            weight_tying: self.flag("weight_tying")?.ok_or(ConfigError::Missing("weight_tying"))?,
-            qkv_bias: self.flag("include_qkv_bias")?.unwrap_or(false),
-            qk_norm,
-            scale_logits: self.flag("scale_logits")?.unwrap_or(false),
-            input_emb_norm: self.flag("input_emb_norm")?.unwrap_or(false),
-            objective: self.objective()?,
-            tokens: self.tokens()?,
-        })
-    }
-
-    fn illada(&self) -> Result<ModelConfig> {
-        if !self.0.contains_key("hidden_act") {
-            return Err(ConfigError::Missing("hidden_act"));
-        }
-        self.expect_or_absent("rope", &json!(true))?;
-        let n_heads = self.size("num_attention_heads")?;
-        let vocab_size = self.size("vocab_size")?;
-        Ok(ModelConfig {
-            family: Family::Illada,
-            d_model: self.size("hidden_size")?,
-            n_layers: self.size("num_hidden_layers")?,
-            n_heads,
-            n_kv_heads: self.optional_size("num_key_value_heads")?.unwrap_or(n_heads),
-            mlp_hidden_size: self.size("intermediate_size")?,
-            vocab_size,
-            embedding_size: vocab_size,
-            max_sequence_length: self.size("max_position_embeddings")?,
-            rope_theta: rope::theta(self.0)?,
-            rms_norm_eps: self.number("rms_norm_eps")? as f32,
-            weight_tying: self
-                .flag("tie_word_embeddings")?
-                .ok_or(ConfigError::Missing("tie_word_embeddings"))?,
-            qkv_bias: false,
-            qk_norm: false,
-            scale_logits: false,
-            input_emb_norm: false,
-            objective: self.objective()?,
-            tokens: self.tokens()?,
-        })
-    }
-
     fn objective(&self) -> Result<Objective> {
         match self.0.get("objective") {
             None | Some(Value::Null) => Ok(Objective::Diffusion),
@@ -129,7 +48,7 @@ impl Keys<'_> {
         }
     }
 
-    fn tokens(&self) -> Result<SpecialTokens> {
+    pub(super) fn tokens(&self) -> Result<SpecialTokens> {
         Ok(SpecialTokens {
             mask: self.id("mask_token_id")?,
             eos: self.id("eos_token_id")?,
@@ -139,19 +58,19 @@ impl Keys<'_> {
         })
     }
 
-    fn expect(&self, key: &'static str, expected: &Value) -> Result<()> {
+    pub(super) fn expect(&self, key: &'static str, expected: &Value) -> Result<()> {
         let found = self.0.get(key).ok_or(ConfigError::Missing(key))?;
         if found == expected { Ok(()) } else { Err(wrong(key, found, format!("`{expected}`"))) }
     }
 
-    fn expect_or_absent(&self, key: &'static str, expected: &Value) -> Result<()> {
+    pub(super) fn expect_or_absent(&self, key: &'static str, expected: &Value) -> Result<()> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(()),
             Some(_) => self.expect(key, expected),
         }
     }
 
-    fn optional_size(&self, key: &'static str) -> Result<Option<usize>> {
+    pub(super) fn optional_size(&self, key: &'static str) -> Result<Option<usize>> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(v) => match v.as_u64() {
@@ -161,20 +80,81 @@ impl Keys<'_> {
         }
     }
 
-    fn size(&self, key: &'static str) -> Result<usize> {
+    pub(super) fn size(&self, key: &'static str) -> Result<usize> {
         self.optional_size(key)?.ok_or(ConfigError::Missing(key))
     }
 
-    fn number(&self, key: &'static str) -> Result<f64> {
+    pub(super) fn number(&self, key: &'static str) -> Result<f64> {
         let v = self.0.get(key).ok_or(ConfigError::Missing(key))?;
         v.as_f64().ok_or_else(|| wrong(key, v, "a number"))
     }
 
-    fn flag(&self, key: &'static str) -> Result<Option<bool>> {
+    pub(super) fn flag(&self, key: &'static str) -> Result<Option<bool>> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(b)) => Ok(Some(*b)),
             Some(v) => Err(wrong(key, v, "`true` or `false`")),
+        }
+    }
+
+    pub(super) fn required_flag(&self, key: &'static str) -> Result<bool> {
+        self.flag(key)?.ok_or(ConfigError::Missing(key))
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    pub(super) fn optional_number(&self, key: &'static str) -> Result<Option<f64>> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => self.number(key).map(Some),
+        }
+    }
+
+    /// A flag for each of `count` layers, written as 0 and 1 or as one number for all.
+    pub(super) fn flags(&self, key: &'static str, count: usize) -> Result<Option<Vec<bool>>> {
+        let refuse = |v: &Value| wrong(key, v, format!("0 or 1, or {count} of these"));
+        let flag = |v: &Value| match v {
+            Value::Bool(b) => Ok(*b),
+            v => v.as_u64().filter(|&n| n <= 1).map(|n| n == 1).ok_or_else(|| refuse(v)),
+        };
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(list)) if list.len() != count => Err(refuse(&list.len().into())),
+            Some(Value::Array(list)) => list.iter().map(flag).collect::<Result<_>>().map(Some),
+            Some(v) => Ok(Some(vec![flag(v)?; count])),
+        }
+    }
+
+    /// The width of a head where all of them make up the residual stream; the keys are those of the
+    /// width and of the number of heads.
+    pub(super) fn head_dim(&self, width: &'static str, heads: &'static str) -> Result<usize> {
+        let (d_model, n_heads) = (self.size(width)?, self.size(heads)?);
+        match d_model.checked_div(n_heads) {
+            Some(head) if head * n_heads == d_model && head.is_multiple_of(2) => Ok(head),
+            Some(_) => {
+                Err(wrong(width, d_model, format!("a multiple of {n_heads} with even heads")))
+            }
+            None => Err(wrong(heads, n_heads, format!("1 to {MAX_DIMENSION}"))),
+        }
+    }
+
+    /// How many elements of each head are rotated: the share that `partial_rotary_factor` states.
+    pub(super) fn rotary_dim(&self, head_dim: usize) -> Result<usize> {
+        const KEY: &str = "partial_rotary_factor";
+        let factor = self.optional_number(KEY)?.unwrap_or(1.0);
+        let rotated = head_dim as f64 * factor;
+        let even = rotated as usize;
+        if rotated.fract() != 0.0 || !even.is_multiple_of(2) || !(2..=head_dim).contains(&even) {
+            let expected = format!("the even share of a head of {head_dim}");
+            return Err(wrong(KEY, factor, expected));
+        }
+        match self.optional_size("rotary_dim")? {
+            Some(other) if other != even => {
+                Err(wrong("rotary_dim", other, format!("{even}, as `{KEY}` says")))
+            }
+            _ => Ok(even),
         }
     }
 

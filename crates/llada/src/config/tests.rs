@@ -45,29 +45,14 @@ const ILLADA: &str = "e_illada_llama_naming";
 
 fn model_a() -> ModelConfig {
     ModelConfig {
-        family: Family::Llada,
-        d_model: 64,
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 4,
-        mlp_hidden_size: 160,
-        vocab_size: 320,
-        embedding_size: 320,
         max_sequence_length: 256,
-        rope_theta: 500000.0,
-        rms_norm_eps: 1e-5,
-        weight_tying: false,
-        qkv_bias: false,
-        qk_norm: false,
-        scale_logits: false,
-        input_emb_norm: false,
-        objective: Objective::Diffusion,
         tokens: SpecialTokens {
             mask: Some(301),
             eos: Some(305),
             pad: Some(305),
             ..SpecialTokens::default()
         },
+        ..ModelConfig::llada(64, 2, 4, 160, 320)
     }
 }
 
@@ -87,6 +72,8 @@ fn the_configs_have_their_values() {
         n_layers: 3,
         n_heads: 6,
         n_kv_heads: 2,
+        head_dim: 8,
+        rotary_dim: 8,
         mlp_hidden_size: 112,
         vocab_size: 300,
         embedding_size: 384,
@@ -99,13 +86,15 @@ fn the_configs_have_their_values() {
     let d = ModelConfig {
         d_model: 32,
         n_kv_heads: 2,
+        head_dim: 8,
+        rotary_dim: 8,
         mlp_hidden_size: 72,
         vocab_size: 160,
         embedding_size: 160,
         max_sequence_length: 128,
         rms_norm_eps: 1e-6,
         qkv_bias: true,
-        qk_norm: true,
+        qk_norm: QkNorm::Whole,
         tokens: tokens(159, 150),
         ..model_a()
     };
@@ -115,6 +104,8 @@ fn the_configs_have_their_values() {
         d_model: 48,
         n_heads: 6,
         n_kv_heads: 2,
+        head_dim: 8,
+        rotary_dim: 8,
         mlp_hidden_size: 112,
         vocab_size: 200,
         embedding_size: 200,
@@ -127,15 +118,86 @@ fn the_configs_have_their_values() {
 }
 
 #[test]
-fn other_architectures_are_refused_by_name() {
-    for (model, name) in [
-        ("f_llada_moe", "LLaDAMoEModelLM"),
-        ("g_dream", "DreamModel"),
-        ("h_llada2_moe", "LLaDA2MoeModelLM"),
+fn the_families_differ_in_data() {
+    let get = |model: &str| ModelConfig::from_json(&read(model)).unwrap();
+    let f = get("f_llada_moe");
+    assert_eq!((f.family, f.qk_norm, f.rotary_dim), (Family::LladaMoe, QkNorm::PerHead, 8));
+    assert_eq!((f.attention, f.shift), (AttentionMask::Bidirectional, LogitShift::Same));
+    let softmax = Router {
+        score: Score::Softmax,
+        bias: RouterBias::None,
+        groups: 1,
+        groups_kept: 1,
+        normalise: false,
+        scale: 1.0,
+    };
+    let experts = Experts {
+        count: 8,
+        per_token: 2,
+        hidden_size: 24,
+        shared_hidden_size: 0,
+        router: softmax,
+        layers: vec![true; 2],
+    };
+    assert_eq!(f.experts, Some(experts.clone()));
+    let g = get("g_dream");
+    assert_eq!((g.family, g.shift, g.qkv_bias), (Family::Dream, LogitShift::Next, true));
+    assert_eq!(g.attention, AttentionMask::Bidirectional);
+    let h = get("h_llada2_moe");
+    let blocks = |block_length| AttentionMask::BlockCausal { block_length };
+    assert_eq!((h.attention, h.head_dim, h.rotary_dim), (blocks(32), 16, 8));
+    let router = Router {
+        score: Score::Sigmoid,
+        bias: RouterBias::Selection,
+        groups: 4,
+        groups_kept: 2,
+        normalise: true,
+        scale: 2.5,
+    };
+    let layers = vec![false, true, true];
+    assert_eq!(h.experts, Some(Experts { shared_hidden_size: 24, router, layers, ..experts }));
+    let i = get("i_sdar");
+    assert_eq!((i.attention, i.q_dim(), i.d_model), (blocks(4), 64, 48));
+}
+
+/// What a router cannot do is refused by the key that asks for it.
+#[test]
+fn experts_must_fit_each_other() {
+    for (key, value) in [
+        ("num_experts_per_tok", json!(9)),
+        ("num_experts_per_tok", json!(0)),
+        ("num_experts", json!(0)),
+        ("n_group", json!(3)),
+        ("n_group", json!(8)),
+        ("topk_group", json!(5)),
+        ("routed_scaling_factor", json!(0.0)),
+        ("score_function", json!("softmax")),
+        ("norm_topk_prob", json!(false)),
+        ("partial_rotary_factor", json!(0.4)),
+        ("use_qkv_bias", json!(true)),
     ] {
-        let error = ModelConfig::from_json(&read(model)).unwrap_err();
+        let error = and("h_llada2_moe", json!({key: value})).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
+    }
+    for (key, value) in [
+        ("moe_layer_freq", json!([1])),
+        ("moe_layer_freq", json!([1, 2])),
+        ("norm_topk_prob", json!(true)),
+        ("moe_router_score_function", json!("sigmoid")),
+        ("routed_scaling_factor", json!(2.0)),
+    ] {
+        let error = and("f_llada_moe", json!({key: value})).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
+    }
+}
+
+#[test]
+fn other_architectures_are_refused_by_name() {
+    for name in ["LlamaForCausalLM", "LLaDAModel", "DreamForCausalLM", "Qwen3ForCausalLM"] {
+        let error = and(ILLADA, json!({"architectures": [name]})).unwrap_err();
         assert_eq!(error.to_string(), format!("unknown architecture `{name}`"));
-        assert!(error.hint().unwrap().contains("LLaDAModelLM"));
+        let hint = error.hint().unwrap();
+        assert!(Family::ALL.iter().all(|family| hint.contains(family.class())), "{hint}");
     }
     let none = ModelConfig::from_json("{}").unwrap_err();
     assert!(matches!(none, ConfigError::Architecture(_)), "{none}");
@@ -143,17 +205,13 @@ fn other_architectures_are_refused_by_name() {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let names = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
-    let mut configs: Vec<_> = names.into_iter().map(golden_config).collect();
+    let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
+    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar"];
+    let mut configs: Vec<_> = llada.into_iter().chain(others).map(golden_config).collect();
     let tokens =
         SpecialTokens { mask: Some(1), eos: Some(2), eot: Some(3), bos: Some(4), pad: Some(5) };
-    configs.push(ModelConfig {
-        objective: Objective::Autoregressive,
-        scale_logits: true,
-        input_emb_norm: true,
-        tokens,
-        ..model_a()
-    });
+    let scaled = ModelConfig { scale_logits: true, input_emb_norm: true, tokens, ..model_a() };
+    configs.push(scaled.with_objective(Objective::Autoregressive));
     for config in configs {
         assert_eq!(parse(&config.to_json()).unwrap(), config);
     }

@@ -32,7 +32,7 @@ pub(super) fn confidence(
     let probability = sample::probability(logits, whole, token, precision);
     let confidence = match measure {
         _ if probability == 0.0 => 0.0,
-        Remasking::LowConfidence | Remasking::Random => probability,
+        Remasking::LowConfidence | Remasking::Random | Remasking::Sequential => probability,
         Remasking::Margin => {
             let other = if token == whole.token { whole.second } else { whole.greatest };
             probability - whole.probability(other)

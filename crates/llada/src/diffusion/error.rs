@@ -46,6 +46,9 @@ pub enum SamplerError {
         /// The setting.
         setting: &'static str,
     },
+    /// Rounds of edits where tokens are kept for good.
+    #[error("edit_rounds has no meaning where no token gives way to another")]
+    NoEdit,
     /// A setting that a layout does not use.
     #[error("{setting} has no meaning in the layout `{blocks}`, {why}")]
     Unused {
@@ -83,6 +86,23 @@ pub enum SamplerError {
     /// Guidance replaces the prompt by masks, which a causal model does not know.
     #[error("an autoregressive model cannot be guided by cfg_scale {0}")]
     CausalGuidance(f32),
+    /// A model that attends by blocks fills them one after the other.
+    #[error("a model that attends by blocks cannot generate in the layout `{0}`")]
+    BlockLayout(Blocks),
+    /// Blocks of another length than those of the attention mask.
+    #[error("block_length is {found}, but this model attends by blocks of {attention} tokens")]
+    BlockAttention {
+        /// Length of a block.
+        found: usize,
+        /// That of the attention mask.
+        attention: usize,
+    },
+    /// A sampler that is made for another attention mask.
+    #[error("the exact mode of LLaDA2 and SDAR needs a model that attends by blocks")]
+    ByBlocks,
+    /// A model that attends by blocks sees nothing of what follows a hole's block.
+    #[error("a model that attends by blocks cannot fill holes: it sees nothing of later blocks")]
+    BlockInfill,
     /// A layout that grows a response, of which an infill has none.
     #[error("holes cannot be filled in the layout `{0}`")]
     InfillLayout(Blocks),
@@ -219,6 +239,7 @@ impl SamplerError {
                 setting => spelling.drop(setting),
             },
             Self::NoCache { .. } => give("cache", "dual or prefix"),
+            Self::NoEdit => give("edit", "0.9"),
             Self::Unused { setting, .. } => {
                 format!("{}, or choose another layout", spelling.drop(setting))
             }
@@ -230,7 +251,10 @@ impl SamplerError {
             Self::InfillLayout(_) => {
                 "fill all holes at once, or in semi-autoregressive blocks".into()
             }
-            Self::CausalInfill => {
+            Self::BlockLayout(_) => give("blocks", "block-diffusion"),
+            Self::BlockAttention { attention, .. } => give("block_length", &attention.to_string()),
+            Self::ByBlocks => "use another preset: `balanced` or `fast`".into(),
+            Self::CausalInfill | Self::BlockInfill => {
                 "use a masked-diffusion model; `llada show` names its kind".into()
             }
             Self::EmptyPrompt => "begin the prompt with at least one token, such as BOS".into(),

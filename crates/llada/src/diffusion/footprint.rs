@@ -6,7 +6,7 @@ use super::Sampler;
 use crate::{
     Result,
     checkpoint::gguf::Formats,
-    config::{ModelConfig, Objective},
+    config::{ModelConfig, QkNorm},
     model::{KvCache, Layout, Model, ModelError, TOGETHER, TensorSpec, tile_rows},
 };
 
@@ -81,7 +81,7 @@ impl Footprint {
             return Err(ModelError::TooLong { found: length, limit }.into());
         }
         let rows = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
-        let keeps = sampler.wants_caches(config.objective == Objective::Autoregressive);
+        let keeps = sampler.wants_caches(config.attention);
         let storage = sampler.cache_type.storage();
         let cache = if keeps { KvCache::needed(config, length, storage)? } else { 0 };
         let wanted = rows * sampler.block();
@@ -108,10 +108,19 @@ fn scratch(
     wanted: usize,
     keeps: bool,
 ) -> usize {
-    let (d, kv, f, v) = (c.d_model, c.kv_dim(), c.mlp_hidden_size, c.embedding_size);
-    let raw = if c.qk_norm { d + kv } else { 0 };
+    let (d, q, kv, v) = (c.d_model, c.q_dim(), c.kv_dim(), c.embedding_size);
+    let raw = if c.qk_norm == QkNorm::None { 0 } else { q + kv };
     let packed = if keeps { 0 } else { 2 * kv };
-    let token = 4 * d + 2 * kv + raw + packed + c.n_heads;
+    let token = 2 * d + 2 * q + 2 * kv + raw + packed + c.n_heads;
+    // Of each token in the feed-forward half: three times its width, and with experts their inputs
+    // and outputs.
+    let (f, routed) = match &c.experts {
+        Some(e) => {
+            let width = e.per_token * e.hidden_size + e.shared_hidden_size;
+            (width.max(c.mlp_hidden_size), 2 * e.per_token * d + 2 * e.count)
+        }
+        None => (c.mlp_hidden_size, 0),
+    };
     let together = tokens.min(TOGETHER);
     // Bytes and their scales, of the input that layers share and of the widest other one.
     let quantised = match is_quantised {
@@ -119,8 +128,8 @@ fn scratch(
         false => 0,
     };
     let logits = wanted.min(tile_rows(v)) * v;
-    let table = c.max_sequence_length * c.head_dim();
-    let floats = tokens * token + together * 3 * f + wanted * 2 * d + logits + table;
+    let table = c.max_sequence_length * c.rotary_dim;
+    let floats = tokens * token + together * (3 * f + routed) + wanted * 2 * d + logits + table;
     floats * size_of::<f32>() + quantised
 }
 

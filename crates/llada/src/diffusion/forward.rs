@@ -1,6 +1,6 @@
 //! The forward process q(x_t | x_0) of Eq. 7–8: each token is masked on its own with probability p.
 
-use crate::rng::Stream;
+use crate::{config::LogitShift, rng::Stream};
 
 /// A batch after the forward process, and what is to be predicted from it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,6 +15,18 @@ pub struct Noised {
     pub weights: Vec<f32>,
     /// The row of each.
     pub rows: Vec<usize>,
+}
+
+impl Noised {
+    /// Turns the positions of the masks into those whose logits predict them, in a batch whose rows
+    /// begin at `starts`.
+    pub fn shift(&mut self, shift: LogitShift, starts: &[usize]) {
+        for position in &mut self.positions {
+            let row = starts.partition_point(|start| start <= position).saturating_sub(1);
+            let start = starts.get(row).copied().unwrap_or(0);
+            *position = start + shift.row(*position - start);
+        }
+    }
 }
 
 /// Masks a batch of ragged rows for pre-training. `tokens` holds all rows and `starts` their
@@ -129,6 +141,15 @@ mod tests {
             assert_eq!(noised.weights[k], (1.0 / p) as f32);
         }
         assert!((0..50).all(|i| noised.tokens[i] == MASK || noised.tokens[i] == tokens[i]));
+    }
+
+    #[test]
+    fn a_shifted_model_predicts_a_mask_from_the_row_before() {
+        let mut noised = Noised { positions: vec![0, 1, 4, 5, 6], ..Noised::default() };
+        noised.shift(LogitShift::Same, &[0, 5, 7]);
+        assert_eq!(noised.positions, [0, 1, 4, 5, 6]);
+        noised.shift(LogitShift::Next, &[0, 5, 7]);
+        assert_eq!(noised.positions, [0, 0, 3, 5, 5]);
     }
 
     #[test]

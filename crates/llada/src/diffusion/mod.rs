@@ -46,6 +46,6 @@ pub use keep::Keep;
 pub use query::{Outcome, Prompt, Query};
 pub use remasking::Remasking;
 pub use reverse::{Canvas, Reading};
-pub use sampler::{Precision, Preset, RANGES, Range, Sampler};
+pub use sampler::{Edit, Precision, Preset, RANGES, Range, Reference, Sampler};
 pub use settings::Settings;
 pub use trace::{Commit, Step};

@@ -22,6 +22,8 @@ pub enum Remasking {
     /// A high probability above that of the next best token ("top-K probability margin", arXiv
     /// 2502.06768).
     Margin,
+    /// A place further left (`sequential` of SDAR, arXiv 2510.06303).
+    Sequential,
     /// A distribution of low entropy H (`entropy` of Dream, arXiv 2508.15487). The confidence is
     /// exp(−H), between 0 and 1 as a probability is.
     Entropy,
@@ -29,7 +31,8 @@ pub enum Remasking {
 
 impl Remasking {
     /// All strategies.
-    pub const ALL: [Self; 4] = [Self::LowConfidence, Self::Random, Self::Margin, Self::Entropy];
+    pub const ALL: [Self; 5] =
+        [Self::LowConfidence, Self::Random, Self::Margin, Self::Entropy, Self::Sequential];
 
     /// Its name on the command line and in files.
     pub fn name(self) -> &'static str {
@@ -38,7 +41,13 @@ impl Remasking {
             Self::Random => "random",
             Self::Margin => "margin",
             Self::Entropy => "entropy",
+            Self::Sequential => "sequential",
         }
+    }
+
+    /// Whether predictions are ranked by something else than how sure the model is.
+    pub(super) fn is_ranked_by_place(self) -> bool {
+        matches!(self, Self::Random | Self::Sequential)
     }
 }
 

@@ -10,6 +10,11 @@ pub trait Draws: Sync {
     /// A uniform in [0, 1) for each token of the vocabulary: the noise of `position` in `step`.
     fn token_uniforms(&self, step: usize, position: usize, out: &mut [f64]);
 
+    /// The token of `position` in `step`, where it was drawn before; `None`, as provided, draws it.
+    fn token(&self, _step: usize, _position: usize) -> Option<u32> {
+        None
+    }
+
     /// A uniform in [0, 1): the random confidence of `position` in `step`.
     fn confidence(&self, step: usize, position: usize) -> f32;
 }
@@ -67,6 +72,55 @@ fn gumbel_bound(u: f64) -> f64 {
     -exponent as f64 * std::f64::consts::LN_2 + 1e-9
 }
 
+/// Leaves in `logits` the `top_k` greatest, and of these the fewest greatest that have the probability
+/// `top_p` together; with `p_first` the other way round, as Dream does. The others become −∞; of equal
+/// ones at the border all stay where `top_k` cuts, and the first where `top_p` does.
+pub(super) fn filter(logits: &mut [f32], top_k: Option<usize>, top_p: Option<f64>, p_first: bool) {
+    if p_first {
+        keep_top_p(logits, top_p);
+        keep_top_k(logits, top_k);
+    } else {
+        keep_top_k(logits, top_k);
+        keep_top_p(logits, top_p);
+    }
+}
+
+fn keep_top_k(logits: &mut [f32], top_k: Option<usize>) {
+    let Some(k) = top_k.filter(|&k| k > 0 && k < logits.len()) else { return };
+    let mut sorted = logits.to_vec();
+    let (_, &mut least, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    logits.iter_mut().filter(|l| **l < least).for_each(|l| *l = f32::NEG_INFINITY);
+}
+
+fn keep_top_p(logits: &mut [f32], top_p: Option<f64>) {
+    let Some(p) = top_p.filter(|&p| p < 1.0) else { return };
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |l: f32| f64::from((l - greatest).exp());
+    let all: f64 = logits.iter().map(|&l| weight(l)).sum();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    let before = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+    // Few tokens have most of the probability: only those are sorted.
+    let mut count = 64.min(order.len());
+    let kept = loop {
+        if count < order.len() {
+            order.select_nth_unstable_by(count - 1, before);
+        }
+        order[..count].sort_unstable_by(before);
+        let mut sum = 0.0;
+        let beyond = order[..count].iter().position(|&i| {
+            let is_beyond = sum > p * all;
+            sum += weight(logits[i]);
+            is_beyond
+        });
+        match beyond {
+            Some(kept) => break kept,
+            None if count == order.len() => break count,
+            None => count = (count * 8).min(order.len()),
+        }
+    };
+    order[kept..].iter().for_each(|&i| logits[i] = f32::NEG_INFINITY);
+}
+
 /// The soft-max probability of `token` in the `logits` that `whole` is of; 0 where its logit is −∞.
 pub fn probability(logits: &[f32], whole: &Statistics, token: usize, precision: Precision) -> f64 {
     let Some(&logit) = logits.get(token).filter(|l| **l > f32::NEG_INFINITY) else { return 0.0 };
@@ -118,6 +172,31 @@ mod tests {
             let p = (f64::from(l) / temperature).exp() / total;
             assert!((count as f64 / n as f64 - p).abs() < 0.02, "{l} {count} {p}");
         }
+    }
+
+    #[test]
+    fn filters_leave_the_most_probable() {
+        let filtered = |logits: &[f32], k, p, first| {
+            let mut left = logits.to_vec();
+            filter(&mut left, k, p, first);
+            (0..left.len()).filter(|&i| left[i] > f32::NEG_INFINITY).collect::<Vec<_>>()
+        };
+        // Of probabilities 0.1, 0.5, 0.1, 0.3.
+        let logits = [0.1f32.ln(), 0.5f32.ln(), 0.1f32.ln(), 0.3f32.ln()];
+        assert_eq!(filtered(&logits, Some(1), None, false), [1]);
+        assert_eq!(filtered(&logits, Some(2), None, false), [1, 3]);
+        // Equal ones at the border stay.
+        assert_eq!(filtered(&logits, Some(3), None, false), [0, 1, 2, 3]);
+        assert_eq!(filtered(&logits, None, Some(0.4), false), [1]);
+        assert_eq!(filtered(&logits, None, Some(0.55), false), [1, 3]);
+        assert_eq!(filtered(&logits, None, Some(0.85), false), [0, 1, 3]);
+        // Of the two that are left, the first has 0.625.
+        assert_eq!(filtered(&logits, Some(2), Some(0.6), false), [1]);
+        assert_eq!(filtered(&logits, Some(2), Some(0.6), true), [1, 3]);
+        assert_eq!(filtered(&logits, None, None, true), [0, 1, 2, 3]);
+        // Many tokens of which all are needed.
+        assert_eq!(filtered(&vec![0.0; 700], None, Some(0.999), false).len(), 700);
+        assert_eq!(filtered(&vec![0.0; 700], None, Some(0.5), false).len(), 351);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use super::{
-    Blocks, Cache, Keep, Preset, Range, Remasking, Sampler, SamplerError,
+    Blocks, Cache, Edit, Keep, Preset, Range, Remasking, Sampler, SamplerError,
     cache::{CacheType, SuffixWindow},
 };
 
@@ -29,6 +29,12 @@ pub struct Settings {
     pub remasking: Option<Remasking>,
     /// Factor on the Gumbel noise.
     pub temperature: Option<f64>,
+    /// Draw among this many most probable tokens only.
+    pub top_k: Option<usize>,
+    /// Draw among the fewest most probable tokens only that have this probability together.
+    pub top_p: Option<f64>,
+    /// Draw who is kept, by confidence over this.
+    pub alg_temp: Option<f64>,
     /// Guidance w of Eq. 16.
     pub cfg_scale: Option<f32>,
     /// Never choose EOS.
@@ -55,6 +61,10 @@ pub struct Settings {
     pub suffix_decay: Option<bool>,
     /// Mask tokens again that the model comes to contradict.
     pub revise: Option<f64>,
+    /// Let tokens of the open block give way to those of more than this probability.
+    pub edit: Option<f64>,
+    /// Passes over a block that is full already, at most.
+    pub edit_rounds: Option<usize>,
 }
 
 impl Settings {
@@ -69,6 +79,9 @@ impl Settings {
         variable_length: None,
         remasking: None,
         temperature: None,
+        top_k: None,
+        top_p: None,
+        alg_temp: None,
         cfg_scale: None,
         logits_eos_inf: None,
         confidence_eos_eot_inf: None,
@@ -82,10 +95,12 @@ impl Settings {
         suffix_window: None,
         suffix_decay: None,
         revise: None,
+        edit: None,
+        edit_rounds: None,
     };
 
     /// The names of all settings, in the order in which people are told of them.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 27] = [
         "preset",
         "gen_length",
         "steps",
@@ -101,9 +116,14 @@ impl Settings {
         "suffix_window",
         "suffix_decay",
         "revise",
+        "edit",
+        "edit_rounds",
         "adaptive_blocks",
         "variable_length",
         "temperature",
+        "top_k",
+        "top_p",
+        "alg_temp",
         "cfg_scale",
         "logits_eos_inf",
         "confidence_eos_eot_inf",
@@ -136,9 +156,14 @@ impl Settings {
             "suffix_window" => number(&mut self.suffix_window, name, value),
             "suffix_decay" => switch(&mut self.suffix_decay, name, value),
             "revise" => number(&mut self.revise, name, value),
+            "edit" => number(&mut self.edit, name, value),
+            "edit_rounds" => number(&mut self.edit_rounds, name, value),
             "adaptive_blocks" => switch(&mut self.adaptive_blocks, name, value),
             "variable_length" => switch(&mut self.variable_length, name, value),
             "temperature" => number(&mut self.temperature, name, value),
+            "top_k" => number(&mut self.top_k, name, value),
+            "top_p" => number(&mut self.top_p, name, value),
+            "alg_temp" => number(&mut self.alg_temp, name, value),
             "cfg_scale" => number(&mut self.cfg_scale, name, value),
             "logits_eos_inf" => switch(&mut self.logits_eos_inf, name, value),
             "confidence_eos_eot_inf" => switch(&mut self.confidence_eos_eot_inf, name, value),
@@ -159,6 +184,9 @@ impl Settings {
             variable_length: self.variable_length.or(other.variable_length),
             remasking: self.remasking.or(other.remasking),
             temperature: self.temperature.or(other.temperature),
+            top_k: self.top_k.or(other.top_k),
+            top_p: self.top_p.or(other.top_p),
+            alg_temp: self.alg_temp.or(other.alg_temp),
             cfg_scale: self.cfg_scale.or(other.cfg_scale),
             logits_eos_inf: self.logits_eos_inf.or(other.logits_eos_inf),
             confidence_eos_eot_inf: self.confidence_eos_eot_inf.or(other.confidence_eos_eot_inf),
@@ -172,13 +200,21 @@ impl Settings {
             suffix_window: self.suffix_window.or(other.suffix_window),
             suffix_decay: self.suffix_decay.or(other.suffix_decay),
             revise: self.revise.or(other.revise),
+            edit: self.edit.or(other.edit),
+            edit_rounds: self.edit_rounds.or(other.edit_rounds),
         }
     }
 
     /// Those of the settings that go with any choice of the others.
     #[must_use]
     pub fn unbound(&self) -> Self {
-        Self { temperature: self.temperature, seed: self.seed, ..Self::default() }
+        Self {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            ..Self::default()
+        }
     }
 
     /// The settings that are made, by name, in the spelling that [`set`](Self::set) reads.
@@ -202,9 +238,14 @@ impl Settings {
             "suffix_window" => text(&self.suffix_window),
             "suffix_decay" => text(&self.suffix_decay),
             "revise" => text(&self.revise),
+            "edit" => text(&self.edit),
+            "edit_rounds" => text(&self.edit_rounds),
             "adaptive_blocks" => text(&self.adaptive_blocks),
             "variable_length" => text(&self.variable_length),
             "temperature" => text(&self.temperature),
+            "top_k" => text(&self.top_k),
+            "top_p" => text(&self.top_p),
+            "alg_temp" => text(&self.alg_temp),
             "cfg_scale" => text(&self.cfg_scale),
             "logits_eos_inf" => text(&self.logits_eos_inf),
             "confidence_eos_eot_inf" => text(&self.confidence_eos_eot_inf),
@@ -260,6 +301,21 @@ impl Settings {
                 refuse("steps", "which takes one step for each token")
             }
             _ => Ok(()),
+        }
+    }
+
+    /// How tokens of the open block give way to others; none where they are kept for good.
+    ///
+    /// # Errors
+    /// If there are rounds of nothing.
+    pub fn edit(&self) -> Result<Option<Edit>, SamplerError> {
+        match (self.edit, self.edit_rounds) {
+            (None, Some(_)) => Err(SamplerError::NoEdit),
+            (None, None) => Ok(None),
+            (Some(threshold), rounds) => {
+                let rounds = rounds.unwrap_or(Edit::default().rounds);
+                Ok(Some(Edit { threshold, rounds }))
+            }
         }
     }
 

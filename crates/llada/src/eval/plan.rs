@@ -120,9 +120,9 @@ impl Plan {
             };
             let layer = asked.sampling.over(&layer);
             let guided = Sampling { cfg_scale: asked.cfg_scale, ..Sampling::default() };
-            let chosen = guided.over(&layer).sampler(config.objective, asked.seed);
+            let chosen = guided.over(&layer).sampler(config.attention, asked.seed);
             chosen.check()?;
-            chosen.check_model(special, config.objective)?;
+            chosen.check_model(special, config.attention)?;
             sampler = Some(chosen);
             stop = match (asked.chat, &generate.chat.stop) {
                 (true, Some(stop)) => stop.clone(),

@@ -134,11 +134,11 @@ impl Evaluator<'_> {
             }
             if let (Request::Generate { .. }, Some(sampler)) = (&example.request, &plan.sampler) {
                 let prompt = rows.into_iter().next().unwrap_or_default().prompt;
-                let objective = self.predictor.model().config.objective;
+                let attention = self.predictor.model().config.attention;
                 let prompt = Prompt::from(prompt);
                 let seed = nth_seed(sampler.seed, example.index as u64);
                 let sampler = Sampler { seed, ..sampler.clone() };
-                let canvas = Canvas::new(prompt, &sampler, &self.special, objective)?;
+                let canvas = Canvas::new(prompt, &sampler, &self.special, attention)?;
                 pending.push(Pending { example, key, canvas });
                 if pending.len() >= self.batch_size.max(1) {
                     self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;

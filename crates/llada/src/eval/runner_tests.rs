@@ -9,7 +9,6 @@ use crate::{
     config::{ModelConfig, Objective},
     eval::{Overrides, Task, prepare, report, settings::Sampling},
     tokenizer::{Kind as TokenizerKind, train},
-    train::Recipe,
 };
 
 struct Setup {
@@ -27,17 +26,12 @@ fn setup(objective: Objective) -> Setup {
     let text = "the cat sat on a mat. Question: Answer: 0123456789+-*/()=[]<>|_\n\n";
     let tokenizer = train(TokenizerKind::Character { min_count: 1 }, [Ok(text)]).unwrap();
     let special = tokenizer.special_tokens();
-    let config = Recipe::default().model_config(tokenizer.vocab_size(), special).unwrap();
     let config = ModelConfig {
-        d_model: 16,
-        n_layers: 1,
-        n_heads: 2,
-        n_kv_heads: 2,
-        mlp_hidden_size: 32,
         max_sequence_length: 48,
-        objective,
-        ..config
+        tokens: special,
+        ..ModelConfig::llada(16, 1, 2, 32, tokenizer.vocab_size())
     };
+    let config = config.with_objective(objective);
     let model = Model::init(config, 3).unwrap();
     let predictor = MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap();
     let template = Template::llada().unwrap();

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::Objective,
+    config::AttentionMask,
     diffusion::{
-        Blocks, Cache, Keep, Remasking, Sampler,
+        Blocks, Cache, Edit, Keep, Remasking, Sampler,
         blocks::AdaptiveBlocks,
         cache::{CacheType, SuffixWindow},
         variable::VariableLength,
@@ -90,6 +90,9 @@ pub struct Sampling {
     /// Mask tokens again that the model comes to contradict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revise: Option<f64>,
+    /// Let tokens of the open block give way to others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edit: Option<Edit>,
     /// Find the length of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variable_length: Option<VariableLength>,
@@ -117,18 +120,25 @@ impl Sampling {
             suffix_window: self.suffix_window.or(other.suffix_window),
             adaptive_blocks: self.adaptive_blocks.clone().or(other.adaptive_blocks.clone()),
             revise: self.revise.or(other.revise),
+            edit: self.edit.or(other.edit),
             variable_length: self.variable_length.or(other.variable_length),
         }
     }
 
-    /// The sampler. A causal model writes from left to right, whatever a task proposes.
-    pub fn sampler(&self, objective: Objective, seed: u64) -> Sampler {
+    /// The sampler. A causal model writes from left to right and one that attends by blocks fills
+    /// these, whatever a task proposes.
+    pub fn sampler(&self, attention: AttentionMask, seed: u64) -> Sampler {
         let base = Sampler::default();
         let gen_length = self.gen_length.unwrap_or(base.gen_length);
-        let is_causal = objective == Objective::Autoregressive;
+        let is_causal = attention == AttentionMask::Causal;
+        let by_blocks = match attention {
+            AttentionMask::BlockCausal { block_length } => Some(block_length),
+            _ => None,
+        };
         let needs_blocks = self.adaptive_blocks.is_some() || self.suffix_window.is_some();
         let blocks = match (is_causal, self.blocks, self.block_length) {
             (true, ..) => Blocks::Autoregressive,
+            _ if by_blocks.is_some() => Blocks::BlockDiffusion,
             (_, Some(blocks), _) => blocks,
             (_, None, Some(n)) if n != gen_length => Blocks::SemiAutoregressive,
             _ if needs_blocks => Blocks::SemiAutoregressive,
@@ -137,7 +147,7 @@ impl Sampling {
         Sampler {
             gen_length,
             steps: self.steps.unwrap_or(gen_length),
-            block_length: self.block_length.unwrap_or(base.block_length),
+            block_length: by_blocks.or(self.block_length).unwrap_or(base.block_length),
             blocks,
             remasking: self.remasking.unwrap_or(base.remasking),
             temperature: self.temperature.unwrap_or(base.temperature),
@@ -147,11 +157,12 @@ impl Sampling {
                 .confidence_eos_eot_inf
                 .unwrap_or(base.confidence_eos_eot_inf),
             keep: self.keep.unwrap_or(base.keep),
-            cache: self.cache.unwrap_or(base.cache),
+            cache: self.cache.filter(|_| by_blocks.is_none()).unwrap_or(base.cache),
             cache_type: self.cache_type.unwrap_or(base.cache_type),
             suffix_window: self.suffix_window,
             adaptive_blocks: self.adaptive_blocks.clone(),
             revise: self.revise,
+            edit: self.edit,
             variable_length: self.variable_length,
             seed,
             ..base
@@ -173,11 +184,11 @@ mod tests {
             ..Sampling::default()
         };
         let flags = Sampling { gen_length: Some(64), ..Sampling::default() };
-        let sampler = flags.over(&task).sampler(Objective::Diffusion, 7);
+        let sampler = flags.over(&task).sampler(AttentionMask::Bidirectional, 7);
         let expected =
             Sampler { gen_length: 64, steps: 64, temperature: 0.5, seed: 7, ..Sampler::default() };
         assert_eq!(sampler, expected);
-        let sampler = Sampling::default().over(&task).sampler(Objective::Diffusion, 7);
+        let sampler = Sampling::default().over(&task).sampler(AttentionMask::Bidirectional, 7);
         assert_eq!((sampler.steps, sampler.blocks), (512, Blocks::SemiAutoregressive));
         sampler.check().unwrap();
     }
@@ -190,7 +201,7 @@ mod tests {
             cfg_scale: Some(1.0),
             ..Sampling::default()
         };
-        let sampler = task.sampler(Objective::Autoregressive, 0);
+        let sampler = task.sampler(AttentionMask::Causal, 0);
         assert_eq!((sampler.blocks, sampler.cfg_scale), (Blocks::Autoregressive, 0.0));
     }
 }

@@ -7,13 +7,12 @@ use llada_kernels::{
     linear::{self, Activations, Out},
     rms_norm,
     rope::{self, Table},
-    swiglu,
 };
 
-use super::{BlockIds, Gradients, Model, Tensor, cache::shape};
+use super::{BlockIds, Gradients, Model, Tensor, cache::shape, feed_forward, router::Balance};
 use crate::{
     Result,
-    config::{ModelConfig, Objective},
+    config::{AttentionMask, ModelConfig, QkNorm},
 };
 
 /// Tokens that go through the feed-forward half together where nothing is kept: its buffers are the widest,
@@ -28,6 +27,8 @@ pub(super) struct Pass<'a> {
     pub(super) rows: Rows<'a>,
     /// Index of each token in its row.
     pub(super) positions: &'a [u32],
+    /// What the load-balancing loss adds to the gradients of the router's scores.
+    pub(super) balance: Balance<'a>,
 }
 
 /// What the forward pass of one block leaves for its backward pass. T tokens.
@@ -51,46 +52,42 @@ pub(super) struct Saved {
     x_mid: Vec<f32>,
     /// 1/rms of it [T].
     rstd_ff: Vec<f32>,
-    /// W_gate h and W_up h [T, f].
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    /// What the feed-forward half leaves.
+    pub(super) ff: feed_forward::Saved,
 }
 
 /// Buffers that no pass needs to keep.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// A normalised input [T, d].
-    normed: Vec<f32>,
+    pub(super) normed: Vec<f32>,
     /// The same, quantised for the layers of blocks that share it.
-    quantized: Activations,
-    /// Output of SwiGLU [T, f].
-    activated: Vec<f32>,
-    /// Gradients: of `normed` and of attention's output [T, d], of q, k, v, of the SwiGLU [T, f].
-    d_normed: Vec<f32>,
+    pub(super) quantized: Activations,
+    /// Gradients: of `normed` [T, d], of attention's output and of q, k, v.
+    pub(super) d_normed: Vec<f32>,
     d_attended: Vec<f32>,
     d_qkv: [Vec<f32>; 3],
     d_raw: Vec<f32>,
-    d_activated: Vec<f32>,
-    d_gate: Vec<f32>,
-    d_up: Vec<f32>,
+    /// Those of the feed-forward half.
+    pub(super) ff: feed_forward::Scratch,
 }
 
 impl Saved {
-    /// Makes room for `t` tokens, of which the feed-forward half takes `together` at a time.
-    pub(super) fn resize(&mut self, config: &ModelConfig, t: usize, together: usize) {
-        let (d, kv, f) = (config.d_model, config.kv_dim(), config.mlp_hidden_size);
-        let sizes = [d, kv, kv];
+    /// Makes room for the `t` tokens of attention.
+    pub(super) fn resize(&mut self, config: &ModelConfig, t: usize) {
+        let (q, kv) = (config.q_dim(), config.kv_dim());
+        let sizes = [q, kv, kv];
         self.rstd_attn.resize(t, 0.0);
-        if config.qk_norm {
+        if config.qk_norm != QkNorm::None {
             self.raw.iter_mut().zip(sizes).for_each(|(b, n)| b.resize(t * n, 0.0));
-            self.rstd_qk.iter_mut().for_each(|b| b.resize(t, 0.0));
+            let norms = [config.n_heads, config.n_kv_heads];
+            let norms = norms.map(|n| if config.qk_norm == QkNorm::PerHead { n } else { 1 });
+            self.rstd_qk.iter_mut().zip(norms).for_each(|(b, n)| b.resize(t * n, 0.0));
         }
         self.qkv.iter_mut().zip(sizes).for_each(|(b, n)| b.resize(t * n, 0.0));
-        self.attended.resize(t * d, 0.0);
+        self.attended.resize(t * q, 0.0);
         self.lse.resize(t * config.n_heads, 0.0);
         self.rstd_ff.resize(t, 0.0);
-        self.gate.resize(together * f, 0.0);
-        self.up.resize(together * f, 0.0);
     }
 }
 
@@ -108,12 +105,12 @@ impl Pass<'_> {
         keep: bool,
     ) -> Result<()> {
         let config = &self.model.config;
-        let (d, kv, f) = (config.d_model, config.kv_dim(), config.mlp_hidden_size);
+        let (d, q, kv) = (config.d_model, config.q_dim(), config.kv_dim());
         let (cpu, t) = (self.cpu, self.positions.len());
         let together = if keep { t } else { t.min(TOGETHER) };
-        saved.resize(config, t, together);
+        saved.resize(config, t);
         scratch.normed.resize(t * d, 0.0);
-        scratch.activated.resize(together * f, 0.0);
+        saved.ff.load.clear();
         if keep {
             copy(&mut saved.x, x);
         }
@@ -122,9 +119,9 @@ impl Pass<'_> {
         rms_norm::forward(cpu, x, self.vector(ids.attn_norm), eps, h, &mut saved.rstd_attn)?;
         let shared = &mut scratch.quantized;
         self.quantize(&ids.qkv, h, d, shared)?;
-        for (part, width) in [d, kv, kv].into_iter().enumerate() {
+        for (part, width) in [q, kv, kv].into_iter().enumerate() {
             let bias = ids.qkv_bias.map(|b| self.vector(b[part]));
-            let normalised = config.qk_norm && part < 2;
+            let normalised = ids.qk_norm.is_some() && part < 2;
             let out = if normalised { &mut saved.raw[part] } else { &mut saved.qkv[part] };
             self.linear(ids.qkv[part], h, shared, bias, width, out)?;
         }
@@ -137,15 +134,20 @@ impl Pass<'_> {
         }
         rope::forward(cpu, &mut saved.qkv[0], config.n_heads, self.table, self.positions)?;
         rope::forward(cpu, &mut saved.qkv[1], config.n_kv_heads, self.table, self.positions)?;
-        let [q, k, v] = &saved.qkv;
+        let [queries, keys, values] = &saved.qkv;
         let (shape, mask) = (shape(config), self.mask());
         let (out, lse) = (&mut saved.attended, &mut saved.lse);
         match caches {
-            [] => attention::forward(cpu, shape, mask, self.rows, q, k, v, out, lse)?,
-            rows => attention::forward_cached(cpu, shape, mask, rows, q, k, v, out, lse)?,
+            [] => {
+                let rows = self.rows;
+                attention::forward(cpu, shape, mask, rows, queries, keys, values, out, lse)?;
+            }
+            rows => {
+                attention::forward_cached(cpu, shape, mask, rows, queries, keys, values, out, lse)?;
+            }
         }
         let w = self.matrix(ids.attn_out);
-        linear::forward(cpu, &saved.attended, w, None, t, d, d, x, Out::Add)?;
+        linear::forward(cpu, &saved.attended, w, None, t, d, q, x, Out::Add)?;
 
         if keep {
             copy(&mut saved.x_mid, x);
@@ -155,20 +157,20 @@ impl Pass<'_> {
             let (x, h) = (&mut x[first * d..][..rows * d], &mut scratch.normed[..rows * d]);
             let rstd = &mut saved.rstd_ff[first..][..rows];
             rms_norm::forward(cpu, x, self.vector(ids.ff_norm), eps, h, rstd)?;
-            self.quantize(&[ids.gate, ids.up], h, d, shared)?;
-            let [gate, up] = [&mut saved.gate, &mut saved.up].map(|out| &mut out[..rows * f]);
-            self.linear(ids.gate, h, shared, None, f, gate)?;
-            self.linear(ids.up, h, shared, None, f, up)?;
-            let activated = &mut scratch.activated[..rows * f];
-            swiglu::forward(cpu, gate, up, activated)?;
-            let w = self.matrix(ids.down);
-            linear::forward(cpu, activated, w, None, rows, d, f, x, Out::Add)?;
+            let (quantized, ff) = (&mut scratch.quantized, &mut scratch.ff);
+            self.feed_forward(&ids.ff, h, x, quantized, &mut saved.ff, ff)?;
         }
         Ok(())
     }
 
     /// Quantises the rows of `h` [T, d] once for all the matrices `ids`, if any of them are of blocks.
-    fn quantize(&self, ids: &[usize], h: &[f32], d: usize, shared: &mut Activations) -> Result<()> {
+    pub(super) fn quantize(
+        &self,
+        ids: &[usize],
+        h: &[f32],
+        d: usize,
+        shared: &mut Activations,
+    ) -> Result<()> {
         if ids.iter().any(|&id| matches!(self.matrix(id), WeightView::Blocks { .. })) {
             shared.quantize(self.cpu, h, h.len() / d, d)?;
         }
@@ -176,7 +178,7 @@ impl Pass<'_> {
     }
 
     /// `y = W h + bias` [T, n], where `shared` has the rows of `h` [T, d] if `W` is of blocks.
-    fn linear(
+    pub(super) fn linear(
         &self,
         id: usize,
         h: &[f32],
@@ -218,30 +220,13 @@ impl Pass<'_> {
         s: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let config = &self.model.config;
-        let (d, f) = (config.d_model, config.mlp_hidden_size);
-        let (cpu, t) = (self.cpu, self.positions.len());
-        for buffer in [&mut s.d_activated, &mut s.d_gate, &mut s.d_up] {
-            buffer.resize(t * f, 0.0);
-        }
-        s.d_normed.resize(t * d, 0.0);
-        let g = &mut gradients.0;
-
-        swiglu::forward(cpu, &saved.gate, &saved.up, &mut s.activated)?;
-        linear::backward_weight(cpu, dx, &s.activated, t, d, f, &mut g[ids.down], Out::Add)?;
-        let w = self.matrix(ids.down);
-        linear::backward_input(cpu, dx, w, t, d, f, &mut s.d_activated, Out::Write)?;
-        let (d_gate, d_up) = (&mut s.d_gate, &mut s.d_up);
-        swiglu::backward(cpu, &saved.gate, &saved.up, &s.d_activated, d_gate, d_up)?;
-
         self.normalise(ids.ff_norm, &saved.x_mid, &saved.rstd_ff, &mut s.normed);
-        linear::backward_weight(cpu, d_gate, &s.normed, t, f, d, &mut g[ids.gate], Out::Add)?;
-        linear::backward_weight(cpu, d_up, &s.normed, t, f, d, &mut g[ids.up], Out::Add)?;
-        let (gate, up) = (self.matrix(ids.gate), self.matrix(ids.up));
-        linear::backward_input(cpu, d_gate, gate, t, f, d, &mut s.d_normed, Out::Write)?;
-        linear::backward_input(cpu, d_up, up, t, f, d, &mut s.d_normed, Out::Add)?;
-        let (w, dw) = (self.vector(ids.ff_norm), &mut g[ids.ff_norm]);
-        rms_norm::backward(cpu, &saved.x_mid, w, &saved.rstd_ff, &s.d_normed, dx, dw)?;
+        s.d_normed.resize(dx.len(), 0.0);
+        s.d_normed.fill(0.0);
+        let (h, dh) = (&s.normed, &mut s.d_normed);
+        self.backward_networks(&ids.ff, h, dx, &saved.ff, dh, &mut s.ff, gradients)?;
+        let (w, dw) = (self.vector(ids.ff_norm), &mut gradients.0[ids.ff_norm]);
+        rms_norm::backward(self.cpu, &saved.x_mid, w, &saved.rstd_ff, &s.d_normed, dx, dw)?;
         Ok(())
     }
 
@@ -255,15 +240,15 @@ impl Pass<'_> {
     ) -> Result<()> {
         let config = &self.model.config;
         let (d, kv) = (config.d_model, config.kv_dim());
-        let widths = [d, kv, kv];
+        let widths = [config.q_dim(), kv, kv];
         let (cpu, t) = (self.cpu, self.positions.len());
-        s.d_attended.resize(t * d, 0.0);
+        s.d_attended.resize(t * widths[0], 0.0);
         s.d_qkv.iter_mut().zip(widths).for_each(|(b, n)| b.resize(t * n, 0.0));
         let g = &mut gradients.0;
 
-        linear::backward_weight(cpu, dx, &saved.attended, t, d, d, &mut g[ids.attn_out], Out::Add)?;
-        let w = self.matrix(ids.attn_out);
-        linear::backward_input(cpu, dx, w, t, d, d, &mut s.d_attended, Out::Write)?;
+        let (w, dw) = (self.matrix(ids.attn_out), &mut g[ids.attn_out]);
+        linear::backward_weight(cpu, dx, &saved.attended, t, d, widths[0], dw, Out::Add)?;
+        linear::backward_input(cpu, dx, w, t, d, widths[0], &mut s.d_attended, Out::Write)?;
         let [q, k, v] = &saved.qkv;
         let [dq, dk, dv] = &mut s.d_qkv;
         attention::backward(
@@ -327,9 +312,10 @@ impl Pass<'_> {
     }
 
     fn mask(&self) -> Mask {
-        match self.model.config.objective {
-            Objective::Diffusion => Mask::Bidirectional,
-            Objective::Autoregressive => Mask::Causal,
+        match self.model.config.attention {
+            AttentionMask::Bidirectional => Mask::Bidirectional,
+            AttentionMask::Causal => Mask::Causal,
+            AttentionMask::BlockCausal { block_length } => Mask::BlockCausal(block_length),
         }
     }
 

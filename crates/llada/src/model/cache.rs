@@ -137,5 +137,5 @@ pub(super) fn check(batch: &Batch<'_>, pasts: &[Past<'_>], config: &ModelConfig)
 
 /// The heads of an attention layer.
 pub(super) fn shape(config: &ModelConfig) -> Shape {
-    Shape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim() }
+    Shape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim }
 }

@@ -56,8 +56,13 @@ impl Adapter {
     ) -> Result<Self> {
         let known: Vec<&str> = in_blocks(layout).map(|id| module(&layout.specs()[id])).collect();
         if let Some(unknown) = targets.iter().find(|t| !known.contains(&t.as_str())) {
-            let per_block = known.len() / layout.blocks.len().max(1);
-            let known = known[..per_block].join(", ");
+            let mut once: Vec<&str> = Vec::new();
+            known.iter().for_each(|name| {
+                if !once.contains(name) {
+                    once.push(name)
+                }
+            });
+            let known = once.join(", ");
             return Err(ModelError::Target { found: unknown.clone(), known }.into());
         }
         let mut matrices = Vec::new();
@@ -140,12 +145,11 @@ impl Adapter {
     }
 }
 
-/// The matrices of the blocks, in the order of the layout.
+/// The matrices of the blocks that can be adapted, in the order of the layout. Those that a
+/// checkpoint keeps as one tensor cannot: they would share their A.
 pub(crate) fn in_blocks(layout: &Layout) -> impl Iterator<Item = usize> {
-    layout.blocks.iter().flat_map(|block| {
-        let [q, k, v] = block.qkv;
-        [q, k, v, block.attn_out, block.gate, block.up, block.down]
-    })
+    let matrices = layout.blocks.iter().flat_map(|block| block.matrices());
+    matrices.filter(|&id| layout.specs()[id].fused.is_none())
 }
 
 /// The name of the module that a matrix belongs to: `q_proj` of `….blocks.0.q_proj.weight`.

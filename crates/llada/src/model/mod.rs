@@ -3,18 +3,23 @@
 
 mod block;
 mod cache;
+mod feed_forward;
+mod layout;
 pub(crate) mod lora;
 mod predictor;
 mod random;
+mod router;
 mod weights;
 
 pub(crate) use block::TOGETHER;
 pub use cache::{KvCache, Past};
+pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};
 pub(crate) use predictor::tile_rows;
 pub use predictor::{MaskPredictor, ReadLogits};
 pub use random::Shape;
-pub use weights::{BlockIds, Init, Layout, Tensor, TensorSpec};
+pub use router::{Load, balance_loss};
+pub use weights::Tensor;
 
 use crate::{
     Result,
@@ -43,6 +48,8 @@ pub struct Targets<'a> {
     pub tokens: &'a [u32],
     /// ∂loss/∂nll of each; the loss is Σ weight · nll.
     pub weights: &'a [f32],
+    /// What the load-balancing loss of the experts counts beside it; 0 leaves it out.
+    pub balance: f64,
 }
 
 /// What a model refuses.

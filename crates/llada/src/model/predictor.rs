@@ -16,6 +16,7 @@ use super::{
     Batch, Gradients, Layout, Model, ModelError, Past, Targets, Tensor,
     block::{Pass, Saved, Scratch},
     cache,
+    router::{self, Load},
 };
 use crate::{Result, recycle::recycled};
 
@@ -48,6 +49,8 @@ struct Memory {
     /// Those of a tile of positions, and its groups.
     logits: Vec<f32>,
     parts: Vec<(usize, &'static mut [f32])>,
+    /// How the tokens were spread over the experts of each layer; of layers without, nothing.
+    loads: Vec<Load>,
     /// What attention needs of the caches in one block.
     caches: Vec<CachedRow<'static>>,
 }
@@ -84,7 +87,8 @@ impl MaskPredictor {
             }
         }
         let config = &model.config;
-        let table = Table::new(config.rope_theta, config.head_dim(), config.max_sequence_length)?;
+        let (head, rotated) = (config.head_dim, config.rotary_dim);
+        let table = Table::partial(config.rope_theta, head, rotated, config.max_sequence_length)?;
         Ok(Self { model, layout, cpu, table, memory: Memory::default() })
     }
 
@@ -245,6 +249,12 @@ impl MaskPredictor {
         Ok(inputs.chain([self.memory.hidden.clone()]).collect())
     }
 
+    /// How the tokens of the last pass were spread over the experts of each layer; of layers without
+    /// experts, nothing.
+    pub fn loads(&self) -> &[Load] {
+        &self.memory.loads
+    }
+
     /// −log p of each target, without gradients.
     pub fn nll(
         &mut self,
@@ -272,6 +282,7 @@ impl MaskPredictor {
     ) -> Result<()> {
         let keep = if recompute { Keep::Inputs } else { Keep::All };
         self.hidden(batch, &mut [], None, targets.positions, keep)?;
+        let balance = router::balance(&self.memory.loads, targets.balance);
         let Self { model, layout, cpu, table, memory: m } = self;
         let (d, n) = (model.config.d_model, targets.positions.len());
 
@@ -292,6 +303,7 @@ impl MaskPredictor {
             table,
             rows: Rows { starts: batch.starts, keep: batch.keep },
             positions: &m.positions,
+            balance: balance.as_deref(),
         };
         let (norm, d_norm) = (pass.vector(layout.ln_f), &mut gradients.0[layout.ln_f]);
         let d_wanted = &mut m.d_wanted;
@@ -357,9 +369,10 @@ impl MaskPredictor {
         }
 
         let rows = Rows { starts: batch.starts, keep: batch.keep };
-        let pass = Pass { cpu, model, table, rows, positions: &m.positions };
+        let pass = Pass { cpu, model, table, rows, positions: &m.positions, balance: None };
         // One more than the blocks: the one that all share when little is kept.
         m.saved.resize_with(blocks + 1, Saved::default);
+        m.loads.resize_with(blocks, Load::default);
         for (i, ids) in layout.blocks.iter().enumerate() {
             let saved = if keep == Keep::All { i } else { blocks };
             if keep == Keep::Inputs {
@@ -372,6 +385,7 @@ impl MaskPredictor {
             caches.extend(rows.map(|(past, row)| past.cache.row(i, past.first, row[1] - row[0])));
             let (saved, scratch) = (&mut m.saved[saved], &mut m.scratch);
             pass.forward(ids, &mut caches, &mut m.x, saved, scratch, keep == Keep::All)?;
+            m.loads[i].clone_from(&saved.ff.load);
             m.caches = recycled(caches);
         }
 
@@ -489,7 +503,8 @@ mod tests {
         let batch = Batch { tokens: &tokens, starts: &[0, length], keep: None };
         let positions: Vec<usize> = (0..length).collect();
         let weights = vec![1.0; length];
-        let targets = Targets { positions: &positions, tokens: &tokens, weights: &weights };
+        let targets =
+            Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 0.0 };
         let (mut plain, mut kept) = (Vec::new(), Vec::new());
         predictor.nll(&batch, &targets, &mut plain).unwrap();
         let mut gradients = Gradients::zeros(&model);

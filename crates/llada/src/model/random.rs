@@ -9,7 +9,7 @@ use super::{Init, Layout, Model, Tensor, TensorSpec, initial};
 use crate::{
     Result,
     checkpoint::{gguf::Formats, numbers},
-    config::{Family, ModelConfig, Objective, SpecialTokens},
+    config::{ModelConfig, SpecialTokens},
     rng::{Purpose, Stream},
 };
 
@@ -48,9 +48,9 @@ fn tensor(cpu: &Cpu, spec: &TensorSpec, dtype: DType, seed: u64, index: u64) -> 
         return Ok(Tensor::Owned(initial(spec, seed, index)));
     };
     let drawn = TensorSpec {
-        name: spec.name.clone(),
         shape: vec![spec.len().min(DISTINCT)],
         init: Init::Normal(1.0 / (width as f32).sqrt()),
+        ..spec.clone()
     };
     let drawn = stored(cpu, &initial(&drawn, seed, index), dtype)?;
     let bytes = match dtype.bytes(spec.len()) {
@@ -135,26 +135,10 @@ impl Shape {
             Self::B1 => (2048, 16, 16, 5632, 126464),
             Self::B8 => (4096, 32, 32, 12288, 126464),
         };
-        ModelConfig {
-            family: Family::Llada,
-            d_model,
-            n_layers,
-            n_heads,
-            n_kv_heads: n_heads,
-            mlp_hidden_size,
-            vocab_size,
-            embedding_size: vocab_size,
-            max_sequence_length: 4096,
-            rope_theta: 500_000.0,
-            rms_norm_eps: 1e-5,
-            weight_tying: false,
-            qkv_bias: false,
-            qk_norm: false,
-            scale_logits: false,
-            input_emb_norm: false,
-            objective: Objective::Diffusion,
-            tokens: SpecialTokens { mask: Some(vocab_size as u32 - 1), ..SpecialTokens::default() },
-        }
+        let tokens =
+            SpecialTokens { mask: Some(vocab_size as u32 - 1), ..SpecialTokens::default() };
+        let config = ModelConfig::llada(d_model, n_layers, n_heads, mlp_hidden_size, vocab_size);
+        ModelConfig { tokens, ..config }
     }
 }
 
@@ -173,17 +157,10 @@ mod tests {
     /// Wide enough for blocks of 256, with an embedding of more than [`DISTINCT`] weights.
     fn config() -> ModelConfig {
         ModelConfig {
-            d_model: 256,
-            n_layers: 1,
-            n_heads: 4,
             n_kv_heads: 2,
-            mlp_hidden_size: 256,
-            vocab_size: 600,
-            embedding_size: 600,
             max_sequence_length: 16,
             qkv_bias: true,
-            tokens: SpecialTokens::default(),
-            ..Shape::M100.config()
+            ..ModelConfig::llada(256, 1, 4, 256, 600)
         }
     }
 

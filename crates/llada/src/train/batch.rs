@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    config::Objective,
+    config::{LogitShift, Objective},
     diffusion::{
         forward::{self, Noised},
         loss,
@@ -29,7 +29,7 @@ impl MicroBatch {
 
     pub(super) fn targets(&self) -> Targets<'_> {
         let Noised { positions, targets, weights, .. } = &self.noised;
-        Targets { positions, tokens: targets, weights }
+        Targets { positions, tokens: targets, weights, balance: 0.0 }
     }
 }
 
@@ -85,6 +85,7 @@ impl Rows {
 pub(super) struct StepRows<'a> {
     recipe: &'a Recipe,
     mask: u32,
+    shift: LogitShift,
     /// Number in the run of the first row, or of the first pair of complements.
     first: u64,
     /// Noise level t of each row, or pair.
@@ -95,14 +96,21 @@ pub(super) struct StepRows<'a> {
 }
 
 impl<'a> StepRows<'a> {
-    /// Noise for the `rows` of `step`, from 0. `mask` is not used by the autoregressive objective.
-    pub(super) fn new(recipe: &'a Recipe, rows: Rows, mask: u32, step: u64) -> Self {
+    /// Noise for the `rows` of `step`, from 0, for a model whose logits are shifted so. `mask` is not
+    /// used by the autoregressive objective.
+    pub(super) fn new(
+        recipe: &'a Recipe,
+        rows: Rows,
+        mask: u32,
+        shift: LogitShift,
+        step: u64,
+    ) -> Self {
         let (seed, low) = (recipe.train.seed, recipe.diffusion.low_discrepancy);
         let mut stream = Stream::new(seed, Purpose::NoiseLevel, step);
         let pairs = rows.count() / recipe.row_copies();
         let levels = forward::noise_levels(&mut stream, pairs, low);
         let answers = rows.answers(recipe.train.objective);
-        Self { recipe, mask, first: step * pairs as u64, levels, rows, answers }
+        Self { recipe, mask, shift, first: step * pairs as u64, levels, rows, answers }
     }
 
     /// Rows of the update.
@@ -133,14 +141,16 @@ impl<'a> StepRows<'a> {
         let (eps, copies) = (recipe.diffusion.eps, recipe.row_copies());
         let mut noised = match recipe.train.objective {
             Objective::Diffusion => {
-                forward::choose(tokens, &starts, prompts, self.mask, &mut |row| {
+                let mut noised = forward::choose(tokens, &starts, prompts, self.mask, &mut |row| {
                     let (row, u) = (first + row, draw(first + row));
                     let p = forward::masking_probability(self.levels[row / copies], eps);
                     match row % copies {
                         0 => forward::weight_if_masked(u, p),
                         _ => forward::weight_in_complement(u, p, eps),
                     }
-                })
+                });
+                noised.shift(self.shift, &starts);
+                noised
             }
             Objective::Autoregressive => loss::autoregressive_response(tokens, &starts, prompts),
         };

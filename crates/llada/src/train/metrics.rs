@@ -1,6 +1,6 @@
 //! What one step tells.
 
-use crate::config::{ModelConfig, Objective};
+use crate::config::{AttentionMask, ModelConfig};
 
 /// Why a step left the weights as they were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -68,13 +68,29 @@ pub fn forward_flops(config: &ModelConfig, length: usize, wanted: usize) -> f64 
 /// length in attention for each token and block (half with a causal mask). What recomputation
 /// adds is not counted, so that the share of the machine's peak is of useful work.
 pub fn step_flops(config: &ModelConfig, rows: usize, length: usize, predicted: usize) -> f64 {
-    let (d, kv) = (config.d_model as f64, config.kv_dim() as f64);
-    let block = 2.0 * d * d + 2.0 * d * kv + 3.0 * d * config.mlp_hidden_size as f64;
-    let visible = match config.objective {
-        Objective::Diffusion => length as f64,
-        Objective::Autoregressive => (length as f64 + 1.0) / 2.0,
+    let (d, q) = (config.d_model as f64, config.q_dim() as f64);
+    let visible = match config.attention {
+        AttentionMask::Bidirectional => length as f64,
+        AttentionMask::Causal => (length as f64 + 1.0) / 2.0,
+        AttentionMask::BlockCausal { block_length } => {
+            (length as f64 + block_length.min(length) as f64) / 2.0
+        }
     };
-    let token = config.n_layers as f64 * (6.0 * block + 12.0 * d * visible);
+    let weights: f64 = (0..config.n_layers).map(|layer| active_weights(config, layer)).sum();
+    let token = 6.0 * weights + config.n_layers as f64 * 12.0 * q * visible;
     let head = 6.0 * d * config.embedding_size as f64;
     (rows * length) as f64 * token + predicted as f64 * head
+}
+
+/// Weights of the matrices of a layer that one token goes through.
+fn active_weights(config: &ModelConfig, layer: usize) -> f64 {
+    let (d, q, kv) = (config.d_model as f64, config.q_dim() as f64, config.kv_dim() as f64);
+    let feed_forward = match &config.experts {
+        Some(e) if config.has_experts(layer) => {
+            let widths = e.per_token * e.hidden_size + e.shared_hidden_size;
+            3.0 * d * widths as f64 + d * e.count as f64
+        }
+        _ => 3.0 * d * config.mlp_hidden_size as f64,
+    };
+    2.0 * d * q + 2.0 * d * kv + feed_forward
 }

@@ -66,8 +66,8 @@ impl Optimizer {
             .iter()
             .map(|(name, shape, values)| Source {
                 name,
-                shape,
-                values: WeightView::F32(values),
+                shape: shape.to_vec(),
+                parts: vec![WeightView::F32(values)],
                 dtype: DType::F32,
             })
             .collect();

@@ -16,7 +16,7 @@ pub use sections::{
 use super::{TrainError, keys};
 use crate::{
     Result,
-    config::{ConfigError, Family, ModelConfig, SpecialTokens},
+    config::{ConfigError, ModelConfig, QkNorm, SpecialTokens},
 };
 
 /// All that decides a run. Two runs of the same recipe on the same data give the same weights.
@@ -89,26 +89,23 @@ impl Recipe {
     pub fn model_config(&self, vocab_size: usize, tokens: SpecialTokens) -> Result<ModelConfig> {
         let (n_kv_heads, mlp_hidden_size, max_sequence_length) = self.derived();
         let sizes = &self.model;
+        let (d_model, n_heads) = (sizes.d_model, sizes.n_heads);
+        let plain =
+            ModelConfig::llada(d_model, sizes.n_layers, n_heads, mlp_hidden_size, vocab_size);
         let config = ModelConfig {
-            family: Family::Llada,
-            d_model: sizes.d_model,
-            n_layers: sizes.n_layers,
-            n_heads: sizes.n_heads,
             n_kv_heads,
-            mlp_hidden_size,
-            vocab_size,
-            embedding_size: vocab_size,
             max_sequence_length,
             rope_theta: sizes.rope_theta,
             rms_norm_eps: sizes.rms_norm_eps,
             weight_tying: sizes.weight_tying,
             qkv_bias: sizes.qkv_bias,
-            qk_norm: sizes.qk_norm,
+            qk_norm: if sizes.qk_norm { QkNorm::Whole } else { QkNorm::None },
             scale_logits: sizes.scale_logits,
             input_emb_norm: sizes.input_emb_norm,
-            objective: self.train.objective,
             tokens,
+            ..plain
         };
+        let config = config.with_objective(self.train.objective);
         match config.check() {
             Err(ConfigError::Value { key, found, expected }) => {
                 let (key, found, expected) = match key.as_str() {

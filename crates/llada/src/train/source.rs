@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Result,
     chat::Template,
-    config::{Objective, SpecialTokens},
+    config::{LogitShift, Objective, SpecialTokens},
     data::{
         Conversations, DataError, Shards, Windows,
         conversations::{Encoder, Files, Pair},
@@ -158,6 +158,7 @@ impl Source {
         &self,
         recipe: &'a Recipe,
         mask: u32,
+        shift: LogitShift,
         step: u64,
     ) -> Result<StepRows<'a>> {
         let rows = match self {
@@ -166,7 +167,7 @@ impl Source {
                 conversation_rows(conversations, recipe, *eos, step)
             }
         };
-        Ok(StepRows::new(recipe, rows, mask, step))
+        Ok(StepRows::new(recipe, rows, mask, shift, step))
     }
 
     /// Rows that can be validated on.

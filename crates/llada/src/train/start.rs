@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Result, checkpoint,
-    config::{ModelConfig, Objective},
+    config::{ModelConfig, Objective, QkNorm},
     files,
     model::{Gradients, MaskPredictor, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
@@ -271,7 +271,7 @@ fn initial(recipe: &Recipe, dir: &Path, tokenizer: &Tokenizer) -> Result<Model> 
     }
     // Adapters have no configuration of their own that could say what they were trained for.
     if !adapts {
-        model.config.objective = recipe.train.objective;
+        model.config = model.config.with_objective(recipe.train.objective);
     }
     Ok(model)
 }
@@ -329,7 +329,7 @@ fn check_sizes(recipe: &Recipe, model: &ModelConfig) -> Result<()> {
             ("model.rope_theta", c.rope_theta.to_string()),
             ("model.rms_norm_eps", c.rms_norm_eps.to_string()),
             ("model.qkv_bias", c.qkv_bias.to_string()),
-            ("model.qk_norm", c.qk_norm.to_string()),
+            ("model.qk_norm", (c.qk_norm != QkNorm::None).to_string()),
             ("model.scale_logits", c.scale_logits.to_string()),
             ("model.input_emb_norm", c.input_emb_norm.to_string()),
         ]

@@ -69,7 +69,7 @@ impl Trainable {
         match self {
             Self::Weights => specs
                 .iter()
-                .map(|spec| Parameter { name: spec.name.clone(), shape: spec.shape.clone() })
+                .map(|spec| Parameter { name: spec.own_name(), shape: spec.shape.clone() })
                 .collect(),
             Self::Adapter { adapter, .. } => {
                 let both = adapter.matrices.iter().flat_map(|matrix| {

@@ -199,7 +199,8 @@ impl Trainer {
     fn train_step(&mut self) -> Result<StepMetrics> {
         let Recipe { train, optim, .. } = &self.recipe;
         let step = self.state.step;
-        let rows = self.source.step_rows(&self.recipe, self.mask, step)?;
+        let shift = self.predictor.model().config.shift;
+        let rows = self.source.step_rows(&self.recipe, self.mask, shift, step)?;
         let (mut total, mut predicted, mut nll) = (0.0, 0, Vec::new());
         self.gradients.clear();
         for start in (0..train.batch_size).step_by(self.recipe.micro_batch()) {

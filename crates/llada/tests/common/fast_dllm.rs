@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use llada::{
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::{
         Blocks, Cache, Canvas, FastDllm, Keep, Precision, Sampler,
         cache::Refresh,
@@ -59,7 +59,7 @@ fn replay(case: &Value, predictor: &mut impl Predictor) {
     let mask = Some(size(&case["mask_id"]) as u32);
     let special = SpecialTokens { mask, ..SpecialTokens::default() };
     let canvas = |tokens: Vec<u32>| {
-        Canvas::new(tokens.into(), &sampler, &special, Objective::Diffusion).unwrap()
+        Canvas::new(tokens.into(), &sampler, &special, AttentionMask::Bidirectional).unwrap()
     };
     let mut canvases: Vec<Canvas> = rows(&case["prompt"]).into_iter().map(canvas).collect();
 

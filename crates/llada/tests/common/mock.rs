@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use llada::{
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::{
         Canvas, Prompt, Sampler, Step,
         generate::{self, Predictor, Summary},
@@ -73,7 +73,7 @@ fn mix(x: u64) -> u64 {
 /// A canvas for row number `row` of a run whose rows have seeds of their own.
 pub fn canvas(prompt: &Prompt, sampler: &Sampler, row: u64) -> Canvas {
     let sampler = Sampler { seed: nth_seed(sampler.seed, row), ..sampler.clone() };
-    Canvas::new(prompt.clone(), &sampler, &SPECIAL, Objective::Diffusion).unwrap()
+    Canvas::new(prompt.clone(), &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
 }
 
 /// Runs canvases and returns all their steps.

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use llada::{
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::{
         Blocks, Canvas, Prompt, Sampler,
         generate::{self, Predictor},
@@ -52,6 +52,16 @@ pub fn replay_all<P: Predictor>(load: impl Fn(&str) -> P) {
     }
 }
 
+/// Replays the cases of LLaDA-MoE, which has LLaDA's sampler.
+pub fn replay_moe<P: Predictor>(load: impl Fn(&str) -> P) {
+    let cases = json("generate/llada_moe.json");
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() == 11 || !is_own_set() && !cases.is_empty(), "{} cases", cases.len());
+    for case in cases {
+        replay(case, None, &mut load(case["model"].as_str().unwrap()));
+    }
+}
+
 /// Replays the greedy continuations of the autoregressive baseline that there are, and counts them.
 pub fn replay_greedy<P: Predictor>(load: impl Fn(&str) -> P) -> usize {
     let cases = json("train/cases.json");
@@ -79,7 +89,7 @@ fn replay_continuation(predictor: &mut impl Predictor, case: &str, row: Vec<f64>
     };
     let prompt = Prompt::from(expected[..6].to_vec());
     let special = SpecialTokens::default();
-    let canvas = Canvas::new(prompt, &sampler, &special, Objective::Autoregressive).unwrap();
+    let canvas = Canvas::new(prompt, &sampler, &special, AttentionMask::Causal).unwrap();
     let mut canvases = [canvas];
     generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(())).unwrap();
     assert_eq!(canvases[0].tokens(), expected, "{case}");
@@ -127,8 +137,8 @@ fn replay(case: &Value, draws: Option<&SafeTensors<'_>>, predictor: &mut impl Pr
             let (confidence, uniforms) = (draws_of("rand"), draws_of("uniform_noise_f64"));
             let recorded = Recorded { row, confidence, uniforms };
             let prompt = Prompt { tokens, padding };
-            let objective = Objective::Diffusion;
-            Canvas::with_draws(prompt, &sampler, &special, objective, Box::new(recorded)).unwrap()
+            let attention = AttentionMask::Bidirectional;
+            Canvas::with_draws(prompt, &sampler, &special, attention, Box::new(recorded)).unwrap()
         })
         .collect();
 

@@ -123,9 +123,9 @@ fn whole(
     sampler: &Sampler,
     prompt: &[u32],
 ) -> Result<generate::Summary> {
-    let objective = predictor.model().config.objective;
+    let attention = predictor.model().config.attention;
     let prompt = Prompt::from(prompt.to_vec());
-    let canvas = Canvas::new(prompt, sampler, special, objective);
+    let canvas = Canvas::new(prompt, sampler, special, attention);
     let mut canvases = [canvas.map_err(llada::Error::from)?];
     Ok(generate::run(predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use llada::{
-    config::{ModelConfig, Objective},
+    config::{AttentionMask, ModelConfig},
     diffusion::{Blocks, Sampler, Settings, Spelling},
 };
 
@@ -39,8 +39,16 @@ fn shape(settings: &mut Settings, config: &ModelConfig, proposed: Option<usize>)
     let block = (limit / 8).clamp(1, BLOCK_LENGTH);
     let usual = block * (limit * 3 / 8 / block).clamp(1, BLOCKS);
     let length = proposed.map_or(usual, |length| (length / block).max(1) * block);
-    if config.objective == Objective::Diffusion {
-        settings.blocks.get_or_insert(Blocks::SemiAutoregressive);
+    match config.attention {
+        AttentionMask::Bidirectional => {
+            settings.blocks.get_or_insert(Blocks::SemiAutoregressive);
+        }
+        AttentionMask::Causal => {}
+        // Blocks follow on each other until the answer ends, whatever its length is.
+        AttentionMask::BlockCausal { .. } => {
+            settings.gen_length.get_or_insert(length);
+            return;
+        }
     }
     if matches!(settings.blocks, Some(Blocks::SemiAutoregressive | Blocks::BlockDiffusion)) {
         match (settings.gen_length, settings.block_length) {
@@ -80,9 +88,14 @@ pub fn list(sampler: &Sampler) -> Vec<String> {
         ("suffix_window", or_default(sampler.suffix_window.map(|w| w.masks.to_string()))),
         ("suffix_decay", sampler.suffix_window.is_some_and(|w| w.decay).to_string()),
         ("revise", or_default(sampler.revise.map(|p| p.to_string()))),
+        ("edit", or_default(sampler.edit.map(|edit| edit.threshold.to_string()))),
+        ("edit_rounds", or_default(sampler.edit.map(|edit| edit.rounds.to_string()))),
         ("adaptive_blocks", sampler.adaptive_blocks.is_some().to_string()),
         ("variable_length", sampler.variable_length.is_some().to_string()),
         ("temperature", sampler.temperature.to_string()),
+        ("top_k", or_default(sampler.top_k.map(|k| k.to_string()))),
+        ("top_p", or_default(sampler.top_p.map(|p| p.to_string()))),
+        ("alg_temp", sampler.alg_temp.to_string()),
         ("cfg_scale", sampler.cfg_scale.to_string()),
         ("logits_eos_inf", sampler.logits_eos_inf.to_string()),
         ("confidence_eos_eot_inf", sampler.confidence_eos_eot_inf.to_string()),
@@ -94,7 +107,10 @@ pub fn list(sampler: &Sampler) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use llada::{config::SpecialTokens, diffusion::blocks::AdaptiveBlocks};
+    use llada::{
+        config::{Objective, SpecialTokens},
+        diffusion::blocks::AdaptiveBlocks,
+    };
 
     fn config(limit: usize) -> ModelConfig {
         let recipe = llada::train::Recipe::default();
@@ -114,7 +130,7 @@ mod tests {
             assert_eq!((s.blocks, s.stop_at_eos), (Blocks::SemiAutoregressive, true));
             assert_eq!(s.steps, s.gen_length);
         }
-        let causal = ModelConfig { objective: Objective::Autoregressive, ..config(128) };
+        let causal = config(128).with_objective(Objective::Autoregressive);
         let s = sampler(&Settings::default(), &causal).unwrap();
         assert_eq!((s.gen_length, s.blocks), (48, Blocks::Autoregressive));
     }

@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use anyhow::{Context, Result};
 use llada::{
     checkpoint::GENERATION_CONFIG,
-    config::{ModelConfig, Objective},
+    config::{AttentionMask, ModelConfig},
     diffusion::{
-        Blocks, Cache, Keep, Remasking, Sampler, Settings, Spelling, blocks::AdaptiveBlocks,
+        Blocks, Keep, Reference, Remasking, Sampler, Settings, Spelling, blocks::AdaptiveBlocks,
         variable::VariableLength,
     },
 };
@@ -68,9 +68,9 @@ impl<'a> Wish<'a> {
         let usual = proposed.gen_length.filter(|_| asked.gen_length.is_none());
         settings.gen_length = asked.gen_length;
         (self.shape)(&mut settings, config, usual);
-        let mut base = settings.preset.unwrap_or_default().sampler();
+        let mut base = settings.preset.unwrap_or_default().sampler_for(config);
         base.gen_length = usual.unwrap_or(base.gen_length);
-        let base = yielding(base, &settings, config.objective);
+        let base = yielding(base, &settings);
         let limit = config.max_sequence_length;
         let room = limit.saturating_sub(longest);
         let least = settings.gen_length.unwrap_or(1);
@@ -100,8 +100,11 @@ impl<'a> Wish<'a> {
         let needs_blocks =
             settings.block_length.is_some() || adaptive || settings.suffix_window.is_some();
         let chosen = settings.blocks.or(needs_blocks.then_some(Blocks::SemiAutoregressive));
-        let (blocks, block_length) = match (config.objective, chosen) {
-            (Objective::Autoregressive, blocks) => (blocks.unwrap_or(base.blocks), None),
+        let (blocks, block_length) = match (config.attention, chosen) {
+            (AttentionMask::Causal, blocks) => (blocks.unwrap_or(base.blocks), None),
+            (AttentionMask::BlockCausal { .. }, _) => {
+                (settings.blocks.unwrap_or(base.blocks), None)
+            }
             (_, Some(blocks)) => (blocks, None),
             (_, None) => preset_blocks(&base, settings, room),
         };
@@ -119,7 +122,11 @@ impl<'a> Wish<'a> {
             keep: settings.keep.unwrap_or(base.keep),
             blocks,
             adaptive_blocks: adaptive.then(self.joints),
+            top_k: settings.top_k,
+            top_p: settings.top_p,
+            alg_temp: settings.alg_temp.unwrap_or(base.alg_temp),
             revise: settings.revise,
+            edit: settings.edit().map_err(refuse)?,
             variable_length: (settings.variable_length == Some(true)).then(VariableLength::default),
             cache: settings.cache(base.cache).map_err(refuse)?,
             cache_type: settings.cache_type.unwrap_or(base.cache_type),
@@ -137,17 +144,25 @@ impl<'a> Wish<'a> {
     }
 }
 
-/// The preset without what the model, or what was asked for, rules out: a preset is a place to start
-/// from, and never the reason of an error.
-fn yielding(base: Sampler, settings: &Settings, objective: Objective) -> Sampler {
+/// The preset without what was asked for rules out: a preset is a place to start from, and never the
+/// reason of an error.
+fn yielding(base: Sampler, settings: &Settings) -> Sampler {
     let mut base = base;
-    if objective == Objective::Autoregressive {
-        (base.blocks, base.cache, base.keep) =
-            (Blocks::Autoregressive, Cache::None, Keep::Schedule);
-    }
-    // Luck is no confidence that a rule could compare.
-    if settings.remasking == Some(Remasking::Random) {
+    // Luck and place are no confidences that a rule could compare, nor are draws by confidence.
+    let ranked = [Remasking::Random, Remasking::Sequential];
+    let drawn = settings.alg_temp.is_some_and(|t| t > 0.0);
+    if settings.remasking.is_some_and(|measure| ranked.contains(&measure)) || drawn {
         base.keep = Keep::Schedule;
+    }
+    // Of the exact modes only LLaDA2.1's edits.
+    if base.exact && base.reference == Reference::Llada2 && settings.edit.is_some() {
+        base.reference = Reference::Llada21;
+    }
+    if base.exact
+        && settings.remasking == Some(Remasking::Random)
+        && let Reference::Dream { origin, .. } = &mut base.reference
+    {
+        *origin = true;
     }
     base
 }
@@ -186,7 +201,10 @@ pub fn drawn_seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use llada::{config::SpecialTokens, diffusion::Preset};
+    use llada::{
+        config::{Family, LogitShift, Objective, SpecialTokens},
+        diffusion::{Cache, Preset},
+    };
 
     fn config() -> ModelConfig {
         llada::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
@@ -209,7 +227,7 @@ mod tests {
         let block = Settings { block_length: Some(4), ..args() };
         let s = sampler(&block, &config, &[vec![1; limit - 10]]).unwrap();
         assert_eq!((s.gen_length, s.steps, s.blocks), (8, 8, Blocks::SemiAutoregressive));
-        let causal = ModelConfig { objective: Objective::Autoregressive, ..config };
+        let causal = config.with_objective(Objective::Autoregressive);
         let s = sampler(&args(), &causal, &[vec![1]]).unwrap();
         assert_eq!(s.blocks, Blocks::Autoregressive);
     }
@@ -238,13 +256,48 @@ mod tests {
         let random = Settings { remasking: Some(Remasking::Random), ..args() };
         assert_eq!(sampler(&random, &config(), &[vec![1]]).unwrap().keep, Keep::Schedule);
         let fast = Settings { preset: Some(Preset::Fast), ..args() };
-        let causal = ModelConfig { objective: Objective::Autoregressive, ..config() };
+        let causal = config().with_objective(Objective::Autoregressive);
         let s = sampler(&fast, &causal, &[vec![1]]).unwrap();
         assert_eq!(
             (s.blocks, s.cache, s.keep),
             (Blocks::Autoregressive, Cache::None, Keep::Schedule)
         );
     }
+
+    #[test]
+    fn a_model_that_attends_by_blocks_fills_its_blocks() {
+        let attention = AttentionMask::BlockCausal { block_length: 4 };
+        let config = ModelConfig { attention, family: Family::Sdar, ..config() };
+        let s = sampler(&args(), &config, &[vec![1; 5]]).unwrap();
+        assert_eq!((s.blocks, s.block_length), (Blocks::BlockDiffusion, 4));
+        assert_eq!((s.keep, s.cache), (Keep::Threshold(0.85), Cache::None));
+        let special = SpecialTokens { mask: Some(0), ..SpecialTokens::default() };
+        s.check_model(&special, config.attention).unwrap();
+        let odd = Settings { gen_length: Some(9), ..args() };
+        let s = sampler(&odd, &config, &[vec![1; 5]]).unwrap();
+        assert_eq!((s.gen_length, s.block_count()), (9, 3));
+        let exact = Settings { preset: Some(Preset::Exact), ..args() };
+        let s = sampler(&exact, &config, &[vec![1; 5]]).unwrap();
+        assert_eq!((s.exact, s.reference), (true, Reference::Sdar));
+        let config = ModelConfig { family: Family::Llada2, ..config };
+        let edits = Settings { edit: Some(0.9), ..exact };
+        assert_eq!(sampler(&edits, &config, &[]).unwrap().reference, Reference::Llada21);
+    }
+
+    #[test]
+    fn the_exact_mode_is_that_of_the_family() {
+        let shift = LogitShift::Next;
+        let config = ModelConfig { family: Family::Dream, shift, ..config() };
+        let exact = Settings { preset: Some(Preset::Exact), ..args() };
+        let s = sampler(&exact, &config, &[vec![1; 5]]).unwrap();
+        assert_eq!((s.reference, s.remasking), (DREAM, Remasking::Entropy));
+        let random = Settings { remasking: Some(Remasking::Random), ..exact };
+        let s = sampler(&random, &config, &[vec![1; 5]]).unwrap();
+        assert_eq!(s.reference, Reference::Dream { eps: 1e-3, origin: true });
+        assert_eq!(sampler(&args(), &config, &[]).unwrap().remasking, Remasking::Entropy);
+    }
+
+    const DREAM: Reference = Reference::Dream { eps: 1e-3, origin: false };
 
     #[test]
     fn what_does_not_fit_is_refused() {

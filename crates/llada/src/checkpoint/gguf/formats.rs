@@ -3,10 +3,13 @@
 use llada_kernels::{BlockFormat, DType};
 
 use super::types::TensorType;
-use crate::model::Layout;
+use crate::{
+    config::family::{Parameter, Part},
+    model::Layout,
+};
 
-/// The formats of a model's matrices. Norms and biases are always `f32`: they are small, and
-/// llama.cpp reads no others.
+/// The formats of a model's matrices. Norms, biases and routers are always `f32`: they are
+/// small, and llama.cpp reads no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Formats {
     /// The matrices of the blocks.
@@ -37,6 +40,8 @@ impl Formats {
     pub fn asked(&self, layout: &Layout) -> Vec<DType> {
         let formats = layout.specs().iter().enumerate().map(|(id, spec)| match id {
             _ if spec.shape.len() < 2 => DType::F32,
+            // Scores that nearly tie decide who computes.
+            _ if matches!(spec.parameter, Parameter::Block(_, Part::Router)) => DType::F32,
             id if id == layout.wte => self.embedding,
             id if Some(id) == layout.head => self.head,
             _ => self.blocks,

@@ -15,14 +15,15 @@ use super::{
 use crate::{
     Result,
     checkpoint::{CheckpointError, checksum},
-    config::{Family, ModelConfig, Objective, SpecialTokens},
+    config::{
+        AttentionMask, Experts, Family, LogitShift, MOST_LAYERS, ModelConfig, PublishedSampler,
+        QkNorm, Router, SpecialTokens,
+    },
 };
 
-/// llama.cpp's name of the architecture.
-const LLADA: &str = "llada";
-
-/// Our name where llama.cpp's code for [`LLADA`] would compute something else, so that it refuses
-/// the file: a bias or a norm on q and k, scaled logits or embeddings, the causal baseline.
+/// Our name where llama.cpp has none, or its code for that would compute something else, so that it
+/// refuses the file: a bias or a norm on q and k, scaled logits or embeddings, the causal baseline,
+/// a mask by blocks.
 const EXTENDED: &str = "llada-extended";
 
 /// Before the names of the files of a model's folder that travel inside of the GGUF file.
@@ -39,12 +40,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 
 /// The name of the architecture of `config`, which is also the prefix of its keys.
 pub(super) fn architecture(config: &ModelConfig) -> &'static str {
-    let extended = config.qkv_bias
-        || config.qk_norm
-        || config.scale_logits
-        || config.input_emb_norm
-        || config.objective == Objective::Autoregressive;
-    if extended { EXTENDED } else { LLADA }
+    config.family.gguf(config).unwrap_or(EXTENDED)
 }
 
 /// The keys that say what the model is, and how most of its weights are stored.
@@ -75,22 +71,37 @@ fn file_type(dtype: DType) -> u32 {
 fn sizes(config: &ModelConfig) -> Vec<Entry> {
     let prefix = architecture(config);
     let number = |n: usize| Setting::Number(n as u32);
-    let keys = [
+    let experts = config.experts.as_ref();
+    let feed_forward = match (config.mlp_hidden_size, experts) {
+        // llama.cpp wants one also where no layer is dense.
+        (0, Some(experts)) => experts.hidden_size * experts.per_token,
+        (width, _) => width,
+    };
+    let mut keys = vec![
         ("vocab_size", number(config.embedding_size)),
         ("context_length", number(config.max_sequence_length)),
         ("embedding_length", number(config.d_model)),
         ("block_count", number(config.n_layers)),
-        ("feed_forward_length", number(config.mlp_hidden_size)),
+        ("feed_forward_length", number(feed_forward)),
         ("attention.head_count", number(config.n_heads)),
         ("attention.head_count_kv", number(config.n_kv_heads)),
         ("attention.layer_norm_rms_epsilon", Setting::Float(config.rms_norm_eps)),
-        ("attention.causal", Setting::Bool(config.objective == Objective::Autoregressive)),
-        ("rope.dimension_count", number(config.head_dim())),
+        ("attention.causal", Setting::Bool(config.attention == AttentionMask::Causal)),
+        ("rope.dimension_count", number(config.rotary_dim)),
         ("rope.freq_base", Setting::Float(config.rope_theta as f32)),
     ];
+    if config.q_dim() != config.d_model {
+        keys.push(("attention.key_length", number(config.head_dim)));
+        keys.push(("attention.value_length", number(config.head_dim)));
+    }
+    if let Some(experts) = experts {
+        keys.push(("expert_count", number(experts.count)));
+        keys.push(("expert_used_count", number(experts.per_token)));
+        keys.push(("expert_feed_forward_length", number(experts.hidden_size)));
+    }
     let mut keys: Vec<Entry> =
         keys.into_iter().map(|(key, value)| (format!("{prefix}.{key}"), value)).collect();
-    let shifted = config.objective == Objective::Autoregressive;
+    let shifted = config.shift == LogitShift::Next;
     keys.push(("diffusion.shift_logits".into(), Setting::Bool(shifted)));
     keys
 }
@@ -111,9 +122,9 @@ pub(super) fn config(file: &File) -> Result<ModelConfig> {
     }
     let found = keys.architecture()?;
     let Some(text) = file.value(CONFIG) else {
-        return match found == LLADA {
-            true => keys.config(),
-            false => Err(keys.wrong(CONFIG, "is missing").into()),
+        return match Family::of_gguf(&found) {
+            Some(family) => keys.config(family, &found),
+            None => Err(keys.wrong(CONFIG, "is missing").into()),
         };
     };
     let text = text.text().ok_or_else(|| keys.wrong(CONFIG, "is no text"))?;
@@ -151,50 +162,74 @@ impl Keys<'_> {
         CheckpointError::GgufKey { file, key, what }
     }
 
-    fn architecture(&self) -> Result<&'static str> {
+    fn architecture(&self) -> Result<String> {
         let key = "general.architecture";
         let found = self.0.value(key).and_then(Value::text);
         let found = found.ok_or_else(|| self.wrong(key, "is missing"))?;
-        let known = [LLADA, EXTENDED].into_iter().find(|&known| known == found);
-        known.ok_or_else(|| {
-            let found = found.chars().take(100).collect();
-            CheckpointError::GgufArchitecture { file: self.0.path().to_path_buf(), found }.into()
-        })
+        match found == EXTENDED || Family::of_gguf(found).is_some() {
+            true => Ok(found.to_owned()),
+            false => {
+                let (file, found) =
+                    (self.0.path().to_path_buf(), found.chars().take(100).collect());
+                Err(CheckpointError::GgufArchitecture { file, found }.into())
+            }
+        }
     }
 
-    /// The configuration of a file that another program wrote.
-    fn config(&self) -> Result<ModelConfig> {
-        let d_model = self.size("embedding_length")?;
-        let n_heads = self.size("attention.head_count")?;
-        let embedding =
-            self.0.tensors().get("token_embd.weight").map(|entry| entry.shape.as_slice());
+    /// The configuration of a file that another program wrote for llama.cpp's `architecture`.
+    fn config(&self, family: Family, architecture: &str) -> Result<ModelConfig> {
+        let keys = Sized { keys: self, architecture };
+        let d_model = keys.size("embedding_length")?;
+        let n_heads = keys.size("attention.head_count")?;
+        let tensors = self.0.tensors();
+        let embedding = tensors.get("token_embd.weight").map(|entry| entry.shape.as_slice());
         let Some(&[embedding_size, _]) = embedding else {
             let (tensor, file) = ("token_embd.weight".to_owned(), self.0.path().to_path_buf());
             return Err(CheckpointError::Missing { tensor, file }.into());
         };
+        let n_layers = keys.size("block_count")?;
+        let experts = match architecture.ends_with("-moe") {
+            false => None,
+            true => Some(Experts {
+                count: keys.size("expert_count")?,
+                per_token: keys.size("expert_used_count")?,
+                hidden_size: keys.size("expert_feed_forward_length")?,
+                shared_hidden_size: 0,
+                router: Router::SOFTMAX,
+                layers: vec![true; n_layers.min(MOST_LAYERS)],
+            }),
+        };
+        let mlp = match (&experts, keys.optional_size("feed_forward_length")?) {
+            (None, None) => keys.size("feed_forward_length")?,
+            (Some(_), _) => 0,
+            (_, Some(width)) => width,
+        };
+        let vocab_size = keys.optional_size("vocab_size")?.unwrap_or(embedding_size);
+        let plain = ModelConfig::llada(d_model, n_layers, n_heads, mlp, vocab_size);
+        let head_dim = keys.optional_size("attention.key_length")?.unwrap_or(plain.head_dim);
+        let is_dream = family.sampler() == PublishedSampler::Dream;
         let config = ModelConfig {
-            family: Family::Llada,
-            d_model,
-            n_layers: self.size("block_count")?,
-            n_heads,
-            n_kv_heads: self.optional_size("attention.head_count_kv")?.unwrap_or(n_heads),
-            mlp_hidden_size: self.size("feed_forward_length")?,
-            vocab_size: self.optional_size("vocab_size")?.unwrap_or(embedding_size),
+            family,
+            n_kv_heads: keys.optional_size("attention.head_count_kv")?.unwrap_or(n_heads),
+            head_dim,
+            rotary_dim: head_dim,
             embedding_size,
-            max_sequence_length: self.size("context_length")?,
+            max_sequence_length: keys.size("context_length")?,
             // llama.cpp takes this where the key is missing.
-            rope_theta: self.number("rope.freq_base")?.unwrap_or(10_000.0),
-            rms_norm_eps: self
-                .number("attention.layer_norm_rms_epsilon")?
-                .ok_or_else(|| self.wrong("llada.attention.layer_norm_rms_epsilon", "is missing"))?
-                as f32,
-            weight_tying: !self.0.tensors().contains_key(HEAD),
-            qkv_bias: false,
-            qk_norm: false,
-            scale_logits: false,
-            input_emb_norm: false,
-            objective: Objective::Diffusion,
+            rope_theta: keys.number("rope.freq_base")?.unwrap_or(10_000.0),
+            rms_norm_eps: keys.number("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
+                self.wrong(
+                    &format!("{architecture}.attention.layer_norm_rms_epsilon"),
+                    "is missing",
+                )
+            })? as f32,
+            weight_tying: !tensors.contains_key(HEAD),
+            qkv_bias: is_dream,
+            shift: if is_dream { LogitShift::Next } else { LogitShift::Same },
+            qk_norm: if experts.is_some() { QkNorm::PerHead } else { QkNorm::None },
+            experts,
             tokens: self.tokens()?,
+            ..plain
         };
         config.check()?;
         self.check_the_rest(&config)?;
@@ -204,11 +239,11 @@ impl Keys<'_> {
     /// Checks the keys that must have one value, where they are there at all, and that those of
     /// the architecture which are not known here ask for nothing.
     fn check_the_rest(&self, config: &ModelConfig) -> Result<()> {
-        let (head, causal) = (config.head_dim(), config.objective == Objective::Autoregressive);
+        let (head, causal) = (config.head_dim, config.attention == AttentionMask::Causal);
         let number = |n: usize| Setting::Number(n as u32);
         let prefix = format!("{}.", architecture(config));
         let of_architecture = [
-            ("rope.dimension_count", number(head)),
+            ("rope.dimension_count", number(config.rotary_dim)),
             ("rope.scaling.original_context_length", number(config.max_sequence_length)),
             ("rope.scaling.type", Setting::Text("none".into())),
             ("attention.key_length", number(head)),
@@ -216,7 +251,8 @@ impl Keys<'_> {
             ("attention.causal", Setting::Bool(causal)),
         ];
         let of_architecture = of_architecture.map(|(key, value)| (format!("{prefix}{key}"), value));
-        let shift = ("diffusion.shift_logits".to_owned(), Setting::Bool(causal));
+        let shifted = Setting::Bool(config.shift == LogitShift::Next);
+        let shift = ("diffusion.shift_logits".to_owned(), shifted);
         for (key, value) in of_architecture.iter().chain([&shift]) {
             if self.0.value(key).is_some_and(|found| !value.is(found)) {
                 let what = match value {
@@ -259,25 +295,33 @@ impl Keys<'_> {
             pad: id("padding")?,
         })
     }
+}
 
+/// Keys of one architecture, by what follows its name.
+struct Sized<'a> {
+    keys: &'a Keys<'a>,
+    architecture: &'a str,
+}
+
+impl Sized<'_> {
     fn optional_size(&self, key: &str) -> Result<Option<usize>> {
-        let key = format!("{LLADA}.{key}");
-        let Some(value) = self.0.value(&key) else { return Ok(None) };
-        value.index().map(Some).ok_or_else(|| self.wrong(&key, "is no size").into())
+        let key = format!("{}.{key}", self.architecture);
+        let Some(value) = self.keys.0.value(&key) else { return Ok(None) };
+        value.index().map(Some).ok_or_else(|| self.keys.wrong(&key, "is no size").into())
     }
 
     fn size(&self, key: &str) -> Result<usize> {
-        let missing = || self.wrong(&format!("{LLADA}.{key}"), "is missing");
+        let missing = || self.keys.wrong(&format!("{}.{key}", self.architecture), "is missing");
         Ok(self.optional_size(key)?.ok_or_else(missing)?)
     }
 
     /// A number as the shortest decimal of its 32 bits, which is what was meant.
     fn number(&self, key: &str) -> Result<Option<f64>> {
-        let key = format!("{LLADA}.{key}");
-        match self.0.value(&key) {
+        let key = format!("{}.{key}", self.architecture);
+        match self.keys.0.value(&key) {
             None => Ok(None),
             Some(Value::Float(x)) => Ok(Some((x as f32).to_string().parse().unwrap_or(x))),
-            Some(_) => Err(self.wrong(&key, "is no number").into()),
+            Some(_) => Err(self.keys.wrong(&key, "is no number").into()),
         }
     }
 }

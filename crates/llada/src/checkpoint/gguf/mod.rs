@@ -105,17 +105,20 @@ pub fn save_watched(
     let (keys, missed) = vocabulary::keys(tokenizer, &special, config.embedding_size);
     metadata.extend(keys);
     let dtypes = formats.of_each(&layout);
-    let tensors: Vec<_> = names(config, &layout)
-        .into_iter()
-        .zip(layout.specs())
-        .zip(model.tensors.iter().zip(dtypes))
-        .map(|((name, spec), (tensor, dtype))| write::Source {
-            name,
-            shape: &spec.shape,
-            values: tensor.view(),
-            dtype,
-        })
-        .collect();
+    let mut tensors: Vec<write::Source<'_>> = Vec::new();
+    let named = names(config, &layout).into_iter().zip(layout.specs());
+    for ((name, spec), (tensor, dtype)) in named.zip(model.tensors.iter().zip(dtypes)) {
+        let values = tensor.view();
+        let stack = |source: &&mut write::Source<'_>| source.name.name == name.name;
+        match (name.stacked, tensors.iter_mut().rev().find(stack)) {
+            (Some(_), Some(source)) => source.parts.push(values),
+            (stacked, _) => {
+                let count = stacked.map(|(_, count)| count);
+                let shape = count.into_iter().chain(spec.shape.iter().copied()).collect();
+                tensors.push(write::Source { name, shape, parts: vec![values], dtype });
+            }
+        }
+    }
     write::write(cpu, path, &metadata, &tensors, progress)?;
     Ok(missed)
 }
@@ -130,12 +133,22 @@ fn tensor(file: &File, name: &Name, shape: &[usize]) -> Result<Tensor> {
         let dtype = entry.kind.name.to_owned();
         return Err(CheckpointError::DType { tensor, file: path, dtype }.into());
     };
-    if entry.shape != shape {
-        let (found, expected) = (entry.shape.clone(), shape.to_vec());
+    let count = name.stacked.map(|(_, count)| count);
+    let stored: Vec<usize> = count.into_iter().chain(shape.iter().copied()).collect();
+    if entry.shape != stored {
+        let (found, expected) = (entry.shape.clone(), stored);
         return Err(CheckpointError::Shape { tensor, file: path, found, expected }.into());
     }
+    let bytes = match name.stacked {
+        None => entry.bytes.clone(),
+        Some((number, count)) => {
+            let each = entry.bytes.len() / count.max(1);
+            let start = entry.bytes.start + number * each;
+            start..start + each
+        }
+    };
     let (mapping, bytes) = match name.rotary {
-        None => (file.mapping().clone(), entry.bytes.clone()),
+        None => (file.mapping().clone(), bytes),
         Some(head) => {
             let copy = reordered(&file.mapping()[entry.bytes.clone()], shape[0], head)?;
             file.mapping().release(entry.bytes.clone());

@@ -4,48 +4,64 @@
 //! code turns a row of the first half with the same row of the second. The rows of q and k are
 //! stored in the order that makes both compute the same.
 
-use crate::{config::ModelConfig, model::Layout};
+use crate::{
+    config::{
+        ModelConfig,
+        family::{Parameter, Part, Projection},
+    },
+    model::Layout,
+};
 
-/// One tensor of the model as a GGUF file has it.
+/// One parameter of the model as a GGUF file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name {
-    /// Its name.
+    /// The name of its tensor.
     pub(super) name: String,
     /// Rows of one head, where the rows are in llama.cpp's rotary order.
     pub(super) rotary: Option<usize>,
+    /// Its number among the experts that the tensor is a stack of, and how many these are.
+    pub(super) stacked: Option<(usize, usize)>,
 }
 
-/// The name of every tensor of `layout`, in its order.
+/// The name of every parameter of `layout`, in its order.
 pub(super) fn names(config: &ModelConfig, layout: &Layout) -> Vec<Name> {
-    let empty = Name { name: String::new(), rotary: None };
-    let mut names = vec![empty; layout.specs().len()];
-    let mut set = |id: usize, name: String, rotary| names[id] = Name { name, rotary };
-    set(layout.wte, "token_embd.weight".into(), None);
-    set(layout.ln_f, "output_norm.weight".into(), None);
-    if let Some(head) = layout.head {
-        set(head, HEAD.into(), None);
+    layout.specs().iter().map(|spec| name(config, spec.parameter)).collect()
+}
+
+fn name(config: &ModelConfig, parameter: Parameter) -> Name {
+    let plain = |name: &str| Name { name: name.into(), rotary: None, stacked: None };
+    let (n, part) = match parameter {
+        Parameter::Embedding => return plain("token_embd.weight"),
+        Parameter::FinalNorm => return plain("output_norm.weight"),
+        Parameter::Head => return plain(HEAD),
+        Parameter::Block(n, part) => (n, part),
+    };
+    let word = match part {
+        Part::AttnNorm => "attn_norm.weight".into(),
+        Part::FfNorm => "ffn_norm.weight".into(),
+        Part::AttnOut => "attn_output.weight".into(),
+        Part::Weight(p) => format!("attn_{}.weight", p.letter()),
+        Part::Bias(p) => format!("attn_{}.bias", p.letter()),
+        Part::Norm(p) => format!("attn_{}_norm.weight", p.letter()),
+        Part::Dense(m) => format!("ffn_{}.weight", m.word()),
+        Part::Expert(_, m) => format!("ffn_{}_exps.weight", m.word()),
+        Part::Shared(m) => format!("ffn_{}_shexp.weight", m.word()),
+        Part::Router => "ffn_gate_inp.weight".into(),
+        Part::RouterBias => "exp_probs_b.bias".into(),
+    };
+    let is_rotated = match part {
+        Part::Weight(p) | Part::Bias(p) | Part::Norm(p) => p != Projection::V,
+        _ => false,
+    };
+    let experts = config.experts.as_ref().map_or(0, |experts| experts.count);
+    Name {
+        name: format!("blk.{n}.{word}"),
+        rotary: (is_rotated && config.family.gguf_interleaves()).then_some(config.head_dim),
+        stacked: match part {
+            Part::Expert(e, _) => Some((e, experts)),
+            _ => None,
+        },
     }
-    let rotary = Some(config.head_dim());
-    for (n, block) in layout.blocks.iter().enumerate() {
-        let mut part = |id, part: &str, rotary| set(id, format!("blk.{n}.{part}"), rotary);
-        for (i, (of, rotary)) in [("q", rotary), ("k", rotary), ("v", None)].into_iter().enumerate()
-        {
-            part(block.qkv[i], &format!("attn_{of}.weight"), rotary);
-            if let Some(bias) = block.qkv_bias {
-                part(bias[i], &format!("attn_{of}.bias"), rotary);
-            }
-            if let Some(&norm) = block.qk_norm.as_ref().and_then(|norms| norms.get(i)) {
-                part(norm, &format!("attn_{of}_norm.weight"), rotary);
-            }
-        }
-        part(block.attn_norm, "attn_norm.weight", None);
-        part(block.attn_out, "attn_output.weight", None);
-        part(block.ff_norm, "ffn_norm.weight", None);
-        part(block.gate, "ffn_gate.weight", None);
-        part(block.up, "ffn_up.weight", None);
-        part(block.down, "ffn_down.weight", None);
-    }
-    names
 }
 
 /// The LM head; a file without it ties the head to the embedding.
@@ -66,7 +82,10 @@ pub(super) fn to_rotary(row: usize, head: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{load_config, tests::own};
+    use crate::{
+        checkpoint::{load_config, tests::own},
+        config::QkNorm,
+    };
 
     #[test]
     fn the_orders_of_rows_undo_each_other() {
@@ -83,17 +102,22 @@ mod tests {
 
     #[test]
     fn every_tensor_has_a_name_of_its_own() {
-        for model in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"] {
+        let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
+        let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar"];
+        for model in llada.into_iter().chain(others) {
             let config = load_config(&own(model)).unwrap();
             let layout = Layout::new(&config);
             let mut names = names(&config, &layout);
             // GGML keeps names in 64 bytes.
             assert!(names.iter().all(|n| !n.name.is_empty() && n.name.len() < 64));
-            names.sort_by(|a, b| a.name.cmp(&b.name));
-            assert!(names.windows(2).all(|pair| pair[0].name != pair[1].name));
+            names.sort_by(|a, b| (&a.name, a.stacked).cmp(&(&b.name, b.stacked)));
+            let own = |name: &Name| (name.name.clone(), name.stacked);
+            assert!(names.windows(2).all(|pair| own(&pair[0]) != own(&pair[1])));
             let rotary = names.iter().filter(|n| n.rotary.is_some()).count();
-            let options = 1 + usize::from(config.qkv_bias) + usize::from(config.qk_norm);
-            assert_eq!(rotary, 2 * config.n_layers * options);
+            let options =
+                1 + usize::from(config.qkv_bias) + usize::from(config.qk_norm != QkNorm::None);
+            let rotated = if config.family.gguf_interleaves() { 2 * config.n_layers } else { 0 };
+            assert_eq!(rotary, rotated * options);
         }
     }
 }

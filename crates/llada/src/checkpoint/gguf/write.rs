@@ -38,9 +38,9 @@ pub(super) struct Source<'a> {
     /// Its name, and the order in which its rows are stored.
     pub(super) name: Name,
     /// Row-major shape.
-    pub(super) shape: &'a [usize],
-    /// Its numbers, rows in LLaDA's order.
-    pub(super) values: WeightView<'a>,
+    pub(super) shape: Vec<usize>,
+    /// Its numbers, rows in LLaDA's order: one part, or experts of one size that it is a stack of.
+    pub(super) parts: Vec<WeightView<'a>>,
     /// How they are stored.
     pub(super) dtype: DType,
 }
@@ -182,7 +182,7 @@ fn padding(size: usize) -> usize {
 impl Source<'_> {
     /// Rows, and elements of each. Those of a vector are single when their order matters.
     fn rows(&self) -> (usize, usize) {
-        match self.shape {
+        match self.shape.as_slice() {
             [n] if self.name.rotary.is_some() => (*n, 1),
             [rows @ .., width] => (rows.iter().product(), *width),
             [] => (1, 1),
@@ -192,7 +192,11 @@ impl Source<'_> {
     /// Bytes in its storage type; `None` when its shape does not fit.
     fn size(&self) -> Option<usize> {
         let (rows, width) = self.rows();
-        let fits = rows.checked_mul(width)? == self.values.len();
+        let found: usize = self.parts.iter().map(WeightView::len).sum();
+        let each = self.parts.first()?.len();
+        let fits = rows.checked_mul(width)? == found
+            && self.parts.iter().all(|part| part.len() == each)
+            && each.is_multiple_of(width.max(1));
         let bytes = TensorType::of(self.dtype).row_bytes(width)?;
         fits.then(|| rows.checked_mul(bytes))?
     }
@@ -215,9 +219,14 @@ fn write_tensor(cpu: &Cpu, path: &Path, tensor: &Source<'_>, out: &mut dyn Write
     let at_once = (PIECE / width.max(1)).max(1);
     for first in (0..rows).step_by(at_once) {
         let piece = first..(first + at_once).min(rows);
-        let row = |row| tensor.values.slice(order(row) * width..(order(row) + 1) * width);
+        let each = (rows / tensor.parts.len().max(1)).max(1);
+        let row = |row| {
+            let (part, row) = (order(row) / each, order(row) % each);
+            tensor.parts[part].slice(row * width..(row + 1) * width)
+        };
+        let is_stored = |part: &WeightView<'_>| part.dtype() == tensor.dtype;
         let format = match tensor.dtype {
-            DType::Blocks(format) if tensor.values.dtype() != tensor.dtype => Some(format),
+            DType::Blocks(format) if !tensor.parts.iter().all(is_stored) => Some(format),
             _ => None,
         };
         let Some(format) = format else {

@@ -28,9 +28,18 @@ fn refusal(content: &[u8]) -> String {
 fn write_one(values: WeightView<'_>, dtype: DType) -> Result<Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("one.safetensors");
-    let shape = [values.len()];
-    write(&path, &[Source { name: "w", shape: &shape, values, dtype }], &BTreeMap::new())?;
+    let shape = vec![values.len()];
+    write(&path, &[Source { name: "w", shape, parts: vec![values], dtype }], &BTreeMap::new())?;
     Ok(std::fs::read(&path).unwrap())
+}
+
+fn source<'a>(
+    name: &'a str,
+    shape: &[usize],
+    parts: Vec<WeightView<'a>>,
+    dtype: DType,
+) -> Source<'a> {
+    Source { name, shape: shape.to_vec(), parts, dtype }
 }
 
 #[test]
@@ -40,15 +49,11 @@ fn the_official_crate_reads_what_is_written() {
     let halves = [bf16::from_f32(0.5); 3];
     let tensors = [
         // An odd number of 16-bit numbers before 32-bit ones would put these out of line.
-        Source { name: "a", shape: &[3], values: WeightView::Bf16(&halves), dtype: DType::Bf16 },
-        Source {
-            name: "b",
-            shape: &[1, 2],
-            values: WeightView::F32(&[1.0, -2.0]),
-            dtype: DType::F32,
-        },
-        Source { name: "empty", shape: &[0, 7], values: WeightView::F32(&[]), dtype: DType::F16 },
-        Source { name: "scalar", shape: &[], values: WeightView::F32(&[3.0]), dtype: DType::F32 },
+        source("a", &[3], vec![WeightView::Bf16(&halves)], DType::Bf16),
+        // Several parts are one tensor.
+        source("b", &[1, 2], vec![WeightView::F32(&[1.0]), WeightView::F32(&[-2.0])], DType::F32),
+        source("empty", &[0, 7], vec![WeightView::F32(&[])], DType::F16),
+        source("scalar", &[], vec![WeightView::F32(&[3.0])], DType::F32),
     ];
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write(&path, &tensors, &metadata).unwrap();
@@ -239,16 +244,12 @@ fn blocks_are_widened_and_there_is_no_file_of_them() {
 
 #[test]
 fn sources_must_fit_together() {
-    let source = |name, shape| Source {
-        name,
-        shape,
-        values: WeightView::F32(&[1.0, 2.0]),
-        dtype: DType::F32,
-    };
+    let two =
+        |name, shape: &[usize]| source(name, shape, vec![WeightView::F32(&[1.0, 2.0])], DType::F32);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.safetensors");
     let fails = |tensors: &[Source<'_>]| write(&path, tensors, &BTreeMap::new()).is_err();
-    assert!(fails(&[source("w", &[3])]));
-    assert!(fails(&[source("w", &[2]), source("w", &[2])]));
+    assert!(fails(&[two("w", &[3])]));
+    assert!(fails(&[two("w", &[2]), two("w", &[2])]));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use crate::{
     Result,
+    config::{AttentionMask, LogitShift},
     diffusion::{Canvas, Query, Reading, SamplerError, generate::Predictor},
     model::{Batch, KvCache, Past},
     recycle::recycled,
@@ -27,8 +28,8 @@ pub(super) fn memories<P: Predictor + ?Sized>(
     let Some(model) = predictor.caching().map(|predictor| predictor.model()) else {
         return Ok(Vec::new());
     };
-    // A canvas that appends tokens, on a model that is not causal, must be fed whole.
-    let fits = |canvas: &Canvas| canvas.mask_token().is_none() == model.is_autoregressive();
+    // A canvas for another attention mask than the model's must be fed whole.
+    let fits = |canvas: &Canvas| canvas.attention() == model.config.attention;
     if !canvases.iter().any(Canvas::wants_caches) || !canvases.iter().all(fits) {
         return Ok(Vec::new());
     }
@@ -118,15 +119,26 @@ struct Part {
 impl Assembly {
     /// Gathers the next queries; `false` when every canvas is done. `memories` is empty, or has one
     /// for each canvas that is not done.
-    pub(super) fn collect(&mut self, canvases: &[Canvas], memories: &mut [Option<Kept>]) -> bool {
+    pub(super) fn collect(
+        &mut self,
+        shift: LogitShift,
+        canvases: &[Canvas],
+        memories: &mut [Option<Kept>],
+    ) -> bool {
         self.clear();
         let mut feed = std::mem::take(&mut self.feed);
         for (canvas, state) in canvases.iter().enumerate() {
             let memory = memories.get_mut(canvas);
-            let Some(query) = state.plan() else {
+            // A causal canvas asks for the row that predicts, the others for what is predicted.
+            let shift = match state.attention() {
+                AttentionMask::Causal => LogitShift::Same,
+                _ => shift,
+            };
+            let Some(mut query) = state.plan() else {
                 memory.map(Option::take);
                 continue;
             };
+            query.fresh.start = shift.row(query.fresh.start);
             let kept = memory.and_then(Option::as_mut);
             feed.clear();
             match query.present.filter(|_| kept.is_some()) {
@@ -143,7 +155,8 @@ impl Assembly {
             let unconditional =
                 query.unconditional.map(|tokens| self.add_row(tokens, &feed, &keep));
             for &wanted in query.wanted {
-                let place = feed.partition_point(|&fed| (fed as usize) < wanted);
+                let row = shift.row(wanted);
+                let place = feed.partition_point(|&fed| (fed as usize) < row);
                 self.wanted.push(start + place);
                 self.wanted.extend(unconditional.map(|start| start + place));
                 self.groups.push(self.wanted.len());

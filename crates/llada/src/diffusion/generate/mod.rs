@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use super::{Canvas, Step};
 use crate::{
     Result,
+    config::LogitShift,
     model::{Batch, MaskPredictor},
 };
 use assembly::Assembly;
@@ -23,6 +24,11 @@ pub trait Predictor {
     /// Columns of the logits.
     fn vocabulary(&self) -> usize;
 
+    /// Which position a row of its logits predicts; its own, as provided.
+    fn shift(&self) -> LogitShift {
+        LogitShift::Same
+    }
+
     /// The model, if it may be fed only what is new and keep the keys and values of the rest; `None`,
     /// as provided, for a predictor that wants every row whole.
     fn caching(&mut self) -> Option<&mut MaskPredictor> {
@@ -37,6 +43,10 @@ impl Predictor for MaskPredictor {
 
     fn vocabulary(&self) -> usize {
         self.model().config.embedding_size
+    }
+
+    fn shift(&self) -> LogitShift {
+        self.model().config.shift
     }
 
     fn caching(&mut self) -> Option<&mut MaskPredictor> {
@@ -105,8 +115,8 @@ pub fn run<P: Predictor + ?Sized>(
 ) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut kept = assembly::memories(predictor, canvases)?;
-    let mut assembly = Assembly::default();
-    while !summary.interrupted && assembly.collect(canvases, &mut kept) {
+    let (shift, mut assembly) = (predictor.shift(), Assembly::default());
+    while !summary.interrupted && assembly.collect(shift, canvases, &mut kept) {
         assembly.read(predictor, canvases, &mut kept)?;
         for (canvas, readings) in assembly.readings() {
             let step = canvases[canvas].commit(readings)?;

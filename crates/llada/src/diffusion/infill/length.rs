@@ -22,7 +22,7 @@ use llada_kernels::statistics;
 use super::{Frame, InfillError};
 use crate::{
     Result,
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::{
         Canvas, Precision, Sampler, SamplerError,
         generate::{self, Predictor},
@@ -43,8 +43,8 @@ pub struct Search<'a> {
     pub sampler: &'a Sampler,
     /// Special tokens of the model.
     pub special: &'a SpecialTokens,
-    /// What the model was trained to do.
-    pub objective: Objective,
+    /// Which tokens the model's attend to.
+    pub attention: AttentionMask,
     /// Longest hole to try, in tokens.
     pub max_hole: usize,
     /// The model's longest row, in tokens.
@@ -73,10 +73,8 @@ pub fn search<P: Predictor + ?Sized>(
     search: &Search<'_>,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Lengths>> {
-    let &Search { frame, objective, limit, max_hole, .. } = search;
-    if objective == Objective::Autoregressive {
-        return Err(SamplerError::CausalInfill.into());
-    }
+    let &Search { frame, attention, limit, max_hole, .. } = search;
+    super::check_attention(attention)?;
     let given = frame.lengths();
     let lengths: Vec<usize> = given.iter().map(|length| length.unwrap_or(1)).collect();
     let tokens = frame.given() + lengths.iter().sum::<usize>();
@@ -107,14 +105,14 @@ fn scores<P: Predictor + ?Sized>(
     found: &mut Lengths,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<f64>>> {
-    let &Search { frame, sampler, special, objective, .. } = search;
+    let &Search { frame, sampler, special, attention, .. } = search;
     // What is revised would count twice.
     let sampler = &Sampler { revise: None, ..sampler.clone() };
     let (mut canvases, mut places) = (Vec::new(), Vec::new());
     for length in 1..=longest {
         let mut lengths = found.lengths.clone();
         lengths[hole] = length;
-        canvases.push(Canvas::infill(frame, &lengths, sampler, special, objective)?);
+        canvases.push(Canvas::infill(frame, &lengths, sampler, special, attention)?);
         places.push(frame.places(&lengths));
     }
     let mut scores = vec![0.0; longest];

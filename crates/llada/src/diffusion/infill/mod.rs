@@ -17,7 +17,7 @@ pub use frame::{Encoder, Frame, Piece};
 pub use template::{Part, Template};
 
 use super::{Blocks, Canvas, Sampler, SamplerError};
-use crate::config::{Objective, SpecialTokens};
+use crate::config::{AttentionMask, SpecialTokens};
 
 /// Longest hole that can be asked for, in tokens.
 pub const MAX_HOLE: usize = 1 << 20;
@@ -65,6 +65,15 @@ impl InfillError {
     }
 }
 
+/// Refuses a model that sees nothing of what follows a hole.
+fn check_attention(attention: AttentionMask) -> Result<(), SamplerError> {
+    match attention {
+        AttentionMask::Bidirectional => Ok(()),
+        AttentionMask::Causal => Err(SamplerError::CausalInfill),
+        AttentionMask::BlockCausal { .. } => Err(SamplerError::BlockInfill),
+    }
+}
+
 impl Canvas {
     /// Starts a row whose holes are to be filled with as many tokens as `lengths` says. Special
     /// tokens are never chosen. `sampler.gen_length` is not used; `sampler.steps` are shared by the
@@ -78,13 +87,11 @@ impl Canvas {
         lengths: &[usize],
         sampler: &Sampler,
         special: &SpecialTokens,
-        objective: Objective,
+        attention: AttentionMask,
     ) -> Result<Self, SamplerError> {
-        if objective == Objective::Autoregressive {
-            return Err(SamplerError::CausalInfill);
-        }
+        check_attention(attention)?;
         sampler.check_infill()?;
-        sampler.check_model(special, objective)?;
+        sampler.check_model(special, attention)?;
         let mask = special.mask.ok_or(SamplerError::NoMask)?;
         let holes = frame.hole_count();
         if lengths.len() != holes || lengths.contains(&0) || holes == 0 {

@@ -68,7 +68,7 @@ fn frame(tokenizer: &Tokenizer, source: &str) -> (Template, Frame) {
 
 fn canvas(tokenizer: &Tokenizer, frame: &Frame, lengths: &[usize], sampler: &Sampler) -> Canvas {
     let special = tokenizer.special_tokens();
-    Canvas::infill(frame, lengths, sampler, &special, Objective::Diffusion).unwrap()
+    Canvas::infill(frame, lengths, sampler, &special, AttentionMask::Bidirectional).unwrap()
 }
 
 fn run<P: Predictor>(predictor: &mut P, canvases: &mut [Canvas]) -> Vec<Vec<Step>> {
@@ -92,7 +92,7 @@ fn found<P: Predictor>(
         frame,
         sampler: &Sampler { seed: 3, ..Sampler::default() },
         special: &special,
-        objective: Objective::Diffusion,
+        attention: AttentionMask::Bidirectional,
         max_hole,
         limit,
     };
@@ -255,11 +255,11 @@ fn what_cannot_be_filled_is_refused() {
     let [tokenizer, _] = tokenizers();
     let special = tokenizer.special_tokens();
     let (_, frame) = frame(tokenizer, "a {{hole}} b {{hole:2}}");
-    let start = |sampler: Sampler, lengths: &[usize], objective| {
-        Canvas::infill(&frame, lengths, &sampler, &special, objective).map(|_| ()).unwrap_err()
+    let start = |sampler: Sampler, lengths: &[usize], attention| {
+        Canvas::infill(&frame, lengths, &sampler, &special, attention).map(|_| ()).unwrap_err()
     };
-    let diffusion = Objective::Diffusion;
-    let causal = start(Sampler::default(), &[1, 2], Objective::Autoregressive);
+    let diffusion = AttentionMask::Bidirectional;
+    let causal = start(Sampler::default(), &[1, 2], AttentionMask::Causal);
     assert_eq!(causal, SamplerError::CausalInfill);
     assert!(causal.hint().is_some() && causal.to_string().contains("never sees what follows"));
     for lengths in [&[1][..], &[1, 2, 3], &[1, 0], &[]] {
@@ -354,12 +354,12 @@ fn a_search_can_be_stopped() {
         frame: &frame,
         sampler: &Sampler::default(),
         special: &special,
-        objective: Objective::Diffusion,
+        attention: AttentionMask::Bidirectional,
         max_hole: 4,
         limit: 99,
     };
     assert_eq!(search(&mut Hash(tokenizer), &request, &mut || true).unwrap(), None);
-    let causal = Search { objective: Objective::Autoregressive, ..request };
+    let causal = Search { attention: AttentionMask::Causal, ..request };
     let error = search(&mut Hash(tokenizer), &causal, &mut || false).unwrap_err();
     assert!(error.to_string().contains("cannot fill holes"), "{error}");
 }

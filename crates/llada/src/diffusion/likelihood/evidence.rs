@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Result,
-    config::{ModelConfig, Objective},
+    config::{LogitShift, ModelConfig, Objective},
     model::MaskPredictor,
     rng::{Purpose, Stream},
 };
@@ -61,6 +61,8 @@ pub struct Evidence {
     settings: EvidenceSettings,
     /// The mask token of a diffusion model.
     mask: Option<u32>,
+    /// Which position a row of the logits predicts.
+    shift: LogitShift,
     /// Where in 1..=L the number of masks of each version lies, from 0 to below 1.
     levels: Vec<f64>,
     /// Versions that are scored.
@@ -146,6 +148,7 @@ impl Evidence {
             windows,
             settings,
             mask,
+            shift: config.shift,
             done: 0,
             buckets: [(0.0, 0); BUCKETS],
         })
@@ -247,6 +250,7 @@ impl Evidence {
         let mut positions = subset(&mut stream, response, self.masks(version));
         positions.iter_mut().for_each(|position| *position += window.given);
         let targets = positions.iter().map(|&i| std::mem::replace(&mut tokens[i], mask)).collect();
+        positions.iter_mut().for_each(|position| *position = self.shift.row(*position));
         Row { tokens, unconditional: None, positions, targets }
     }
 

@@ -129,7 +129,8 @@ impl Rows {
     /// Each loss, without logits in memory.
     fn fused(&self, predictor: &mut MaskPredictor) -> Result<Vec<f64>> {
         let weights = vec![1.0; self.targets.len()];
-        let targets = Targets { positions: &self.wanted, tokens: &self.targets, weights: &weights };
+        let (positions, tokens) = (&self.wanted, &self.targets);
+        let targets = Targets { positions, tokens, weights: &weights, balance: 0.0 };
         let mut nll = Vec::new();
         predictor.nll(&self.batch(), &targets, &mut nll)?;
         Ok(nll.into_iter().map(f64::from).collect())

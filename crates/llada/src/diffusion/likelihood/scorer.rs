@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Draws, LikelihoodError, Pair, Settings, rows::Row, tally::Samples};
 use crate::{
     Result,
-    config::{ModelConfig, Objective, SpecialTokens},
+    config::{LogitShift, ModelConfig, Objective, SpecialTokens},
     diffusion::Range,
 };
 
@@ -17,6 +17,8 @@ pub(super) struct Scorer {
     /// Stands for an empty prompt of a causal model.
     start: Option<u32>,
     guided: bool,
+    /// Which position a row of the logits predicts.
+    shift: LogitShift,
     limit: usize,
     vocabulary: usize,
 }
@@ -39,7 +41,7 @@ impl Scorer {
             Objective::Autoregressive => None,
         };
         let (limit, vocabulary) = (config.max_sequence_length, config.embedding_size);
-        Ok(Self { mask, start: special.eos, guided, limit, vocabulary })
+        Ok(Self { mask, start: special.eos, guided, shift: config.shift, limit, vocabulary })
     }
 
     pub(super) fn is_autoregressive(&self) -> bool {
@@ -109,7 +111,7 @@ impl Scorer {
         Row {
             tokens,
             unconditional,
-            positions: masked.iter().map(|i| prompt + i).collect(),
+            positions: masked.iter().map(|i| self.shift.row(prompt + i)).collect(),
             targets: masked.iter().map(|&i| pair.answer[i]).collect(),
         }
     }

@@ -4,7 +4,7 @@ use llada_kernels::Cpu;
 
 use super::*;
 use crate::{
-    config::{Family, Objective},
+    config::Objective,
     model::{Batch, Layout, Model, Tensor},
 };
 
@@ -14,25 +14,11 @@ const EOS: u32 = 18;
 /// A tiny model with random weights, and its special tokens.
 pub(super) fn model(objective: Objective, threads: usize) -> (MaskPredictor, SpecialTokens) {
     let config = ModelConfig {
-        family: Family::Llada,
-        d_model: 16,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 2,
-        mlp_hidden_size: 24,
-        vocab_size: 20,
-        embedding_size: 20,
         max_sequence_length: 64,
         rope_theta: 10000.0,
-        rms_norm_eps: 1e-5,
-        weight_tying: false,
-        qkv_bias: false,
-        qk_norm: false,
-        scale_logits: false,
-        input_emb_norm: false,
-        objective,
-        tokens: SpecialTokens::default(),
+        ..ModelConfig::llada(16, 2, 2, 24, 20)
     };
+    let config = config.with_objective(objective);
     let special = SpecialTokens { mask: Some(MASK), eos: Some(EOS), ..Default::default() };
     let mut model = Model::init(config, 3).unwrap();
     let head = Layout::new(&model.config).head_or_tied();
@@ -221,7 +207,12 @@ fn greedy_answers_are_recognised() {
             Objective::Diffusion => {
                 use crate::diffusion::{Canvas, Sampler, generate};
                 let sampler = Sampler { gen_length: 4, steps: 4, ..Sampler::exact() };
-                let canvas = Canvas::new(prompt.clone().into(), &sampler, &special, objective);
+                let canvas = Canvas::new(
+                    prompt.clone().into(),
+                    &sampler,
+                    &special,
+                    predictor.model().config.attention,
+                );
                 let mut canvas = [canvas.unwrap()];
                 generate::run(&mut predictor, &mut canvas, &mut |_, _| ControlFlow::Continue(()))
                     .unwrap();

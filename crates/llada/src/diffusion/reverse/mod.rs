@@ -3,6 +3,8 @@
 //! [`Canvas::commit`] decides what is kept.
 
 mod adaptive;
+mod aligned;
+mod edit;
 mod length;
 mod progress;
 mod reading;
@@ -21,7 +23,7 @@ use super::{
     sample::{Draws, Seeded},
     transfer::Schedule,
 };
-use crate::config::{Objective, SpecialTokens};
+use crate::config::{AttentionMask, SpecialTokens};
 use length::End;
 pub use reading::Reading;
 use revision::Revision;
@@ -32,6 +34,11 @@ pub struct Canvas {
     special: SpecialTokens,
     /// The mask token; `None` for a causal model, which appends instead of filling.
     mask: Option<u32>,
+    /// Which tokens a token attends to. Where it attends by blocks, those of the canvas end at
+    /// multiples of their length.
+    attention: AttentionMask,
+    /// The first position whose keys and values may be older than its block, where they are exact.
+    stale: usize,
     prompt: Prompt,
     /// What an infill fills instead of a response.
     holes: Option<Holes>,
@@ -50,6 +57,8 @@ pub struct Canvas {
     /// What the rule for the number of tokens remembers.
     memory: Memory,
     revision: Revision,
+    /// Passes over the open block since it is full.
+    rounds: usize,
     /// Where a length that is not given stands.
     end: End,
     nfe: usize,
@@ -72,6 +81,8 @@ struct Plan {
 #[derive(Default)]
 struct Work {
     beliefs: Vec<Belief>,
+    /// Tokens that take the place of others.
+    edits: Vec<Commit>,
     /// Indices of the beliefs that are kept.
     kept: Vec<usize>,
     step: Step,
@@ -88,10 +99,10 @@ impl Canvas {
         prompt: Prompt,
         sampler: &Sampler,
         special: &SpecialTokens,
-        objective: Objective,
+        attention: AttentionMask,
     ) -> Result<Self, SamplerError> {
         let draws = Box::new(Seeded { seed: sampler.seed });
-        Self::with_draws(prompt, sampler, special, objective, draws)
+        Self::with_draws(prompt, sampler, special, attention, draws)
     }
 
     /// As [`Canvas::new`] with other random draws, such as recorded ones.
@@ -102,21 +113,21 @@ impl Canvas {
         prompt: Prompt,
         sampler: &Sampler,
         special: &SpecialTokens,
-        objective: Objective,
+        attention: AttentionMask,
         draws: Box<dyn Draws + Send>,
     ) -> Result<Self, SamplerError> {
         sampler.check()?;
-        sampler.check_model(special, objective)?;
+        sampler.check_model(special, attention)?;
         let (length, padding) = (prompt.tokens.len(), prompt.padding);
         if padding > length {
             return Err(SamplerError::Padding { padding, length });
         }
-        let causal = objective == Objective::Autoregressive;
+        let causal = attention == AttentionMask::Causal;
         if causal && length == padding {
             return Err(SamplerError::EmptyPrompt);
         }
         let mask = special.mask.filter(|_| !causal);
-        Ok(Self::open(prompt, None, sampler.clone(), special, mask, draws))
+        Ok(Self::open(prompt, None, sampler.clone(), special, mask, attention, draws))
     }
 
     /// A row in which `holes`, masked in `tokens`, are to be filled.
@@ -127,7 +138,8 @@ impl Canvas {
         special: &SpecialTokens,
     ) -> Self {
         let draws = Box::new(Seeded { seed: sampler.seed });
-        Self::open(tokens.into(), Some(holes), sampler, special, special.mask, draws)
+        let attention = AttentionMask::Bidirectional;
+        Self::open(tokens.into(), Some(holes), sampler, special, special.mask, attention, draws)
     }
 
     fn open(
@@ -136,11 +148,14 @@ impl Canvas {
         sampler: Sampler,
         special: &SpecialTokens,
         mask: Option<u32>,
+        attention: AttentionMask,
         draws: Box<dyn Draws + Send>,
     ) -> Self {
         let length = prompt.tokens.len();
         let mut canvas = Self {
             mask,
+            attention,
+            stale: 0,
             tokens: prompt.tokens.clone(),
             sampler,
             special: *special,
@@ -155,6 +170,7 @@ impl Canvas {
             schedule: Schedule { masks: 0, steps: 0 },
             memory: Memory::default(),
             revision: Revision::default(),
+            rounds: 0,
             end: End::default(),
             nfe: 0,
             committed: 0,
@@ -229,13 +245,17 @@ impl Canvas {
 
     /// Commits what is kept of what was read.
     fn settle(&mut self, readings: &[Reading], work: &mut Work) {
-        let Work { beliefs, kept, step } = work;
+        let Work { beliefs, edits, kept, step } = work;
         beliefs.clear();
+        edits.clear();
         for Reading { position, is_contradicted, belief, past, .. } in readings {
             if *is_contradicted {
                 step.remasked.push(*position);
             }
-            beliefs.extend(belief);
+            match belief {
+                Some(belief) if self.may_edit(*position) => edits.extend(self.edit(belief)),
+                belief => beliefs.extend(belief),
+            }
             if let Some(past) = past {
                 self.memory.remember(*position, past.clone());
             }
@@ -251,13 +271,18 @@ impl Canvas {
         step.committed.reserve(readings.len());
         step.committed.extend(kept.iter().map(commit));
         step.committed.retain(|commit| Some(commit.token) != self.mask);
+        self.put_edits(edits, step);
         self.advance(step, doubtful);
     }
 
     /// Leaves in `kept` which of the `beliefs` are.
     fn choose(&self, beliefs: &[Belief], kept: &mut Vec<usize>) {
-        let Sampler { keep, fast_dllm, exact, .. } = self.sampler;
+        let Sampler { keep, fast_dllm, exact, reference, .. } = self.sampler;
+        if let Some(share) = reference.share(self.step, self.schedule.steps).filter(|_| exact) {
+            return self.choose_as_dream(beliefs, share, kept);
+        }
         let least = match self.schedule.tokens(self.step) {
+            _ if self.sampler.edit.is_some() => self.schedule.tokens(0).max(1),
             share if exact => share,
             _ if fast_dllm.is_some() && keep != Keep::Schedule => 1,
             share => share.max(1),

@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use super::{Canvas, Revision, adaptive};
-use crate::diffusion::{Cache, FastDllm, Keep, Step, keep::Memory, transfer::Schedule};
+use crate::diffusion::{Cache, FastDllm, Keep, Reference, Step, keep::Memory, transfer::Schedule};
 
 impl Canvas {
     /// Writes what is committed and masked again in this `step`, puts masks in after the position
     /// `doubtful`, and goes to the next step that commits something.
     pub(super) fn advance(&mut self, step: &mut Step, doubtful: Option<usize>) {
+        let was_full = self.is_full();
+        let filled = self.count_filled(step);
         for commit in &step.committed {
             self.memory.forget(commit.position);
             match self.tokens.get_mut(commit.position) {
@@ -16,17 +18,23 @@ impl Canvas {
                 None => self.tokens.push(commit.token),
             }
         }
+        if let (Some(_), Some(mask)) = (self.sampler.edit, self.mask) {
+            step.remasked.iter().for_each(|&position| self.tokens[position] = mask);
+        }
         self.revise(&step.committed, &step.remasked);
-        self.committed = self.committed + step.committed.len() - step.remasked.len();
+        self.committed = self.committed + filled - step.remasked.len();
+        self.rounds += usize::from(was_full);
+        self.stale = self.block_start();
         self.nfe += 1;
         self.step += 1;
         self.end.has_moved = false;
-        let is_finished = self.block_is_finished();
+        let is_finished = self.block_is_finished(step);
         let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
-        let firm = self.revision.first().filter(|_| !is_finished);
+        let edited = self.sampler.edit.map(|_| self.start);
+        let firm = self.revision.first().or(edited).filter(|_| !is_finished);
         step.stable = open.into_iter().chain(firm).min().unwrap_or(self.tokens.len());
         (step.nfe, step.block) = (self.nfe, self.block);
-        let end = self.text_end().filter(|&end| self.sampler.stop_at_eos && end <= step.stable);
+        let end = self.text_end(step).filter(|&end| self.sampler.stop_at_eos && end <= step.stable);
         if let (None, Some(position)) = (end, doubtful) {
             step.inserted.extend(self.insert_after(position));
         }
@@ -45,6 +53,7 @@ impl Canvas {
         self.step = 0;
         self.memory = Memory::default();
         self.revision = Revision::default();
+        self.rounds = 0;
         while let Some(end) = self.next_end() {
             let start = self.span.end;
             (self.start, self.horizon) = (start, end);
@@ -58,7 +67,9 @@ impl Canvas {
             }
             // A mask that the prompt brought along, or a hole before the block.
             let first = self.tokens[..end].iter().position(|&token| token == mask);
-            let literal = self.sampler.is_literal() && self.holes.is_none();
+            let dream =
+                self.sampler.exact && matches!(self.sampler.reference, Reference::Dream { .. });
+            let literal = self.sampler.is_literal() && self.holes.is_none() && !dream;
             let first = if literal { start } else { first.unwrap_or(end) };
             let masks = self.tokens[first..end].iter().filter(|&&token| token == mask).count();
             self.span = first..end;
@@ -66,13 +77,15 @@ impl Canvas {
                 true => self.sampler.steps_for(masks),
                 false => self.steps_per_block(),
             };
-            self.schedule = Schedule { masks, steps };
+            // The published samplers share a whole block, whatever the prompt has of it.
+            let whole = self.aligned().filter(|_| self.sampler.exact);
+            self.schedule = Schedule { masks: whole.unwrap_or(masks), steps };
             if masks > 0 {
                 return;
             }
             self.block += 1;
         }
-        self.done = true;
+        self.finish();
     }
 
     /// Where the block after the current one ends; `None` if that was the last.
@@ -86,16 +99,35 @@ impl Canvas {
             None => self.sampler.block(),
         };
         let start = self.span.end;
-        (start < goal).then(|| goal.min(start + block))
+        let end = match self.aligned() {
+            Some(block) => (start / block + 1) * block,
+            None => start + block,
+        };
+        (start < goal).then(|| goal.min(end))
+    }
+
+    /// Whether the open block has no mask left.
+    fn is_full(&self) -> bool {
+        self.mask.is_some_and(|mask| !self.tokens[self.span.clone()].contains(&mask))
     }
 
     /// Whether the open block takes no more steps.
-    fn block_is_finished(&self) -> bool {
-        let Some(mask) = self.mask else { return true };
-        let is_full = !self.tokens[self.span.clone()].contains(&mask);
+    fn block_is_finished(&self, last: &Step) -> bool {
+        if self.mask.is_none() {
+            return true;
+        }
+        let is_full = self.is_full();
+        if let Some(edit) = self.sampler.edit {
+            // What no pass changes any more stays as it is.
+            let is_at_rest = last.committed.is_empty() && last.remasked.is_empty();
+            return is_at_rest || (is_full && self.rounds >= edit.rounds);
+        }
         let Schedule { masks, steps } = self.schedule;
         match self.sampler.fast_dllm {
             // Masks of the prompt are open but not counted in the schedule.
+            None if self.sampler.exact && self.sampler.reference.tempers() => {
+                is_full || self.step >= steps
+            }
             None if self.sampler.exact => self.schedule.tokens(self.step) == 0,
             None => is_full,
             Some(version) => {
@@ -114,8 +146,9 @@ impl Canvas {
     }
 
     fn close_block(&mut self) {
-        let grows = self.sampler.blocks.grows();
-        if grows && self.tokens[self.start..].iter().any(|&token| self.ends(token)) {
+        let goes_on = self.sampler.exact && self.sampler.reference == Reference::Llada21;
+        let looks = self.sampler.blocks.grows() && !goes_on;
+        if looks && self.tokens[self.start..].iter().any(|&token| self.ends(token)) {
             return self.stop();
         }
         self.block += 1;
@@ -124,12 +157,23 @@ impl Canvas {
 
     fn stop(&mut self) {
         self.stopped_at_eos = true;
+        self.finish();
+    }
+
+    /// Ends the run, without what a last whole block has beyond the response's length.
+    fn finish(&mut self) {
+        if self.aligned().is_some() {
+            self.tokens.truncate(self.prompt.tokens.len() + self.sampler.gen_length);
+        }
         self.done = true;
     }
 
     /// Where the text ends: after the first EOS or EoT of the response, if no mask is before it.
-    fn text_end(&self) -> Option<usize> {
+    fn text_end(&self, step: &Step) -> Option<usize> {
         let response = self.prompt.tokens.len();
+        if self.exact_end_in_prompt(step) {
+            return Some(response);
+        }
         let end = response + self.response().iter().position(|&token| self.ends(token))?;
         let filled = self.tokens[..end].iter().all(|&token| Some(token) != self.mask);
         filled.then_some(end + 1)
@@ -148,6 +192,7 @@ impl Canvas {
                 }
             }
             Some(_) if self.end.is_open || self.end.has_moved => 0..len,
+            Some(_) if self.aligned().is_some() => self.stale..len,
             Some(_) => self.sampler.cache.fresh(self.step, self.span.clone(), len),
         }
     }
@@ -185,8 +230,9 @@ impl Canvas {
             return wanted.extend(self.tail().filter(|&i| self.tokens[i] == mask));
         }
         let fed = self.fresh();
-        let in_block = (fed.start..self.span.end)
-            .filter(|&i| self.tokens[i] == mask || self.revision.may_revise(i));
+        let from = if self.aligned().is_some() { self.block_start() } else { fed.start };
+        let in_block = (from..self.span.end)
+            .filter(|&i| self.tokens[i] == mask || self.revision.may_revise(i) || self.may_edit(i));
         let after = self.tail().filter(|&i| i >= self.span.end && self.tokens[i] == mask);
         wanted.extend(in_block.chain(after.filter(|i| fed.contains(i))));
     }

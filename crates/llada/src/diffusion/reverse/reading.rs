@@ -8,7 +8,7 @@ use super::Canvas;
 use crate::{
     config::SpecialTokens,
     diffusion::{
-        Keep, Remasking, SamplerError,
+        Keep, Reference, Remasking, SamplerError,
         confidence::{self, Belief},
         guidance,
         keep::Past,
@@ -65,7 +65,9 @@ impl Canvas {
             belief: None,
             past: None,
         };
-        if !self.end.is_open && self.is_candidate(position) {
+        if !self.end.is_open && self.may_edit(position) {
+            reading.belief = Some(self.believe(logits, whole, position));
+        } else if !self.end.is_open && self.is_candidate(position) {
             reading.past = self.memory.observe(self.sampler.keep, position, logits, &whole);
             let whole = match self.sampler.keep {
                 Keep::Credit(_) => statistics::of(logits).unwrap_or(whole),
@@ -93,12 +95,27 @@ impl Canvas {
     fn believe(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Belief {
         let (sampler, SpecialTokens { eos, eot, .. }) = (&self.sampler, self.special);
         let step = self.step_index();
+        let mut temperature = sampler.temperature;
+        if sampler.tempers() {
+            if temperature > 0.0 {
+                logits.iter_mut().for_each(|logit| *logit /= temperature as f32);
+                temperature = 1.0;
+            }
+            if sampler.filters() {
+                let dream = sampler.exact && matches!(sampler.reference, Reference::Dream { .. });
+                sample::filter(logits, sampler.top_k, sampler.top_p, dream);
+            }
+            whole = statistics::of(logits).unwrap_or(whole);
+        }
         let mut token = whole.token;
-        if sampler.temperature > 0.0 {
-            token = UNIFORMS.with_borrow_mut(|uniforms| {
-                uniforms.resize(logits.len(), 0.0);
-                self.draws.token_uniforms(step, position, uniforms);
-                sample::gumbel_max(logits, sampler.temperature, uniforms)
+        if temperature > 0.0 {
+            let drawn = self.draws.token(step, position).map(|token| token as usize);
+            token = drawn.unwrap_or_else(|| {
+                UNIFORMS.with_borrow_mut(|uniforms| {
+                    uniforms.resize(logits.len(), 0.0);
+                    self.draws.token_uniforms(step, position, uniforms);
+                    sample::gumbel_max(logits, temperature, uniforms)
+                })
             });
         }
         if sampler.confidence_eos_eot_inf {
@@ -116,7 +133,18 @@ impl Canvas {
                 let probability = sample::probability(logits, &whole, token, precision);
                 (probability, f64::from(self.draws.confidence(step, position)))
             }
+            Remasking::Sequential => {
+                let probability = sample::probability(logits, &whole, token, precision);
+                (probability, -(position as f64))
+            }
             measure => confidence::confidence(measure, logits, &whole, token, precision),
+        };
+        let confidence = match sampler.alg_temp > 0.0 {
+            true => {
+                let u = f64::from(self.draws.confidence(step, position));
+                confidence / sampler.alg_temp - (-u.ln()).ln()
+            }
+            false => confidence,
         };
         let entropy = whole.entropy();
         Belief { position, token: token as u32, probability, confidence, entropy }

@@ -7,7 +7,7 @@ const SPECIAL: SpecialTokens =
 
 fn canvas(prompt: &[u32], sampler: Sampler) -> Canvas {
     let prompt = Prompt::from(prompt.to_vec());
-    Canvas::new(prompt, &sampler, &SPECIAL, Objective::Diffusion).unwrap()
+    Canvas::new(prompt, &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
 }
 
 /// Reads the logits of all wanted positions and commits.
@@ -74,7 +74,7 @@ fn with_a_temperature_only_exact_trusts_eos() {
 fn guidance_masks_all_of_the_prompt_but_its_own_masks() {
     let sampler = Sampler { cfg_scale: 1.0, ..two_steps() };
     let prompt = Prompt { tokens: vec![6, 5, 0, 3], padding: 1 };
-    let mut canvas = Canvas::new(prompt, &sampler, &SPECIAL, Objective::Diffusion).unwrap();
+    let mut canvas = Canvas::new(prompt, &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap();
     let query = canvas.plan().unwrap();
     assert_eq!((query.padding, query.wanted), (1, &[2, 4, 5][..]));
     assert_eq!(query.unconditional, Some(&[0; 6][..]));
@@ -137,6 +137,6 @@ fn steps_beyond_the_tokens_are_passed_over() {
 #[test]
 fn more_padding_than_prompt_is_refused() {
     let prompt = Prompt { tokens: vec![3], padding: 2 };
-    let canvas = Canvas::new(prompt, &two_steps(), &SPECIAL, Objective::Diffusion);
+    let canvas = Canvas::new(prompt, &two_steps(), &SPECIAL, AttentionMask::Bidirectional);
     assert_eq!(canvas.err(), Some(SamplerError::Padding { padding: 2, length: 1 }));
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::Canvas;
-use crate::diffusion::{Outcome, Prompt, Sampler};
+use crate::{
+    config::AttentionMask,
+    diffusion::{Outcome, Prompt, Sampler},
+};
 
 impl Canvas {
     /// Whether nothing more will be committed.
@@ -62,7 +65,7 @@ impl Canvas {
 
     /// Length of the row when its response is full, or as long as it may be.
     pub fn length(&self) -> usize {
-        self.prompt.tokens.len() + self.sampler.gen_length
+        self.whole_length()
     }
 
     /// How the canvas ended, or stands.
@@ -85,7 +88,12 @@ impl Canvas {
 
     /// Whether it gains from a predictor that keeps keys and values, or leaves positions out.
     pub(in crate::diffusion) fn wants_caches(&self) -> bool {
-        self.sampler.wants_caches(self.mask.is_none())
+        self.sampler.wants_caches(self.attention)
+    }
+
+    /// Which tokens a token attends to.
+    pub(in crate::diffusion) fn attention(&self) -> AttentionMask {
+        self.attention
     }
 }
 

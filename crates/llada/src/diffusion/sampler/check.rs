@@ -1,8 +1,8 @@
 //! Which settings are possible, and which fit each other and a model.
 
 use crate::{
-    config::{Objective, SpecialTokens},
-    diffusion::{Blocks, Cache, Keep, Range, Remasking, Sampler, SamplerError, cache::CacheType},
+    config::{AttentionMask, SpecialTokens},
+    diffusion::{Blocks, Cache, Keep, Range, Reference, Sampler, SamplerError, cache::CacheType},
 };
 
 impl Sampler {
@@ -14,6 +14,10 @@ impl Sampler {
             ("block_length", block_length as f64),
             ("steps", self.total_steps() as f64),
         ])?;
+        // Blocks that grow come one after the other until the response is long enough.
+        if self.blocks == Blocks::BlockDiffusion {
+            return self.check_numbers();
+        }
         if !self.gen_length.is_multiple_of(block_length) {
             return Err(SamplerError::BlockLength { block_length, gen_length: self.gen_length });
         }
@@ -49,6 +53,11 @@ impl Sampler {
         self.keep.check()?;
         Range::check(&[
             ("temperature", self.temperature),
+            ("top_k", self.top_k.unwrap_or(1) as f64),
+            ("top_p", self.top_p.unwrap_or(1.0)),
+            ("alg_temp", self.alg_temp),
+            ("edit", self.edit.map_or(0.0, |edit| edit.threshold)),
+            ("edit_rounds", self.edit.map_or(0.0, |edit| edit.rounds as f64)),
             ("cfg_scale", f64::from(self.cfg_scale)),
             ("revise", self.revise.unwrap_or(0.0)),
             ("suffix_window", self.suffix_window.map_or(0.0, |window| window.masks as f64)),
@@ -87,29 +96,55 @@ impl Sampler {
         let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
         let revise = ("revise", self.revise.is_some());
         let variable = ("variable_length", self.variable_length.is_some());
+        let edit = ("edit", self.edit.is_some());
+        let drawn = ("alg_temp", self.alg_temp > 0.0);
+        let tempered = [("top_k", self.top_k.is_some()), ("top_p", self.top_p.is_some()), drawn];
         let found = [suffix, adaptive, revise, variable];
         if self.exact {
             let why = "the reference knows no such thing";
-            refuse(&[keep, cache, rounded], "the exact mode", why)?;
+            let by_blocks = self.reference.is_by_blocks();
+            let other = !(by_blocks && matches!(self.keep, Keep::Threshold(_)));
+            let edit = ("edit", edit.1 && self.reference != Reference::Llada21);
+            refuse(&[("keep", keep.1 && other), edit], "the exact mode", why)?;
+            refuse(&[cache, rounded], "the exact mode", why)?;
             refuse(&found, "the exact mode", why)?;
-            let measure = !matches!(self.remasking, Remasking::LowConfidence | Remasking::Random);
+            let measure = !self.reference.has(self.remasking);
             let both = self.fast_dllm.is_some();
             refuse(&[("remasking", measure), ("fast_dllm", both)], "the exact mode", why)?;
+            if self.reference == Reference::Llada {
+                refuse(&tempered, "the exact mode", why)?;
+            }
+            let layout = match by_blocks {
+                true => self.blocks != Blocks::BlockDiffusion,
+                false => self.reference.tempers() && self.blocks != Blocks::Pure,
+            };
+            refuse(&[("blocks", layout)], "the exact mode", "the reference has one layout")?;
+        }
+        if self.alg_temp > 0.0 {
+            let why = "which draws by confidence as many as the schedule says";
+            let ranked = ("remasking", self.remasking.is_ranked_by_place());
+            refuse(&[keep, ranked], "alg_temp", why)?;
+        }
+        if self.edit.is_some() {
+            let why = "which overwrites tokens where the other masks them again";
+            refuse(&[revise, adaptive], "edit", why)?;
         }
         if self.fast_dllm.is_some() {
             refuse(&[rounded], "Fast-dLLM's code", "which keeps what it computed")?;
+            refuse(&tempered, "Fast-dLLM's code", "its code knows no such thing")?;
+            refuse(&[edit], "Fast-dLLM's code", "its code knows no such thing")?;
             let why = "its code knows no such thing";
             let other = matches!(self.keep, Keep::Schedule | Keep::Threshold(_) | Keep::Factor(_));
             let grows = ("blocks", self.blocks.grows());
             refuse(&[("keep", !other), grows], "Fast-dLLM's code", why)?;
             refuse(&found, "Fast-dLLM's code", why)?;
         }
-        if self.keep.compares() && self.remasking == Remasking::Random {
-            let why = "which compares confidences, and luck is none";
+        if self.keep.compares() && self.remasking.is_ranked_by_place() {
+            let why = "which compares confidences, and neither luck nor place is one";
             return refuse(&[("remasking", true)], &format!("keep {}", self.keep.name()), why);
         }
-        if self.adaptive_blocks.is_some() && self.remasking == Remasking::Random {
-            let why = "which need a confidence in delimiters, and luck is none";
+        if self.adaptive_blocks.is_some() && self.remasking.is_ranked_by_place() {
+            let why = "which need a confidence in delimiters, and neither luck nor place is one";
             return refuse(&[("remasking", true)], "adaptive blocks", why);
         }
         let layout = format!("the layout {}", self.blocks);
@@ -128,35 +163,59 @@ impl Sampler {
         Ok(())
     }
 
-    /// Checks that a model of this `objective` with these `special` tokens can be sampled so.
+    /// Checks that a model with this `attention` mask and these `special` tokens can be sampled so.
     pub fn check_model(
         &self,
         special: &SpecialTokens,
-        objective: Objective,
+        attention: AttentionMask,
     ) -> Result<(), SamplerError> {
-        match objective {
-            Objective::Autoregressive if self.blocks != Blocks::Autoregressive => {
-                return Err(SamplerError::CausalLayout(self.blocks));
-            }
-            Objective::Autoregressive if self.cfg_scale > 0.0 => {
-                return Err(SamplerError::CausalGuidance(self.cfg_scale));
-            }
-            Objective::Diffusion if special.mask.is_none() => return Err(SamplerError::NoMask),
-            _ => {}
+        if attention != AttentionMask::Causal && special.mask.is_none() {
+            return Err(SamplerError::NoMask);
         }
-        if objective == Objective::Diffusion && self.cache == Cache::None {
-            let rounded = ("cache_type", self.cache_type != CacheType::F32);
-            refuse(&[rounded], "no cache", "which keeps nothing")?;
+        match attention {
+            AttentionMask::Bidirectional => {
+                if self.cache == Cache::None {
+                    let rounded = ("cache_type", self.cache_type != CacheType::F32);
+                    refuse(&[rounded], "no cache", "which keeps nothing")?;
+                }
+                if self.exact && self.reference.is_by_blocks() {
+                    return Err(SamplerError::ByBlocks);
+                }
+            }
+            AttentionMask::Causal => {
+                if self.blocks != Blocks::Autoregressive {
+                    return Err(SamplerError::CausalLayout(self.blocks));
+                }
+                if self.cfg_scale > 0.0 {
+                    return Err(SamplerError::CausalGuidance(self.cfg_scale));
+                }
+                let why = "a causal model sees each token once in any case";
+                refuse(&[("cache", self.cache != Cache::None)], "an autoregressive model", why)?;
+                let why = "it has no masks";
+                let masks = [
+                    ("suffix_window", self.suffix_window.is_some()),
+                    ("revise", self.revise.is_some()),
+                    ("edit", self.edit.is_some()),
+                ];
+                refuse(&masks, "an autoregressive model", why)?;
+            }
+            AttentionMask::BlockCausal { block_length } => {
+                if self.blocks != Blocks::BlockDiffusion {
+                    return Err(SamplerError::BlockLayout(self.blocks));
+                }
+                if self.block_length != block_length {
+                    let (found, attention) = (self.block_length, block_length);
+                    return Err(SamplerError::BlockAttention { found, attention });
+                }
+                let why = "which keeps what is exact in any case";
+                let cache = ("cache", self.cache != Cache::None);
+                refuse(&[cache], "a model that attends by blocks", why)?;
+            }
         }
-        if objective == Objective::Autoregressive {
-            let why = "a causal model sees each token once in any case";
-            refuse(&[("cache", self.cache != Cache::None)], "an autoregressive model", why)?;
-            let why = "it has no masks";
-            let masks = [
-                ("suffix_window", self.suffix_window.is_some()),
-                ("revise", self.revise.is_some()),
-            ];
-            refuse(&masks, "an autoregressive model", why)?;
+        if self.edit.is_some() && attention == AttentionMask::Bidirectional {
+            // Without an order of blocks nothing says which tokens are still open.
+            let pure = [("edit", self.blocks == Blocks::Pure)];
+            refuse(&pure, "the layout pure", "whose one block is never closed")?;
         }
         if self.logits_eos_inf && special.eos.is_none() {
             return Err(SamplerError::NoToken { setting: "logits_eos_inf", token: "EOS" });

@@ -3,6 +3,7 @@
 mod check;
 mod preset;
 mod range;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 pub use preset::Preset;
 pub use range::{RANGES, Range};
+pub use reference::{Edit, Reference};
+
+use crate::config::AttentionMask;
 
 use super::{
     Blocks, Cache, FastDllm, Keep, Remasking,
@@ -44,6 +48,16 @@ pub struct Sampler {
     pub block_length: usize,
     /// Factor on the Gumbel noise: 0 takes the most probable token.
     pub temperature: f64,
+    /// Draw among this many most probable tokens only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// Draw among the fewest most probable tokens only that have this probability together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// Draw who is kept with probabilities proportional to exp(confidence / this); 0 keeps the most
+    /// confident (`alg_temp` of Dream).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub alg_temp: f64,
     /// Guidance w of Eq. 16; 0 is none, more needs two rows for each forward.
     pub cfg_scale: f32,
     /// Who is kept.
@@ -60,6 +74,9 @@ pub struct Sampler {
     /// too early; `None` keeps for good, as the reference does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revise: Option<f64>,
+    /// Let tokens of the open block give way to others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edit: Option<Edit>,
     /// Find the length of the response, of which `gen_length` is then the most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variable_length: Option<VariableLength>,
@@ -89,6 +106,9 @@ pub struct Sampler {
     /// Otherwise the mask token is never predicted, the flag acts on both tokens, and masks in the
     /// prompt are filled together with the first block.
     pub exact: bool,
+    /// Whose sampler that reference is.
+    #[serde(skip_serializing_if = "is_llada")]
+    pub reference: Reference,
     /// Follow Fast-dLLM's code instead, where it is peculiar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fast_dllm: Option<FastDllm>,
@@ -103,12 +123,16 @@ impl Default for Sampler {
             gen_length: 128,
             block_length: 32,
             temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            alg_temp: 0.0,
             cfg_scale: 0.0,
             remasking: Remasking::LowConfidence,
             keep: Keep::Schedule,
             blocks: Blocks::Pure,
             adaptive_blocks: None,
             revise: None,
+            edit: None,
             variable_length: None,
             cache: Cache::None,
             cache_type: CacheType::F32,
@@ -118,6 +142,7 @@ impl Default for Sampler {
             stop_at_eos: false,
             confidence: Precision::F64,
             exact: false,
+            reference: Reference::Llada,
             fast_dllm: None,
             seed: 0,
         }
@@ -182,7 +207,7 @@ impl Sampler {
 
     /// Number of blocks in the chosen layout.
     pub fn block_count(&self) -> usize {
-        self.gen_length / self.block().max(1)
+        self.gen_length.div_ceil(self.block().max(1))
     }
 
     /// Sampling steps of the chosen layout, in all blocks.
@@ -195,7 +220,7 @@ impl Sampler {
 
     /// Steps given to each block.
     pub fn steps_per_block(&self) -> usize {
-        self.total_steps() / self.block_count().max(1)
+        self.total_steps().div_ceil(self.block_count().max(1))
     }
 
     /// Length of the response before the first step.
@@ -212,15 +237,31 @@ impl Sampler {
         (masks * self.total_steps()).div_ceil(self.gen_length.max(1)).max(1)
     }
 
-    /// Whether a row gains from a predictor that keeps keys and values, or leaves positions out. A causal
-    /// model's always does.
-    pub(super) fn wants_caches(&self, is_autoregressive: bool) -> bool {
-        is_autoregressive || self.cache != Cache::None || self.suffix_window.is_some()
+    /// Whether a row gains from a predictor that keeps keys and values, or leaves positions out. Where
+    /// no token sees those of later blocks it always does.
+    pub(super) fn wants_caches(&self, attention: AttentionMask) -> bool {
+        let is_exact = attention != AttentionMask::Bidirectional;
+        is_exact || self.cache != Cache::None || self.suffix_window.is_some()
     }
 
     /// Whether blocks and their steps are known only while sampling.
     pub(super) fn is_irregular(&self) -> bool {
-        self.adaptive_blocks.is_some() || self.variable_length.is_some() || self.revise.is_some()
+        self.adaptive_blocks.is_some()
+            || self.variable_length.is_some()
+            || self.revise.is_some()
+            || self.edit.is_some()
+    }
+
+    /// Whether confidences are of the logits that were divided by the temperature and filtered.
+    pub(super) fn tempers(&self) -> bool {
+        let follows = self.exact && self.reference.tempers();
+        follows || self.top_k.is_some() || self.top_p.is_some()
+    }
+
+    /// Whether `top_k` and `top_p` count: where tokens are drawn, and in Dream's code always.
+    pub(super) fn filters(&self) -> bool {
+        let dream = matches!(self.reference, Reference::Dream { .. });
+        self.temperature > 0.0 || (self.exact && dream)
     }
 
     /// Whether published code is followed to the letter: the model may predict the mask token.
@@ -234,4 +275,12 @@ impl Sampler {
     pub fn forwards(&self) -> usize {
         self.block_count() * self.steps_per_block().min(self.block())
     }
+}
+
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
+}
+
+fn is_llada(reference: &Reference) -> bool {
+    *reference == Reference::Llada
 }

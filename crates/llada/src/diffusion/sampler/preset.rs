@@ -2,8 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use super::Sampler;
-use crate::diffusion::SamplerError;
+use super::{Reference, Sampler};
+use crate::{
+    config::{AttentionMask, ModelConfig, PublishedSampler},
+    diffusion::{Blocks, Cache, Keep, Remasking, SamplerError},
+};
 
 /// Where settings start from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,13 +33,51 @@ impl Preset {
         }
     }
 
-    /// Its settings.
+    /// Its settings, of a model that is LLaDA's kind.
     pub fn sampler(self) -> Sampler {
         match self {
             Self::Exact => Sampler::exact(),
             Self::Balanced => Sampler::balanced(),
             Self::Fast => Sampler::fast(),
         }
+    }
+
+    /// Its settings for a model of `config`: what its attention mask asks for, and the rules of the
+    /// published sampler that its family comes with.
+    pub fn sampler_for(self, config: &ModelConfig) -> Sampler {
+        let mut sampler = self.sampler();
+        match config.attention {
+            AttentionMask::Bidirectional => {}
+            AttentionMask::Causal => {
+                sampler.blocks = Blocks::Autoregressive;
+                (sampler.cache, sampler.keep) = (Cache::None, Keep::Schedule);
+                return sampler;
+            }
+            AttentionMask::BlockCausal { block_length } => {
+                sampler.blocks = Blocks::BlockDiffusion;
+                (sampler.block_length, sampler.cache) = (block_length, Cache::None);
+            }
+        }
+        let is_fast = self == Self::Fast;
+        match config.family.sampler() {
+            PublishedSampler::Llada => {}
+            // Entropy is what Dream's authors recommend (arXiv 2508.15487).
+            PublishedSampler::Dream => {
+                sampler.remasking = Remasking::Entropy;
+                sampler.reference = Reference::Dream { eps: 1e-3, origin: false };
+            }
+            // Its card's threshold; 0.7 is what the card of LLaDA2.1 calls speed mode.
+            PublishedSampler::Llada2 => {
+                sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.95 });
+                sampler.reference = Reference::Llada2;
+            }
+            // `low_confidence_dynamic` at its default.
+            PublishedSampler::Sdar => {
+                sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.85 });
+                sampler.reference = Reference::Sdar;
+            }
+        }
+        sampler
     }
 }
 

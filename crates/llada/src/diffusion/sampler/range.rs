@@ -39,13 +39,18 @@ const fn above(name: &'static str, least: f64, most: f64) -> Range {
 }
 
 /// All of them.
-pub static RANGES: [Range; 33] = [
+pub static RANGES: [Range; 38] = [
     whole("steps", 1.0, MAX_STEPS),
     whole("gen_length", 1.0, MAX_LENGTH),
     whole("block_length", 1.0, MAX_LENGTH),
     real("temperature", 0.0, MAX_FACTOR),
+    whole("top_k", 1.0, MAX_STEPS),
+    above("top_p", 0.0, 1.0),
+    real("alg_temp", 0.0, MAX_FACTOR),
     real("cfg_scale", 0.0, MAX_FACTOR),
     real("revise", 0.0, 1.0),
+    real("edit", 0.0, 1.0),
+    whole("edit_rounds", 0.0, MAX_STEPS),
     whole("cache_refresh", 0.0, MAX_STEPS),
     whole("cache_warm_up", 0.0, MAX_STEPS),
     whole("cache_window", 0.0, MAX_LENGTH),

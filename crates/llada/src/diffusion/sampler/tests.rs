@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::{Objective, SpecialTokens},
+    config::{AttentionMask, SpecialTokens},
     diffusion::SamplerError,
 };
 
@@ -69,12 +69,12 @@ fn unused_settings_are_not_checked() {
 #[test]
 fn a_cache_type_asks_for_a_cache() {
     let mask = SpecialTokens { mask: Some(1), ..SpecialTokens::default() };
-    let with = |cache: &str, objective, base: Sampler| {
+    let with = |cache: &str, attention, base: Sampler| {
         let cache = cache.parse().unwrap();
         let sampler = Sampler { cache, cache_type: "bf16".parse().unwrap(), ..base };
-        sampler.check().and_then(|()| sampler.check_model(&mask, objective))
+        sampler.check().and_then(|()| sampler.check_model(&mask, attention))
     };
-    let (diffusion, causal) = (Objective::Diffusion, Objective::Autoregressive);
+    let (diffusion, causal) = (AttentionMask::Bidirectional, AttentionMask::Causal);
     assert_eq!(with("dual", diffusion, Sampler::default()), Ok(()));
     let error = with("none", diffusion, Sampler::default()).unwrap_err();
     assert!(error.hint().unwrap().contains("--cache-type"), "{error}");
@@ -88,14 +88,14 @@ fn the_model_must_have_what_the_settings_need() {
     let none = SpecialTokens::default();
     let mask = SpecialTokens { mask: Some(1), ..none };
     let s = Sampler::default();
-    assert_eq!(s.check_model(&none, Objective::Diffusion), Err(SamplerError::NoMask));
-    assert_eq!(s.check_model(&mask, Objective::Diffusion), Ok(()));
-    assert!(s.check_model(&mask, Objective::Autoregressive).is_err());
+    assert_eq!(s.check_model(&none, AttentionMask::Bidirectional), Err(SamplerError::NoMask));
+    assert_eq!(s.check_model(&mask, AttentionMask::Bidirectional), Ok(()));
+    assert!(s.check_model(&mask, AttentionMask::Causal).is_err());
     let ar = Sampler { blocks: Blocks::Autoregressive, ..s.clone() };
-    assert_eq!(ar.check_model(&none, Objective::Autoregressive), Ok(()));
-    assert_eq!(ar.check_model(&mask, Objective::Diffusion), Ok(()));
+    assert_eq!(ar.check_model(&none, AttentionMask::Causal), Ok(()));
+    assert_eq!(ar.check_model(&mask, AttentionMask::Bidirectional), Ok(()));
     let guided = Sampler { cfg_scale: 1.0, ..ar };
-    assert!(guided.check_model(&mask, Objective::Autoregressive).is_err());
+    assert!(guided.check_model(&mask, AttentionMask::Causal).is_err());
     let eos = Sampler { logits_eos_inf: true, ..s };
-    assert!(eos.check_model(&mask, Objective::Diffusion).is_err());
+    assert!(eos.check_model(&mask, AttentionMask::Bidirectional).is_err());
 }

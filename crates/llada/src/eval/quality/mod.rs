@@ -46,14 +46,14 @@ pub fn answer(
     batch_size: usize,
     on_answered: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Answers> {
-    let objective = predictor.model().config.objective;
+    let attention = predictor.model().config.attention;
     let mut answers = Answers::default();
     for prompts in prompts.chunks(batch_size.max(1)) {
         let first = answers.tokens.len();
         let canvas = |(row, prompt): (usize, &Vec<u32>)| {
             let prompt = Prompt::from(prompt.clone());
             let seed = nth_seed(sampler.seed, (first + row) as u64);
-            Canvas::new(prompt, &Sampler { seed, ..sampler.clone() }, special, objective)
+            Canvas::new(prompt, &Sampler { seed, ..sampler.clone() }, special, attention)
         };
         let mut canvases: Vec<Canvas> =
             prompts.iter().enumerate().map(canvas).collect::<std::result::Result<_, _>>()?;

@@ -9,22 +9,16 @@ use crate::{
     config::{ModelConfig, SpecialTokens},
     diffusion::Blocks,
     model::Model,
-    train::Recipe,
 };
 
 const PROMPTS: [[u32; 3]; 5] = [[1, 2, 3], [4, 5, 6], [1, 1, 1], [7, 8, 9], [2, 4, 8]];
 
 fn tiny() -> (MaskPredictor, SpecialTokens, Vec<Vec<u32>>) {
     let special = SpecialTokens { mask: Some(30), eos: Some(31), ..SpecialTokens::default() };
-    let config = Recipe::default().model_config(32, special).unwrap();
     let config = ModelConfig {
-        d_model: 16,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 2,
-        mlp_hidden_size: 32,
         max_sequence_length: 48,
-        ..config
+        tokens: special,
+        ..ModelConfig::llada(16, 2, 2, 32, 32)
     };
     let predictor = MaskPredictor::new(Model::init(config, 3).unwrap(), Cpu::new(1).unwrap());
     (predictor.unwrap(), special, PROMPTS.map(|prompt| prompt.to_vec()).to_vec())

@@ -4,6 +4,7 @@ use llada_kernels::{Cpu, grad_norm};
 use super::*;
 use crate::{
     checkpoint::{self, tests::golden},
+    config::LogitShift,
     model::{Gradients, Layout, MaskPredictor},
 };
 
@@ -43,7 +44,7 @@ fn a_batch_is_the_same_however_it_is_divided() {
         [&[][..], &["train.objective=autoregressive"], &["diffusion.low_discrepancy=true"]]
     {
         let recipe = sft(overrides);
-        let step = StepRows::new(&recipe, ragged(), 99, 7);
+        let step = StepRows::new(&recipe, ragged(), 99, LogitShift::Same, 7);
         let whole = step.micro_batch(0..3).noised;
         let mut parts = Noised::default();
         for row in 0..3 {
@@ -81,7 +82,7 @@ fn complements_mask_each_response_token_once() {
     for _ in 0..2 {
         rows.push(&[1, 2, 3, 4], 1, (0, 0));
     }
-    let step = StepRows::new(&recipe, rows, 99, 3);
+    let step = StepRows::new(&recipe, rows, 99, LogitShift::Same, 3);
     assert_eq!(step.levels.len(), 2);
     let noised = step.micro_batch(0..4).noised;
     let masked_in = |begin: usize, n: usize| -> Vec<usize> {
@@ -125,7 +126,7 @@ fn golden_fine_tuning_step() {
             rows.push(&row[..end], *prompt as usize, (eos, length));
         }
         assert!(rows.tokens.iter().zip(&tokens).all(|(a, b)| f64::from(*a) == *b));
-        let mut step = StepRows::new(&recipe, rows, mask, 0);
+        let mut step = StepRows::new(&recipe, rows, mask, LogitShift::Same, 0);
         step.levels = t;
         let answers = numbers(&file, "answer_lengths");
         assert!(step.answers.iter().zip(&answers).all(|(a, b)| *a as f64 == *b));

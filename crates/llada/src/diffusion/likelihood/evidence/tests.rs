@@ -55,7 +55,9 @@ fn a_causal_model_is_scored_exactly() {
         text(Window { number, length, given: 0 }, &mut tokens).unwrap();
         let positions: Vec<usize> = (0..length - 1).collect();
         let weights = vec![1.0; length - 1];
-        let targets = Targets { positions: &positions, tokens: &tokens[1..], weights: &weights };
+        let next = &tokens[1..];
+        let targets =
+            Targets { positions: &positions, tokens: next, weights: &weights, balance: 0.0 };
         let batch = Batch { tokens: &tokens, starts: &[0, length], keep: None };
         let mut nll = Vec::new();
         predictor.nll(&batch, &targets, &mut nll).unwrap();

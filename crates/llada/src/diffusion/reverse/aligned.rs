@@ -1,0 +1,56 @@
+//! Blocks of a model that attends by blocks, whose keys and values are exact once a block is done; and
+//! what only the published samplers of such models and of Dream do.
+
+use super::Canvas;
+use crate::{
+    config::AttentionMask,
+    diffusion::{Reference, Step, confidence::Belief},
+};
+
+impl Canvas {
+    /// The length of the model's blocks, where it attends by blocks.
+    pub(super) fn aligned(&self) -> Option<usize> {
+        match self.attention {
+            AttentionMask::BlockCausal { block_length } => Some(block_length),
+            _ => None,
+        }
+    }
+
+    /// Where the open block begins, where blocks end at multiples of their length: some of the prompt
+    /// may be in it.
+    pub(super) fn block_start(&self) -> usize {
+        match self.aligned() {
+            Some(block) => self.span.start / block * block,
+            None => self.start,
+        }
+    }
+
+    /// Length of the row when its response is full, whole blocks where the model attends by blocks.
+    pub(super) fn whole_length(&self) -> usize {
+        let length = self.prompt.tokens.len() + self.sampler.gen_length;
+        self.aligned().map_or(length, |block| length.next_multiple_of(block))
+    }
+
+    /// Whether LLaDA2.0's code would find the end of the text in the prompt: it looks for the first of
+    /// the row once a step has committed one.
+    pub(super) fn exact_end_in_prompt(&self, step: &Step) -> bool {
+        self.sampler.exact
+            && self.sampler.reference == Reference::Llada2
+            && step.committed.iter().any(|commit| self.ends(commit.token))
+            && self.prompt.tokens.iter().any(|&token| self.ends(token))
+    }
+
+    /// Leaves in `kept` which of the `beliefs` Dream's code keeps, where each mask is to be kept with
+    /// the probability `share`.
+    pub(super) fn choose_as_dream(&self, beliefs: &[Belief], share: f32, kept: &mut Vec<usize>) {
+        kept.clear();
+        kept.extend(0..beliefs.len());
+        if let Reference::Dream { origin: true, .. } = self.sampler.reference {
+            return kept.retain(|&i| beliefs[i].confidence < f64::from(share));
+        }
+        let confidence = |&i: &usize| beliefs[i].confidence;
+        kept.sort_unstable_by(|a, b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(b)));
+        kept.truncate((beliefs.len() as f32 * share) as usize);
+        kept.sort_unstable();
+    }
+}

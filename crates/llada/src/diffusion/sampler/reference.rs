@@ -1,0 +1,105 @@
+//! Whose published sampler the exact mode follows, and the rules that came with these.
+
+use serde::{Deserialize, Serialize};
+
+use crate::diffusion::Remasking;
+
+/// The published sampler that [`Sampler::exact`](super::Sampler::exact) follows also where it is
+/// peculiar. Common to all: the model may predict the mask token, which then stays where it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reference {
+    /// `generate()` of LLaDA and LLaDA-MoE.
+    #[default]
+    Llada,
+    /// `diffusion_generate()` of Dream: the step from time t to s keeps int(M·(1 − s/t)) of M masks,
+    /// the last step all; the times are spread evenly from 1 to `eps`.
+    Dream {
+        /// The last time.
+        eps: f64,
+        /// Whether each mask is kept by its own draw of probability 1 − s/t (`origin`).
+        origin: bool,
+    },
+    /// `generate()` of LLaDA2.0: a block has the steps of its schedule and no more, and the schedule is
+    /// that of a whole block; it stops after a block that holds the end of the text, and gives nothing
+    /// where the prompt holds one too and is to be stopped at.
+    Llada2,
+    /// `generate()` of LLaDA2.1, with [`Edit`]: a block has as many steps as it needs, and the end of
+    /// the text stops only where it is asked to.
+    Llada21,
+    /// `block_diffusion_generate()` of SDAR: as LLaDA2.0, tempered before it is filtered.
+    Sdar,
+}
+
+impl Reference {
+    /// Whether its confidences are of the logits divided by the temperature, and of those that
+    /// `top_k` and `top_p` leave.
+    pub(in crate::diffusion) fn tempers(self) -> bool {
+        self != Self::Llada
+    }
+
+    /// Whether it fills blocks that end at multiples of their length.
+    pub(in crate::diffusion) fn is_by_blocks(self) -> bool {
+        matches!(self, Self::Llada2 | Self::Llada21 | Self::Sdar)
+    }
+
+    /// Whether it has this measure.
+    pub(super) fn has(self, remasking: Remasking) -> bool {
+        match self {
+            Self::Llada => matches!(remasking, Remasking::LowConfidence | Remasking::Random),
+            Self::Dream { origin: true, .. } => remasking == Remasking::Random,
+            Self::Dream { .. } => !matches!(remasking, Remasking::Random | Remasking::Sequential),
+            Self::Llada2 | Self::Llada21 => remasking == Remasking::LowConfidence,
+            Self::Sdar => matches!(remasking, Remasking::LowConfidence | Remasking::Sequential),
+        }
+    }
+
+    /// Of Dream: the probability 1 − s/t by which step `step` of `steps` keeps a mask; 1 in the last.
+    pub(in crate::diffusion) fn share(self, step: usize, steps: usize) -> Option<f32> {
+        let Self::Dream { eps, .. } = self else { return None };
+        if step + 1 >= steps {
+            return Some(1.0);
+        }
+        // `torch.linspace` in `f32`, which counts from the nearer end.
+        let width = (eps as f32 - 1.0) / steps as f32;
+        let time = |i: usize| match i < steps.div_ceil(2) {
+            true => 1.0 + width * i as f32,
+            false => eps as f32 - width * (steps - i) as f32,
+        };
+        Some(1.0 - time(step + 1) / time(step))
+    }
+}
+
+/// Tokens of the open block that were kept give way to others (LLaDA2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Edit {
+    /// A token gives way to the one that leads in its place with more than this probability.
+    pub threshold: f64,
+    /// Passes over a block that is full already, at most; there are no more once none changes it.
+    pub rounds: usize,
+}
+
+impl Default for Edit {
+    fn default() -> Self {
+        Self { threshold: 0.9, rounds: 16 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_dream_follow_its_times() {
+        let dream = Reference::Dream { eps: 1e-3, origin: false };
+        let shares: Vec<f32> = (0..5).map(|step| dream.share(step, 5).unwrap()).collect();
+        // torch.linspace(1, 1e-3, 6), then 1 - t[1:] / t[:-1].
+        let expected = [0.1998, 0.249_687_5, 0.332_777_2, 0.498_751_6, 1.0];
+        for (found, expected) in shares.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{shares:?}");
+        }
+        assert_eq!(Reference::Llada.share(0, 5), None);
+        assert_eq!(dream.share(0, 1), Some(1.0));
+    }
+}

@@ -1,0 +1,333 @@
+//! The feed-forward half of a block, forward and backward: one SwiGLU network,
+//! `x += W_down · swiglu(W_gate,up · h)`, or a mixture of them in which every token goes through the
+//! few that the router chooses for it, `x += Σ_e w_e · expert_e(h)`, and through a shared one.
+//!
+//! The experts take their tokens together, one expert after the other in the order of their numbers,
+//! and a token adds what its experts give in that order: its bits do not depend on the tokens beside
+//! it.
+
+use llada_kernels::{
+    linear::{self, Activations, Out},
+    swiglu,
+};
+
+use super::{
+    ExpertIds, FeedForwardIds, Gradients, SwigluIds,
+    block::Pass,
+    router::{Load, Routing},
+};
+use crate::{Result, config::Experts};
+
+/// What the forward pass leaves for the backward pass. T tokens, each with k experts.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    /// Of the dense network, or of the experts, expert after expert [T · k, f].
+    inner: Inner,
+    /// Of the shared network.
+    shared: Inner,
+    /// The experts of the tokens.
+    routing: Routing,
+    /// How the tokens were spread over the experts.
+    pub(super) load: Load,
+}
+
+/// W_gate h and W_up h of one network [T, f].
+#[derive(Debug, Default)]
+struct Inner {
+    gate: Vec<f32>,
+    up: Vec<f32>,
+}
+
+impl Inner {
+    fn resize(&mut self, len: usize) {
+        self.gate.resize(len, 0.0);
+        self.up.resize(len, 0.0);
+    }
+}
+
+/// Buffers that no pass needs to keep.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Output of SwiGLU [T, f].
+    activated: Vec<f32>,
+    /// Logits of the router [T, experts], and their gradient.
+    logits: Vec<f32>,
+    /// The tokens of the experts, expert after expert, and what these give [T · k, d].
+    gathered: Vec<f32>,
+    given: Vec<f32>,
+    /// Gradients: of the SwiGLU [T, f], and of what each expert counts [T · k].
+    d_activated: Vec<f32>,
+    d_gate: Vec<f32>,
+    d_up: Vec<f32>,
+    d_weights: Vec<f32>,
+}
+
+/// Tokens of one task that gathers or adds up rows.
+const ROWS: usize = 16;
+
+impl Pass<'_> {
+    /// Adds to `x` what the feed-forward network gives for `h`, both [T, d].
+    pub(super) fn feed_forward(
+        &self,
+        ids: &FeedForwardIds,
+        h: &[f32],
+        x: &mut [f32],
+        quantized: &mut Activations,
+        saved: &mut Saved,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        match (ids, &self.model.config.experts) {
+            (FeedForwardIds::Experts(ids), Some(experts)) => {
+                self.experts(ids, experts, h, x, quantized, saved, scratch)
+            }
+            (ids, _) => ids.networks().try_for_each(|ids| {
+                let f = self.model.config.mlp_hidden_size;
+                let rows = h.len() / self.model.config.d_model;
+                saved.inner.resize(rows * f);
+                let Inner { gate, up } = &mut saved.inner;
+                self.network(&ids, h, gate, up, quantized, &mut scratch.activated)?;
+                self.down(&ids, &scratch.activated, f, x, Out::Add)
+            }),
+        }
+    }
+
+    /// Leaves swiglu(W_gate h, W_up h) [T, f] in `activated`, and both products in `gate` and `up`.
+    fn network(
+        &self,
+        ids: &SwigluIds,
+        h: &[f32],
+        gate: &mut [f32],
+        up: &mut [f32],
+        quantized: &mut Activations,
+        activated: &mut Vec<f32>,
+    ) -> Result<()> {
+        let d = self.model.config.d_model;
+        let f = gate.len() / (h.len() / d).max(1);
+        self.quantize(&[ids.gate, ids.up], h, d, quantized)?;
+        self.linear(ids.gate, h, quantized, None, f, gate)?;
+        self.linear(ids.up, h, quantized, None, f, up)?;
+        activated.resize(gate.len(), 0.0);
+        swiglu::forward(self.cpu, gate, up, activated)?;
+        Ok(())
+    }
+
+    /// `y = W_down a`, or added to it; `a` is [T, f].
+    fn down(&self, ids: &SwigluIds, a: &[f32], f: usize, y: &mut [f32], out: Out) -> Result<()> {
+        let (d, w) = (self.model.config.d_model, self.matrix(ids.down));
+        linear::forward(self.cpu, a, w, None, a.len() / f.max(1), d, f, y, out)?;
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn experts(
+        &self,
+        ids: &ExpertIds,
+        experts: &Experts,
+        h: &[f32],
+        x: &mut [f32],
+        quantized: &mut Activations,
+        saved: &mut Saved,
+        s: &mut Scratch,
+    ) -> Result<()> {
+        let (cpu, d, f) = (self.cpu, self.model.config.d_model, experts.hidden_size);
+        let t = h.len() / d;
+        s.logits.resize(t * experts.count, 0.0);
+        let router = self.matrix(ids.router);
+        let logits = &mut s.logits;
+        linear::forward(cpu, h, router, None, t, experts.count, d, logits, Out::Write)?;
+        let bias = ids.bias.map(|id| self.vector(id));
+        saved.routing.choose(cpu, experts, bias, &s.logits);
+        saved.load.add(&saved.routing, experts.count);
+
+        let slots = saved.routing.slots();
+        s.gathered.resize(slots * d, 0.0);
+        s.given.resize(slots * d, 0.0);
+        saved.inner.resize(slots * f);
+        self.gather(&saved.routing, h, &mut s.gathered);
+        for (expert, part) in saved.routing.experts() {
+            let ids = &ids.experts[expert];
+            let h = &s.gathered[part.start * d..part.end * d];
+            let [gate, up] = [&mut saved.inner.gate, &mut saved.inner.up]
+                .map(|inner| &mut inner[part.start * f..part.end * f]);
+            self.network(ids, h, gate, up, quantized, &mut s.activated)?;
+            let given = &mut s.given[part.start * d..part.end * d];
+            self.down(ids, &s.activated, f, given, Out::Write)?;
+        }
+        let (routing, given) = (&saved.routing, &s.given);
+        cpu.chunks(x, ROWS * d, |chunk, x| {
+            for (i, x) in x.chunks_exact_mut(d).enumerate() {
+                for (slot, weight) in routing.of_token(chunk * ROWS + i) {
+                    let given = &given[slot * d..][..d];
+                    x.iter_mut().zip(given).for_each(|(x, y)| *x += weight * y);
+                }
+            }
+        });
+        if let Some(ids) = &ids.shared {
+            let f = experts.shared_hidden_size;
+            saved.shared.resize(t * f);
+            let Inner { gate, up } = &mut saved.shared;
+            self.network(ids, h, gate, up, quantized, &mut s.activated)?;
+            self.down(ids, &s.activated, f, x, Out::Add)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the row of each slot's token of `from` [T, d] to `to` [T · k, d].
+    fn gather(&self, routing: &Routing, from: &[f32], to: &mut [f32]) {
+        let d = self.model.config.d_model;
+        self.cpu.chunks(to, ROWS * d, |chunk, to| {
+            for (i, to) in to.chunks_exact_mut(d).enumerate() {
+                let token = routing.token(chunk * ROWS + i);
+                to.copy_from_slice(&from[token * d..][..d]);
+            }
+        });
+    }
+
+    /// Adds to `dh` [T, d] the gradient of the network's input `h`, and those of its parameters to
+    /// `gradients`; `dx` is the gradient of what it gave.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward_networks(
+        &self,
+        ids: &FeedForwardIds,
+        h: &[f32],
+        dx: &[f32],
+        saved: &Saved,
+        dh: &mut [f32],
+        scratch: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        match (ids, &self.model.config.experts) {
+            (FeedForwardIds::Experts(ids), Some(experts)) => {
+                self.backward_experts(ids, experts, h, dx, saved, dh, scratch, gradients)
+            }
+            (ids, _) => ids.networks().try_for_each(|ids| {
+                self.backward_network(&ids, h, dx, &saved.inner, dh, scratch, gradients)
+            }),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn backward_network(
+        &self,
+        ids: &SwigluIds,
+        h: &[f32],
+        dx: &[f32],
+        Inner { gate, up }: &Inner,
+        dh: &mut [f32],
+        s: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let (cpu, d) = (self.cpu, self.model.config.d_model);
+        let t = h.len() / d;
+        let f = gate.len() / t.max(1);
+        s.activated.resize(t * f, 0.0);
+        s.d_activated.resize(t * f, 0.0);
+        swiglu::forward(cpu, gate, up, &mut s.activated)?;
+        let dw = &mut gradients.0[ids.down];
+        linear::backward_weight(cpu, dx, &s.activated, t, d, f, dw, Out::Add)?;
+        let w = self.matrix(ids.down);
+        linear::backward_input(cpu, dx, w, t, d, f, &mut s.d_activated, Out::Write)?;
+        self.backward_gated(ids, h, (gate, up), dh, s, gradients, Out::Add)
+    }
+
+    /// From the gradient `s.d_activated` of swiglu(gate, up): adds those of W_gate and W_up, and
+    /// gives or adds that of `h`.
+    #[allow(clippy::too_many_arguments)]
+    fn backward_gated(
+        &self,
+        ids: &SwigluIds,
+        h: &[f32],
+        (gate, up): (&[f32], &[f32]),
+        dh: &mut [f32],
+        s: &mut Scratch,
+        gradients: &mut Gradients,
+        out: Out,
+    ) -> Result<()> {
+        let (cpu, d) = (self.cpu, self.model.config.d_model);
+        let t = h.len() / d;
+        let f = gate.len() / t.max(1);
+        s.d_gate.resize(t * f, 0.0);
+        s.d_up.resize(t * f, 0.0);
+        swiglu::backward(cpu, gate, up, &s.d_activated, &mut s.d_gate, &mut s.d_up)?;
+        let halves = [(ids.gate, &s.d_gate, out), (ids.up, &s.d_up, Out::Add)];
+        for (id, dy, _) in halves {
+            linear::backward_weight(cpu, dy, h, t, f, d, &mut gradients.0[id], Out::Add)?;
+        }
+        for (id, dy, out) in halves {
+            linear::backward_input(cpu, dy, self.matrix(id), t, f, d, dh, out)?;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn backward_experts(
+        &self,
+        ids: &ExpertIds,
+        experts: &Experts,
+        h: &[f32],
+        dx: &[f32],
+        saved: &Saved,
+        dh: &mut [f32],
+        s: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let (cpu, d, f) = (self.cpu, self.model.config.d_model, experts.hidden_size);
+        let (t, routing) = (h.len() / d, &saved.routing);
+        let slots = routing.slots();
+        if let Some(ids) = &ids.shared {
+            self.backward_network(ids, h, dx, &saved.shared, dh, s, gradients)?;
+        }
+        // The inputs of the experts, and the gradients of these and of what the experts gave.
+        let mut inputs = std::mem::take(&mut s.gathered);
+        let mut d_given = std::mem::take(&mut s.given);
+        inputs.resize(slots * d, 0.0);
+        d_given.resize(slots * d, 0.0);
+        self.gather(routing, h, &mut inputs);
+        self.gather(routing, dx, &mut d_given);
+        s.d_weights.resize(slots, 0.0);
+        let mut d_inputs = vec![0.0; slots * d];
+        for (expert, part) in routing.experts() {
+            let (ids, n) = (&ids.experts[expert], part.len());
+            let wide = part.start * d..part.end * d;
+            let [gate, up] = [&saved.inner.gate, &saved.inner.up]
+                .map(|inner| &inner[part.start * f..part.end * f]);
+            s.activated.resize(n * f, 0.0);
+            s.d_activated.resize(n * f, 0.0);
+            swiglu::forward(cpu, gate, up, &mut s.activated)?;
+            let (w, dy) = (self.matrix(ids.down), &mut d_given[wide.clone()]);
+            linear::backward_input(cpu, dy, w, n, d, f, &mut s.d_activated, Out::Write)?;
+            // What an expert gives counts by its weight w: ∂/∂w is ⟨dx, W_down a⟩ = ⟨W_downᵀ dx, a⟩.
+            for (i, slot) in part.clone().enumerate() {
+                let weight = routing.weight(slot);
+                let row = i * f..(i + 1) * f;
+                let (da, a) = (&mut s.d_activated[row.clone()], &s.activated[row]);
+                s.d_weights[slot] = da.iter().zip(a).map(|(da, a)| da * a).sum();
+                da.iter_mut().for_each(|da| *da *= weight);
+                dy[i * d..][..d].iter_mut().for_each(|dy| *dy *= weight);
+            }
+            let dw = &mut gradients.0[ids.down];
+            linear::backward_weight(cpu, dy, &s.activated, n, d, f, dw, Out::Add)?;
+            let (h, dh) = (&inputs[wide.clone()], &mut d_inputs[wide]);
+            self.backward_gated(ids, h, (gate, up), dh, s, gradients, Out::Write)?;
+        }
+        cpu.chunks(dh, ROWS * d, |chunk, dh| {
+            for (i, dh) in dh.chunks_exact_mut(d).enumerate() {
+                for (slot, _) in routing.of_token(chunk * ROWS + i) {
+                    let part = &d_inputs[slot * d..][..d];
+                    dh.iter_mut().zip(part).for_each(|(dh, part)| *dh += part);
+                }
+            }
+        });
+        (s.gathered, s.given) = (inputs, d_given);
+
+        s.logits.resize(t * experts.count, 0.0);
+        let bias = ids.bias.map(|id| &mut gradients.0[id]);
+        let bias = bias.map(Vec::as_mut_slice);
+        routing.backward(experts, &s.d_weights, self.balance, &mut s.logits, bias);
+        let dw = &mut gradients.0[ids.router];
+        linear::backward_weight(cpu, &s.logits, h, t, experts.count, d, dw, Out::Add)?;
+        let w = self.matrix(ids.router);
+        linear::backward_input(cpu, &s.logits, w, t, experts.count, d, dh, Out::Add)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,311 @@
+//! The trajectories of the other families' official samplers, replayed with the real models: every
+//! state of every row, with the caches of the models and without.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "common/whole.rs"]
+mod whole;
+
+use std::ops::ControlFlow;
+
+use common::{bytes, fixture, ids, is_own_set, json, rows, size, tensor};
+use llada::{
+    checkpoint,
+    config::{AttentionMask, SpecialTokens},
+    diffusion::{
+        Blocks, Canvas, Edit, Keep, Prompt, Reference, Remasking, Sampler,
+        generate::{self, Predictor},
+        sample::Draws,
+    },
+    model::MaskPredictor,
+};
+use llada_kernels::Cpu;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use whole::Whole;
+
+/// The cases of a file, of which there are `count` in the set that is here.
+fn cases(file: &str, count: usize) -> Vec<Value> {
+    let cases = json(&format!("generate/{file}.json")).as_array().unwrap().clone();
+    assert!(cases.len() == count || !is_own_set() && !cases.is_empty(), "{} cases", cases.len());
+    cases
+}
+
+fn load(case: &Value) -> MaskPredictor {
+    let name = case["model"].as_str().unwrap();
+    let mut model = checkpoint::load(&fixture(&format!("models/{name}"))).unwrap();
+    if let Some(block_length) = case["attention_block"].as_u64() {
+        model.config.attention = AttentionMask::BlockCausal { block_length: block_length as usize };
+    }
+    MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap()
+}
+
+/// What the reference drew.
+#[derive(Default)]
+struct Recorded {
+    /// One uniform for each step and position.
+    uniforms: Vec<Vec<f64>>,
+    /// The tokens of each step, from the first position of the block on.
+    tokens: Vec<Vec<u32>>,
+    block_length: usize,
+}
+
+impl Draws for Recorded {
+    fn token_uniforms(&self, _: usize, _: usize, _: &mut [f64]) {
+        panic!("tokens are recorded");
+    }
+
+    fn token(&self, step: usize, position: usize) -> Option<u32> {
+        let tokens = self.tokens.get(step)?;
+        tokens.get(position % self.block_length).copied()
+    }
+
+    fn confidence(&self, step: usize, position: usize) -> f32 {
+        self.uniforms[step][position] as f32
+    }
+}
+
+/// Runs the canvases and compares the row of each with the states that it goes through.
+fn replay<P: Predictor>(
+    id: &str,
+    predictor: &mut P,
+    canvases: &mut [Canvas],
+    states: &[Vec<Vec<u32>>],
+) {
+    let mut current = states[0].clone();
+    let mut seen = vec![0; canvases.len()];
+    let summary = generate::run(predictor, canvases, &mut |row, step| {
+        assert_eq!(current[row], states[step.nfe - 1][row], "{id}: row {row} before {}", step.nfe);
+        let mask = canvas_mask(states);
+        step.remasked.iter().for_each(|&position| current[row][position] = mask[row]);
+        for commit in &step.committed {
+            current[row][commit.position] = commit.token;
+        }
+        seen[row] = step.nfe;
+        ControlFlow::Continue(())
+    });
+    summary.unwrap();
+    for (row, canvas) in canvases.iter().enumerate() {
+        // Steps after a row is full change nothing.
+        for state in &states[seen[row]..] {
+            assert_eq!(current[row], state[row], "{id}: row {row} at the end");
+        }
+        let tokens = canvas.tokens();
+        assert_eq!(tokens, &current[row][..tokens.len()], "{id}: row {row} as told by its steps");
+    }
+}
+
+/// The mask of each row: what its last token is before the first step.
+fn canvas_mask(states: &[Vec<Vec<u32>>]) -> Vec<u32> {
+    states[0].iter().map(|row| *row.last().unwrap()).collect()
+}
+
+fn states(case: &Value) -> Vec<Vec<Vec<u32>>> {
+    case["states"].as_array().unwrap().iter().map(rows).collect()
+}
+
+fn special(case: &Value) -> SpecialTokens {
+    let token = |name: &str| case[name].as_u64().map(|id| id as u32);
+    let stop = case["stop_ids"][0].as_u64().map(|id| id as u32);
+    let eos = token("eos_id").or(stop);
+    SpecialTokens { mask: token("mask_id"), eos, ..SpecialTokens::default() }
+}
+
+#[test]
+fn dream() {
+    let draws = bytes("generate/dream_draws.safetensors");
+    let draws = SafeTensors::deserialize(&draws).unwrap();
+    for case in cases("dream", 22) {
+        let (id, params) = (case["id"].as_str().unwrap(), &case["params"]);
+        let (special, states) = (special(&case), states(&case));
+        let alg = params["alg"].as_str().unwrap();
+        let gen_length = size(&params["max_new_tokens"]);
+        let sampler = Sampler {
+            steps: size(&params["steps"]),
+            gen_length,
+            temperature: params["temperature"].as_f64().unwrap(),
+            top_k: params["top_k"].as_u64().map(|k| k as usize),
+            top_p: params["top_p"].as_f64(),
+            alg_temp: params["alg_temp"].as_f64().unwrap_or(0.0),
+            remasking: match alg {
+                "maskgit_plus" => Remasking::LowConfidence,
+                "topk_margin" => Remasking::Margin,
+                "entropy" => Remasking::Entropy,
+                _ => Remasking::Random,
+            },
+            reference: Reference::Dream {
+                eps: params["eps"].as_f64().unwrap(),
+                origin: alg == "origin",
+            },
+            ..Sampler::exact()
+        };
+        let canvas = |(row, tokens): (usize, Vec<u32>)| {
+            let padding = match &case["attention_mask"] {
+                Value::Null => 0,
+                masks => ids(&masks[row]).iter().take_while(|keep| **keep == 0).count(),
+            };
+            // One uniform for each mask of all rows, row by row.
+            let mut uniforms = Vec::new();
+            for (step, state) in states[..states.len() - 1].iter().enumerate() {
+                let Some((_, drawn)) = tensor(&draws, &format!("{id}.rand_{step:02}")) else {
+                    continue;
+                };
+                let is_mask = |token: &&u32| Some(**token) == special.mask;
+                let before = state[..row].iter().flatten().filter(is_mask).count();
+                let mut drawn = drawn[before..].iter();
+                let of = |&token: &u32| match Some(token) == special.mask {
+                    true => *drawn.next().unwrap(),
+                    false => f64::NAN,
+                };
+                uniforms.push(state[row].iter().map(of).collect());
+            }
+            let recorded = Box::new(Recorded { uniforms, ..Recorded::default() });
+            let (prompt, attention) = (Prompt { tokens, padding }, AttentionMask::Bidirectional);
+            Canvas::with_draws(prompt, &sampler, &special, attention, recorded).unwrap()
+        };
+        let mut canvases: Vec<Canvas> =
+            rows(&case["prompt"]).into_iter().enumerate().map(canvas).collect();
+        replay(id, &mut load(&case), &mut canvases, &states);
+        let outputs: Vec<&[u32]> = canvases.iter().map(Canvas::tokens).collect();
+        assert_eq!(outputs, rows(&case["output"]), "{id}");
+    }
+}
+
+/// The canvas of a case in which blocks follow on each other.
+fn by_blocks(case: &Value, sampler: &Sampler, recorded: Recorded) -> Canvas {
+    let prompt = Prompt::from(rows(&case["prompt"]).remove(0));
+    let block_length = sampler.block_length;
+    let attention = AttentionMask::BlockCausal { block_length };
+    let (special, draws) = (special(case), Box::new(recorded));
+    Canvas::with_draws(prompt, sampler, &special, attention, draws).unwrap()
+}
+
+/// Replays a case with the model's exact cache, and without one.
+fn replay_both(
+    case: &Value,
+    sampler: &Sampler,
+    recorded: &dyn Fn() -> Recorded,
+    states: &[Vec<Vec<u32>>],
+) {
+    let id = case["id"].as_str().unwrap();
+    let mut cached = [by_blocks(case, sampler, recorded())];
+    replay(id, &mut load(case), &mut cached, states);
+    let mut plain = [by_blocks(case, sampler, recorded())];
+    replay(id, &mut Whole(load(case)), &mut plain, states);
+    assert_eq!(cached[0].tokens(), plain[0].tokens(), "{id}: the cache changes nothing");
+}
+
+#[test]
+fn llada2() {
+    for case in cases("llada2", 34) {
+        let (algorithm, params) = (case["algorithm"].as_str().unwrap(), &case["params"]);
+        if algorithm.starts_with("diffusers") {
+            continue;
+        }
+        let (gen_length, block_length) =
+            (size(&params["gen_length"]), size(&params["block_length"]));
+        let edits = params.get("editing_threshold").is_some();
+        let steps = match params["num_to_transfer"].as_u64() {
+            Some(share) => block_length / share as usize,
+            None => size(&params["steps"]).min(gen_length / size(&params["minimal_topk"])),
+        };
+        let sampler = Sampler {
+            steps: steps * gen_length.div_ceil(block_length),
+            gen_length,
+            block_length,
+            blocks: Blocks::BlockDiffusion,
+            keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
+            stop_at_eos: params["eos_early_stop"].as_bool().unwrap(),
+            reference: if edits { Reference::Llada21 } else { Reference::Llada2 },
+            edit: edits.then(|| Edit {
+                threshold: params["editing_threshold"].as_f64().unwrap(),
+                rounds: size(&params["max_post_steps"]),
+            }),
+            ..Sampler::exact()
+        };
+        let states = states(&case);
+        replay_both(&case, &sampler, &Recorded::default, &states);
+        let mut canvases = [by_blocks(&case, &sampler, Recorded::default())];
+        let summary =
+            generate::run(&mut load(&case), &mut canvases, &mut |_, _| ControlFlow::Continue(()));
+        let id = case["id"].as_str().unwrap();
+        assert_eq!(summary.unwrap().nfe, size(&case["num_forwards"]), "{id}: forward passes");
+        // What is returned ends with the end of the text.
+        let returned = rows(&case["returned"]).remove(0);
+        let response = canvases[0].response();
+        let end = response.iter().position(|&t| Some(t) == special(&case).eos);
+        assert_eq!(response[..end.map_or(response.len(), |end| end + 1)], returned, "{id}");
+    }
+}
+
+#[test]
+fn sdar() {
+    for case in cases("sdar", 13) {
+        let params = &case["params"];
+        let (gen_length, block_length) =
+            (size(&params["gen_length"]), size(&params["block_length"]));
+        let strategy = params["remasking_strategy"].as_str().unwrap();
+        let temperature = match case["sampling"].as_str().unwrap() {
+            "argmax" => 0.0,
+            _ => params["temperature"].as_f64().unwrap(),
+        };
+        let sampler = Sampler {
+            steps: size(&params["denoising_steps"]) * gen_length.div_ceil(block_length),
+            gen_length,
+            block_length,
+            temperature,
+            top_k: params["top_k"].as_u64().filter(|&k| k > 0).map(|k| k as usize),
+            top_p: params["top_p"].as_f64().filter(|&p| p < 1.0),
+            blocks: Blocks::BlockDiffusion,
+            remasking: match strategy {
+                "sequential" => Remasking::Sequential,
+                _ => Remasking::LowConfidence,
+            },
+            keep: match params["confidence_threshold"].as_f64() {
+                Some(threshold) => Keep::Threshold(threshold),
+                None => Keep::Schedule,
+            },
+            reference: Reference::Sdar,
+            ..Sampler::exact()
+        };
+        // The passes that only fill the cache change no state.
+        let kinds = case["forward_kind"].as_array().unwrap();
+        let all = states(&case);
+        let mut denoised: Vec<_> = all
+            .iter()
+            .zip(kinds)
+            .filter(|(_, kind)| *kind == "denoise")
+            .map(|(state, _)| state.clone())
+            .collect();
+        denoised.push(all.last().unwrap().clone());
+        let tokens = case["sampled_tokens"].as_array();
+        // The draws are addressed by the step of the whole schedule.
+        let steps = sampler.steps_per_block();
+        let recorded = || {
+            let mut recorded = Recorded { block_length, ..Recorded::default() };
+            let ranges = case["forward_range"].as_array().unwrap().iter().zip(kinds);
+            let blocks: Vec<usize> = ranges
+                .filter(|(_, kind)| *kind == "denoise")
+                .map(|(range, _)| size(&range[0]) / block_length)
+                .collect();
+            for (k, tokens) in tokens.into_iter().flatten().enumerate() {
+                let in_block = blocks[..k].iter().filter(|&&b| b == blocks[k]).count();
+                let step = (blocks[k] - blocks[0]) * steps + in_block;
+                recorded.tokens.resize(step + 1, Vec::new());
+                recorded.tokens[step] = ids(tokens);
+            }
+            recorded
+        };
+        match tokens {
+            None if temperature > 0.0 => {
+                // Of one token that is left any draw gives that.
+                let id = case["id"].as_str().unwrap();
+                let attention = AttentionMask::BlockCausal { block_length };
+                let prompt = Prompt::from(rows(&case["prompt"]).remove(0));
+                let canvas = Canvas::new(prompt, &sampler, &special(&case), attention).unwrap();
+                replay(id, &mut load(&case), &mut [canvas], &denoised);
+            }
+            _ => replay_both(&case, &sampler, &recorded, &denoised),
+        }
+    }
+}
