@@ -6,6 +6,7 @@ mod rope;
 
 use serde_json::{Value, json};
 
+use crate::json;
 use keys::Keys;
 
 /// Whose names and conventions a checkpoint follows.
@@ -147,8 +148,8 @@ impl ModelConfig {
     /// Reads the text of a `config.json`. Nothing is taken from the defaults of the reference's
     /// Python dataclass, several of which (tied weights, dropout 0.1) no released model uses.
     pub fn from_json(text: &str) -> Result<Self> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
+        let value = json::parse_settings(text.as_bytes());
+        let value = value.map_err(|e| ConfigError::Json(e.to_string()))?;
         let object = value.as_object().ok_or_else(|| ConfigError::Json("not an object".into()))?;
         let config = Keys(object).model()?;
         config.check()?;

@@ -204,8 +204,9 @@ impl Judge<'_> {
         match value {
             Value::Object(object) => self.nested(path, object),
             Value::Array(list) => {
-                let deep = list.iter().enumerate().filter(|(_, v)| v.is_object() || v.is_array());
-                deep.map(|(i, value)| self.inside(&format!("{path}[{i}]"), value)).collect()
+                let mut deep =
+                    list.iter().enumerate().filter(|(_, v)| v.is_object() || v.is_array());
+                deep.try_for_each(|(i, value)| self.inside(&format!("{path}[{i}]"), value))
             }
             _ => Ok(()),
         }

@@ -241,9 +241,24 @@ fn hostile_configs_are_errors_that_name_the_key() {
 fn what_is_not_an_object_is_an_error() {
     let deep = "[".repeat(100_000);
     let nested = format!("{{\"a\":{deep}");
-    for text in ["", "null", "[]", "3", "{", "{\"d_model\": NaN}", deep.as_str(), nested.as_str()] {
+    for text in ["", "null", "[]", "3", "{", "{\"d_model\": nan}", deep.as_str(), nested.as_str()] {
         let error = ModelConfig::from_json(text).unwrap_err();
         assert!(matches!(error, ConfigError::Json(_)), "{error}");
+    }
+}
+
+#[test]
+fn numbers_that_are_none_matter_where_they_are_read_only() {
+    let and = |keys: &str| ModelConfig::from_json(&read(LLADA).replacen('{', keys, 1));
+    let unread = r#"{"initial_loss": NaN, "x": [Infinity, -Infinity, 1e999],"#;
+    assert_eq!(and(unread).unwrap(), model_a());
+    for (keys, blamed) in [
+        (r#"{"eot_token_id": NaN,"#, "`eot_token_id` is `\"NaN\"`"),
+        (r#"{"embedding_multiplier": Infinity,"#, "`embedding_multiplier` is `\"Infinity\"`"),
+        (r#"{"rope_scaling": NaN,"#, "`rope_scaling` is `\"NaN\"`"),
+    ] {
+        let error = and(keys).unwrap_err().to_string();
+        assert!(error.contains(blamed), "{error}");
     }
 }
 
