@@ -156,8 +156,13 @@ fn damage_is_shown() {
     let shown = |name: &str| stdout.lines().find(|line| line.contains(name)).unwrap_or_default();
     assert!(shown("checkpoints/step-4/model.safetensors").ends_with("  ok"), "{stdout}");
     assert!(shown("step-2/state.json").ends_with("  ok"), "{stdout}");
-    let (code, stdout, _) = run(dir, &["show", "--verify", storyteller()]);
-    assert!(code == 0 && stdout.contains("has no checksum"), "{stdout}");
+    let (code, stdout, stderr) = run(dir, &["show", "--verify", storyteller()]);
+    let unknown = stdout.lines().filter(|line| line.ends_with("has no checksum")).count();
+    assert!(code == 0 && unknown > 1, "{stdout}");
+    assert!(stderr.contains(&format!("{unknown} files have no checksum")), "{stderr}");
+    let (code, stdout, stderr) = run(dir, &["show", "--verify", "text.txt"]);
+    assert!(code == 1 && stdout.contains("has no checksum"), "{stdout}");
+    assert!(stderr.contains("nothing could be checked"), "{stderr}");
 
     let weights = dir.join("seen/checkpoints/step-4/model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
