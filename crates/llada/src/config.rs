@@ -8,6 +8,7 @@ mod spec;
 
 use serde_json::{Value, json};
 
+use crate::json;
 pub use family::Family;
 use keys::Keys;
 pub use spec::{
@@ -190,8 +191,8 @@ impl ModelConfig {
 
     /// Reads the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
+        let value = json::parse_settings(text.as_bytes());
+        let value = value.map_err(|e| ConfigError::Json(e.to_string()))?;
         let object = value.as_object().ok_or_else(|| ConfigError::Json("not an object".into()))?;
         let config = Keys(object).model()?;
         config.check()?;

@@ -57,9 +57,10 @@ fn folder(dir: &Path) -> Result<Vec<Verified>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(io("read", dir))? {
         let entry = entry.map_err(io("read", dir))?;
-        // Hidden files are those of other programs, or unfinished.
+        // Hidden files are those of other programs, or unfinished. A link to nothing was a file.
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_file() && !name.starts_with('.') {
+        let is_there = entry.path().is_file() || !entry.path().exists();
+        if is_there && !name.starts_with('.') {
             names.push(name);
         }
     }
@@ -92,6 +93,9 @@ fn folder(dir: &Path) -> Result<Vec<Verified>> {
 
 /// By the checksum that a file carries itself.
 fn own(path: &Path) -> Integrity {
+    if !path.exists() {
+        return Integrity::Damaged("the file that it links to is gone".into());
+    }
     let is_tensors = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors"));
     let intact = match (is_tensors, gguf::is_gguf(path)) {
         (true, _) => safetensors::File::open(path).map(|file| file.is_intact()),

@@ -71,8 +71,7 @@ fn check(name: &str, unmasked: &str) {
         let keep: Vec<bool> = mask.iter().map(|&m| m == 1).collect();
         compare(&model, "logits_leftpad", Some(&keep));
     }
-    let blocks = |block_length| AttentionMask::BlockCausal { block_length };
-    model.config.attention = blocks(4);
+    model.config.attention = AttentionMask::BlockCausal { block_length: 4 };
     compare(&model, "logits_block_causal_bs4", None);
     model.config.attention = AttentionMask::Causal;
     compare(&model, "logits_causal", None);

@@ -55,7 +55,7 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
         Command::Pull(args) => Err(without_network(&args).into()),
         Command::List(args) => list::run(&args, term),
         Command::Rm(args) => rm::run(&args, term),
-        Command::Show(args) => show::run(args),
+        Command::Show(args) => show::run(args, term),
         Command::Bench(args) => bench::run(*args, term),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(args),

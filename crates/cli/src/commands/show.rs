@@ -27,14 +27,14 @@ use crate::{
     commands::{convert, verify},
     error::Failure,
     locate::{self, Shipped},
-    term,
+    term::{self, Term},
     view::units,
 };
 
 /// Prints the description as text, or as JSON.
-pub fn run(args: Show) -> Result<()> {
+pub fn run(args: Show, term: &Term) -> Result<()> {
     if args.verify {
-        return verify::run(args.model.get()?, args.json);
+        return verify::run(args.model.get()?, args.json, term);
     }
     let dir = match args.model.get()? {
         Some(given) => locate::described(given)?,

@@ -6,28 +6,64 @@ use anyhow::Result;
 use llada::verify::{Integrity, Verified, verify};
 use serde_json::{Value, json};
 
+#[cfg(feature = "hub")]
+use crate::hub::Checksum;
 use crate::{
     error::Failure,
     locate::{self, Shipped},
-    term,
+    term::{self, Term},
     view::units,
 };
 
-/// Prints what is known of each file, and fails when one is damaged.
-pub fn run(path: Option<&Path>, json: bool) -> Result<()> {
+/// Prints what is known of each file, and fails when one is damaged or none has a checksum.
+pub fn run(path: Option<&Path>, json: bool, term: &Term) -> Result<()> {
     let path = match path {
         // A run and token shards are no models, and damaged ones are looked at too.
         Some(path) if path.exists() => path.to_path_buf(),
         path => locate::model(path, Shipped::Base)?,
     };
-    let files = verify(&path)?;
+    let mut files = verify(&path)?;
+    #[cfg(feature = "hub")]
+    for file in &mut files {
+        if !matches!(file.integrity, Integrity::Damaged(_))
+            && let Some(integrity) = as_fetched(&file.path)
+        {
+            file.integrity = integrity;
+        }
+    }
     term::answer(&if json { as_json(&files)? } else { as_text(&files, &path) })?;
-    let damaged = files.iter().filter(|file| matches!(file.integrity, Integrity::Damaged(_)));
-    match damaged.count() {
-        0 => Ok(()),
+    let count = |is: fn(&Integrity) -> bool| files.iter().filter(|f| is(&f.integrity)).count();
+    let unknown = count(|integrity| *integrity == Integrity::Unknown);
+    match count(|integrity| matches!(integrity, Integrity::Damaged(_))) {
+        0 if unknown == files.len() => {
+            let hint = "files of the hub's cache, of runs and of token shards have checksums, and \
+                        weights that this program wrote";
+            Err(Failure::new("nothing could be checked: no file has a checksum", hint).into())
+        }
+        0 => {
+            match unknown {
+                0 => {}
+                1 => term.note("1 file has no checksum and was not checked"),
+                n => term.note(&format!("{n} files have no checksum and were not checked")),
+            }
+            Ok(())
+        }
         1 => Err(failure("1 file is damaged")),
         n => Err(failure(&format!("{n} files are damaged"))),
     }
+}
+
+/// What the name of a blob in the hub's cache, which is a checksum, says of a file that leads to it.
+#[cfg(feature = "hub")]
+fn as_fetched(path: &Path) -> Option<Integrity> {
+    let blob = path.canonicalize().ok()?;
+    let is_blob = blob.parent()?.file_name()? == "blobs";
+    let expected = Checksum::of_etag(blob.file_name()?.to_str()?).filter(|_| is_blob)?;
+    Some(match expected.is_of(&blob) {
+        Ok(true) => Integrity::Intact,
+        Ok(false) => Integrity::Damaged("it is not what was fetched: its checksum differs".into()),
+        Err(error) => Integrity::Damaged(error.to_string()),
+    })
 }
 
 fn failure(message: &str) -> anyhow::Error {

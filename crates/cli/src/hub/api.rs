@@ -106,7 +106,16 @@ impl Client {
     fn json<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, Fault> {
         let response = self.send(url, Ask::Get(0), Follow::Everywhere)?;
         let body = response.into_body().into_with_config().limit(MAX_JSON).read_to_vec();
-        let body = body.map_err(|e| cut_short(&std::io::Error::other(e)))?;
+        let body = body.map_err(|error| match error {
+            ureq::Error::BodyExceedsLimit(_) => {
+                let most = MAX_JSON >> 20;
+                let message = format!("the hub's answer is larger than {most} MiB, the most read");
+                let hint = "check HF_ENDPOINT; a repository of so many files has to be fetched \
+                            another way, and its folder be given instead of its name";
+                Fault::Final(Failure::new(message, hint).into())
+            }
+            error => cut_short(&std::io::Error::other(error)),
+        })?;
         serde_json::from_slice(&body).map_err(|error| {
             let message = format!("the hub's answer cannot be read: {error}");
             Fault::Final(Failure::new(message, "check HF_ENDPOINT").into())

@@ -1,5 +1,11 @@
 //! The checksums that the hub names files by.
 
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -20,6 +26,21 @@ impl Checksum {
             64 if is_hex => Some(Self::Sha256(etag.to_owned())),
             40 if is_hex => Some(Self::GitBlob(etag.to_owned())),
             _ => None,
+        }
+    }
+
+    /// Whether the bytes of a file come to it.
+    pub fn is_of(&self, path: &Path) -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        let mut hasher = Hasher::new(self, file.metadata()?.len());
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.matches()),
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod http;
 mod plan;
 
 pub use api::{Listing, Remote};
+pub use checksum::Checksum;
 pub use download::{Download, Event};
 pub use http::{Client, Settings, is_offline};
 pub use plan::{Kind, Plan};

@@ -113,7 +113,7 @@ fn validation_shows_the_first_prompt_and_names_bad_rows() {
     let (code, _, stderr) = eval(dir, "eval validate mmlu");
     assert_eq!(code, 1);
     assert!(stderr.contains("the data of task `mmlu` was not found"), "{stderr}");
-    assert!(stderr.contains("hint: point `--data DIR`"), "{stderr}");
+    assert!(stderr.contains("hint: name its place with `--data DIR`"), "{stderr}");
 }
 
 #[test]

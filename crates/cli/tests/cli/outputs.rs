@@ -93,8 +93,8 @@ fn neighbours_of_every_output_are_untouched() {
         check(dir, &outputs, &outputs[..=i]);
         let (code, stderr) = done(dir, line);
         assert_eq!(code, 1, "{line}: {stderr}");
-        let hint = if output == "shards" { "allow overwriting" } else { replace };
-        assert!(stderr.contains("already") && stderr.contains(hint), "{line}: {stderr}");
+        let hint = format!("`{replace}`");
+        assert!(stderr.contains("already") && stderr.contains(&hint), "{line}: {stderr}");
         let is_folder = dir.join(output).is_dir();
         if is_folder {
             fs::write(dir.join(output).join("notes.txt"), "mine").unwrap();

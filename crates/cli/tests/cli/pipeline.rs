@@ -156,8 +156,18 @@ fn damage_is_shown() {
     let shown = |name: &str| stdout.lines().find(|line| line.contains(name)).unwrap_or_default();
     assert!(shown("checkpoints/step-4/model.safetensors").ends_with("  ok"), "{stdout}");
     assert!(shown("step-2/state.json").ends_with("  ok"), "{stdout}");
-    let (code, stdout, _) = run(dir, &["show", "--verify", storyteller()]);
-    assert!(code == 0 && stdout.contains("has no checksum"), "{stdout}");
+    let notes = dir.join("seen/checkpoints/step-4/notes.txt");
+    std::fs::write(&notes, "mine").unwrap();
+    let (code, stdout, stderr) = run(dir, &["show", "--verify", "seen"]);
+    let line = stdout.lines().find(|line| line.contains("notes.txt")).unwrap();
+    assert!(code == 0 && line.ends_with("has no checksum"), "{stdout}");
+    assert!(stderr.contains("1 file has no checksum and was not checked"), "{stderr}");
+    std::fs::remove_file(notes).unwrap();
+    for path in [storyteller(), "text.txt"] {
+        let (code, stdout, stderr) = run(dir, &["show", "--verify", path]);
+        assert!(code == 1 && stdout.contains("has no checksum"), "{stdout}");
+        assert!(stderr.contains("nothing could be checked: no file has a checksum"), "{stderr}");
+    }
 
     let weights = dir.join("seen/checkpoints/step-4/model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();

@@ -16,6 +16,7 @@ use super::{CheckpointError, gguf, safetensors};
 use crate::{
     Result, files,
     hub::{Cache, Reference},
+    json,
     model::{Adapter, Layout, LowRank, Model, lora},
 };
 use peft::Settings;
@@ -222,7 +223,7 @@ fn number(x: f64) -> Value {
 
 fn read_config(file: &Path) -> Result<Map<String, Value>> {
     let text = files::read_text(file, MAX_CONFIG)?;
-    serde_json::from_str(&text).map_err(|e| {
+    json::parse_object(text.as_bytes()).map_err(|e| {
         let (file, what) = (file.to_path_buf(), e.to_string());
         CheckpointError::Adapter { file, what }.into()
     })

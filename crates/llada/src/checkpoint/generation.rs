@@ -6,10 +6,10 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{CheckpointError, base_of, gguf, is_adapter};
-use crate::{Result, diffusion::Settings, files};
+use crate::{Result, diffusion::Settings, files, json};
 
 /// The name of the file.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -40,9 +40,9 @@ pub fn load_generation_config(dir: &Path) -> Result<Settings> {
 
 fn parse(text: &str, file: &Path) -> Result<Settings> {
     let file = || file.to_path_buf();
-    let json = serde_json::from_str::<Map<String, Value>>(text);
+    let read = json::parse_object(text.as_bytes());
     let json =
-        json.map_err(|e| CheckpointError::GenerationJson { file: file(), what: e.to_string() })?;
+        read.map_err(|e| CheckpointError::GenerationJson { file: file(), what: e.to_string() })?;
     let wrong = |source| CheckpointError::Generation { file: file(), source };
     let mut settings = Settings::default();
     // For `transformers` these two are of no effect where nothing is drawn.
@@ -91,7 +91,7 @@ mod tests {
         let found = written(
             r#"{"_from_model_config": true, "eos_token_id": [1, 2], "top_p": 0.9, "steps": null,
                 "temperature": 0.5, "max_new_tokens": 64, "preset": "FAST", "threshold": 0.8,
-                "block-length": "16", "logits_eos_inf": true, "transformers_version": "5.0"}"#,
+                "block-length": "16", "top_k": Infinity, "logits_eos_inf": true, "transformers_version": "5.0"}"#,
         );
         let expected = Settings {
             temperature: Some(0.5),
@@ -122,7 +122,9 @@ mod tests {
             (r#"{"threshold": 2}"#, "keep threshold is 2, which is not a number from 0 to 1"),
             (r#"{"remasking": "luck"}"#, "unknown remasking `luck`"),
             (r#"{"cache": ["dual"]}"#, "unknown cache `[\"dual\"]`"),
-            (r#"{"temperature": NaN}"#, "is not a JSON object"),
+            (r#"{"temperature": NaN}"#, "temperature is NaN, which is not a number"),
+            (r#"{"temperature": 1e999}"#, "temperature is 1e999, which is not"),
+            (r#"{"temperature": nan}"#, "is not a JSON object"),
             ("[]", "is not a JSON object"),
             ("", "it is empty"),
         ] {

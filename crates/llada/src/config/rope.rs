@@ -17,13 +17,29 @@ pub(super) fn theta(config: &Map<String, Value>) -> Result<f64> {
         angles.read_theta("rope_theta", value)?;
     }
     for key in ["rope_parameters", "rope_scaling"] {
-        match config.get(key) {
-            None | Some(Value::Null) => {}
-            Some(Value::Object(settings)) => angles.read(key, settings)?,
-            Some(other) => return Err(computed::refused(key, other)),
+        if let Some(value) = config.get(key) {
+            angles.read_settings(key, value)?;
         }
     }
     angles.theta.map(|(_, theta)| theta).ok_or(ConfigError::Missing("rope_theta"))
+}
+
+/// Whether one of the keys above, at `path` within another object, says what the model has.
+///
+/// # Errors
+/// When it is another base, or anything is scaled.
+pub(super) fn agrees(
+    config: &Map<String, Value>,
+    theta: f64,
+    path: &str,
+    value: &Value,
+) -> Result<()> {
+    let mut angles = Angles { config, theta: Some(("rope_theta".into(), theta)) };
+    match path.ends_with("rope_theta") {
+        true if value.is_null() => Ok(()),
+        true => angles.read_theta(path, value),
+        false => angles.read_settings(path, value),
+    }
 }
 
 /// What was read so far.
@@ -34,6 +50,14 @@ struct Angles<'a> {
 }
 
 impl Angles<'_> {
+    fn read_settings(&mut self, path: &str, value: &Value) -> Result<()> {
+        match value {
+            Value::Object(settings) => self.read(path, settings),
+            Value::Null => Ok(()),
+            other => Err(computed::refused(path, other)),
+        }
+    }
+
     /// Reads one set of settings, or one for each kind of layer.
     fn read(&mut self, path: &str, settings: &Map<String, Value>) -> Result<()> {
         for (key, value) in settings {

@@ -299,9 +299,24 @@ fn hostile_configs_are_errors_that_name_the_key() {
 fn what_is_not_an_object_is_an_error() {
     let deep = "[".repeat(100_000);
     let nested = format!("{{\"a\":{deep}");
-    for text in ["", "null", "[]", "3", "{", "{\"d_model\": NaN}", deep.as_str(), nested.as_str()] {
+    for text in ["", "null", "[]", "3", "{", "{\"d_model\": nan}", deep.as_str(), nested.as_str()] {
         let error = ModelConfig::from_json(text).unwrap_err();
         assert!(matches!(error, ConfigError::Json(_)), "{error}");
+    }
+}
+
+#[test]
+fn numbers_that_are_none_matter_where_they_are_read_only() {
+    let and = |keys: &str| ModelConfig::from_json(&read(LLADA).replacen('{', keys, 1));
+    let unread = r#"{"initial_loss": NaN, "x": [Infinity, -Infinity, 1e999],"#;
+    assert_eq!(and(unread).unwrap(), model_a());
+    for (keys, blamed) in [
+        (r#"{"eot_token_id": NaN,"#, "`eot_token_id` is `\"NaN\"`"),
+        (r#"{"embedding_multiplier": Infinity,"#, "`embedding_multiplier` is `\"Infinity\"`"),
+        (r#"{"rope_scaling": NaN,"#, "`rope_scaling` is `\"NaN\"`"),
+    ] {
+        let error = and(keys).unwrap_err().to_string();
+        assert!(error.contains(blamed), "{error}");
     }
 }
 
@@ -461,6 +476,73 @@ fn keys_that_would_change_the_numbers_are_refused_by_name() {
     for (model, key, value) in of_one {
         let error = and(model, json!({ key: value })).expect_err(key);
         assert!(error.to_string().contains(&format!("`{key}`")), "{key}: {error}");
+    }
+}
+
+#[test]
+fn what_other_objects_say_of_the_computation_is_refused_by_its_path() {
+    let scaled = json!({"rope_type": "yarn", "factor": 4.0});
+    for (key, object, blamed) in [
+        ("text_config", json!({"rope_scaling": scaled}), "rope_scaling.rope_type"),
+        ("text_config", json!({"rope_parameters": {"factor": 2.0}}), "rope_parameters.factor"),
+        ("text_config", json!({"rope_scaling": "linear"}), "rope_scaling"),
+        ("text_config", json!({"rope_theta": 10000.0}), "rope_theta"),
+        ("attn_config", json!({"rope": false}), "rope"),
+        ("attn_config", json!({"alibi": true, "alibi_bias_max": 8}), "alibi"),
+        ("attn_config", json!({"inner": {"useYarn": 1}}), "inner.useYarn"),
+        ("model", json!({"layers": [{}, {"attention_bias": true}]}), "layers[1].attention_bias"),
+        ("llm", json!({"hidden_act": "gelu"}), "hidden_act"),
+    ] {
+        for model in [LLADA, ILLADA] {
+            let error = and(model, json!({ key: object })).expect_err(blamed);
+            assert!(error.to_string().contains(&format!("`{key}.{blamed}`")), "{error}");
+        }
+    }
+    let same = json!({
+        "rope_theta": 500000, "rope_scaling": null, "rope_parameters": {"rope_type": "default"},
+        "rope": true, "alibi": false, "alibi_bias_max": 8.0, "attention_bias": false,
+        "temperature": 0.5, "inner": [{"use_yarn": false}, [1, 2]], "layer_norm_type": "rms",
+    });
+    for model in [LLADA, ILLADA] {
+        let mut keys = json!({"text_config": same, "id2label": {"0": "bias"}});
+        if model == ILLADA {
+            keys["text_config"].as_object_mut().unwrap().shift_remove("layer_norm_type");
+        }
+        let plain = ModelConfig::from_json(&read(model)).unwrap();
+        assert_eq!(and(model, keys).unwrap(), plain);
+    }
+}
+
+#[test]
+fn ways_to_reach_further_are_refused_unless_they_are_off() {
+    for (key, on, off) in [
+        ("use_dynamic_ntk", json!(true), json!(false)),
+        ("use_dynamic_ntk", json!(1), json!(0)),
+        ("ntk_alpha", json!(2.0), json!(1.0)),
+        ("use_yarn", json!(true), json!(0)),
+        ("useYarn", json!(1), json!(0)),
+        ("yarn_factor", json!(4.0), json!(1)),
+        ("yarn", json!({"factor": 4}), json!({})),
+        ("yarn", json!(true), json!(null)),
+        ("longrope", json!(1), json!(false)),
+        ("long_factor", json!([1.0, 2.0]), json!([1.0, 1.0])),
+        ("short_factor", json!([1.5]), json!([])),
+        ("position_interpolation", json!(2.0), json!(0)),
+        ("position_interpolation_factor", json!(0.5), json!(1.0)),
+        ("mscale", json!(0.7), json!(1.0)),
+        ("use_xpos", json!(true), json!(false)),
+        ("nope_layers", json!([3]), json!([])),
+        ("use_logn_attn", json!(true), json!(false)),
+        ("logn", json!(true), json!(false)),
+        ("use_rope_scaling", json!(1), json!(0)),
+        ("positional_encoding", json!("sinusoidal"), json!("rope")),
+        ("self_extend", json!({"group": 4}), json!(false)),
+    ] {
+        for model in [LLADA, ILLADA] {
+            let error = and(model, json!({ key: on })).expect_err(key);
+            assert!(error.to_string().contains(&format!("`{key}`")), "{error}");
+            and(model, json!({ key: off })).unwrap_or_else(|e| panic!("{key}: {e}"));
+        }
     }
 }
 

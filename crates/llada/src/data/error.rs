@@ -170,7 +170,7 @@ impl DataError {
                     .into()
             }
             Self::Parquet { cause, .. } => cause.hint().into(),
-            Self::Exists { .. } => "choose another folder, or allow overwriting".into(),
+            Self::Exists { .. } => "choose another folder, or replace what is there with `--overwrite`".into(),
             Self::Changed => "run it again when nothing writes to them".into(),
             Self::NoEos => "train a tokenizer with `<|endoftext|>`, or add it to this one".into(),
             Self::Meta { .. } | Self::Shard { .. } => "prepare the data again".into(),

@@ -31,7 +31,7 @@ pub enum EvalError {
         root: PathBuf,
         /// The names that would have done.
         patterns: String,
-        /// Where the data can be had.
+        /// What the data is and where it can be had; empty where that is not known.
         source_of_data: String,
     },
     /// A file that cannot be read as its format.
@@ -96,7 +96,11 @@ impl EvalError {
                 "mend the task file; `llada eval ls TASK` prints a shipped one as an example".into()
             }
             Self::NoData { source_of_data, task, .. } => {
-                format!("point `--data DIR` or `--data {task}=PATH` at it; {source_of_data}")
+                let place = format!("name its place with `--data DIR` or `--data {task}=PATH`");
+                match source_of_data.as_str() {
+                    "" => place,
+                    source => format!("{place}; it is {source}"),
+                }
             }
             Self::Format { .. } => "check that the file is what the task expects".into(),
             Self::NoRows { .. } => {
@@ -111,5 +115,22 @@ impl EvalError {
             }
             Self::Checker(_) => "check that `python3` can be started".into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_about_missing_data_is_a_whole_sentence() {
+        let hint = |source: &str| {
+            let (task, root, patterns) = ("t".into(), PathBuf::new(), String::new());
+            let source_of_data = source.into();
+            EvalError::NoData { task, root, patterns, source_of_data }.hint().unwrap()
+        };
+        let place = "name its place with `--data DIR` or `--data t=PATH`";
+        assert_eq!(hint(""), place);
+        assert_eq!(hint("the set of X"), format!("{place}; it is the set of X"));
     }
 }

@@ -1,6 +1,8 @@
 //! From a response to the answer in it, and whether two answers are the same.
 
-use regex::{Captures, Regex, RegexBuilder};
+use std::{iter, ops::Range};
+
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 /// Largest compiled regex: task files may come from anywhere.
@@ -89,7 +91,7 @@ impl Compare {
 #[derive(Debug, Clone)]
 pub(super) struct Extractor {
     pub(super) settings: Extract,
-    regex: Option<Regex>,
+    regex: Option<FindAll>,
     ignore: Vec<Regex>,
 }
 
@@ -98,7 +100,7 @@ impl Extractor {
     pub(super) fn new(settings: &Extract) -> Result<Self, String> {
         let regex = match settings.regex.as_str() {
             "" => None,
-            pattern => Some(compile(pattern)?),
+            pattern => Some(FindAll::new(pattern)?),
         };
         let ignore = settings.ignore.iter().map(|p| compile(p)).collect::<Result<_, _>>()?;
         Ok(Self { settings: settings.clone(), regex, ignore })
@@ -107,26 +109,23 @@ impl Extractor {
     /// The answer in `response`.
     pub(super) fn answer(&self, response: &str) -> Option<String> {
         let Some(regex) = &self.regex else { return Some(response.to_owned()) };
-        let mut matches = regex.captures_iter(response);
+        let mut matches = regex.matches(response);
         let found = match self.settings.pick {
             Pick::First => matches.next(),
             Pick::Last => matches.last(),
             Pick::Number(n) => match usize::try_from(n) {
                 Ok(n) => matches.nth(n),
                 Err(_) => {
-                    let all: Vec<_> = matches.collect();
+                    let mut all: Vec<_> = matches.collect();
                     let back = usize::try_from(n.unsigned_abs()).ok();
-                    back.and_then(|back| all.len().checked_sub(back))
-                        .and_then(|at| all.into_iter().nth(at))
+                    let at = back.and_then(|back| all.len().checked_sub(back));
+                    at.map(|at| all.swap_remove(at))
                 }
             },
         };
-        let text = |captures: &Captures<'_>, i| {
-            captures.get(i).map_or("", |group| group.as_str()).to_owned()
-        };
-        let answer = found.and_then(|captures| match captures.len() {
-            groups @ 1..=2 => Some(text(&captures, groups - 1)),
-            groups => (1..groups).map(|i| text(&captures, i)).find(|group| !group.is_empty()),
+        let answer = found.and_then(|found| match found.groups.as_slice() {
+            [one] => Some(one.clone()),
+            several => several.iter().find(|group| !group.is_empty()).cloned(),
         });
         answer.or_else(|| self.settings.fallback.then(|| response.to_owned()))
     }
@@ -165,6 +164,71 @@ impl Extractor {
                 || ignore_numbers && c.is_ascii_digit())
         });
         text
+    }
+}
+
+/// The matches of a regex in a text, as Python's `re.findall` has them: after a match that is not
+/// empty the next may be, and after an empty one the next, if it begins there too, must not be.
+#[derive(Debug, Clone)]
+struct FindAll {
+    regex: Regex,
+    /// The same, but that the match may not be empty where the search begins. There is none of a
+    /// regex that only the other engine knows.
+    not_empty: Option<fancy_regex::Regex>,
+}
+
+/// One match: its groups, or without groups all of it.
+struct Match {
+    end: usize,
+    is_empty: bool,
+    groups: Vec<String>,
+}
+
+impl FindAll {
+    fn new(pattern: &str) -> Result<Self, String> {
+        let regex = compile(pattern)?;
+        let not_empty = fancy_regex::RegexBuilder::new(&format!(r"(?:{pattern})(?!\G)"))
+            .delegate_size_limit(MAX_REGEX)
+            .build();
+        Ok(Self { regex, not_empty: not_empty.ok() })
+    }
+
+    fn matches<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Match> + 'a {
+        let (mut at, mut after_empty) = (0, false);
+        iter::from_fn(move || {
+            let found = match after_empty {
+                false => self.from(text, at),
+                true => self.after_empty(text, at),
+            }?;
+            (at, after_empty) = (found.end, found.is_empty);
+            Some(found)
+        })
+    }
+
+    fn from(&self, text: &str, at: usize) -> Option<Match> {
+        let found = self.regex.captures_at(text, at)?;
+        let group = |i| found.get(i).map(|group| group.range());
+        Some(Match::new(text, found.len(), group))
+    }
+
+    fn after_empty(&self, text: &str, at: usize) -> Option<Match> {
+        let next = at + text[at..].chars().next()?.len_utf8();
+        let Some(Ok(found)) = self.not_empty.as_ref().map(|r| r.captures_from_pos(text, at)) else {
+            return self.from(text, next);
+        };
+        let found = found?;
+        let group = |i| found.get(i).map(|group| group.range());
+        Some(Match::new(text, found.len(), group))
+    }
+}
+
+impl Match {
+    fn new(text: &str, groups: usize, range: impl Fn(usize) -> Option<Range<usize>>) -> Self {
+        let all = range(0).unwrap_or_default();
+        let first = if groups > 1 { 1 } else { 0 };
+        let group = |i| range(i).map_or(String::new(), |range| text[range].to_owned());
+        let groups = (first..groups).map(group).collect();
+        Self { end: all.end, is_empty: all.is_empty(), groups }
     }
 }
 
@@ -274,6 +338,36 @@ mod tests {
             toml::from_str::<Extract>("name = \"e\"\npick = -2").unwrap().pick,
             Pick::Number(-2)
         );
+    }
+
+    #[test]
+    fn empty_matches_are_those_of_python() {
+        // `re.findall` of Python 3.11.
+        for (regex, text, expected) in [
+            ("a*", "baac", &["", "aa", "", ""][..]),
+            ("a*", "aa", &["aa", ""][..]),
+            ("a*?", "aa", &["", "a", "", "a", ""][..]),
+            ("|a", "ab", &["", "a", "", ""][..]),
+            ("a|", "ba", &["", "a", ""][..]),
+            ("\\b", "ab c", &["", "", "", ""][..]),
+            ("\\b|\\w+", "ab c", &["", "ab", "", "", "c", ""][..]),
+            ("(a*)(b*)", "ab c", &["a|b", "|", "|", "|"][..]),
+            ("", "é1", &["", "", ""][..]),
+            ("é*", "éxé", &["é", "", "é", ""][..]),
+            ("[0-9]*", "1,23", &["1", "", "23", ""][..]),
+            ("(?m)^\\w*$", "ab\n\nc", &["ab", "", "c"][..]),
+            ("(x?)|y", "xyx", &["x", "", "", "x", ""][..]),
+            ("(a)?(b)??", "abb", &["a|", "|", "|b", "|", "|b", "|"][..]),
+        ] {
+            let regex = FindAll::new(regex).unwrap();
+            let found: Vec<String> = regex.matches(text).map(|m| m.groups.join("|")).collect();
+            assert_eq!(found, *expected, "{regex:?}");
+        }
+        let last = Extract { regex: "a*".into(), pick: Pick::Last, ..Extract::default() };
+        assert_eq!(extractor(last).answer("baa").as_deref(), Some(""));
+        let pick = Pick::Number(-2);
+        let second = Extract { regex: "a*".into(), pick, ..Extract::default() };
+        assert_eq!(extractor(second).answer("baa").as_deref(), Some("aa"));
     }
 
     #[test]

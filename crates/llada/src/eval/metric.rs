@@ -78,9 +78,22 @@ pub fn aggregate(name: &str, scores: &[Value]) -> Estimate {
     }
 }
 
+/// A metric over groups of rows, as the harness has it for a group of tasks: whatever the metric,
+/// the mean of theirs, in which a group weighs as many as it has rows.
+pub fn pooled(groups: &[Estimate]) -> Estimate {
+    let rows: usize = groups.iter().map(|group| group.rows).sum();
+    let sum: f64 = groups.iter().map(|group| group.value * group.rows as f64).sum();
+    Estimate {
+        value: sum / rows as f64,
+        standard_error: pooled_error(groups),
+        linear_error: None,
+        rows,
+    }
+}
+
 /// The standard error of a mean over groups of rows, where each group weighs as many as it has rows:
 /// the pooled one of the harness. `None` where a group has none.
-pub fn pooled_error(groups: &[Estimate]) -> Option<f64> {
+fn pooled_error(groups: &[Estimate]) -> Option<f64> {
     let rows: f64 = groups.iter().map(|group| group.rows as f64).sum();
     let mut sum = 0.0;
     for group in groups {
@@ -163,13 +176,23 @@ mod tests {
 
     #[test]
     fn groups_are_pooled_as_the_harness_does() {
-        // `pooled_sample_stderr` of lm_eval 0.4.13.
+        // `pooled_sample_stderr` and `aggregate_subtask_metrics` of lm_eval 0.4.13.
         let group = |scores: &[f64]| {
             aggregate("acc", &scores.iter().copied().map(Value::One).collect::<Vec<_>>())
         };
         let (a, b) = (group(&[1.0, 0.0, 1.0, 1.0]), group(&[0.0, 0.0, 1.0]));
-        assert!(close(pooled_error(&[a, b]).unwrap(), 0.20118695404073914));
-        assert_eq!(pooled_error(&[a, group(&[1.0])]), None);
+        let both = pooled(&[a, b]);
+        assert!(close(both.value, 4.0 / 7.0) && both.rows == 7, "{both:?}");
+        assert!(close(both.standard_error.unwrap(), 0.20118695404073914));
+        assert_eq!(pooled(&[a, group(&[1.0])]).standard_error, None);
+        // Not the perplexity of all rows, which is 5.9638.
+        let perplexity = |scores: &[f64]| {
+            aggregate("perplexity", &scores.iter().copied().map(Value::One).collect::<Vec<_>>())
+        };
+        let both =
+            pooled(&[perplexity(&[-1.0, -3.0, -0.5, -2.25]), perplexity(&[-0.25, -4.0, -1.5])]);
+        assert!(close(both.value, 6.0026535828823295), "{both:?}");
+        assert!((both.standard_error.unwrap() - 4.934697839878547).abs() < 1e-9, "{both:?}");
     }
 
     #[test]

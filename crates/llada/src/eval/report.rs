@@ -45,8 +45,9 @@ impl Finished {
         Self { prepared, plan, outcome, lines }
     }
 
-    /// The results of the task, and then of each of its groups. Every row weighs the same, so a
-    /// larger group weighs more.
+    /// The results of the task, and then of each of its groups. Those of the task are the means of
+    /// the groups', in which a group weighs as many as it has rows; of a perplexity too, as
+    /// lm-evaluation-harness does it.
     pub fn lines(&self) -> &[Line] {
         &self.lines
     }
@@ -73,16 +74,13 @@ fn line(prepared: &Prepared, outcome: &Outcome, group: Option<&String>) -> Line 
     Line { group: group.cloned(), rows: records.len(), estimates: estimates.collect() }
 }
 
-/// Gives the first line, which is that of the whole task, the pooled standard errors of the others.
+/// Makes the first line, which is that of the whole task, of the others.
 fn pool(lines: &mut [Line]) {
     let Some((whole, groups)) = lines.split_first_mut() else { return };
     for (name, estimate) in &mut whole.estimates {
         let of_groups: Vec<Estimate> =
             groups.iter().filter_map(|group| group.estimates.get(name)).copied().collect();
-        let is_mean = estimate.linear_error.is_none() && !name.starts_with("perplexity,");
-        if is_mean {
-            estimate.standard_error = metric::pooled_error(&of_groups);
-        }
+        *estimate = metric::pooled(&of_groups);
     }
 }
 

@@ -54,7 +54,7 @@ impl OutputError {
         Some(
             match self {
                 Self::Busy { .. } => "wait until it has ended, stop it, or write somewhere else",
-                Self::Exists { .. } => "choose another name, or allow replacing it",
+                Self::Exists { .. } => "choose another name, or remove it first",
                 Self::Foreign { .. } => "write to a new folder, or move the file away",
                 Self::NoLock { .. } => "move it away, or write somewhere else",
                 Self::Fixed { .. } => "write to a new folder in it, or empty it first",

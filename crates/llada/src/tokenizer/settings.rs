@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{TokenizerError, TokenizerFiles};
-use crate::{Result, checkpoint::gguf, config::SpecialTokens, files};
+use crate::{Result, checkpoint::gguf, config::SpecialTokens, files, json};
 
 const FILE: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
@@ -35,7 +35,7 @@ impl Settings {
         let mut settings = Self::default();
         if file.exists() {
             let text = files::read_text(&file, MAX_SETTINGS)?;
-            settings.0 = serde_json::from_str(&text)
+            settings.0 = json::parse_object(text.as_bytes())
                 .map_err(|e| TokenizerError::File { file, what: e.to_string() })?;
         }
         if template.exists() {
@@ -49,7 +49,7 @@ impl Settings {
     pub(super) fn of(tokenizer: &TokenizerFiles, origin: &Path) -> Result<Self> {
         let mut settings = Self::default();
         if let Some(text) = tokenizer.get(FILE) {
-            settings.0 = serde_json::from_slice(text).map_err(|e| TokenizerError::File {
+            settings.0 = json::parse_object(text).map_err(|e| TokenizerError::File {
                 file: origin.to_path_buf(),
                 what: format!("{FILE}: {e}"),
             })?;

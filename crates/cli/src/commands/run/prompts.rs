@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use llada::data;
 use serde::Deserialize;
 
 use crate::{commands::read_text, error::Failure};
@@ -36,7 +37,8 @@ pub(super) fn read(file: &Path) -> Result<Vec<Ask>> {
             let rows = source.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
             let ask = |(i, line): (usize, &str)| {
                 let at_line = || format!("`{name}`, line {}", i + 1);
-                serde_json::from_str(line).with_context(at_line)
+                let row = data::parse_json(line.as_bytes()).and_then(serde_json::from_value);
+                row.with_context(at_line)
             };
             rows.take(MOST + 1).map(ask).collect::<Result<Vec<Ask>>>()?
         }

@@ -140,6 +140,43 @@ fn a_model_is_fetched_run_listed_and_removed() {
     assert!(bench.run("list --json").1.is_empty());
 }
 
+// Elsewhere the files of a snapshot may be copies, of which no name tells the checksum.
+#[cfg(unix)]
+#[test]
+fn damage_in_the_cache_is_found_by_the_names_of_blobs() {
+    let bench = Bench::new();
+    assert_eq!(bench.run("pull org/tiny").0, 0);
+    let (code, stdout, stderr) = bench.run("show --verify org/tiny");
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    assert_eq!(stdout.lines().filter(|line| line.ends_with("  ok")).count(), 4, "{stdout}");
+    let snapshot = bench.repo().join("snapshots").join(COMMIT);
+    for name in ["model.safetensors", "tokenizer_config.json"] {
+        let blob = snapshot.join(name).canonicalize().unwrap();
+        let good = fs::read(&blob).unwrap();
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        fs::write(&blob, bad).unwrap();
+        let (code, stdout, stderr) = bench.run("show --verify org/tiny");
+        assert_eq!(code, 1, "{stdout}");
+        let line = stdout.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line.contains("damaged: ") && line.contains("checksum differs"), "{stdout}");
+        assert!(stderr.contains("1 file is damaged"), "{stderr}");
+        fs::write(&blob, good).unwrap();
+    }
+    fs::remove_file(snapshot.join("tokenizer_config.json").canonicalize().unwrap()).unwrap();
+    let (code, stdout, _) = bench.run("show --verify org/tiny");
+    assert!(code == 1 && stdout.contains("damaged: the file that it links to is gone"), "{stdout}");
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_called_so() {
+    let bench = Bench::new();
+    bench.hub.with(|state| state.listed = vec!["x".repeat(33 << 20)]);
+    let stderr = bench.refused("pull org/tiny");
+    assert!(stderr.contains("the hub's answer is larger than 32 MiB"), "{stderr}");
+    assert_eq!(bench.hub.with(|state| state.requests.len()), 1, "it is asked for once");
+}
+
 #[test]
 fn the_token_stays_with_the_hub() {
     let bench = Bench::new();

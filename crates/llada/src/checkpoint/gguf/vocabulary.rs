@@ -15,7 +15,7 @@ use super::{
     write::{Entry, Setting},
 };
 use crate::{
-    Result, checkpoint::CheckpointError, config::SpecialTokens, tokenizer::TokenizerFiles,
+    Result, checkpoint::CheckpointError, config::SpecialTokens, json, tokenizer::TokenizerFiles,
 };
 
 /// GGUF's key for a whole `tokenizer.json`.
@@ -81,7 +81,7 @@ pub(super) fn keys(
             keys.push((key, Setting::Text(text.to_owned())));
         }
     }
-    let json = |name| files.get(name).and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
+    let json = |name| files.get(name).and_then(|bytes| json::parse_settings(bytes).ok());
     let tokenizer = json(TOKENIZER);
     let vocabulary = tokenizer.as_ref().and_then(|json| Vocabulary::new(json, rows));
     let (model, missed) = match (&vocabulary, &tokenizer) {

@@ -432,3 +432,16 @@ fn conversations_in_parquet_are_read_in_the_shapes_that_data_sets_have() {
     fs::write(&files.train[0], "PAR1").unwrap();
     assert!(Conversations::open(&files, &bench.encoder(200)).is_err());
 }
+
+#[test]
+fn what_python_reads_refuses_no_row() {
+    let read = |row: &str| row::of_line(row.as_bytes());
+    let row = r#"{"prompt": "a\ud83d", "response": "b", "id": "\udc00", "p": [1e999, -Infinity]}"#;
+    let messages = read(row).unwrap();
+    let texts: Vec<&str> = messages.iter().map(|message| &*message.content).collect();
+    assert_eq!(texts, ["a\u{fffd}", "b"]);
+    let (open, close) = ("[".repeat(500), "]".repeat(500));
+    let deep = format!(r#"{{"prompt": "a", "response": "b", "x": {open}1{close}}}"#);
+    let error = read(&deep).unwrap_err();
+    assert_eq!(error, "not JSON (arrays and objects are nested more than 127 deep)");
+}

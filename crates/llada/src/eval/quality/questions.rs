@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     Error, Result,
+    data::parse_json,
     eval::{
         EvalError,
         extract::{Extract, Extractor},
@@ -41,7 +42,7 @@ pub fn questions(path: &Path) -> Result<Vec<Question>> {
     })?;
     let mut questions = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let question = serde_json::from_str(line);
+        let question = parse_json(line.as_bytes()).and_then(serde_json::from_value);
         questions.push(question.map_err(|e| failed(format!("line {}: {e}", i + 1)))?);
     }
     match questions.is_empty() {
