@@ -156,6 +156,8 @@ mod tests {
     #[test]
     fn the_training_line_names_every_number() {
         let metrics = StepMetrics {
+            balance: None,
+            expert_tokens: Vec::new(),
             step: 120,
             steps: 5000,
             loss: 3.9123,

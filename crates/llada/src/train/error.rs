@@ -123,6 +123,11 @@ pub enum TrainError {
         /// Its value in the checkpoint.
         expected: String,
     },
+    /// A model that attends by blocks, whose loss is another.
+    #[error(
+        "models that attend by blocks are trained on noisy and clean blocks at once, which is not offered"
+    )]
+    ByBlocks,
     /// Too many steps in a row were not finite.
     #[error(
         "stopped at step {step}: the loss or its gradient was not finite {times} times in a row"
@@ -196,6 +201,7 @@ impl TrainError {
                 path.display()
             ),
             Self::Diverged { last: None, .. } => "lower `optim.lr` and start again".into(),
+            Self::ByBlocks => "train a model of LLaDA, LLaDA-MoE or Dream".into(),
             Self::Recipe(_) | Self::Value { .. } => return None,
         })
     }

@@ -24,6 +24,8 @@ struct Plan {
     kv: f64,
     /// Width of the feed-forward network; 0 is 8/3 of `d_model`.
     mlp: f64,
+    /// The width of all experts together, and of those of a token.
+    experts: (f64, f64),
     layers: f64,
     heads: f64,
     /// Rows of the embedding and of the head together.
@@ -50,9 +52,13 @@ impl Plan {
             d_model,
             kv: config.kv_dim() as f64 / d_model,
             mlp: match (&recipe.model.init_from, recipe.model.mlp_hidden_size) {
-                (None, None) => 0.0,
+                (None, None) if config.experts.is_none() => 0.0,
                 _ => config.mlp_hidden_size as f64,
             },
+            experts: config.experts.as_ref().map_or((0.0, 0.0), |e| {
+                let width = |n: usize| (n * e.hidden_size + e.shared_hidden_size) as f64;
+                (width(e.count), width(e.per_token))
+            }),
             layers: config.n_layers as f64,
             heads: config.n_heads as f64,
             embeddings: heads * config.embedding_size as f64,
@@ -69,9 +75,11 @@ impl Plan {
     /// Bytes of the run.
     fn bytes(&self) -> f64 {
         let Self { d_model: d, layers, .. } = self;
-        let mlp = if self.mlp == 0.0 { d * 8.0 / 3.0 } else { self.mlp };
+        let (all, active) = self.experts;
+        let dense = if self.mlp == 0.0 && all == 0.0 { d * 8.0 / 3.0 } else { self.mlp };
+        let mlp = dense.max(active);
         let kv = self.kv * d;
-        let block = 2.0 * d * d + 2.0 * d * kv + 3.0 * d * mlp;
+        let block = 2.0 * d * d + 2.0 * d * kv + 3.0 * d * dense.max(all);
         let model = self.parameter * (layers * block + self.embeddings * d);
         // The tokens of all rows, and for each of them where it ends, its prompt, noise and answer.
         let rows = self.batch * (4.0 * self.length + 40.0);

@@ -23,6 +23,13 @@ pub struct StepMetrics {
     pub loss: f64,
     /// The loss, smoothed over about the last 50 steps.
     pub loss_ema: f64,
+    /// The load-balancing loss of the experts, in models that have some: as many as a token goes through
+    /// where all are used alike. `loss` does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<f64>,
+    /// Tokens of the batch that each expert got, in all layers together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expert_tokens: Vec<u64>,
     /// Learning rate of the update.
     pub learning_rate: f64,
     /// Norm of the whole gradient before clipping.

@@ -16,7 +16,9 @@ pub use sections::{
 use super::{TrainError, keys};
 use crate::{
     Result,
-    config::{ConfigError, ModelConfig, QkNorm, SpecialTokens},
+    config::{
+        ConfigError, Experts, Family, MOST_LAYERS, ModelConfig, QkNorm, Router, SpecialTokens,
+    },
 };
 
 /// All that decides a run. Two runs of the same recipe on the same data give the same weights.
@@ -105,7 +107,7 @@ impl Recipe {
             tokens,
             ..plain
         };
-        let config = config.with_objective(self.train.objective);
+        let config = self.with_experts(config).with_objective(self.train.objective);
         match config.check() {
             Err(ConfigError::Value { key, found, expected }) => {
                 let (key, found, expected) = match key.as_str() {
@@ -114,12 +116,47 @@ impl Recipe {
                         let width = format!("less: 8/3 of it must be {expected}");
                         ("d_model".to_owned(), sizes.d_model.to_string(), width)
                     }
+                    "num_experts" => ("experts".to_owned(), found, expected),
+                    "num_experts_per_tok" => ("experts_per_token".to_owned(), found, expected),
+                    "expert_intermediate_size" => {
+                        ("expert_hidden_size".to_owned(), found, expected)
+                    }
                     _ => (key, found, expected),
                 };
                 Err(TrainError::Value { key: format!("model.{key}"), found, expected }.into())
             }
             checked => Ok(checked.map(|()| config)?),
         }
+    }
+
+    /// The configuration with the experts that the recipe asks for, as LLaDA-MoE has them.
+    fn with_experts(&self, config: ModelConfig) -> ModelConfig {
+        let ModelSizes { experts: count, experts_per_token: per_token, .. } = self.model;
+        if count == 0 {
+            return config;
+        }
+        let hidden_size = self
+            .model
+            .expert_hidden_size
+            .unwrap_or_else(|| (config.mlp_hidden_size / per_token.max(1)).next_multiple_of(16));
+        let layers = vec![true; config.n_layers.min(MOST_LAYERS)];
+        let router = Router::SOFTMAX;
+        let experts =
+            Experts { count, per_token, hidden_size, shared_hidden_size: 0, router, layers };
+        ModelConfig {
+            family: Family::LladaMoe,
+            qk_norm: if self.model.qk_norm { QkNorm::PerHead } else { QkNorm::None },
+            mlp_hidden_size: 0,
+            experts: Some(experts),
+            ..config
+        }
+    }
+
+    /// The width of an expert: where it is left out, those of a token are as wide as the dense network.
+    fn expert_hidden_size(&self, mlp_hidden_size: usize) -> usize {
+        let equal = mlp_hidden_size / self.model.experts_per_token.max(1);
+        let wide = || equal.checked_next_multiple_of(16).unwrap_or(usize::MAX);
+        self.model.expert_hidden_size.unwrap_or_else(wide)
     }
 
     /// Heads of keys, width of the feed-forward network and longest row, where they are left out
@@ -142,6 +179,9 @@ impl Recipe {
         let mut recipe = self.clone();
         recipe.model.n_kv_heads = Some(n_kv_heads);
         recipe.model.mlp_hidden_size = Some(mlp_hidden_size);
+        if recipe.model.experts > 0 {
+            recipe.model.expert_hidden_size = Some(self.expert_hidden_size(mlp_hidden_size));
+        }
         recipe.model.max_sequence_length = Some(max_sequence_length);
         if let Some(sft) = &mut recipe.sft {
             sft.padding = Some(padding);
@@ -163,6 +203,7 @@ impl Recipe {
         let list = OneOrMany::Many(Vec::new());
         recipe.model.init_from = Some(PathBuf::new());
         recipe.model.n_kv_heads = Some(0);
+        recipe.model.expert_hidden_size = Some(0);
         recipe.model.mlp_hidden_size = Some(0);
         recipe.model.max_sequence_length = Some(0);
         (recipe.data.path, recipe.data.validation) = (list.clone(), Some(list));

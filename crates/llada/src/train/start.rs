@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Result, checkpoint,
-    config::{ModelConfig, Objective, QkNorm},
+    config::{AttentionMask, ModelConfig, Objective, QkNorm},
     files,
     model::{Gradients, MaskPredictor, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
@@ -284,6 +284,9 @@ fn check(recipe: &Recipe, model: &Model) -> Result<()> {
         let expected = format!("at most the {longest} tokens of the model");
         return Err(TrainError::Value { key, found, expected }.into());
     }
+    if let AttentionMask::BlockCausal { .. } = model.config.attention {
+        return Err(TrainError::ByBlocks.into());
+    }
     if recipe.train.objective != model.config.objective {
         let found = format!("{:?}", recipe.train.objective).to_lowercase();
         let expected = format!("{:?} as in the checkpoint", model.config.objective).to_lowercase();
@@ -325,6 +328,7 @@ fn check_sizes(recipe: &Recipe, model: &ModelConfig) -> Result<()> {
             ("model.n_heads", c.n_heads.to_string()),
             ("model.n_kv_heads", c.n_kv_heads.to_string()),
             ("model.mlp_hidden_size", c.mlp_hidden_size.to_string()),
+            ("model.experts", c.experts.as_ref().map_or(0, |e| e.count).to_string()),
             ("model.weight_tying", c.weight_tying.to_string()),
             ("model.rope_theta", c.rope_theta.to_string()),
             ("model.rms_norm_eps", c.rms_norm_eps.to_string()),

@@ -23,7 +23,7 @@ use crate::{
     Error, Result, checkpoint,
     data::conversations::Report,
     diffusion::loss,
-    model::{Gradients, MaskPredictor},
+    model::{Gradients, MaskPredictor, Targets, balance_loss},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -202,19 +202,28 @@ impl Trainer {
         let shift = self.predictor.model().config.shift;
         let rows = self.source.step_rows(&self.recipe, self.mask, shift, step)?;
         let (mut total, mut predicted, mut nll) = (0.0, 0, Vec::new());
+        let (mut balance, mut expert_tokens) = (0.0, Vec::new());
         self.gradients.clear();
         for start in (0..train.batch_size).step_by(self.recipe.micro_batch()) {
             let end = train.batch_size.min(start + self.recipe.micro_batch());
             let micro = rows.micro_batch(start..end);
+            // Each part of the batch counts by its tokens.
+            let share = micro.noised.tokens.len() as f64 / rows.rows().tokens.len().max(1) as f64;
+            let targets = Targets { balance: train.balance * share, ..micro.targets() };
             self.predictor.nll_and_gradient(
                 &micro.batch(),
-                &micro.targets(),
+                &targets,
                 train.recompute,
                 &mut nll,
                 &mut self.gradients,
             )?;
             total += loss::value(&micro.noised.weights, &nll);
             predicted += nll.len();
+            balance += share * balance_loss(self.predictor.loads());
+            for load in self.predictor.loads() {
+                expert_tokens.resize(expert_tokens.len().max(load.counts.len()), 0);
+                expert_tokens.iter_mut().zip(&load.counts).for_each(|(sum, n)| *sum += n);
+            }
         }
 
         let cpu = self.predictor.cpu().clone();
@@ -252,6 +261,8 @@ impl Trainer {
             steps: train.steps,
             loss: total,
             loss_ema: self.state.loss_ema(),
+            balance: (!expert_tokens.is_empty()).then_some(balance),
+            expert_tokens,
             learning_rate: rate,
             grad_norm: norm,
             skipped,

@@ -30,10 +30,30 @@ impl Recipe {
         self.check_optim()?;
         self.check_loop()?;
         self.check_sft()?;
+        self.check_experts()?;
         let lora = &self.lora;
         rule(positive(lora.alpha), "lora.alpha", lora.alpha, "above 0")?;
         let has_start = lora.rank == 0 || self.model.init_from.is_some();
         rule(has_start, "lora.rank", lora.rank, "0 where no `model.init_from` gives the weights")
+    }
+
+    fn check_experts(&self) -> Result<()> {
+        let (model, balance) = (&self.model, self.train.balance);
+        rule(not_negative(balance) && balance <= 1e3, "train.balance", balance, "from 0 to 1000")?;
+        if model.experts == 0 {
+            let expected = "nothing where `model.experts` is 0";
+            let width = model.expert_hidden_size;
+            return rule(width.is_none(), "model.expert_hidden_size", width.unwrap_or(0), expected);
+        }
+        let expected = "false: models with experts have none";
+        for (key, is_on) in [
+            ("model.qkv_bias", model.qkv_bias),
+            ("model.scale_logits", model.scale_logits),
+            ("model.input_emb_norm", model.input_emb_norm),
+        ] {
+            rule(!is_on, key, is_on, expected)?;
+        }
+        Ok(())
     }
 
     fn check_data(&self) -> Result<()> {

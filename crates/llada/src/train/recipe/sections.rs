@@ -51,6 +51,13 @@ pub struct ModelSizes {
     /// Width of the feed-forward network; by default 8/3 of `d_model`, up to a multiple of 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mlp_hidden_size: Option<usize>,
+    /// Experts of every layer, as in LLaDA-MoE; 0 is one dense network.
+    pub experts: usize,
+    /// Experts that a token goes through.
+    pub experts_per_token: usize,
+    /// Width of each expert; by default so wide that those of a token are as wide as the dense network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expert_hidden_size: Option<usize>,
     /// Longest row of the finished model; by default `data.sequence_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<usize>,
@@ -79,6 +86,9 @@ impl Default for ModelSizes {
             n_heads: 4,
             n_kv_heads: None,
             mlp_hidden_size: None,
+            experts: 0,
+            experts_per_token: 2,
+            expert_hidden_size: None,
             max_sequence_length: None,
             weight_tying: false,
             rope_theta: 10_000.0,
@@ -204,6 +214,8 @@ pub struct Loop {
     pub micro_batch_size: usize,
     /// Seed of the weights, the order, the lengths and the noise.
     pub seed: u64,
+    /// What the load-balancing loss of the experts counts beside the loss, in models that have some.
+    pub balance: f64,
     /// Whether activations are computed again in the backward pass instead of kept.
     pub recompute: bool,
     /// Steps between checkpoints; 0 writes only the last.
@@ -225,6 +237,7 @@ impl Default for Loop {
             batch_size: 16,
             micro_batch_size: 0,
             seed: 0,
+            balance: 0.01,
             recompute: false,
             checkpoint_every: 500,
             keep: 3,
