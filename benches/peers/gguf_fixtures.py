@@ -2,7 +2,8 @@
 
 usage: gguf_fixtures.py FOLDER
 
-Two tiny models with random weights, the keys being those of llama.cpp's own converter. For each:
+Tiny models with random weights, of each architecture that both know; the keys are those of
+llama.cpp's own converter. For each:
 `NAME.gguf`; `NAME.f32`, the logits of libllama at every position of the row of ids in
 `expected.json`, which also has libllama's ids of a text.
 """
@@ -17,6 +18,7 @@ import numpy as np
 import libllama
 
 LAYERS, WIDTH, HEADS, KV_HEADS, FFN, ROWS, LENGTH = 2, 32, 2, 1, 64, 272, 64
+EXPERTS, EXPERTS_USED, EXPERT_FFN = 6, 2, 32
 TEXT = "It's 12345 o'clock\n\n the end  日本 <|eot_id|>."
 SPECIAL = ["<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>", "<|eot_id|>"]
 MERGES = ["t h", "th e", "Ġ the", "o c", "i t", "e n", "1 2", "12 3"]
@@ -50,10 +52,11 @@ def vocabulary(writer):
     writer.add_chat_template("{{ bos_token }}{{ messages[0]['content'] }}")
 
 
-def write(path, kinds, tied, seed):
+def write(path, kinds, tied, seed, architecture="llada"):
     """`kinds` maps the ends of tensors' names to types; others are F32."""
     random = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(path, "llada")
+    has_experts, shifted = architecture == "llada-moe", architecture == "dream"
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(LENGTH)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
@@ -65,12 +68,16 @@ def write(path, kinds, tied, seed):
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_vocab_size(ROWS)
     writer.add_causal_attention(False)
-    writer.add_diffusion_shift_logits(False)
+    writer.add_diffusion_shift_logits(shifted)
+    if has_experts:
+        writer.add_expert_count(EXPERTS)
+        writer.add_expert_used_count(EXPERTS_USED)
+        writer.add_expert_feed_forward_length(EXPERT_FFN)
     vocabulary(writer)
 
     def tensor(name, *shape):
         values = random.standard_normal(shape, dtype=np.float32) / np.sqrt(shape[-1])
-        if len(shape) == 1:
+        if len(shape) == 1 and not name.endswith("bias"):
             values = 1 + 0.2 * random.standard_normal(shape, dtype=np.float32)
         kind = next((kinds[end] for end in kinds if name.endswith(end + ".weight")), "F32")
         kind = gguf.GGMLQuantizationType[kind]
@@ -82,7 +89,17 @@ def write(path, kinds, tied, seed):
         tensor(f"blk.{n}.attn_norm.weight", WIDTH)
         for part, rows in [("q", WIDTH), ("k", kv), ("v", kv), ("output", WIDTH)]:
             tensor(f"blk.{n}.attn_{part}.weight", rows, WIDTH)
+            if shifted and part != "output":
+                tensor(f"blk.{n}.attn_{part}.bias", rows)
         tensor(f"blk.{n}.ffn_norm.weight", WIDTH)
+        if has_experts:
+            for part in "qk":
+                tensor(f"blk.{n}.attn_{part}_norm.weight", WIDTH // HEADS)
+            tensor(f"blk.{n}.ffn_gate_inp.weight", EXPERTS, WIDTH)
+            tensor(f"blk.{n}.ffn_gate_exps.weight", EXPERTS, EXPERT_FFN, WIDTH)
+            tensor(f"blk.{n}.ffn_up_exps.weight", EXPERTS, EXPERT_FFN, WIDTH)
+            tensor(f"blk.{n}.ffn_down_exps.weight", EXPERTS, WIDTH, EXPERT_FFN)
+            continue
         tensor(f"blk.{n}.ffn_gate.weight", FFN, WIDTH)
         tensor(f"blk.{n}.ffn_up.weight", FFN, WIDTH)
         tensor(f"blk.{n}.ffn_down.weight", WIDTH, FFN)
@@ -104,9 +121,17 @@ def main():
     mixed |= {"attn_q": "F16", "attn_k": "Q8_0", "attn_v": "BF16", "attn_output": "Q8_0"}
     row = np.random.default_rng(7).integers(0, ROWS, 12).tolist()
     expected = {"ids": row, "text": TEXT}
-    for name, kinds, tied in [("floats", floats, False), ("mixed", mixed, True)]:
+    experts = {"token_embd": "F16"}
+    mixed_experts = {"ffn_gate_exps": "Q8_0", "ffn_up_exps": "Q4_0", "ffn_down_exps": "Q8_0"}
+    for name, kinds, tied, architecture in [
+        ("floats", floats, False, "llada"),
+        ("mixed", mixed, True, "llada"),
+        ("dream", floats, False, "dream"),
+        ("experts", experts, False, "llada-moe"),
+        ("mixed_experts", mixed_experts, False, "llada-moe"),
+    ]:
         path = os.path.join(folder, name + ".gguf")
-        write(path, kinds, tied, tied)
+        write(path, kinds, tied, tied, architecture)
         model = libllama.Model(path, len(row))
         model.logits(row).astype("<f4").tofile(os.path.join(folder, name + ".f32"))
         expected["text_ids"] = model.tokenize(TEXT)
