@@ -147,6 +147,9 @@ pub enum Shape {
     /// 16 blocks of width 2048, 126,464 tokens.
     #[value(name = "1b")]
     B1,
+    /// LLaDA-MoE-7B-A1B: 16 blocks of width 2048 with 64 experts, 8 for each token.
+    #[value(name = "moe-7b")]
+    Moe7,
     /// LLaDA-8B: 32 blocks of width 4096.
     #[value(name = "8b")]
     B8,
@@ -157,6 +160,7 @@ impl From<Shape> for llada::model::Shape {
         match shape {
             Shape::M100 => Self::M100,
             Shape::B1 => Self::B1,
+            Shape::Moe7 => Self::Moe7,
             Shape::B8 => Self::B8,
         }
     }

@@ -9,7 +9,7 @@ use super::{Init, Layout, Model, Tensor, TensorSpec, initial};
 use crate::{
     Result,
     checkpoint::{gguf::Formats, numbers},
-    config::{ModelConfig, SpecialTokens},
+    config::{Experts, Family, ModelConfig, QkNorm, Router, SpecialTokens},
     rng::{Purpose, Stream},
 };
 
@@ -110,19 +110,22 @@ pub enum Shape {
     M100,
     /// 1.3 B parameters: 16 blocks of width 2048, and LLaDA's vocabulary.
     B1,
+    /// LLaDA-MoE-7B-A1B: 16 blocks of width 2048 with 64 experts, 8 for each token.
+    Moe7,
     /// LLaDA-8B: 32 blocks of width 4096.
     B8,
 }
 
 impl Shape {
     /// Every shape, smallest first.
-    pub const ALL: [Self; 3] = [Self::M100, Self::B1, Self::B8];
+    pub const ALL: [Self; 4] = [Self::M100, Self::B1, Self::Moe7, Self::B8];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::M100 => "100m",
             Self::B1 => "1b",
+            Self::Moe7 => "moe-7b",
             Self::B8 => "8b",
         }
     }
@@ -133,12 +136,29 @@ impl Shape {
         let (d_model, n_layers, n_heads, mlp_hidden_size, vocab_size) = match self {
             Self::M100 => (768, 12, 12, 2048, 32768),
             Self::B1 => (2048, 16, 16, 5632, 126464),
+            Self::Moe7 => (2048, 16, 16, 0, 157184),
             Self::B8 => (4096, 32, 32, 12288, 126464),
         };
         let tokens =
             SpecialTokens { mask: Some(vocab_size as u32 - 1), ..SpecialTokens::default() };
         let config = ModelConfig::llada(d_model, n_layers, n_heads, mlp_hidden_size, vocab_size);
-        ModelConfig { tokens, ..config }
+        let config = ModelConfig { tokens, ..config };
+        match self {
+            Self::Moe7 => ModelConfig {
+                family: Family::LladaMoe,
+                qk_norm: QkNorm::PerHead,
+                experts: Some(Experts {
+                    count: 64,
+                    per_token: 8,
+                    hidden_size: 1024,
+                    shared_hidden_size: 0,
+                    router: Router::SOFTMAX,
+                    layers: vec![true; n_layers],
+                }),
+                ..config
+            },
+            _ => config,
+        }
     }
 }
 
@@ -264,7 +284,7 @@ mod tests {
             shape.config().check().unwrap();
             shape.config().parameters() / 1_000_000
         });
-        assert_eq!(millions, [135, 1340, 8015]);
+        assert_eq!(millions, [135, 1340, 7356, 8015]);
         let odd = ModelConfig { n_heads: 3, ..config() };
         let formats = Formats::all(DType::F32);
         assert!(Model::random(odd, &formats, 0, &Cpu::new(1).unwrap()).is_err());
