@@ -40,8 +40,10 @@ impl Convention for Llada2 {
             keys.expect_or_absent(key, &value)?;
         }
         let dense = keys.optional_size("first_k_dense_replace")?.unwrap_or(0);
-        let shared = keys.optional_size("num_shared_experts")?.unwrap_or(0);
         let hidden_size = keys.size("moe_intermediate_size")?;
+        let shared = keys.optional_size("num_shared_experts")?.unwrap_or(0);
+        let shared = shared.saturating_mul(hidden_size);
+        keys.expect_or_absent("moe_shared_expert_intermediate_size", &json!(shared))?;
         let groups = keys.optional_size("n_group")?.unwrap_or(1);
         let bias = match keys.flag("moe_router_enable_expert_bias")? {
             Some(false) => RouterBias::None,
@@ -51,7 +53,7 @@ impl Convention for Llada2 {
             count: keys.size("num_experts")?,
             per_token: keys.size("num_experts_per_tok")?,
             hidden_size,
-            shared_hidden_size: shared.saturating_mul(hidden_size),
+            shared_hidden_size: shared,
             router: Router {
                 score: Score::Sigmoid,
                 bias,
@@ -82,6 +84,8 @@ impl Convention for Llada2 {
             "first_k_dense_replace",
             "max_window_layers",
             "moe_intermediate_size",
+            "moe_shared_expert_intermediate_size",
+            "mtp_loss_scaling_factor",
             "moe_router_enable_expert_bias",
             "norm_head",
             "norm_topk_prob",
