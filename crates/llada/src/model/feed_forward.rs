@@ -118,7 +118,6 @@ impl Pass<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn experts(
         &self,
         ids: &ExpertIds,
@@ -185,7 +184,6 @@ impl Pass<'_> {
 
     /// Adds to `dh` [T, d] the gradient of the network's input `h`, and those of its parameters to
     /// `gradients`; `dx` is the gradient of what it gave.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn backward_networks(
         &self,
         ids: &FeedForwardIds,
@@ -206,7 +204,6 @@ impl Pass<'_> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn backward_network(
         &self,
         ids: &SwigluIds,
@@ -232,7 +229,6 @@ impl Pass<'_> {
 
     /// From the gradient `s.d_activated` of swiglu(gate, up): adds those of W_gate and W_up, and
     /// gives or adds that of `h`.
-    #[allow(clippy::too_many_arguments)]
     fn backward_gated(
         &self,
         ids: &SwigluIds,
@@ -259,7 +255,6 @@ impl Pass<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn backward_experts(
         &self,
         ids: &ExpertIds,
