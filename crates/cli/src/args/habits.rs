@@ -101,7 +101,7 @@ mod tests {
         };
         assert_eq!(found("llada run -- -ngl 9", None), None);
         assert_eq!(found("llada run -ngl 9 x", None).unwrap(), "-ngl");
-        assert_eq!(found("llada run --top-k=9 x", Some("--top-k")).unwrap(), "--top-k");
+        assert_eq!(found("llada run --min-p=0.1 x", Some("--min-p")).unwrap(), "--min-p");
         assert_eq!(found("llada score --file", None), None);
         assert_eq!(found("llada run -c 9 x", Some("-c")).unwrap(), "-c");
     }

@@ -177,8 +177,8 @@ fn habits_of_other_programs_work_or_are_explained() {
         ("--n-gpu-layers 99 x", "computed on the processor"),
         ("-c 4096 x", "`--gen-length`"),
         ("--ctx-size 4096 x", "`--gen-length`"),
-        ("--top-k 40 x", "`--temperature`"),
-        ("--top-p=0.9 x", "`--temperature`"),
+        ("--min-p 0.1 x", "`--top-p`"),
+        ("--typical=0.9 x", "`--top-p`"),
         ("--repeat-penalty 1.1 x", "`--temperature`"),
         ("-f prompt.txt", "`--prompts FILE`"),
         ("-i", "`llada chat`"),
@@ -191,6 +191,14 @@ fn habits_of_other_programs_work_or_are_explained() {
         assert!(stderr.contains(hint), "{flags}: {stderr}");
         assert_eq!(stderr.matches("  hint: ").count(), 1, "{flags}: {stderr}");
     }
+    // What is drawn from is nothing where nothing is drawn.
+    for flags in ["--top-k 40 -t 1 x", "--top-p 0.9 --temp 0 x"] {
+        let (code, stdout, stderr) = line(&format!("run -m MODEL {flags}"));
+        assert_eq!((code, stdout.as_str()), (2, ""), "{flags}: {stderr}");
+        assert!(stderr.contains("temperature 0"), "{flags}: {stderr}");
+    }
+    let (code, _, stderr) = line("run -m MODEL the -n 4 --temp 0.7 --top-k 4 --top-p 0.9 -s 1");
+    assert_eq!(code, 0, "{stderr}");
     for (text, suggestion) in [
         ("trian x", "train"),
         ("run --temprature 1 x", "--temperature"),

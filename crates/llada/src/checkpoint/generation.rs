@@ -46,7 +46,8 @@ fn parse(text: &str, file: &Path) -> Result<Settings> {
     let wrong = |source| CheckpointError::Generation { file: file(), source };
     let mut settings = Settings::default();
     // For `transformers` these two are of no effect where nothing is drawn.
-    let is_drawn = json.get("do_sample") == Some(&Value::Bool(true));
+    let is_drawn = json.get("do_sample") == Some(&Value::Bool(true))
+        && json.get("temperature").and_then(Value::as_f64).is_some_and(|t| t > 0.0);
     let counts = |name: &str| is_drawn || !["top_k", "top_p"].contains(&name);
     for (key, value) in json.iter().filter(|(_, value)| !value.is_null()) {
         let name = key.replace('-', "_");
@@ -103,6 +104,9 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(found.unwrap(), expected);
+        let drawn = written(r#"{"do_sample": true, "temperature": 0.5, "top_p": 0.9, "top_k": 8}"#);
+        let drawn = drawn.unwrap();
+        assert_eq!((drawn.temperature, drawn.top_p, drawn.top_k), (Some(0.5), Some(0.9), Some(8)));
         let both =
             written(r#"{"gen_length": 8, "max_new_tokens": 64, "keep": "klass", "factor": 2}"#);
         let both = both.unwrap();

@@ -120,6 +120,10 @@ impl Sampler {
             };
             refuse(&[("blocks", layout)], "the exact mode", "the reference has one layout")?;
         }
+        if !self.filters() {
+            let why = "where no token is drawn";
+            refuse(&tempered[..2], "temperature 0", why)?;
+        }
         if self.alg_temp > 0.0 {
             let why = "which draws by confidence as many as the schedule says";
             let ranked = ("remasking", self.remasking.is_ranked_by_place());
