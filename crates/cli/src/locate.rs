@@ -59,21 +59,23 @@ pub fn described(given: &Path) -> Result<PathBuf> {
         return shipped.folder();
     }
     let Some(reference) = reference(given) else {
-        return Err(Failure::new(
-            format!("there is no folder `{}`", given.display()),
+        let hint = near(given).filter(|_| looks_like_path(given)).unwrap_or_else(|| {
             "give the folder of a checkpoint or of a run, a GGUF file, or ORG/REPO of the hub; \
-             without `--model` the shipped model is used",
-        )
-        .into());
+             without `--model` the shipped model is used"
+                .into()
+        });
+        let message = format!("there is no folder `{}`", given.display());
+        return Err(Failure::new(message, hint).into());
     };
     let found = Cache::from_env().and_then(|cache| cache.find(&reference));
     match found.map_err(|error| (looks_like_path(given), error)) {
         Ok(found) => Ok(found.path),
-        Err((true, HubError::NotCached(_))) => Err(Failure::new(
-            format!("there is no folder `{}`", given.display()),
-            format!("check the spelling; if it is a model of the hub, `llada pull {reference}`"),
-        )
-        .into()),
+        Err((true, HubError::NotCached(_))) => {
+            let message = format!("there is no folder `{}`", given.display());
+            let hint = near(given).unwrap_or_else(|| "check the spelling".into());
+            let hint = format!("{hint}; if it is a model of the hub, `llada pull {reference}`");
+            Err(Failure::new(message, hint).into())
+        }
         Err((_, error)) => Err(llada::Error::from(error).into()),
     }
 }
@@ -96,6 +98,43 @@ pub fn looks_like_model(text: &str) -> bool {
     name.to_ascii_lowercase().contains("llada")
         || (is_versioned && name.contains('-'))
         || is_cached()
+}
+
+/// Whether a word that names no model was meant to: it is spelt as the path of one.
+pub fn is_like_path(word: &str) -> bool {
+    let has_ending = [".gguf", ".safetensors"].iter().any(|ending| word.ends_with(ending));
+    let is_step = word.strip_prefix("step-").is_some_and(|n| n.parse::<u64>().is_ok());
+    !word.chars().any(char::is_whitespace) && (word.contains(['/', '\\']) || has_ending || is_step)
+}
+
+/// The failure of a word that was meant to be the path of a model.
+pub fn no_model(word: &str) -> Failure {
+    let hint = near(Path::new(word))
+        .unwrap_or_else(|| "check the spelling; a text of several words goes in quotes".into());
+    Failure::usage(format!("there is no model `{word}`"), hint)
+}
+
+/// What there is in the place of a model that is not there: the models in the folder of its path
+/// that exists, or those of a run there.
+pub fn near(missing: &Path) -> Option<String> {
+    const MOST: usize = 5;
+    let folder = missing.ancestors().skip(1).find(|dir| dir.is_dir())?;
+    let names = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let paths = entries.take(1000).map(|entry| entry.path());
+        paths.filter(|path| is_model(path) || newest_checkpoint(path).is_some()).collect()
+    };
+    let mut found = [names(folder), names(&folder.join("checkpoints"))].concat();
+    // Of checkpoints the newest first.
+    let step = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix("step-")?;
+        name.parse::<u64>().ok()
+    };
+    found.sort_by_key(|path| (std::cmp::Reverse(step(path)), path.clone()));
+    let shown: Vec<_> =
+        found.iter().take(MOST).map(|path| format!("`{}`", path.display())).collect();
+    let more = if found.len() > MOST { ", …" } else { "" };
+    (!shown.is_empty()).then(|| format!("there is {}{more}", shown.join(", ")))
 }
 
 /// What the model at `path` is called: its name on the hub, or that of its folder or file.
@@ -190,6 +229,33 @@ mod tests {
         assert!(newest_checkpoint(dir.path()).unwrap().ends_with("checkpoints/step-10"));
         assert!(described(dir.path()).unwrap().ends_with("checkpoints/step-10"));
         assert!(looks_like_model(dir.path().to_str().unwrap()));
+    }
+
+    #[test]
+    fn what_is_near_a_missing_model_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in ["step-9", "step-10"] {
+            let step = dir.path().join("run/checkpoints").join(step);
+            std::fs::create_dir_all(&step).unwrap();
+            std::fs::write(step.join("config.json"), "{}").unwrap();
+        }
+        for missing in ["run/checkpoints/step-11", "run/step-9", "run/checkpoint/step-9"] {
+            let hint = near(&dir.path().join(missing)).unwrap();
+            let (ten, nine) = (hint.find("step-10`").unwrap(), hint.find("step-9`").unwrap());
+            assert!(ten < nine, "{missing}: {hint}");
+        }
+        assert!(near(&dir.path().join("rum/checkpoints")).unwrap().ends_with("run`"));
+        assert_eq!(near(&dir.path().join("run/checkpoints/step-9/x")), None);
+        for (word, expected) in [
+            ("a/b", true),
+            ("step-9", true),
+            ("x.gguf", true),
+            ("Once", false),
+            ("one a/b", false),
+            ("step-mother", false),
+        ] {
+            assert_eq!(is_like_path(word), expected, "{word}");
+        }
     }
 
     #[test]

@@ -22,10 +22,10 @@ const CONVERT: &str = "convert it first: text, JSONL and Parquet are read";
 const FETCH: &str = "fetch the file itself: `git lfs pull`, or download it from the hub";
 const AGAIN: &str = "a download gave this in the place of the file, for want of access perhaps: \
                      fetch it again";
-const ENCODE: &str = "give text in UTF-8: `iconv -f utf-16 -t utf-8` converts it";
+const ENCODE: &str = "give text in UTF-8: `iconv -f utf-16 -t utf-8 FILE` converts it";
 
 /// Where the bytes stand, the bytes, and what they begin.
-const MAGIC: [(usize, &[u8], &str, &str); 25] = [
+const MAGIC: [(usize, &[u8], &str, &str); 31] = [
     (0, b"\x1f\x8b", GZIP, "unpack it first: `gunzip FILE`"),
     (0, b"\x28\xb5\x2f\xfd", ZSTD, "unpack it first: `zstd -d FILE`"),
     (0, b"BZh", "a bzip2 archive", "unpack it first: `bunzip2 FILE`"),
@@ -34,6 +34,13 @@ const MAGIC: [(usize, &[u8], &str, &str); 25] = [
     (0, b"LZIP", "an lzip archive", UNPACK),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first: `7z x FILE`"),
     (0, b"Rar!\x1a\x07", "a rar archive", UNPACK),
+    // The name of an archive's first file.
+    (30, b"[Content_Types].xml", OFFICE, DOCUMENT),
+    (30, b"_rels/.rels", OFFICE, DOCUMENT),
+    (30, b"word/", OFFICE, DOCUMENT),
+    (30, b"mimetypeapplication/", "an OpenDocument file or an e-book", DOCUMENT),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OFFICE, DOCUMENT),
+    (0, b"{\\rtf", "a document in RTF", DOCUMENT),
     (0, b"PK\x03\x04", "a zip archive", ZIP_HINT),
     (0, b"PK\x05\x06", "an empty zip archive", ZIP_HINT),
     (257, b"ustar", "a tar archive", "unpack it first: `tar -xf FILE`"),
@@ -43,16 +50,19 @@ const MAGIC: [(usize, &[u8], &str, &str); 25] = [
     (0, b"ORC", "an ORC file", CONVERT),
     (0, b"\x89HDF\r\n", "an HDF5 file", CONVERT),
     (0, b"SQLite format 3\0", "an SQLite database", CONVERT),
-    (0, b"%PDF-", "a PDF document", CONVERT),
+    (0, b"%PDF-", "a PDF document", DOCUMENT),
     (0, b"\x93NUMPY", "a NumPy array", CONVERT),
     (0, b"GGUF", "a GGUF file", "give it a name that ends in `.gguf`, as a model"),
     (0, b"version https://git-lfs", "a pointer of Git LFS and not the file itself", FETCH),
-    (0, b"\xff\xfe\0\0", "text in UTF-32", "give text in UTF-8: `iconv -f utf-32 -t utf-8`"),
-    (0, b"\0\0\xfe\xff", "text in UTF-32", "give text in UTF-8: `iconv -f utf-32 -t utf-8`"),
+    (0, b"\xff\xfe\0\0", "text in UTF-32", "give text in UTF-8: `iconv -f utf-32 -t utf-8 FILE`"),
+    (0, b"\0\0\xfe\xff", "text in UTF-32", "give text in UTF-8: `iconv -f utf-32 -t utf-8 FILE`"),
     (0, b"\xff\xfe", "text in UTF-16", ENCODE),
     (0, b"\xfe\xff", "text in UTF-16", ENCODE),
 ];
 
+const OFFICE: &str = "a document of an office program";
+const DOCUMENT: &str = "convert it to plain text first: `pdftotext FILE.pdf` does for PDF, `pandoc \
+                        FILE -t plain -o FILE.txt` for other documents";
 const ZIP_HINT: &str = "unpack it first: `unzip FILE`; one with PyTorch's weights must be saved as \
                         safetensors";
 const GZIP: &str = "a gzip archive";
@@ -133,7 +143,13 @@ mod tests {
     #[test]
     fn contents_are_known_by_their_first_bytes() {
         let tar = [&[b'a'; 257][..], b"ustar\0"].concat();
-        let cases: [(&[u8], &str); 17] = [
+        let docx = [b"PK\x03\x04", &[0; 26][..], b"[Content_Types].xml"].concat();
+        let epub = [b"PK\x03\x04", &[0; 26][..], b"mimetypeapplication/epub+zip"].concat();
+        let cases: [(&[u8], &str); 21] = [
+            (&docx, "office"),
+            (&epub, "e-book"),
+            (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0", "office"),
+            (b"{\\rtf1\\ansi", "RTF"),
             (b"\x1f\x8b\x08rest", "gzip"),
             (b"\x28\xb5\x2f\xfdrest", "zstd"),
             (b"BZh91AY", "bzip2"),

@@ -138,7 +138,9 @@ pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {
         ErrorKind::ReadOnlyFilesystem => "that disk cannot be written: choose another folder",
         ErrorKind::StorageFull => "free some space on that disk, or write elsewhere",
         ErrorKind::FileTooLarge => "check that it is the right file, or split it",
-        ErrorKind::InvalidData => "give text in UTF-8: `iconv -t utf-8` converts others",
+        ErrorKind::InvalidData => {
+            "give text in UTF-8: `iconv -f ENCODING -t utf-8 FILE` converts others, such as latin1"
+        }
         _ => return None,
     })
 }

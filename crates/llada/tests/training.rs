@@ -108,6 +108,23 @@ fn reseal(state: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     fs::write(state, sealed.to_string()).unwrap();
 }
 
+/// Gives a checkpoint weights that overflow as soon as they are computed with.
+fn spoil(checkpoint: &Path) {
+    let path = checkpoint.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for number in bytes[header..].chunks_exact_mut(4) {
+        number.copy_from_slice(&1e38f32.to_le_bytes());
+    }
+    let crc = crc32c::crc32c(&bytes);
+    fs::write(&path, bytes).unwrap();
+    reseal(&checkpoint.join("state.json"), |state| {
+        let files = state["files"].as_array_mut().unwrap();
+        let file = files.iter_mut().find(|file| file["name"] == "model.safetensors").unwrap();
+        file["crc32c"] = crc.into();
+    });
+}
+
 fn lines(path: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(path).unwrap();
     let mut lines: Vec<serde_json::Value> =
@@ -200,6 +217,69 @@ fn a_run_that_is_asked_to_stop_saves_and_goes_on() {
 }
 
 #[test]
+fn a_step_that_is_stopped_changes_nothing() {
+    let bench = Bench::new();
+    let mut whole = bench.trainer("whole", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+    run(&mut whole, u64::MAX).0.unwrap();
+    // The clock is read at the start of every step, so that the stop falls into the one after.
+    let stopped_within = |name: &str, start: Start, after: u64| {
+        let mut trainer = bench.trainer(name, bench.recipe(&[]), start, 1).unwrap();
+        let (stop, done) = (AtomicBool::new(false), Cell::new(trainer.step()));
+        let clock = || {
+            stop.store(done.get() == after, Ordering::Relaxed);
+            1e9
+        };
+        let mut event = |event: &Event<'_>| match event {
+            Event::Step(metrics) => done.set(metrics.step),
+            _ => stop.store(false, Ordering::Relaxed),
+        };
+        let mut hooks = Hooks { clock: &clock, stop: &stop, event: &mut event, sample: None };
+        (trainer.run(&mut hooks).unwrap(), trainer.step())
+    };
+    let folder = |step: u64| bench.path(&format!("run/checkpoints/step-{step}"));
+    assert_eq!(stopped_within("run", Start::Fresh, 0), (Outcome::Stopped, 0));
+    assert!(!folder(0).exists(), "there is nothing to save");
+    assert_eq!(stopped_within("run", Start::Fresh, 3), (Outcome::Stopped, 3));
+    assert!(folder(3).is_dir());
+    assert_eq!(stopped_within("run", Start::Resume, 3), (Outcome::Stopped, 3));
+    assert_eq!(stopped_within("run", Start::Resume, 99), (Outcome::Finished, 12));
+    assert!(bench.weights("run", 12) == bench.weights("whole", 12));
+    assert_eq!(
+        lines(&bench.path("run/metrics.jsonl")).len(),
+        lines(&bench.path("whole/metrics.jsonl")).len()
+    );
+}
+
+#[test]
+fn steps_are_not_lost_for_a_sample_that_cannot_be_written() {
+    let bench = Bench::new();
+    let recipe = || bench.recipe(&["log.sample_every=6", "train.checkpoint_every=0"]);
+    let sampled = |start: Start| {
+        let mut trainer = bench.trainer("run", recipe(), start, 1).unwrap();
+        let mut sample = |_: &mut llada::model::MaskPredictor| Ok("a sample".to_owned());
+        let (stop, sample) = (AtomicBool::new(false), Some(&mut sample as _));
+        let event = &mut |_: &Event<'_>| {};
+        trainer.run(&mut Hooks { clock: &|| 1e9, stop: &stop, event, sample })
+    };
+    let mut first = bench.trainer("run", recipe(), Start::Fresh, 1).unwrap();
+    run(&mut first, 2).0.unwrap();
+    drop(first);
+    fs::write(bench.path("run/samples"), "in the way").unwrap();
+    let error = sampled(Start::Resume).unwrap_err();
+    assert!(error.to_string().contains("samples"), "{error}");
+    assert!(bench.path("run/checkpoints/step-6").is_dir());
+    fs::remove_file(bench.path("run/samples")).unwrap();
+    assert_eq!(sampled(Start::Resume).unwrap(), Outcome::Finished);
+    for step in [6, 12] {
+        let text = fs::read_to_string(bench.path(&format!("run/samples/step-{step}.txt")));
+        assert_eq!(text.unwrap(), "a sample");
+    }
+    let mut whole = bench.trainer("whole", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+    run(&mut whole, u64::MAX).0.unwrap();
+    assert!(bench.weights("run", 12) == bench.weights("whole", 12));
+}
+
+#[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_loads() {
     let bench = Bench::new();
     run(&mut bench.trainer("run", bench.recipe(&[]), Start::Fresh, 1).unwrap(), 100).0.unwrap();
@@ -254,11 +334,8 @@ fn a_run_that_only_skips_stops_and_names_the_last_good_checkpoint() {
     let mut good = bench.trainer("run", bench.recipe(&[]), Start::Fresh, 1).unwrap();
     run(&mut good, 4).0.unwrap();
     drop(good);
-    // A rate that throws the weights out of the range of f32 at the first update.
-    let wild = bench.recipe(&["optim.lr=1e38", "optim.min_lr=1e38", "optim.warmup_steps=0"]);
-    let state = bench.path("run/checkpoints/step-4/state.json");
-    reseal(&state, |state| state["recipe"] = wild.to_toml().into());
-    let mut trainer = bench.trainer("run", wild, Start::Resume, 1).unwrap();
+    spoil(&bench.path("run/checkpoints/step-4"));
+    let mut trainer = bench.trainer("run", bench.recipe(&[]), Start::Resume, 1).unwrap();
     let (outcome, steps) = run(&mut trainer, u64::MAX);
     let error = outcome.unwrap_err();
     assert!(matches!(error, Error::Train(TrainError::Diverged { times: 3, .. })), "{error}");
@@ -277,32 +354,31 @@ fn steps_that_are_not_finite_are_no_checkpoints() {
         names.sort();
         names
     };
-    let wild = ["optim.lr=1e38", "optim.min_lr=1e38", "optim.warmup_steps=0"];
-    let path = bench.path("run/checkpoints/step-4/state.json");
-    reseal(&path, |state| state["recipe"] = bench.recipe(&wild).to_toml().into());
-    let wild = |more: &[&str]| {
-        let recipe = bench.recipe(&[&wild[..], &["train.checkpoint_every=2"], more].concat());
+    spoil(&bench.path("run/checkpoints/step-4"));
+    let spoilt = |more: &[&str]| {
+        let recipe = bench.recipe(&[&["train.checkpoint_every=2"], more].concat());
         bench.trainer("run", recipe, Start::Resume, 1).unwrap()
     };
-    // Step 5 throws the weights away, step 6 would be a checkpoint, and so would step 7, the stop.
-    let mut trainer = wild(&[]);
-    let (outcome, done) = run(&mut trainer, 3);
-    assert_eq!((outcome.unwrap(), trainer.step()), (Outcome::Stopped, 7));
+    // Step 6 would be a checkpoint, and so would the stop.
+    let mut trainer = spoilt(&[]);
+    let (outcome, done) = run(&mut trainer, 2);
+    assert_eq!((outcome.unwrap(), trainer.step()), (Outcome::Stopped, 6));
     assert_eq!(done.iter().filter(|s| s.skipped == Some(Skip::NotFinite)).count(), 2);
     assert_eq!(steps(), ["step-4"]);
     drop(trainer);
     // A run that ends so does not end well.
-    let mut trainer = wild(&["train.steps=6"]);
+    let mut trainer = spoilt(&["train.steps=6"]);
     let error = run(&mut trainer, u64::MAX).0.unwrap_err();
     assert!(error.hint().unwrap().contains("step-4"), "{error}");
     assert_eq!(steps(), ["step-4"]);
     drop(trainer);
 
     // What was not finite before a run was resumed does not count in it.
-    reseal(&path, |state| state["not_finite"] = 2.into());
-    let (outcome, done) = run(&mut wild(&[]), u64::MAX);
+    let state = bench.path("run/checkpoints/step-4/state.json");
+    reseal(&state, |state| state["not_finite"] = 2.into());
+    let (outcome, done) = run(&mut spoilt(&[]), u64::MAX);
     assert!(matches!(outcome, Err(Error::Train(TrainError::Diverged { times: 3, .. }))));
-    assert_eq!(done.len(), 4);
+    assert_eq!(done.len(), 3);
 }
 
 #[test]
@@ -550,6 +626,7 @@ fn sizes_that_cannot_be_are_refused_by_name() {
     for (size, key) in [
         ("train.batch_size=1000000000000", "train.batch_size"),
         ("train.batch_size=9000000000000000", "train.batch_size"),
+        ("train.batch_size=100000000", "train.batch_size"),
         ("data.sequence_length=9000000000000000", "data.sequence_length"),
         ("model.d_model=9000000000000000", "model.d_model"),
         ("model.d_model=10000000", "model.d_model"),

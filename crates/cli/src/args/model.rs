@@ -85,6 +85,25 @@ impl SourceArg {
 }
 
 impl ModelArg {
+    /// Whether the flag names a model, and not the environment alone.
+    fn is_flag(&self) -> bool {
+        self.model.is_some() && self.model != from_environment()
+    }
+
+    /// The model that a word names, before texts or tasks of any number.
+    ///
+    /// # Errors
+    /// If the flag names one too.
+    pub fn or_word(&self, word: &str) -> Result<PathBuf, Failure> {
+        match &self.model {
+            Some(model) if self.is_flag() => {
+                let message = format!("two models were given: `{word}`, and `{}`", model.display());
+                Err(Failure::usage(message, "name one, with or without `--model`"))
+            }
+            _ => Ok(word.into()),
+        }
+    }
+
     /// The model, and the texts among `words`, of which there may be so many at `most`. The first word
     /// is the model where it is one too many, or can be nothing else.
     ///
@@ -95,8 +114,7 @@ impl ModelArg {
         mut words: Vec<String>,
         most: usize,
     ) -> Result<(Option<PathBuf>, Vec<String>), Failure> {
-        let from_environment = from_environment();
-        let is_flag = self.model.is_some() && self.model != from_environment;
+        let is_flag = self.is_flag();
         let is_too_much = words.len() > most;
         let Some(first) = words.first().filter(|_| !is_flag || is_too_much) else {
             return Ok((self.model.clone(), words));
@@ -110,6 +128,9 @@ impl ModelArg {
             return Ok((self.model.clone(), words));
         }
         if !is_one && locate::model(Some(first.as_ref()), Shipped::Base).is_err() {
+            if locate::is_like_path(first) {
+                return Err(locate::no_model(first));
+            }
             let message = format!("`{first}` is no model, and a text is one argument");
             return Err(Failure::usage(message, "put a text of several words in quotes"));
         }

@@ -166,17 +166,11 @@ fn report(model: &Model, out: &Path, weights: &Path, term: &Term) -> Result<()> 
     Ok(())
 }
 
-/// The tokenizer of a model, which must be usable and its own; adapters without one have that of
-/// the model that they adapt.
+/// The tokenizer of a model, which must be usable and its own.
 fn tokenizer_files(source: &Path, config: &ModelConfig) -> Result<TokenizerFiles> {
-    let mut from = source.to_path_buf();
-    let mut files = TokenizerFiles::read(&from)?;
-    if files.get("tokenizer.json").is_none() && checkpoint::is_adapter(source) {
-        from = checkpoint::base_of(source)?;
-        files = TokenizerFiles::read(&from)?;
-    }
-    if files.get("tokenizer.json").is_some() {
-        Tokenizer::from_dir(&from)?.check(config)?;
+    let files = TokenizerFiles::read(source)?;
+    if files.get(TokenizerFiles::JSON).is_some() {
+        Tokenizer::from_dir(source)?.check(config)?;
     }
     Ok(files)
 }

@@ -83,7 +83,7 @@ fn operands(args: &mut Score) -> Result<Vec<String>, Failure> {
     let is_of_file = args.file.is_some() || !args.text.perplexity.is_empty();
     let is_model = |word: &String| locate::looks_like_model(word);
     if words.first().is_some_and(is_model) && (is_of_file || words.len() > 2) {
-        args.model.model = Some(words.remove(0).into());
+        args.model.model = Some(args.model.or_word(&words.remove(0))?);
     }
     match (is_of_file, words.len()) {
         (true, 0) | (false, 0 | 2..) => Ok(words),

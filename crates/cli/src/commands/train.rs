@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use llada::{
     checkpoint,
     config::Objective,
-    data::conversations::Report,
+    data::{Format, conversations::Report},
     diffusion::{Blocks, Canvas, Prompt, Sampler, generate},
     files,
     model::MaskPredictor,
@@ -21,6 +21,7 @@ use llada::{
 };
 use llada_kernels::{Cpu, peak};
 
+use super::STANDARD;
 use crate::{
     args::{Resume, Train},
     error::{Failure, Interrupted},
@@ -73,9 +74,9 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
              {steps} steps"
         ));
     }
-    let saved = Cell::new(None);
+    let saved = Cell::new(Some(trainer.step()));
 
-    let message = "finishing the step and saving; press Ctrl-C again to quit now";
+    let message = "leaving the step and saving those before; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, Some(message))?;
     let view = View {
         bar: progress::steps_bar(term, trainer.recipe().train.steps),
@@ -106,6 +107,7 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
         Outcome::Stopped => {
             let step = trainer.step();
             term.note(&match saved.get() {
+                _ if step == 0 => "stopped before the first step was done: nothing is saved".into(),
                 Some(saved) if saved == step => {
                     let verb = if trainer.recipe().sft.is_some() { "sft" } else { "train" };
                     let run = dir.display();
@@ -132,17 +134,29 @@ fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
         }
     };
     // The recipe of a run says what it is.
-    let parsed = match stage {
-        Stage::FineTuning if args.recipe.is_some() => Recipe::parse_sft(&text, &args.overrides),
-        _ => Recipe::parse(&text, &args.overrides),
+    let is_sft = stage == Stage::FineTuning && args.recipe.is_some();
+    let parse = |overrides: &[String]| match is_sft {
+        true => Recipe::parse_sft(&text, overrides),
+        false => Recipe::parse(&text, overrides),
     };
-    let mut recipe = parsed.with_context(|| format!("cannot use `{}`", from.display()))?;
+    let mut recipe = match parse(&args.overrides) {
+        Ok(recipe) => recipe,
+        Err(error) => {
+            let is_fine = |n: &usize| parse(&args.overrides[..*n]).is_ok();
+            let blamed = match (0..args.overrides.len()).rev().find(is_fine) {
+                Some(n) => args.overrides[n].clone(),
+                None if !looks_like_recipe(&text) => return Err(no_recipe(&from).into()),
+                None => from.display().to_string(),
+            };
+            return Err(error).with_context(|| format!("cannot use `{blamed}`"));
+        }
+    };
     if let Some(base) = &recipe.model.init_from {
         let goes_on = args.resume.is_some() || args.branch_from.is_some();
         match locate::model(Some(base), Shipped::Base) {
             // The run keeps the very checkpoint that a name means today.
             Ok(found) => recipe.model.init_from = Some(found),
-            Err(error) if !goes_on && !args.print_config => return Err(error),
+            Err(error) if !goes_on && !args.print_config => return Err(no_start(base, error)),
             Err(_) => {}
         }
     }
@@ -161,8 +175,49 @@ fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
 }
 
 fn read(recipe: &Path) -> Result<String> {
+    if recipe.as_os_str() == STANDARD {
+        return super::read_text(recipe);
+    }
+    if recipe.is_file() && Format::of(recipe).is_some() {
+        return Err(no_recipe(recipe).into());
+    }
     let hint = "give the path of a recipe, such as one of those in `configs/`";
     Ok(files::read_text(recipe, MAX_RECIPE).map_err(|e| Failure::new(e.to_string(), hint))?)
+}
+
+/// Whether a text has a line as recipes do: a section, or a key with its value.
+fn looks_like_recipe(text: &str) -> bool {
+    let is_key = |key: &str| {
+        let key = key.trim();
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+    };
+    text.trim().is_empty()
+        || text.lines().map(str::trim).any(|line| {
+            line.starts_with('[') && line.len() < 80
+                || line.split_once('=').is_some_and(|(key, _)| is_key(key))
+        })
+}
+
+/// Something else in the place of the recipe.
+fn no_recipe(path: &Path) -> Failure {
+    let hint = "a recipe is a TOML file, such as those in `configs/`. Text is trained on after \
+                `llada data prepare TEXT --tokenizer MODEL --out DIR`, by `llada train RECIPE.toml \
+                data.path=DIR`; conversations by `llada sft RECIPE.toml data.path=FILE.jsonl`";
+    Failure::new(format!("`{}` is no recipe", path.display()), hint)
+}
+
+/// A model to start from that cannot be found: a path more often than a name on the hub.
+fn no_start(base: &Path, error: anyhow::Error) -> anyhow::Error {
+    if base.exists() || locate::looks_like_model(&base.to_string_lossy()) {
+        return error.context("cannot start from `model.init_from`");
+    }
+    let message = format!("`model.init_from` is `{}`, and there is no such model", base.display());
+    let hint = locate::near(base).unwrap_or_else(|| {
+        "give the folder of a checkpoint, as seen from this folder; `llada pull ORG/REPO` fetches a \
+         model of the hub"
+            .into()
+    });
+    Failure::new(message, hint).into()
 }
 
 /// The command that shows what the model in `dir` has learnt: to talk, or to continue a text.
@@ -187,10 +242,10 @@ fn shell_word(word: &str) -> String {
 fn run_dir(args: &Train) -> Result<PathBuf> {
     match (&args.out, &args.recipe) {
         (Some(out), _) => Ok(out.clone()),
-        (None, Some(recipe)) => Ok(Path::new("runs").join(recipe.file_stem().unwrap_or_default())),
-        (None, None) => {
-            Err(Failure::usage("no run was named", "give its folder: `--out DIR`").into())
+        (None, Some(recipe)) if recipe.as_os_str() != STANDARD => {
+            Ok(Path::new("runs").join(recipe.file_stem().unwrap_or_default()))
         }
+        (None, _) => Err(Failure::usage("no run was named", "give its folder: `--out DIR`").into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::OnceLock};
 
-use crate::{MODEL, run, trained};
+use crate::{MODEL, llada, outcome, run, trained};
 
 /// The folder of [`trained`] with conversations and a recipe for them.
 fn chats() -> &'static Path {
@@ -75,6 +75,50 @@ fn adapters_are_a_model_and_can_be_merged() {
     let (code, _, stderr) = run(dir, &["merge", adapter, "--out", "other", "--base", "nowhere"]);
     assert!(code == 1 && stderr.contains("nowhere"), "{stderr}");
     assert!(!dir.join("other").exists());
+}
+
+#[test]
+fn adapters_without_a_tokenizer_have_that_of_their_model() {
+    let dir = chats();
+    let args = ["sft", "sft.toml", "--out", "own", "lora.rank=2", "optim.lr=0.05"];
+    let (code, _, stderr) = run(dir, &args);
+    assert_eq!(code, 0, "{stderr}");
+    fs::create_dir(dir.join("peft")).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(dir.join("own/checkpoints/step-4").join(name), dir.join("peft").join(name))
+            .unwrap();
+    }
+    let own = "own/checkpoints/step-4";
+    let stdin = "the cat 1\n";
+    for verb in [
+        &["run", "-n", "4", "the cat"][..],
+        &["score", "the cat", " sat", " ran"],
+        &["infill", "the cat {{hole:4}} sat"],
+        &["score", "--perplexity", "text.txt"],
+        &["tokenizer", "encode", "the cat"],
+    ] {
+        let answer = |model: &str| {
+            let flag = if verb[0] == "tokenizer" { "--tokenizer" } else { "-m" };
+            let mut command = llada(dir, &[verb, &[flag, model]].concat());
+            let (code, answer, stderr) = outcome(command.write_stdin(stdin).output().unwrap());
+            assert!(code == 0 && !answer.is_empty(), "{verb:?} {model}: {stderr}");
+            answer
+        };
+        assert_eq!(answer("peft"), answer(own), "{verb:?}");
+    }
+    let (_, shown, stderr) = run(dir, &["show", "peft"]);
+    assert!(shown.contains("<|mdm_mask|>"), "{shown}{stderr}");
+    for args in [
+        &["convert", "peft", "--out", "peft.gguf"][..],
+        &["quantize", "peft", "--format", "q8_0", "--out", "peft-q8.gguf"],
+        &["merge", "peft", "--out", "peft-merged"],
+    ] {
+        let (code, _, stderr) = run(dir, args);
+        assert_eq!(code, 0, "{args:?}: {stderr}");
+    }
+    let answer = |model: &str| run(dir, &["run", "-m", model, "-n", "4", "the cat"]).1;
+    assert_eq!(answer("peft.gguf"), answer(own));
+    assert_eq!(answer("peft-merged"), answer(own));
 }
 
 #[test]

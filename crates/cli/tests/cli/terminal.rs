@@ -80,6 +80,19 @@ fn lines_are_edited_and_arrows_never_reach_the_model() {
 }
 
 #[test]
+fn a_byte_that_is_no_text_ends_its_line_and_not_the_chat() {
+    let home = tempfile::tempdir().unwrap();
+    let mut session = chat(home.path(), &[]);
+    let mut keys = session.process().get_file_handle().unwrap();
+    std::io::Write::write_all(&mut keys, b"caf\xe9!").unwrap();
+    session.exp_string("this line is not UTF-8 text").unwrap();
+    session.exp_string(EMPTY).unwrap();
+    say(&mut session, "hello");
+    save_and_quit(session);
+    assert_eq!(saved(home.path()).last().unwrap(), "hello");
+}
+
+#[test]
 fn what_was_typed_is_recalled_in_the_next_chat_unless_that_is_not_wanted() {
     let home = tempfile::tempdir().unwrap();
     let mut session = chat(home.path(), &["--no-history"]);

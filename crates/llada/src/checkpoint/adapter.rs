@@ -18,6 +18,7 @@ use crate::{
     hub::{Cache, Reference},
     json,
     model::{Adapter, Layout, LowRank, Model, lora},
+    tokenizer::TokenizerFiles,
 };
 use peft::Settings;
 
@@ -54,6 +55,16 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         Some(base) => Ok(base),
         None => Err(CheckpointError::NoBase { file, base: named.to_owned() }.into()),
     }
+}
+
+/// Where the tokenizer of the model in `dir` is, and its chat template: there, or where that of its
+/// base is in the case of adapters without a tokenizer of their own.
+///
+/// # Errors
+/// As [`base_of`].
+pub fn tokenizer_dir(dir: &Path) -> Result<PathBuf> {
+    let is_borrowed = is_adapter(dir) && !dir.join(TokenizerFiles::JSON).exists();
+    if is_borrowed { base_of(dir) } else { Ok(dir.to_path_buf()) }
 }
 
 /// The model of that name in the cache of the hub: PEFT names models so.

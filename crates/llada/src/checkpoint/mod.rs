@@ -21,7 +21,9 @@ use std::{
 
 use llada_kernels::DType;
 
-pub use adapter::{Merged, base_of, is_adapter, load_adapter, load_merged, merge, save_adapter};
+pub use adapter::{
+    Merged, base_of, is_adapter, load_adapter, load_merged, merge, save_adapter, tokenizer_dir,
+};
 pub use error::CheckpointError;
 pub use generation::{GENERATION_CONFIG, load_generation_config};
 pub use shards::missing_file;

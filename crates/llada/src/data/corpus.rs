@@ -1,11 +1,20 @@
 //! Documents out of files: plain text, JSON Lines, Parquet. One document is in memory at a time.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
 use super::lines::{Lines, lines, place};
-use crate::{Result, data::DataError, io, json, text as bounds};
+use crate::{
+    Error, Result,
+    content::{Content, HEAD},
+    data::DataError,
+    io, json, text as bounds,
+};
 
 /// How a text file is cut into documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -112,7 +121,7 @@ impl Corpus<'_> {
                     let cause = super::ParquetCause::NotBuilt;
                     return Err(DataError::Parquet { path: path.clone(), cause }.into());
                 }
-                None => return Err(DataError::Format { path: path.clone() }.into()),
+                None => return Err(unknown(path)),
             }
             before += std::fs::metadata(path).map_err(io("read", path))?.len();
         }
@@ -195,6 +204,16 @@ fn find(line: &[u8], separator: &[u8]) -> Option<usize> {
         from += at + 1;
     }
     None
+}
+
+/// Why a file whose name tells no format is not read: what it holds, where that is known.
+pub(super) fn unknown(path: &Path) -> Error {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
+    match read.ok().and_then(|_| Content::of(&head)) {
+        Some(content) => content.error(path),
+        None => DataError::Format { path: path.to_path_buf() }.into(),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{MAX_TOKENIZER, Settings, Tokenizer, TokenizerError};
 use crate::{
     Result, chat,
-    checkpoint::{GENERATION_CONFIG, gguf},
+    checkpoint::{self, GENERATION_CONFIG, gguf},
     files,
 };
 
@@ -36,11 +36,21 @@ impl TokenizerFiles {
     pub const JSON: &str = NAMES[0];
 
     /// Reads those that `dir` has; of a GGUF file, those that it carries or that its vocabulary
-    /// makes.
+    /// makes. Adapters without a tokenizer have that of their model, and propose what they
+    /// themselves state.
     ///
     /// # Errors
     /// When one of them cannot be read.
     pub fn read(dir: &Path) -> Result<Self> {
+        let from = checkpoint::tokenizer_dir(dir)?;
+        if from != dir {
+            let mut files = Self::read(&from)?;
+            let own = dir.join(GENERATION_CONFIG);
+            if own.exists() {
+                files.set(GENERATION_CONFIG, files::read_bytes(&own, MAX_TOKENIZER)?);
+            }
+            return Ok(files);
+        }
         if gguf::is_gguf(dir) {
             return gguf::tokenizer_files(dir);
         }

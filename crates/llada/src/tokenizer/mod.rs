@@ -23,7 +23,7 @@ pub use train::{Kind, SPECIAL_TOKENS, train};
 
 use crate::{
     Result,
-    checkpoint::gguf,
+    checkpoint::{self, gguf},
     config::{ModelConfig, SpecialTokens},
     files as disk,
 };
@@ -47,11 +47,12 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json` in `dir`, and `tokenizer_config.json` where there is one; or the
-    /// tokenizer in a GGUF file.
+    /// tokenizer in a GGUF file. Adapters without one have that of their model.
     ///
     /// # Errors
     /// When there is no `tokenizer.json` or one of the files cannot be used.
     pub fn from_dir(dir: &Path) -> Result<Self> {
+        let dir = &checkpoint::tokenizer_dir(dir)?;
         if gguf::is_gguf(dir) {
             let found = TokenizerFiles::read(dir)?.tokenizer(dir)?;
             return Ok(found.ok_or(TokenizerError::Missing { dir: dir.to_path_buf() })?);

@@ -5,7 +5,12 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{TokenizerError, TokenizerFiles};
-use crate::{Result, checkpoint::gguf, config::SpecialTokens, files, json};
+use crate::{
+    Result,
+    checkpoint::{self, gguf},
+    config::SpecialTokens,
+    files, json,
+};
 
 const FILE: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
@@ -26,8 +31,9 @@ pub(crate) struct Settings(Map<String, Value>);
 
 impl Settings {
     /// Reads the files in `dir`, or those that a GGUF file carries; a template file goes before
-    /// the key.
+    /// the key. Adapters without a tokenizer have those of their model.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
+        let dir = &checkpoint::tokenizer_dir(dir)?;
         if gguf::is_gguf(dir) {
             return Self::of(&TokenizerFiles::read(dir)?, dir);
         }

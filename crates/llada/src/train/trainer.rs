@@ -57,7 +57,8 @@ pub type Sampling<'a> = dyn FnMut(&mut MaskPredictor) -> Result<String> + 'a;
 pub struct Hooks<'a> {
     /// Seconds since 1970.
     pub clock: &'a dyn Fn() -> f64,
-    /// When set, the step under way is finished, a checkpoint written, and the run stopped.
+    /// When set, the step under way is left between two micro-batches, or finished where no other
+    /// follows; a checkpoint of the steps that are done is written, and the run stopped.
     pub stop: &'a AtomicBool,
     /// Hears of everything.
     pub event: &'a mut dyn FnMut(&Event<'_>),
@@ -159,7 +160,10 @@ impl Trainer {
         let (first, started) = (self.step(), (hooks.clock)());
         while self.step() < steps {
             let begun = (hooks.clock)();
-            let mut metrics = self.train_step()?;
+            let Some(mut metrics) = self.train_step(hooks.stop)? else {
+                self.save_done(&mut log, hooks)?;
+                return Ok(Outcome::Stopped);
+            };
             let now = (hooks.clock)();
             metrics.seconds = (now - begun).max(1e-9);
             metrics.tokens_per_second = metrics.tokens as f64 / metrics.seconds;
@@ -177,11 +181,12 @@ impl Trainer {
             let due_now =
                 Pending { validation: due(every.eval.every), sample: due(every.log.sample_every) };
             self.state.pending = due_now;
-            if !stop {
-                self.do_pending(&mut log, hooks)?;
+            if !stop && let Err(failure) = self.do_pending(&mut log, hooks) {
+                // Steps are not lost for a text that cannot be written.
+                self.state.pending = due_now;
+                return self.save_done(&mut log, hooks).and(Err(failure));
             }
-            // Weights from which no finite loss came are not worth going back to.
-            let is_good = self.state.not_finite == 0;
+            let is_good = self.is_good();
             if is_good && (last || stop || due(every.train.checkpoint_every)) {
                 self.checkpoint(&mut log, hooks)?;
             }
@@ -195,8 +200,9 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// One step: noisy rows, loss and gradient, and the update unless they forbid it.
-    fn train_step(&mut self) -> Result<StepMetrics> {
+    /// One step: noisy rows, loss and gradient, and the update unless they forbid it. `None` if it
+    /// was stopped before it had changed anything.
+    fn train_step(&mut self, stop: &AtomicBool) -> Result<Option<StepMetrics>> {
         let Recipe { train, optim, .. } = &self.recipe;
         let step = self.state.step;
         let shift = self.predictor.model().config.shift;
@@ -205,6 +211,9 @@ impl Trainer {
         let (mut balance, mut expert_tokens) = (0.0, Vec::new());
         self.gradients.clear();
         for start in (0..train.batch_size).step_by(self.recipe.micro_batch()) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let end = train.batch_size.min(start + self.recipe.micro_batch());
             let micro = rows.micro_batch(start..end);
             // Each part of the batch counts by its tokens.
@@ -256,7 +265,7 @@ impl Trainer {
         self.state.add_loss(total);
         let config = &self.predictor.model().config;
         let flops = lengths().map(|length| step_flops(config, 1, length, 0)).sum::<f64>();
-        Ok(StepMetrics {
+        Ok(Some(StepMetrics {
             step: self.state.step,
             steps: train.steps,
             loss: total,
@@ -273,7 +282,21 @@ impl Trainer {
             tokens_per_second: 0.0,
             flops: flops + step_flops(config, 0, 0, predicted),
             seconds_left: 0.0,
-        })
+        }))
+    }
+
+    /// Weights from which no finite loss came are not worth going back to.
+    fn is_good(&self) -> bool {
+        self.state.not_finite == 0
+    }
+
+    /// Writes the checkpoint of the steps that are done where it is not there yet.
+    fn save_done(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
+        let is_saved = self.step() == 0 || self.store.path(self.step()).exists();
+        if self.is_good() && !is_saved {
+            self.checkpoint(log, hooks)?;
+        }
+        Ok(())
     }
 
     /// Stops a run that only skips: its weights no longer change.

@@ -91,6 +91,10 @@ impl Source {
                 }
                 Err(ReadlineError::Interrupted) => return Ok(Typed::Interrupt),
                 Err(ReadlineError::Eof) => return Ok(Typed::End),
+                // The line is lost, and what was read with it; the next one is not.
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(not_utf8().into());
+                }
                 Err(error) => return Err(error).context("cannot read from the terminal"),
             },
             Self::Lines { prompts } => {
@@ -123,14 +127,15 @@ fn text_of(stream: &mut impl BufRead) -> Result<Option<String>> {
             }
             (true, false) if bytes.is_empty() => return Ok(None),
             (_, false) => {
-                let text = String::from_utf8(bytes).map_err(|_| {
-                    Failure::new("this line is not UTF-8 text", "set the terminal to UTF-8")
-                })?;
-                return Ok(Some(text));
+                return Ok(Some(String::from_utf8(bytes).map_err(|_| not_utf8())?));
             }
             (false, true) => {}
         }
     }
+}
+
+fn not_utf8() -> Failure {
+    Failure::new("this line is not UTF-8 text", "set the terminal to UTF-8")
 }
 
 /// Ctrl-C clears a line that has something in it.

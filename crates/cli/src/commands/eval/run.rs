@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::PathBuf,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -33,7 +33,7 @@ const BATCH_SIZE: u16 = 8;
 /// Evaluates, and prints the results.
 pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     // What is wrong with the command line or a task file ends the run before anything is done.
-    let (model, tasks) = operands(args);
+    let (model, tasks) = operands(args)?;
     let tasks = tasks.iter().map(|name| shipped::task(name));
     let tasks = tasks.collect::<llada::Result<Vec<_>>>()?;
     refuse_idle_flags(args, &tasks)?;
@@ -56,8 +56,12 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     if prepared.is_empty() {
         return Err(failures.summary("failed", MISSING));
     }
-    let mut session =
-        Session::open(model, Shipped::for_chat(args.chat), args.threads.threads.into(), term)?;
+    let mut session = Session::open(
+        model.as_deref(),
+        Shipped::for_chat(args.chat),
+        args.threads.threads.into(),
+        term,
+    )?;
     let asked = Overrides {
         scoring: args.scoring.scoring.map(Into::into),
         mc_num: args.scoring.mc_num,
@@ -132,12 +136,12 @@ impl Failures {
 }
 
 /// The model and the tasks: the first word is the model where it can be nothing else.
-fn operands(args: &EvalRun) -> (Option<&Path>, &[String]) {
+fn operands(args: &EvalRun) -> Result<(Option<PathBuf>, &[String]), Failure> {
     match args.tasks.split_first() {
         Some((first, tasks)) if !tasks.is_empty() && locate::looks_like_model(first) => {
-            (Some(Path::new(first)), tasks)
+            Ok((Some(args.model.or_word(first)?), tasks))
         }
-        _ => (args.model.model.as_deref(), &args.tasks),
+        _ => Ok((args.model.model.clone(), &args.tasks)),
     }
 }
 

@@ -3,6 +3,11 @@
 use super::{OneOrMany, Recipe};
 use crate::{Result, config::Objective, train::TrainError};
 
+/// Most tokens of a step: a hundred times what the largest models are trained with.
+const STEP: usize = 1 << 30;
+/// Most rows of a step.
+const ROWS: usize = 1 << 22;
+
 fn rule(holds: bool, key: &str, found: impl ToString, expected: &str) -> Result<()> {
     if holds {
         return Ok(());
@@ -13,6 +18,12 @@ fn rule(holds: bool, key: &str, found: impl ToString, expected: &str) -> Result<
 
 fn fraction(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
+}
+
+/// Checks that a number is in a range that is far wider than what trains, and narrow enough to be
+/// computed with.
+fn range(x: f64, key: &str, least: f64, most: f64) -> Result<()> {
+    rule((least..=most).contains(&x), key, x, &format!("from {least:?} to {most:?}"))
 }
 
 fn positive(x: f64) -> bool {
@@ -31,8 +42,11 @@ impl Recipe {
         self.check_loop()?;
         self.check_sft()?;
         self.check_experts()?;
-        let lora = &self.lora;
-        rule(positive(lora.alpha), "lora.alpha", lora.alpha, "above 0")?;
+        let (lora, model) = (&self.lora, &self.model);
+        range(lora.alpha, "lora.alpha", 1e-6, 1e6)?;
+        range(model.rope_theta, "model.rope_theta", 1.0, 1e15)?;
+        let eps = f64::from(model.rms_norm_eps);
+        rule((1e-20..=1.0).contains(&eps), "model.rms_norm_eps", eps, "from 1e-20 to 1")?;
         let has_start = lora.rank == 0 || self.model.init_from.is_some();
         rule(has_start, "lora.rank", lora.rank, "0 where no `model.init_from` gives the weights")
     }
@@ -58,6 +72,12 @@ impl Recipe {
 
     fn check_data(&self) -> Result<()> {
         let data = &self.data;
+        let validation = data.validation.iter().map(|paths| ("data.validation", paths));
+        for (key, paths) in [("data.path", &data.path)].into_iter().chain(validation) {
+            let is_stdin = paths.as_slice().iter().any(|path| path.as_os_str() == "-");
+            let expected = "the path of a file or folder: a run that goes on reads it again";
+            rule(!is_stdin, key, "-", expected)?;
+        }
         let length = data.sequence_length;
         rule(length > 0, "data.sequence_length", length, "at least 1")?;
         rule(length <= 1 << 24, "data.sequence_length", length, "at most 16777216")?;
@@ -76,16 +96,20 @@ impl Recipe {
     fn check_optim(&self) -> Result<()> {
         let optim = &self.optim;
         rule(positive(optim.lr), "optim.lr", optim.lr, "above 0")?;
+        rule(optim.lr <= 1000.0, "optim.lr", optim.lr, "at most 1000")?;
         let below_peak = not_negative(optim.min_lr) && optim.min_lr <= optim.lr;
         rule(below_peak, "optim.min_lr", optim.min_lr, "from 0 to `optim.lr`")?;
         let decay = optim.decay_fraction;
         rule(fraction(decay), "optim.decay_fraction", decay, "from 0 to 1")?;
-        let below_one = |x: f64| (0.0..1.0).contains(&x);
-        rule(below_one(optim.beta1), "optim.beta1", optim.beta1, "from 0 to below 1")?;
-        rule(below_one(optim.beta2), "optim.beta2", optim.beta2, "from 0 to below 1")?;
-        rule(positive(optim.eps), "optim.eps", optim.eps, "above 0")?;
+        // Closer to 1, a mean is 1 minus nothing in `f32`, and never moves.
+        range(optim.beta1, "optim.beta1", 0.0, 0.999999)?;
+        range(optim.beta2, "optim.beta2", 0.0, 0.999999)?;
+        range(optim.eps, "optim.eps", 1e-30, 1.0)?;
         let decay = optim.weight_decay;
-        rule(not_negative(decay), "optim.weight_decay", decay, "at least 0")?;
+        // A step that takes off more than all of a weight turns its sign, and may blow it up.
+        let holds = not_negative(decay) && decay * optim.lr <= 1.0;
+        let expected = "at least 0, and at most 1 / `optim.lr`";
+        rule(holds, "optim.weight_decay", decay, expected)?;
         rule(not_negative(optim.clip_norm), "optim.clip_norm", optim.clip_norm, "at least 0")
     }
 
@@ -94,7 +118,7 @@ impl Recipe {
         rule(train.steps > 0, "train.steps", train.steps, "at least 1")?;
         let many = 1_000_000_000_000_000;
         rule(train.steps <= many, "train.steps", train.steps, "at most a million billion")?;
-        rule(train.batch_size > 0, "train.batch_size", train.batch_size, "at least 1")?;
+        self.check_batch()?;
         rule(train.max_skipped > 0, "train.max_skipped", train.max_skipped, "at least 1")?;
         let spike = train.spike_factor;
         rule(spike == 0.0 || spike > 1.0, "train.spike_factor", spike, "0, or above 1")?;
@@ -102,6 +126,17 @@ impl Recipe {
         rule(eval.every == 0 || eval.draws > 0, "eval.draws", eval.draws, "at least 1")?;
         rule(eval.draws <= 1 << 16, "eval.draws", eval.draws, "at most 65536")?;
         rule(self.log.every > 0, "log.every", self.log.every, "at least 1")
+    }
+
+    /// Bounds the work of a step: one that never ends is no step.
+    fn check_batch(&self) -> Result<()> {
+        let (key, rows) = ("train.batch_size", self.train.batch_size);
+        rule(rows > 0, key, rows, "at least 1")?;
+        let most = (STEP / self.data.sequence_length.max(1)).clamp(1, ROWS);
+        let expected = format!(
+            "at most {most} rows of `data.sequence_length`: a step has {STEP} tokens at most"
+        );
+        rule(rows <= most, key, rows, &expected)
     }
 
     fn check_sft(&self) -> Result<()> {
@@ -132,5 +167,39 @@ impl Recipe {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_cannot_be_computed_with_are_refused_by_key() {
+        for (key, good, bad) in [
+            ("optim.lr", "1000", "1e30"),
+            ("optim.lr", "1e-9", "0"),
+            ("optim.weight_decay", "100", "1e30"),
+            ("optim.weight_decay", "0", "-1"),
+            ("optim.eps", "1e-12", "1e-300"),
+            ("optim.eps", "1e-3", "1e30"),
+            ("optim.beta1", "0", "0.9999999999999"),
+            ("optim.beta2", "0.9999", "0.9999999999999"),
+            ("lora.alpha", "512", "1e30"),
+            ("lora.alpha", "0.5", "1e-300"),
+            ("model.rope_theta", "1e9", "1e300"),
+            ("model.rope_theta", "100", "1e-300"),
+            ("model.rms_norm_eps", "1e-6", "1e-30"),
+            ("train.batch_size", "65536", "1e9"),
+            ("data.path", "./-", "-"),
+        ] {
+            let least = "optim.min_lr=0";
+            let read = |value: &str| Recipe::parse("", &[least, &format!("{key}={value}")]);
+            assert!(read(good).is_ok(), "{key}={good}: {:?}", read(good));
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{key}` is `")), "{key}={bad}: {error}");
+        }
+        let error = Recipe::parse_sft("", &["data.path=a", "data.validation=-"]).unwrap_err();
+        assert!(error.to_string().starts_with("`data.validation` is `-`"), "{error}");
     }
 }
