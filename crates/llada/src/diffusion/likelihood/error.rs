@@ -40,6 +40,12 @@ pub enum LikelihoodError {
     /// The model names no mask token.
     #[error("this model has no mask token, which its likelihood is estimated with")]
     NoMask,
+    /// A model that attends by blocks learnt to see what is before a block without masks.
+    #[error(
+        "a model that attends by blocks has no likelihood by masks all over an answer: it was \
+         trained to see the blocks before without any"
+    )]
+    ByBlocks,
     /// Guidance replaces the prompt by masks, which a causal model does not know.
     #[error("the likelihood of an autoregressive model cannot be guided by cfg_scale {0}")]
     CausalGuidance(f32),
@@ -83,6 +89,9 @@ impl LikelihoodError {
             }
             Self::Zero(name) => format!("use --{} 1 or more", name.replace('_', "-")),
             Self::CfgScale(_) | Self::CausalGuidance(_) => "use --cfg-scale 0".into(),
+            Self::ByBlocks => {
+                "compare its answers instead: `llada eval run` on a task that generates".into()
+            }
             Self::NoMask => "give `mask_token_id` in the model's config.json".into(),
             Self::NoStart => "begin the prompt with at least one token".into(),
             Self::EmptyText => "give a longer text".into(),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Result,
-    config::{LogitShift, ModelConfig, Objective},
+    config::{AttentionMask, LogitShift, ModelConfig, Objective},
     model::MaskPredictor,
     rng::{Purpose, Stream},
 };
@@ -123,6 +123,9 @@ impl Evidence {
         windows: Vec<Window>,
         settings: EvidenceSettings,
     ) -> Result<Self> {
+        if let AttentionMask::BlockCausal { .. } = config.attention {
+            return Err(LikelihoodError::ByBlocks.into());
+        }
         let (mask, least) = match config.objective {
             Objective::Diffusion => (Some(mask.ok_or(LikelihoodError::NoMask)?), 1),
             Objective::Autoregressive => (None, 2),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Draws, LikelihoodError, Pair, Settings, rows::Row, tally::Samples};
 use crate::{
     Result,
-    config::{LogitShift, ModelConfig, Objective, SpecialTokens},
+    config::{AttentionMask, LogitShift, ModelConfig, Objective, SpecialTokens},
     diffusion::Range,
 };
 
@@ -33,6 +33,9 @@ impl Scorer {
             return Err(LikelihoodError::CfgScale(cfg_scale).into());
         }
         let guided = cfg_scale > 0.0;
+        if let AttentionMask::BlockCausal { .. } = config.attention {
+            return Err(LikelihoodError::ByBlocks.into());
+        }
         let mask = match config.objective {
             Objective::Diffusion => Some(special.mask.ok_or(LikelihoodError::NoMask)?),
             Objective::Autoregressive if guided => {

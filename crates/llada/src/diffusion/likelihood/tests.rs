@@ -4,7 +4,7 @@ use llada_kernels::Cpu;
 
 use super::*;
 use crate::{
-    config::Objective,
+    config::{AttentionMask, Objective},
     model::{Batch, Layout, Model, Tensor},
 };
 
@@ -61,6 +61,15 @@ fn estimates(
 fn log_probability(logits: &[f32], token: u32) -> f64 {
     let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
     f64::from(logits[token as usize]) - sum.ln()
+}
+
+#[test]
+fn models_that_attend_by_blocks_are_refused() {
+    let (predictor, special) = model(Objective::Diffusion, 1);
+    let attention = AttentionMask::BlockCausal { block_length: 4 };
+    let config = ModelConfig { attention, ..predictor.model().config.clone() };
+    let error = Scorer::new(&config, &special, 0.0).unwrap_err().to_string();
+    assert!(error.contains("attends by blocks"), "{error}");
 }
 
 #[test]
