@@ -163,8 +163,21 @@ fn render_usage(message: &str, unknown: Option<&str>) -> String {
             None => lines.push(line),
         }
     }
-    format!("{}\n  hint: {hint}", lines.join("\n"))
+    let mut message = lines.join("\n");
+    for (theirs, ours) in NUMBERS {
+        message = message.replace(theirs, ours);
+    }
+    format!("{message}\n  hint: {hint}")
 }
+
+/// What Rust says of a text that is no number, and what is meant.
+const NUMBERS: [(&str, &str); 5] = [
+    (": invalid digit found in string", ": it is not a whole number"),
+    (": cannot parse integer from empty string", ": it is empty"),
+    (": number too large to fit in target type", ": it is too large a number"),
+    (": number too small to fit in target type", ": it is too small a number"),
+    (": invalid float literal", ": it is not a number"),
+];
 
 /// The lines that [`report`] prints.
 fn render(error: &anyhow::Error) -> String {
@@ -239,6 +252,13 @@ mod tests {
             render_usage("error: no\n", None)
                 .ends_with("\n  hint: `--help` lists what can be given")
         );
+    }
+
+    #[test]
+    fn what_is_no_number_is_said_so() {
+        let text = "error: invalid value 'abc' for '--threads <N>': invalid digit found in string";
+        let shown = render_usage(text, None);
+        assert!(shown.contains("'--threads <N>': it is not a whole number\n"), "{shown}");
     }
 
     #[test]

@@ -128,6 +128,10 @@ impl Error {
     }
 }
 
+/// What to do about text in another encoding.
+pub(crate) const TO_UTF8: &str =
+    "give text in UTF-8: `iconv -f ENCODING -t utf-8 FILE` converts others, such as latin1";
+
 /// What the user can do about an error of the system.
 pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {
     Some(match error.kind() {
@@ -138,9 +142,7 @@ pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {
         ErrorKind::ReadOnlyFilesystem => "that disk cannot be written: choose another folder",
         ErrorKind::StorageFull => "free some space on that disk, or write elsewhere",
         ErrorKind::FileTooLarge => "check that it is the right file, or split it",
-        ErrorKind::InvalidData => {
-            "give text in UTF-8: `iconv -f ENCODING -t utf-8 FILE` converts others, such as latin1"
-        }
+        ErrorKind::InvalidData => TO_UTF8,
         _ => return None,
     })
 }

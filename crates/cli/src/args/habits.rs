@@ -14,7 +14,12 @@ const SAME: [(&str, &str); 6] = [
 ];
 
 /// What to do instead of giving other flags.
-const INSTEAD: [(&[&str], &str); 13] = [
+const INSTEAD: [(&[&str], &str); 14] = [
+    (
+        &["-p", "--prompt"],
+        "`llada run MODEL \"TEXT\"` answers one text; `llada chat` reads messages from the terminal, or \
+         one from each line of stdin",
+    ),
     (
         &["-ngl", "--ngl", "--gpu-layers", "--n-gpu-layers", "-dev", "--device", "-mg", "-sm"],
         "leave it out: models are computed on the processor; `--threads` says on how many cores",

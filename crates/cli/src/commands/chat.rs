@@ -35,7 +35,19 @@ const MAX_CONVERSATION: u64 = 64 << 20;
 
 /// Reads messages and answers them until the input ends.
 pub fn run(args: args::Chat, term: &Term) -> Result<()> {
-    start(args.model.get()?, args.talk, term)
+    let model = args.model.get()?;
+    if let Some(text) = model.and_then(Path::to_str).filter(|text| is_message(text)) {
+        let message = format!("`{text}` is no model, and a message is not an argument of a chat");
+        let hint = "`llada run MODEL \"TEXT\"` answers one message; `llada chat [MODEL]` reads them from \
+                    the terminal, or one from each line of stdin";
+        return Err(Failure::usage(message, hint).into());
+    }
+    start(model, args.talk, term)
+}
+
+/// Whether a word in the place of a model can only be meant to be said.
+fn is_message(word: &str) -> bool {
+    word.trim().contains(char::is_whitespace) && !Path::new(word).exists()
 }
 
 /// Talks to `model`, or to the one that ships.

@@ -13,6 +13,7 @@ use llada::{
     data::{Format, conversations::Report},
     diffusion::{Blocks, Canvas, Prompt, Sampler, generate},
     files,
+    hub::HubError,
     model::MaskPredictor,
     tokenizer::Tokenizer,
     train::{
@@ -208,15 +209,23 @@ fn no_recipe(path: &Path) -> Failure {
 
 /// A model to start from that cannot be found: a path more often than a name on the hub.
 fn no_start(base: &Path, error: anyhow::Error) -> anyhow::Error {
-    if base.exists() || locate::looks_like_model(&base.to_string_lossy()) {
+    let is_absent = match error.downcast_ref::<llada::Error>() {
+        Some(llada::Error::Hub(HubError::NotCached(_))) => true,
+        Some(_) => false,
+        None => !base.exists(),
+    };
+    if !is_absent {
         return error.context("cannot start from `model.init_from`");
     }
     let message = format!("`model.init_from` is `{}`, and there is no such model", base.display());
-    let hint = locate::near(base).unwrap_or_else(|| {
-        "give the folder of a checkpoint, as seen from this folder; `llada pull ORG/REPO` fetches a \
-         model of the hub"
-            .into()
-    });
+    let hint = locate::near(base)
+        .unwrap_or_else(|| "give the folder of a checkpoint, as seen from this folder".into());
+    let hint = match locate::reference(base) {
+        Some(reference) => {
+            format!("{hint}; if it is one of the hub, `llada pull {reference}` fetches it")
+        }
+        None => hint,
+    };
     Failure::new(message, hint).into()
 }
 

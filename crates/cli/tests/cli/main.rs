@@ -10,6 +10,7 @@ mod grammar;
 mod hostile_text;
 mod hub;
 mod infill;
+mod mistakes;
 mod models;
 mod outputs;
 mod pipeline;

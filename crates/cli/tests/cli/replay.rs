@@ -144,13 +144,26 @@ fn the_work_and_the_picture_grow_with_the_recording() {
 }
 
 #[test]
+fn a_trace_makes_the_folders_above_it_as_other_outputs_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["run", "-m", storyteller(), "-n", "4", "--trace", "new/folder/t.jsonl", "Once"];
+    let (code, _, stderr) = run(dir.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) =
+        run(dir.path(), &["replay", "new/folder/t.jsonl", "--export", "html", "--out", "a/b.html"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(dir.path().join("a/b.html").is_file());
+}
+
+#[test]
 fn a_trace_that_cannot_be_written_costs_neither_the_answer_nor_an_earlier_trace() {
     let dir = tempfile::tempdir().unwrap();
     let model = trained().join(MODEL);
     let common = ["run", "-m", model.to_str().unwrap(), "-n", "8", "--seed", "1", "the"];
     let (_, answer, _) = run(dir.path(), &common);
     let traced = |path: &str| run(dir.path(), &[&common[..], &["--trace", path]].concat());
-    for path in ["no/such/folder/t.jsonl", "/dev/full"] {
+    let below_a_file = model.join("config.json/t.jsonl");
+    for path in [below_a_file.to_str().unwrap(), "/dev/full"] {
         if path.starts_with("/dev") && !Path::new(path).exists() {
             continue;
         }

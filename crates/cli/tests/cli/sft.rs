@@ -80,15 +80,15 @@ fn adapters_are_a_model_and_can_be_merged() {
 #[test]
 fn adapters_without_a_tokenizer_have_that_of_their_model() {
     let dir = chats();
-    let args = ["sft", "sft.toml", "--out", "own", "lora.rank=2", "optim.lr=0.05"];
+    let args = ["sft", "sft.toml", "--out", "low", "lora.rank=2", "optim.lr=0.05"];
     let (code, _, stderr) = run(dir, &args);
     assert_eq!(code, 0, "{stderr}");
     fs::create_dir(dir.join("peft")).unwrap();
     for name in ["adapter_config.json", "adapter_model.safetensors"] {
-        fs::copy(dir.join("own/checkpoints/step-4").join(name), dir.join("peft").join(name))
+        fs::copy(dir.join("low/checkpoints/step-4").join(name), dir.join("peft").join(name))
             .unwrap();
     }
-    let own = "own/checkpoints/step-4";
+    let own = "low/checkpoints/step-4";
     let stdin = "the cat 1\n";
     for verb in [
         &["run", "-n", "4", "the cat"][..],

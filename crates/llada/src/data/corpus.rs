@@ -16,6 +16,9 @@ use crate::{
     io, json, text as bounds,
 };
 
+/// Why a document in another encoding is rejected.
+pub(super) const NOT_UTF8: &str = "not UTF-8";
+
 /// How a text file is cut into documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -135,7 +138,7 @@ impl Corpus<'_> {
         let mut end = |document: &mut Vec<u8>, begin: usize, read: u64| {
             let text = String::from_utf8(std::mem::take(document))
                 .map(|text| text.trim_matches(['\n', '\r']).to_owned())
-                .map_err(|e| format!("not UTF-8 {} bytes into it", e.utf8_error().valid_up_to()));
+                .map_err(|e| format!("{NOT_UTF8} {} bytes into it", e.utf8_error().valid_up_to()));
             visit(Document { text, place: place(path, begin), read })
         };
         let read = lines(path, Lines::Text, &mut |number, line, read| {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Format;
+use super::{Format, corpus::NOT_UTF8};
+use crate::error::TO_UTF8;
 
 /// What can go wrong with text, token shards and conversations.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +162,7 @@ impl DataError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::NoDocuments { first, .. } if first.contains(NOT_UTF8) => TO_UTF8.into(),
             Self::NoDocuments { .. } => {
                 "check the inputs, the field name and the document separator".into()
             }

@@ -183,7 +183,10 @@ impl Spelling {
     /// Asks for values of a setting.
     fn give(self, name: &str, values: &str) -> String {
         match self {
-            Self::Flag => format!("use --{} {values}", name.replace('_', "-")),
+            Self::Flag => {
+                let verb = if values.starts_with("a ") { "give" } else { "use" };
+                format!("{verb} --{} {values}", name.replace('_', "-"))
+            }
             Self::Command => format!("use `/set {name}` with {values}"),
             Self::Key => format!("give `{name}` as {values}"),
         }

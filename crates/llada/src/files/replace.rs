@@ -29,7 +29,7 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Begins a file for `path`.
+    /// Begins a file for `path`; folders above it are made.
     ///
     /// # Errors
     /// When nothing can be written there.
@@ -38,6 +38,7 @@ impl Replacement {
             let (file, move_to) = match place::resolve(path)? {
                 Place::Straight => (OpenOptions::new().append(true).open(path)?, None),
                 Place::At(target) => {
+                    fs::create_dir_all(place::folder(&target))?;
                     let (file, temporary) = temporary(&target)?;
                     (file, Some((temporary, target)))
                 }

@@ -202,9 +202,13 @@ mod tests {
     #[test]
     fn the_size_that_is_out_of_range_is_named_with_what_would_fit() {
         for (overrides, expected) in [
-            (&["train.batch_size=1000000000"][..], "`train.batch_size` is `1000000000`"),
+            (&["train.batch_size=4000000"][..], "`train.batch_size` is `4000000`"),
             (
-                &["train.batch_size=1000000000", "train.micro_batch_size=1"],
+                &[
+                    "train.batch_size=1000000000",
+                    "train.micro_batch_size=1",
+                    "data.sequence_length=1",
+                ],
                 "`train.batch_size` is `1000000000`, expected at most ",
             ),
             (
@@ -222,7 +226,8 @@ mod tests {
             assert!(message.contains("this machine has 16.0 GB"), "{message}");
         }
         assert!(refuse(&["train.batch_size=5000"]).contains("or `train.micro_batch_size` at most"));
-        assert!(!refuse(&["train.batch_size=1000000000"]).contains("micro"));
+        let rows = &["train.batch_size=1000000000", "data.sequence_length=1"];
+        assert!(!refuse(rows).contains("micro"));
     }
 
     #[test]
