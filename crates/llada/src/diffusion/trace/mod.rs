@@ -44,7 +44,8 @@ pub struct Step {
     pub step: usize,
     /// Index of the block.
     pub block: usize,
-    /// Tokens that stopped being masks, by position.
+    /// Tokens that were written, by position: in the place of masks, or where the sampler edits in that
+    /// of other tokens.
     pub committed: Vec<Commit>,
     /// Positions that became masks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
