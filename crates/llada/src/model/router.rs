@@ -26,6 +26,7 @@ pub(super) struct Routing {
     number: Vec<u32>,
     /// Where the slots of each expert begin, and the last end [experts + 1].
     starts: Vec<usize>,
+    selection: Selection,
 }
 
 /// How tokens were spread over the experts of a layer.
@@ -114,11 +115,10 @@ impl Routing {
         });
         self.chosen.resize(tokens * k, 0);
         self.weights.resize(tokens * k, 0.0);
-        let mut selection = Selection::default();
         for (token, scores) in self.scores.chunks_exact(count).enumerate() {
             let part = token * k..(token + 1) * k;
             let (chosen, weights) = (&mut self.chosen[part.clone()], &mut self.weights[part]);
-            selection.choose(&experts.router, scores, bias, chosen, weights);
+            self.selection.choose(&experts.router, scores, bias, chosen, weights);
         }
         self.list(count);
     }
@@ -241,7 +241,7 @@ fn score(score: Score, row: &mut [f32]) {
 }
 
 /// Buffers of the choice for one token.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Selection {
     /// What the experts are chosen by.
     by: Vec<f32>,
