@@ -252,6 +252,15 @@ impl ModelConfig {
         crate::model::Layout::new(self).specs().iter().map(|s| s.len()).sum()
     }
 
+    /// Those that one token goes through: without the experts that are not its own.
+    pub fn active_parameters(&self) -> usize {
+        let idle = self
+            .experts
+            .as_ref()
+            .map_or(0, |e| e.layer_count() * (e.width() - e.active_width()) * 3 * self.d_model);
+        self.parameters() - idle
+    }
+
     /// Checks that the sizes fit each other.
     pub fn check(&self) -> Result<()> {
         let positive = [

@@ -104,7 +104,7 @@ fn facts(
         },
         "experts": config.experts.as_ref().map(experts),
         "parameters": config.parameters(),
-        "active_parameters": active_parameters(config),
+        "active_parameters": config.active_parameters(),
         "non_embedding_parameters": config.parameters() - embedding,
         "tokens": tokens(&special, tokenizer),
         "tokenizer_size": tokenizer.map(Tokenizer::vocab_size),
@@ -135,17 +135,8 @@ fn experts(experts: &Experts) -> Value {
         "per_token": experts.per_token,
         "hidden_size": experts.hidden_size,
         "shared_hidden_size": experts.shared_hidden_size,
-        "layers": experts.layers.iter().filter(|&&has| has).count(),
+        "layers": experts.layer_count(),
     })
-}
-
-/// Parameters that one token goes through: without the experts that are not its own.
-fn active_parameters(config: &ModelConfig) -> usize {
-    let idle = config.experts.as_ref().map_or(0, |e| {
-        let layers = e.layers.iter().filter(|&&has| has).count();
-        layers * (e.count - e.per_token) * 3 * config.d_model * e.hidden_size
-    });
-    config.parameters() - idle
 }
 
 /// Each token with a meaning: id and text.
@@ -232,15 +223,16 @@ fn memory(
             format!("a response of {gen_length} tokens is longer than its row of {length}");
         return Err(Failure::usage(message, "raise `--length`, or lower `--gen-length`").into());
     };
-    let (blocks, block_length) = match config.attention {
-        AttentionMask::Causal => (Blocks::Autoregressive, None),
-        AttentionMask::Bidirectional => (Blocks::SemiAutoregressive, None),
-        AttentionMask::BlockCausal { block_length } => (Blocks::BlockDiffusion, Some(block_length)),
+    let blocks = match config.attention {
+        AttentionMask::Causal => Blocks::Autoregressive,
+        AttentionMask::Bidirectional => Blocks::SemiAutoregressive,
+        AttentionMask::BlockCausal { .. } => Blocks::BlockDiffusion,
     };
+    let block_length = generation.block_length.or(config.attention.block_length());
     let sampler = Sampler {
         gen_length,
         steps: gen_length,
-        block_length: generation.block_length.or(block_length).unwrap_or(gen_length),
+        block_length: block_length.unwrap_or(gen_length),
         blocks,
         cache: generation.cache,
         cache_type: generation.cache_type,

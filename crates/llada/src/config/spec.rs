@@ -1,6 +1,6 @@
 //! What a mask predictor computes, whatever its family calls it.
 
-use super::{MAX_DIMENSION, Result, wrong};
+use super::{MAX_DIMENSION, MOST_LAYERS, Result, wrong};
 
 /// No real layer has as many; a larger number in a file is damage or malice.
 const MOST_EXPERTS: usize = 1 << 12;
@@ -17,6 +17,16 @@ pub enum AttentionMask {
         /// Tokens of a block.
         block_length: usize,
     },
+}
+
+impl AttentionMask {
+    /// Tokens of a block, where a token attends by blocks.
+    pub fn block_length(self) -> Option<usize> {
+        match self {
+            Self::BlockCausal { block_length } => Some(block_length),
+            Self::Bidirectional | Self::Causal => None,
+        }
+    }
 }
 
 /// Whose published sampler the models of a family come with.
@@ -81,6 +91,28 @@ pub struct Experts {
 }
 
 impl Experts {
+    /// Experts as LLaDA-MoE has them, in every one of `n_layers` layers.
+    pub fn llada_moe(count: usize, per_token: usize, hidden_size: usize, n_layers: usize) -> Self {
+        let layers = vec![true; n_layers.min(MOST_LAYERS)];
+        let router = Router::SOFTMAX;
+        Self { count, per_token, hidden_size, shared_hidden_size: 0, router, layers }
+    }
+
+    /// Layers that have experts.
+    pub fn layer_count(&self) -> usize {
+        self.layers.iter().filter(|&&has| has).count()
+    }
+
+    /// The width of all networks of a layer together.
+    pub fn width(&self) -> usize {
+        self.count * self.hidden_size + self.shared_hidden_size
+    }
+
+    /// The width of those together that a token goes through.
+    pub fn active_width(&self) -> usize {
+        self.per_token * self.hidden_size + self.shared_hidden_size
+    }
+
     /// Checks that the numbers fit each other and the `n_layers` layers.
     pub(super) fn check(&self, n_layers: usize) -> Result<()> {
         let Self { count, per_token, router, .. } = self;

@@ -115,10 +115,7 @@ fn scratch(
     // Of each token in the feed-forward half: three times its width, and with experts their inputs
     // and outputs.
     let (f, routed) = match &c.experts {
-        Some(e) => {
-            let width = e.per_token * e.hidden_size + e.shared_hidden_size;
-            (width.max(c.mlp_hidden_size), 2 * e.per_token * d + 2 * e.count)
-        }
+        Some(e) => (e.active_width().max(c.mlp_hidden_size), 2 * e.per_token * d + 2 * e.count),
         None => (c.mlp_hidden_size, 0),
     };
     let together = tokens.min(TOGETHER);

@@ -131,10 +131,7 @@ impl Sampling {
         let base = Sampler::default();
         let gen_length = self.gen_length.unwrap_or(base.gen_length);
         let is_causal = attention == AttentionMask::Causal;
-        let by_blocks = match attention {
-            AttentionMask::BlockCausal { block_length } => Some(block_length),
-            _ => None,
-        };
+        let by_blocks = attention.block_length();
         let needs_blocks = self.adaptive_blocks.is_some() || self.suffix_window.is_some();
         let blocks = match (is_causal, self.blocks, self.block_length) {
             (true, ..) => Blocks::Autoregressive,

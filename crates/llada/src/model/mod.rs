@@ -23,7 +23,7 @@ pub use weights::Tensor;
 
 use crate::{
     Result,
-    config::{ModelConfig, Objective},
+    config::ModelConfig,
     rng::{Purpose, Stream},
 };
 
@@ -176,11 +176,6 @@ impl Model {
             }
         }
         self
-    }
-
-    /// Whether the model is causal and predicts the next token (the baseline of Eq. 2).
-    pub fn is_autoregressive(&self) -> bool {
-        self.config.objective == Objective::Autoregressive
     }
 }
 

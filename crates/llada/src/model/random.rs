@@ -9,7 +9,7 @@ use super::{Init, Layout, Model, Tensor, TensorSpec, initial};
 use crate::{
     Result,
     checkpoint::{gguf::Formats, numbers},
-    config::{Experts, Family, ModelConfig, QkNorm, Router, SpecialTokens},
+    config::{Experts, Family, ModelConfig, QkNorm, SpecialTokens},
     rng::{Purpose, Stream},
 };
 
@@ -147,14 +147,7 @@ impl Shape {
             Self::Moe7 => ModelConfig {
                 family: Family::LladaMoe,
                 qk_norm: QkNorm::PerHead,
-                experts: Some(Experts {
-                    count: 64,
-                    per_token: 8,
-                    hidden_size: 1024,
-                    shared_hidden_size: 0,
-                    router: Router::SOFTMAX,
-                    layers: vec![true; n_layers],
-                }),
+                experts: Some(Experts::llada_moe(64, 8, 1024, n_layers)),
                 ..config
             },
             _ => config,

@@ -55,10 +55,10 @@ impl Plan {
                 (None, None) if config.experts.is_none() => 0.0,
                 _ => config.mlp_hidden_size as f64,
             },
-            experts: config.experts.as_ref().map_or((0.0, 0.0), |e| {
-                let width = |n: usize| (n * e.hidden_size + e.shared_hidden_size) as f64;
-                (width(e.count), width(e.per_token))
-            }),
+            experts: config
+                .experts
+                .as_ref()
+                .map_or((0.0, 0.0), |e| (e.width() as f64, e.active_width() as f64)),
             layers: config.n_layers as f64,
             heads: config.n_heads as f64,
             embeddings: heads * config.embedding_size as f64,

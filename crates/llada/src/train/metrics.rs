@@ -94,8 +94,7 @@ fn active_weights(config: &ModelConfig, layer: usize) -> f64 {
     let (d, q, kv) = (config.d_model as f64, config.q_dim() as f64, config.kv_dim() as f64);
     let feed_forward = match &config.experts {
         Some(e) if config.has_experts(layer) => {
-            let widths = e.per_token * e.hidden_size + e.shared_hidden_size;
-            3.0 * d * widths as f64 + d * e.count as f64
+            3.0 * d * e.active_width() as f64 + d * e.count as f64
         }
         _ => 3.0 * d * config.mlp_hidden_size as f64,
     };

@@ -16,9 +16,7 @@ pub use sections::{
 use super::{TrainError, keys};
 use crate::{
     Result,
-    config::{
-        ConfigError, Experts, Family, MOST_LAYERS, ModelConfig, QkNorm, Router, SpecialTokens,
-    },
+    config::{ConfigError, Experts, Family, ModelConfig, QkNorm, SpecialTokens},
 };
 
 /// All that decides a run. Two runs of the same recipe on the same data give the same weights.
@@ -139,10 +137,7 @@ impl Recipe {
             .model
             .expert_hidden_size
             .unwrap_or_else(|| (config.mlp_hidden_size / per_token.max(1)).next_multiple_of(16));
-        let layers = vec![true; config.n_layers.min(MOST_LAYERS)];
-        let router = Router::SOFTMAX;
-        let experts =
-            Experts { count, per_token, hidden_size, shared_hidden_size: 0, router, layers };
+        let experts = Experts::llada_moe(count, per_token, hidden_size, config.n_layers);
         ModelConfig {
             family: Family::LladaMoe,
             qk_norm: if self.model.qk_norm { QkNorm::PerHead } else { QkNorm::None },

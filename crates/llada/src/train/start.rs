@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Result, checkpoint,
-    config::{AttentionMask, ModelConfig, Objective, QkNorm},
+    config::{ModelConfig, Objective, QkNorm},
     files,
     model::{Gradients, MaskPredictor, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
@@ -284,7 +284,7 @@ fn check(recipe: &Recipe, model: &Model) -> Result<()> {
         let expected = format!("at most the {longest} tokens of the model");
         return Err(TrainError::Value { key, found, expected }.into());
     }
-    if let AttentionMask::BlockCausal { .. } = model.config.attention {
+    if model.config.attention.block_length().is_some() {
         return Err(TrainError::ByBlocks.into());
     }
     if recipe.train.objective != model.config.objective {

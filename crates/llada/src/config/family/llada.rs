@@ -4,11 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Convention, Family, Matrix, Parameter, Part};
-use crate::config::{
-    AttentionMask, LogitShift, ModelConfig, Objective, QkNorm, Result, keys::Keys, rope, widen,
-    wrong,
-};
+use super::{Convention, Matrix, Parameter, Part};
+use crate::config::{ModelConfig, QkNorm, Result, keys::Keys, rope, widen, wrong};
 
 pub(super) struct Llada;
 
@@ -52,31 +49,21 @@ impl Convention for Llada {
             None => keys.size("mlp_ratio")?.saturating_mul(d_model),
         };
         let vocab_size = keys.size("vocab_size")?;
-        let head_dim = keys.head_dim("d_model", "n_heads")?;
+        keys.head_dim("d_model", "n_heads")?;
+        let n_layers = keys.size("n_layers")?;
         Ok(ModelConfig {
-            family: Family::Llada,
-            d_model,
-            n_layers: keys.size("n_layers")?,
-            n_heads,
             n_kv_heads,
-            head_dim,
-            mlp_hidden_size,
-            vocab_size,
             embedding_size: keys.optional_size("embedding_size")?.unwrap_or(vocab_size),
             max_sequence_length: keys.size("max_sequence_length")?,
             rope_theta: rope::theta(keys.0)?,
-            rotary_dim: head_dim,
             rms_norm_eps: keys.number("rms_norm_eps")? as f32,
             weight_tying: keys.required_flag("weight_tying")?,
-            attention: AttentionMask::Bidirectional,
-            shift: LogitShift::Same,
             qkv_bias: keys.flag("include_qkv_bias")?.unwrap_or(false),
             qk_norm: if qk_norm { QkNorm::Whole } else { QkNorm::None },
-            experts: None,
             scale_logits: keys.flag("scale_logits")?.unwrap_or(false),
             input_emb_norm: keys.flag("input_emb_norm")?.unwrap_or(false),
-            objective: Objective::Diffusion,
             tokens: keys.tokens()?,
+            ..ModelConfig::llada(d_model, n_layers, n_heads, mlp_hidden_size, vocab_size)
         })
     }
 

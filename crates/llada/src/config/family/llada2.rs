@@ -118,9 +118,7 @@ impl Convention for Llada2 {
         for key in ["use_qkv_bias", "use_bias", "norm_head"] {
             json[key] = json!(false);
         }
-        if let AttentionMask::BlockCausal { block_length } = config.attention
-            && block_length != BLOCK
-        {
+        if let Some(block_length) = config.attention.block_length().filter(|&n| n != BLOCK) {
             json["block_size"] = json!(block_length);
         }
         let Some(experts) = &config.experts else { return json };

@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Family, Parameter, Part};
-use crate::config::{
-    AttentionMask, LogitShift, ModelConfig, Objective, QkNorm, Result, keys::Keys, rope, widen,
-};
+use crate::config::{ModelConfig, Result, keys::Keys, rope, widen};
 
 /// The sizes that Llama's keys give; no bias, no norms of q and k, no experts.
 pub(super) fn read(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
@@ -17,30 +15,20 @@ pub(super) fn read(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
         Some(head_dim) => head_dim,
         None => keys.head_dim("hidden_size", "num_attention_heads")?,
     };
+    let n_layers = keys.size("num_hidden_layers")?;
+    let n_kv_heads = keys.optional_size("num_key_value_heads")?.unwrap_or(n_heads);
+    let mlp_hidden_size = keys.optional_size("intermediate_size")?.unwrap_or(0);
     Ok(ModelConfig {
         family,
-        d_model,
-        n_layers: keys.size("num_hidden_layers")?,
-        n_heads,
-        n_kv_heads: keys.optional_size("num_key_value_heads")?.unwrap_or(n_heads),
+        n_kv_heads,
         head_dim,
-        mlp_hidden_size: keys.optional_size("intermediate_size")?.unwrap_or(0),
-        vocab_size,
-        embedding_size: vocab_size,
         max_sequence_length: keys.size("max_position_embeddings")?,
         rope_theta: rope::theta(keys.0)?,
         rotary_dim: head_dim,
         rms_norm_eps: keys.number("rms_norm_eps")? as f32,
         weight_tying: keys.required_flag("tie_word_embeddings")?,
-        attention: AttentionMask::Bidirectional,
-        shift: LogitShift::Same,
-        qkv_bias: false,
-        qk_norm: QkNorm::None,
-        experts: None,
-        scale_logits: false,
-        input_emb_norm: false,
-        objective: Objective::Diffusion,
         tokens: keys.tokens()?,
+        ..ModelConfig::llada(d_model, n_layers, n_heads, mlp_hidden_size, vocab_size)
     })
 }
 

@@ -43,7 +43,7 @@ impl Convention for Sdar {
         json["model_type"] = json!("sdar");
         json["head_dim"] = json!(config.head_dim);
         json["attention_bias"] = json!(false);
-        if let AttentionMask::BlockCausal { block_length } = config.attention {
+        if let Some(block_length) = config.attention.block_length() {
             json["block_size"] = json!(block_length);
         }
         json

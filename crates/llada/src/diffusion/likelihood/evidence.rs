@@ -7,10 +7,11 @@ use super::{
     LikelihoodError,
     draws::subset,
     rows::{Row, Rows, TOKENS},
+    scorer::mask_of,
 };
 use crate::{
     Result,
-    config::{AttentionMask, LogitShift, ModelConfig, Objective},
+    config::{LogitShift, ModelConfig, Objective},
     model::MaskPredictor,
     rng::{Purpose, Stream},
 };
@@ -123,13 +124,9 @@ impl Evidence {
         windows: Vec<Window>,
         settings: EvidenceSettings,
     ) -> Result<Self> {
-        if let AttentionMask::BlockCausal { .. } = config.attention {
-            return Err(LikelihoodError::ByBlocks.into());
-        }
-        let (mask, least) = match config.objective {
-            Objective::Diffusion => (Some(mask.ok_or(LikelihoodError::NoMask)?), 1),
-            Objective::Autoregressive => (None, 2),
-        };
+        let mask = mask_of(config, mask)?;
+        // A causal model does not predict the first token of a row.
+        let least = if mask.is_some() { 1 } else { 2 };
         let limit = config.max_sequence_length;
         for &Window { length: found, given, .. } in &windows {
             let least = least.max(given + 1);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Draws, LikelihoodError, Pair, Settings, rows::Row, tally::Samples};
 use crate::{
     Result,
-    config::{AttentionMask, LogitShift, ModelConfig, Objective, SpecialTokens},
+    config::{LogitShift, ModelConfig, Objective, SpecialTokens},
     diffusion::Range,
 };
 
@@ -23,6 +23,17 @@ pub(super) struct Scorer {
     vocabulary: usize,
 }
 
+/// The mask token that likelihoods of a diffusion model are estimated with; `None` for a causal one.
+pub(super) fn mask_of(config: &ModelConfig, mask: Option<u32>) -> Result<Option<u32>> {
+    if config.attention.block_length().is_some() {
+        return Err(LikelihoodError::ByBlocks.into());
+    }
+    match config.objective {
+        Objective::Diffusion => Ok(Some(mask.ok_or(LikelihoodError::NoMask)?)),
+        Objective::Autoregressive => Ok(None),
+    }
+}
+
 impl Scorer {
     pub(super) fn new(
         config: &ModelConfig,
@@ -33,16 +44,10 @@ impl Scorer {
             return Err(LikelihoodError::CfgScale(cfg_scale).into());
         }
         let guided = cfg_scale > 0.0;
-        if let AttentionMask::BlockCausal { .. } = config.attention {
-            return Err(LikelihoodError::ByBlocks.into());
+        let mask = mask_of(config, special.mask)?;
+        if mask.is_none() && guided {
+            return Err(LikelihoodError::CausalGuidance(cfg_scale).into());
         }
-        let mask = match config.objective {
-            Objective::Diffusion => Some(special.mask.ok_or(LikelihoodError::NoMask)?),
-            Objective::Autoregressive if guided => {
-                return Err(LikelihoodError::CausalGuidance(cfg_scale).into());
-            }
-            Objective::Autoregressive => None,
-        };
         let (limit, vocabulary) = (config.max_sequence_length, config.embedding_size);
         Ok(Self { mask, start: special.eos, guided, shift: config.shift, limit, vocabulary })
     }

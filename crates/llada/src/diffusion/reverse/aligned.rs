@@ -2,18 +2,12 @@
 //! what only the published samplers of such models and of Dream do.
 
 use super::Canvas;
-use crate::{
-    config::AttentionMask,
-    diffusion::{Reference, Step, confidence::Belief},
-};
+use crate::diffusion::{Reference, Step, confidence::Belief};
 
 impl Canvas {
     /// The length of the model's blocks, where it attends by blocks.
     pub(super) fn aligned(&self) -> Option<usize> {
-        match self.attention {
-            AttentionMask::BlockCausal { block_length } => Some(block_length),
-            _ => None,
-        }
+        self.attention.block_length()
     }
 
     /// Where the open block begins, where blocks end at multiples of their length: some of the prompt

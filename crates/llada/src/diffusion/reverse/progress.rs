@@ -67,9 +67,8 @@ impl Canvas {
             }
             // A mask that the prompt brought along, or a hole before the block.
             let first = self.tokens[..end].iter().position(|&token| token == mask);
-            let dream =
-                self.sampler.exact && matches!(self.sampler.reference, Reference::Dream { .. });
-            let literal = self.sampler.is_literal() && self.holes.is_none() && !dream;
+            let is_literal = self.sampler.is_literal() && !self.sampler.follows_dream();
+            let literal = is_literal && self.holes.is_none();
             let first = if literal { start } else { first.unwrap_or(end) };
             let masks = self.tokens[first..end].iter().filter(|&&token| token == mask).count();
             self.span = first..end;

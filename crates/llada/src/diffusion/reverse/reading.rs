@@ -8,7 +8,7 @@ use super::Canvas;
 use crate::{
     config::SpecialTokens,
     diffusion::{
-        Keep, Reference, Remasking, SamplerError,
+        Keep, Remasking, SamplerError,
         confidence::{self, Belief},
         guidance,
         keep::Past,
@@ -102,8 +102,8 @@ impl Canvas {
                 temperature = 1.0;
             }
             if sampler.filters() {
-                let dream = sampler.exact && matches!(sampler.reference, Reference::Dream { .. });
-                sample::filter(logits, sampler.top_k, sampler.top_p, dream);
+                let p_first = sampler.follows_dream();
+                sample::filter(logits, sampler.top_k, sampler.top_p, p_first);
             }
             whole = statistics::of(logits).unwrap_or(whole);
         }

@@ -116,7 +116,7 @@ impl Sampler {
             }
             let layout = match by_blocks {
                 true => self.blocks != Blocks::BlockDiffusion,
-                false => self.reference.tempers() && self.blocks != Blocks::Pure,
+                false => self.reference.is_dream() && self.blocks != Blocks::Pure,
             };
             refuse(&[("blocks", layout)], "the exact mode", "the reference has one layout")?;
         }

@@ -252,6 +252,11 @@ impl Sampler {
             || self.edit.is_some()
     }
 
+    /// Whether Dream's code is followed to the letter.
+    pub(super) fn follows_dream(&self) -> bool {
+        self.exact && self.reference.is_dream()
+    }
+
     /// Whether confidences are of the logits that were divided by the temperature and filtered.
     pub(super) fn tempers(&self) -> bool {
         let follows = self.exact && self.reference.tempers();
@@ -260,8 +265,7 @@ impl Sampler {
 
     /// Whether `top_k` and `top_p` count: where tokens are drawn, and in Dream's code always.
     pub(super) fn filters(&self) -> bool {
-        let dream = matches!(self.reference, Reference::Dream { .. });
-        self.temperature > 0.0 || (self.exact && dream)
+        self.temperature > 0.0 || self.follows_dream()
     }
 
     /// Whether published code is followed to the letter: the model may predict the mask token.

@@ -38,6 +38,11 @@ impl Reference {
         self != Self::Llada
     }
 
+    /// Whether it is Dream's.
+    pub(in crate::diffusion) fn is_dream(self) -> bool {
+        matches!(self, Self::Dream { .. })
+    }
+
     /// Whether it fills blocks that end at multiples of their length.
     pub(in crate::diffusion) fn is_by_blocks(self) -> bool {
         matches!(self, Self::Llada2 | Self::Llada21 | Self::Sdar)
