@@ -61,6 +61,6 @@ fn ours() -> Result<()> {
     let mut logits = Vec::new();
     duel::serve(|| {
         let batch = Batch { tokens: &ids, starts: &starts, keep: None };
-        Ok(predictor.logits(&batch, &all, &mut logits)?)
+        Ok(predictor.logits(batch, &all, &mut logits)?)
     })
 }

@@ -13,10 +13,7 @@ use std::{ops::ControlFlow, time::Instant};
 use duel::Result;
 use llada::{
     config::{AttentionMask, ModelConfig, Objective, SpecialTokens},
-    diffusion::{
-        Blocks, Canvas, Prompt, Sampler,
-        generate::{self, Predictor},
-    },
+    diffusion::{Blocks, Canvas, Predictor, Prompt, Sampler, generate},
     model::{KvCache, MaskPredictor, Model},
 };
 use llada_kernels::Cpu;

@@ -59,6 +59,7 @@ pub mod config;
 mod content;
 pub mod data;
 pub mod diffusion;
+pub mod engine;
 mod error;
 pub mod eval;
 pub mod files;

@@ -12,17 +12,17 @@ use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, Keep, Prompt, Sampler, Step,
+        Blocks, Cache, Canvas, Keep, Predictor, Prompt, Sampler, Step,
         cache::{CacheType, Refresh, SuffixWindow},
-        generate::{self, Predictor, Summary},
+        generate::{self, Summary},
         infill::{Encoder, Template},
         variable::VariableLength,
     },
-    model::{Batch, KvCache, MaskPredictor, Past},
+    model::{Batch, Feed, Kept, MaskPredictor},
     rng::nth_seed,
     tokenizer::{self, Kind},
 };
-use llada_kernels::Cpu;
+use llada_kernels::{Cpu, attention::Storage};
 use whole::Whole;
 
 const MASK: u32 = 301;
@@ -187,18 +187,17 @@ fn a_row_with_gaps_has_the_logits_of_the_row_with_what_is_in_them_hidden() {
     let wanted: Vec<usize> = positions.iter().map(|&p| p as usize).collect();
     let batch = Batch { tokens: &row, starts: &[0, 40], keep: Some(&keep) };
     let mut expected = Vec::new();
-    MaskPredictor::logits(&mut predictor, &batch, &wanted, &mut expected).unwrap();
+    MaskPredictor::logits(&mut predictor, batch, &wanted, &mut expected).unwrap();
 
-    let config = predictor.model().config.clone();
-    let mut cache = KvCache::new(&config, 40).unwrap();
+    let id = predictor.open(40, Storage::F32).unwrap();
     let tokens: Vec<u32> = wanted.iter().map(|&p| row[p]).collect();
     let n = tokens.len();
     let batch = Batch { tokens: &tokens, starts: &[0, n], keep: None };
     let all: Vec<usize> = (0..n).collect();
     let mut found = Vec::new();
     let mut place = |positions: &[u32], found: &mut Vec<f32>| {
-        let mut pasts = [Past { first: 0, cache: &mut cache }];
-        predictor.logits_placed(&batch, &mut pasts, Some(positions), &all, found)
+        let kept = [Kept { id: Some(id), first: 0, len: n }];
+        predictor.logits(Feed { batch, positions: Some(positions), kept: &kept }, &all, found)
     };
     place(&positions, &mut found).unwrap();
     for (f, e) in found.iter().zip(&expected) {

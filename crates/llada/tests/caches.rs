@@ -16,13 +16,13 @@ use llada::{
     checkpoint,
     config::{AttentionMask, Objective, SpecialTokens},
     diffusion::{
-        Blocks, Canvas, Prompt, Sampler, Step,
-        generate::{self, Predictor, Summary},
+        Blocks, Canvas, Predictor, Prompt, Sampler, Step,
+        generate::{self, Summary},
     },
-    model::{Batch, KvCache, MaskPredictor, Past},
+    model::{Batch, Feed, Kept, KvCache, MaskPredictor, SequenceId},
     rng::nth_seed,
 };
-use llada_kernels::Cpu;
+use llada_kernels::{Cpu, attention::Storage};
 use safetensors::SafeTensors;
 use whole::Whole;
 
@@ -54,14 +54,14 @@ fn golden(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
 fn whole(predictor: &mut MaskPredictor, row: &[u32], keep: Option<&[bool]>) -> Vec<f32> {
     let batch = Batch { tokens: row, starts: &[0, row.len()], keep };
     let (all, mut logits) = ((0..row.len()).collect::<Vec<_>>(), Vec::new());
-    MaskPredictor::logits(predictor, &batch, &all, &mut logits).unwrap();
+    MaskPredictor::logits(predictor, batch, &all, &mut logits).unwrap();
     logits
 }
 
-/// The logits of the positions `range` of one row, fed to its cache.
+/// The logits of the positions `range` of a sequence whose others are kept.
 fn feed(
     predictor: &mut MaskPredictor,
-    cache: &mut KvCache,
+    id: SequenceId,
     row: &[u32],
     range: Range<usize>,
     keep: Option<&[bool]>,
@@ -69,8 +69,9 @@ fn feed(
     let keep = keep.map(|keep| &keep[range.clone()]);
     let batch = Batch { tokens: &row[range.clone()], starts: &[0, range.len()], keep };
     let (all, mut logits) = ((0..range.len()).collect::<Vec<_>>(), Vec::new());
-    let mut pasts = [Past { first: range.start, cache }];
-    predictor.logits_cached(&batch, &mut pasts, &all, &mut logits).unwrap();
+    let kept = [Kept { id: Some(id), first: range.start, len: row.len() }];
+    let feed = Feed { batch, positions: None, kept: &kept };
+    predictor.logits(feed, &all, &mut logits).unwrap();
     logits
 }
 
@@ -79,14 +80,14 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
     for name in MODELS {
         let (rows, expected) = golden(fixture, name);
         let mut predictor = predictor_of(fixture, name, Objective::Autoregressive, 1);
-        let (length, config) = (rows[0].len(), predictor.model().config.clone());
+        let length = rows[0].len();
         for (number, row) in rows.iter().enumerate() {
-            let mut cache = KvCache::new(&config, length).unwrap();
+            let id = predictor.open(length, Storage::F32).unwrap();
             let prompt = length / 3;
-            let mut found = feed(&mut predictor, &mut cache, row, 0..prompt, None);
+            let mut found = feed(&mut predictor, id, row, 0..prompt, None);
             for i in prompt..length {
-                found.extend(feed(&mut predictor, &mut cache, row, i..i + 1, None));
-                assert_eq!(cache.len(), i + 1);
+                found.extend(feed(&mut predictor, id, row, i..i + 1, None));
+                assert_eq!(predictor.kept(id).unwrap().len(), i + 1);
             }
             assert_eq!(found, whole(&mut predictor, row, None), "{name}");
             let expected = expected.iter().flat_map(|e| &e[number * found.len()..]);
@@ -108,19 +109,18 @@ fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
             let padded: Vec<bool> = (0..row.len()).map(|i| i >= 5).collect();
             for keep in [None, Some(padded.as_slice())] {
                 let expected = whole(&mut predictor, row, keep);
-                let config = predictor.model().config.clone();
-                let mut cache = KvCache::new(&config, row.len() + 3).unwrap();
-                let all = feed(&mut predictor, &mut cache, row, 0..row.len(), keep);
+                let id = predictor.open(row.len() + 3, Storage::F32).unwrap();
+                let all = feed(&mut predictor, id, row, 0..row.len(), keep);
                 assert_eq!(all, expected, "{name}");
                 // From a block on (prefix cache), one block (dual cache), one token.
                 for range in [20..row.len(), 20..24, 7..8, 0..2] {
-                    let found = feed(&mut predictor, &mut cache, row, range.clone(), keep);
+                    let found = feed(&mut predictor, id, row, range.clone(), keep);
                     let part = range.start * vocabulary..range.end * vocabulary;
                     assert_eq!(found, expected[part], "{name} {objective:?} {range:?}");
                 }
                 // Forgotten positions are fed again.
-                cache.truncate(11);
-                let found = feed(&mut predictor, &mut cache, row, 11..row.len(), keep);
+                predictor.kept_mut(id).unwrap().truncate(11);
+                let found = feed(&mut predictor, id, row, 11..row.len(), keep);
                 assert_eq!(found, expected[11 * vocabulary..], "{name} {objective:?}");
             }
         }
@@ -130,19 +130,24 @@ fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
 #[test]
 fn rows_of_unequal_length_share_a_pass() {
     let mut predictor = predictor("b_gqa_tied", Objective::Autoregressive, 2);
-    let (rows, config) = (golden(own, "b_gqa_tied").0, predictor.model().config.clone());
+    let rows = golden(own, "b_gqa_tied").0;
     let vocabulary = predictor.vocabulary();
     let expected = [&rows[0][..], &rows[1][..9]].map(|row| whole(&mut predictor, row, None));
-    let mut caches = [30, 9].map(|capacity| KvCache::new(&config, capacity).unwrap());
-    feed(&mut predictor, &mut caches[0], &rows[0], 0..13, None);
-    let tokens = [&rows[0][13..16], &rows[1][..9]].concat();
-    let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], keep: None };
-    let [a, b] = &mut caches;
-    let mut pasts = [Past { first: 13, cache: a }, Past { first: 0, cache: b }];
-    let mut found = Vec::new();
-    predictor.logits_cached(&batch, &mut pasts, &[2, 3, 11], &mut found).unwrap();
     let at = |row: usize, position: usize| &expected[row][position * vocabulary..][..vocabulary];
-    assert_eq!(found, [at(0, 15), at(1, 0), at(1, 8)].concat());
+    // The second is kept too, or not.
+    for second in [predictor.open(9, Storage::F32).ok(), None, None] {
+        let first = predictor.open(30, Storage::F32).unwrap();
+        feed(&mut predictor, first, &rows[0], 0..13, None);
+        let tokens = [&rows[0][13..16], &rows[1][..9]].concat();
+        let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], keep: None };
+        let kept =
+            [Kept { id: Some(first), first: 13, len: 16 }, Kept { id: second, first: 0, len: 9 }];
+        let mut found = Vec::new();
+        let feed = Feed { batch, positions: None, kept: &kept };
+        predictor.logits(feed, &[2, 3, 11], &mut found).unwrap();
+        assert_eq!(found, [at(0, 15), at(1, 0), at(1, 8)].concat(), "{second:?}");
+        assert_eq!(predictor.kept(first).unwrap().len(), 16);
+    }
 }
 
 /// Canvases of unequal prompts, one of them padded.
@@ -238,38 +243,44 @@ fn a_row_that_outgrows_the_model_is_refused_with_and_without_caches() {
 #[test]
 fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     let mut predictor = predictor("a_mha_untied", Objective::Autoregressive, 1);
-    let config = predictor.model().config.clone();
     let row = golden(own, "a_mha_untied").0.remove(0);
-    let expected = whole(&mut predictor, &row, None);
+    let row = &row[..10];
+    let expected = whole(&mut predictor, row, None);
     let vocabulary = predictor.vocabulary();
-    let mut cache = KvCache::new(&config, 10).unwrap();
-    feed(&mut predictor, &mut cache, &row, 0..6, None);
+    let id = predictor.open(10, Storage::F32).unwrap();
+    feed(&mut predictor, id, row, 0..6, None);
 
-    let mut error = |cache: &mut KvCache, tokens: &[u32], first: usize| {
-        let batch = Batch { tokens, starts: &[0, tokens.len()], keep: None };
-        let mut pasts = [Past { first, cache }];
-        let result = predictor.logits_cached(&batch, &mut pasts, &[0], &mut Vec::new());
-        let error = result.unwrap_err();
+    let mut error = |kept: &[Kept], tokens: &[u32], starts: &[usize]| {
+        let batch = Batch { tokens, starts, keep: None };
+        let feed = Feed { batch, positions: None, kept };
+        let error = predictor.logits(feed, &[0], &mut Vec::new()).unwrap_err();
         format!("{error} ({})", error.hint().unwrap_or_default())
     };
-    let gap = error(&mut cache, &[1], 7);
+    let mut at = |first: usize, tokens: &[u32]| {
+        error(&[Kept { id: Some(id), first, len: 10 }], tokens, &[0, tokens.len()])
+    };
+    let gap = at(7, &[1]);
     assert!(gap.contains("from position 7 on") && gap.contains("from position 6 on"), "{gap}");
-    let full = error(&mut cache, &[1; 5], 6);
+    let full = at(6, &[1; 5]);
     assert!(full.contains("11 tokens does not fit a cache of 10"), "{full}");
-    assert!(error(&mut cache, &[1], usize::MAX).contains("position"));
-    assert!(error(&mut cache, &[9999], 2).contains("9999"));
-    let mut other = config.clone();
-    other.n_layers += 1;
-    assert!(error(&mut KvCache::new(&other, 10).unwrap(), &[1], 0).contains("another model"));
-    assert!(KvCache::new(&config, 257).unwrap_err().to_string().contains("longer"));
+    assert!(at(usize::MAX, &[1]).contains("position"));
+    assert!(at(2, &[9999]).contains("9999"));
+    let kept = Kept { id: Some(id), first: 6, len: 10 };
+    assert!(error(&[kept, kept], &[1, 1], &[0, 1, 2]).contains("twice"));
+    assert!(error(&[kept], &[1, 1], &[0, 1, 2]).contains("one entry for each sequence"));
+    let loose = Kept { id: None, ..kept };
+    assert!(error(&[kept, loose], &[1, 1], &[0, 1, 2]).contains("position"));
+    assert!(predictor.open(257, Storage::F32).unwrap_err().to_string().contains("longer"));
 
-    assert_eq!(cache.len(), 6);
-    let found = feed(&mut predictor, &mut cache, &row, 6..10, None);
-    assert_eq!(found, expected[6 * vocabulary..10 * vocabulary]);
-
+    assert_eq!(predictor.kept(id).unwrap().len(), 6);
+    let found = feed(&mut predictor, id, row, 6..10, None);
+    assert_eq!(found, expected[6 * vocabulary..]);
+    predictor.close(id);
+    assert!(predictor.kept(id).is_none());
     let batch = Batch { tokens: &[1], starts: &[0, 1], keep: None };
-    let none = predictor.logits_cached(&batch, &mut [], &[0], &mut Vec::new());
-    assert!(none.unwrap_err().to_string().contains("one cache for each row"));
+    let closed = Feed { batch, positions: None, kept: &[Kept { id: Some(id), first: 0, len: 1 }] };
+    let closed = predictor.logits(closed, &[0], &mut Vec::new()).unwrap_err();
+    assert!(closed.hint().unwrap().contains("open the sequence"), "{closed}");
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn experts_do_not_depend_on_the_batch() {
             let batch = Batch { tokens, starts, keep: None };
             let all: Vec<usize> = (0..tokens.len()).collect();
             let mut logits = Vec::new();
-            predictor.as_mut().unwrap().logits(&batch, &all, &mut logits).unwrap();
+            predictor.as_mut().unwrap().logits(batch, &all, &mut logits).unwrap();
             logits
         };
         let together = logits(3, &[0, 7, 19, 40], 0..40);

@@ -13,8 +13,7 @@ use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Canvas, Edit, Keep, Prompt, Reference, Remasking, Sampler,
-        generate::{self, Predictor},
+        Blocks, Canvas, Edit, Keep, Predictor, Prompt, Reference, Remasking, Sampler, generate,
         sample::Draws,
     },
     model::MaskPredictor,

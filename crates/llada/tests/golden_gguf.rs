@@ -29,7 +29,7 @@ fn difference(name: &str) -> (f32, f32) {
     let positions: Vec<usize> = (0..tokens.len()).collect();
     let mut logits = Vec::new();
     let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
-    predictor.logits(&batch, &positions, &mut logits).unwrap();
+    predictor.logits(batch, &positions, &mut logits).unwrap();
     assert_eq!(logits.len(), expected.len());
     let pairs = logits.iter().zip(&expected);
     let largest = expected.iter().map(|x| x.abs()).fold(0.0, f32::max);

@@ -31,7 +31,7 @@ impl Rows {
         let batch = Batch { tokens: &self.tokens, starts: &self.starts, keep };
         let all: Vec<usize> = (0..self.tokens.len()).collect();
         let mut logits = Vec::new();
-        predictor.logits(&batch, &all, &mut logits).unwrap();
+        predictor.logits(batch, &all, &mut logits).unwrap();
         logits
     }
 }
@@ -143,10 +143,10 @@ fn a_row_is_the_same_alone_in_a_batch_and_on_any_threads() {
                 let batch = Batch { tokens, starts: &starts, keep: None };
                 let wanted: Vec<usize> = (0..tokens.len()).collect();
                 let mut alone = Vec::new();
-                predictor.logits(&batch, &wanted, &mut alone).unwrap();
+                predictor.logits(batch, &wanted, &mut alone).unwrap();
                 assert_eq!(alone, together[row[0] * vocab..row[1] * vocab], "{name}");
                 let middle = tokens.len() / 2;
-                predictor.logits(&batch, &[middle], &mut alone).unwrap();
+                predictor.logits(batch, &[middle], &mut alone).unwrap();
                 let middle = (row[0] + middle) * vocab;
                 assert_eq!(alone, together[middle..middle + vocab], "{name}: one position");
             }
@@ -162,7 +162,7 @@ fn a_malformed_batch_is_an_error() {
     let mut logits = Vec::new();
     let mut error = |tokens: &[u32], starts: &[usize], wanted: &[usize]| {
         let batch = Batch { tokens, starts, keep: None };
-        predictor.logits(&batch, wanted, &mut logits).unwrap_err().to_string()
+        predictor.logits(batch, wanted, &mut logits).unwrap_err().to_string()
     };
     assert!(error(&[1, 2], &[0, 1], &[0]).contains("starts"));
     assert!(error(&[1, 2], &[0, 2, 1, 2], &[0]).contains("decrease"));

@@ -58,7 +58,7 @@ fn logits(model: Model) -> Vec<f32> {
     let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
     let mut logits = Vec::new();
     let mut predictor = MaskPredictor::new(model, cpu()).unwrap();
-    predictor.logits(&batch, &noised.positions, &mut logits).unwrap();
+    predictor.logits(batch, &noised.positions, &mut logits).unwrap();
     logits
 }
 

@@ -116,7 +116,7 @@ fn logits(dir: &Path) -> Vec<f32> {
     let tokens: Vec<u32> = (0..12).map(|i| i * 3 % 40).collect();
     let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], keep: None };
     let mut logits = Vec::new();
-    predictor.logits(&batch, &[0, 5, 11], &mut logits).unwrap();
+    predictor.logits(batch, &[0, 5, 11], &mut logits).unwrap();
     logits
 }
 
@@ -148,7 +148,7 @@ fn assert_resumes(overrides: &[&str], names: &[&str]) {
     let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], keep: None };
     let model = whole.predictor().model().clone();
     let mut predictor = MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap();
-    predictor.logits(&batch, &[0, 5, 11], &mut live).unwrap();
+    predictor.logits(batch, &[0, 5, 11], &mut live).unwrap();
     assert_eq!(live, logits(&last));
 }
 

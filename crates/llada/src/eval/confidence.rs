@@ -9,7 +9,11 @@
 
 use crate::{
     Result,
-    diffusion::{SamplerError, generate::Predictor, guidance, likelihood::Pair},
+    diffusion::{
+        ReadSpec,
+        likelihood::Pair,
+        predictor::{Predictor, Read, ReadResult},
+    },
     model::Batch,
 };
 
@@ -25,35 +29,34 @@ pub fn score<P: Predictor + ?Sized>(
     cfg_scale: f32,
 ) -> Result<Vec<f64>> {
     let mut slots: Vec<Slot> = pairs.iter().map(|pair| Slot::new(pair, mask)).collect();
-    let vocabulary = predictor.vocabulary();
-    let mut logits = Vec::new();
+    let (mut tokens, mut starts) = (Vec::new(), Vec::new());
+    let (mut reads, mut said) = (Vec::new(), Vec::new());
     while slots.iter().any(|slot| !slot.masked.is_empty()) {
-        let (mut tokens, mut starts, mut wanted) = (Vec::new(), vec![0], Vec::new());
+        tokens.clear();
+        starts.clear();
+        starts.push(0);
+        reads.clear();
         for slot in slots.iter().filter(|slot| !slot.masked.is_empty()) {
-            let mut add = |row: &[u32]| {
-                wanted.extend(slot.masked.iter().map(|position| tokens.len() + position));
-                tokens.extend_from_slice(row);
+            let start = tokens.len();
+            tokens.extend_from_slice(&slot.tokens);
+            starts.push(tokens.len());
+            let twin = (cfg_scale > 0.0).then_some(tokens.len());
+            if twin.is_some() {
+                tokens.resize(tokens.len() + slot.prompt, mask);
+                tokens.extend_from_slice(&slot.tokens[slot.prompt..]);
                 starts.push(tokens.len());
-            };
-            add(&slot.tokens);
-            if cfg_scale > 0.0 {
-                let mut unconditional = slot.tokens.clone();
-                unconditional[..slot.prompt].fill(mask);
-                add(&unconditional);
             }
+            reads.extend(slot.masked.iter().map(|&position| Read {
+                spec: ReadSpec::probe(position, slot.target(position), cfg_scale),
+                row: start + position,
+                unconditional: twin.map(|twin| twin + position),
+            }));
         }
         let batch = Batch { tokens: &tokens, starts: &starts, keep: None };
-        predictor.logits(&batch, &wanted, &mut logits)?;
-        let mut rest = logits.as_mut_slice();
+        predictor.forward(&batch.into(), &reads, &mut said)?;
+        let mut said = said.drain(..);
         for slot in slots.iter_mut().filter(|slot| !slot.masked.is_empty()) {
-            let size = slot.masked.len() * vocabulary;
-            let (conditional, after) = rest.split_at_mut(size);
-            let (unconditional, after) = after.split_at_mut(if cfg_scale > 0.0 { size } else { 0 });
-            rest = after;
-            if cfg_scale > 0.0 {
-                guidance::combine(conditional, unconditional, cfg_scale);
-            }
-            slot.reveal(conditional, vocabulary)?;
+            slot.reveal(said.by_ref().take(slot.masked.len()))?;
         }
     }
     Ok(slots.iter().map(|slot| slot.score).collect())
@@ -78,41 +81,38 @@ impl Slot {
         Self { tokens, prompt, answer: pair.answer.clone(), masked, score: 0.0 }
     }
 
-    /// Reveals the token that is the most probable at its place; `logits` [masked, vocabulary].
-    fn reveal(&mut self, logits: &[f32], vocabulary: usize) -> Result<()> {
+    /// The token of the answer at `position`.
+    fn target(&self, position: usize) -> u32 {
+        self.answer[position - self.prompt]
+    }
+
+    /// Reveals the token that is the most probable at its place, by what is `said` of those masked.
+    fn reveal(&mut self, said: impl Iterator<Item = ReadResult>) -> Result<()> {
         let mut best = (0, f64::NEG_INFINITY);
-        for (i, (row, &position)) in logits.chunks_exact(vocabulary).zip(&self.masked).enumerate() {
-            let target = self.answer[position - self.prompt] as usize;
-            let value = log_softmax(row, target).ok_or(SamplerError::NotFinite { position })?;
+        for (i, said) in said.enumerate() {
+            let value = said?.log_probability();
             if value > best.1 || i == 0 {
                 best = (i, value);
             }
         }
         let position = self.masked.remove(best.0);
-        self.tokens[position] = self.answer[position - self.prompt];
+        self.tokens[position] = self.target(position);
         self.score += best.1;
         Ok(())
     }
 }
 
-/// The logarithm of the probability of `target`; `None` if it is no number.
-fn log_softmax(logits: &[f32], target: usize) -> Option<f64> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|l| f64::from(l - most).exp()).sum();
-    let value = f64::from(logits.get(target)? - most) - sum.ln();
-    value.is_finite().then_some(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::Logits;
 
     /// Predicts by a table: the logits of a position depend on the number of masks in its row.
     struct Table;
 
     const MASK: u32 = 3;
 
-    impl Predictor for Table {
+    impl Logits for Table {
         fn logits(
             &mut self,
             batch: &Batch<'_>,

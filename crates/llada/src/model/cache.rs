@@ -7,7 +7,7 @@
 
 use llada_kernels::attention::{Cache, CachedRow, Shape, Storage};
 
-use super::{Batch, ModelError};
+use super::{Batch, ModelError, SequenceId};
 use crate::{Result, config::ModelConfig};
 
 /// The keys, after RoPE, and the values of one row in every block of the model, by position.
@@ -99,32 +99,27 @@ impl KvCache {
         let keep = padded.then_some(self.keep.as_slice());
         CachedRow { tokens, first, len, keep, cache: &mut self.blocks[block] }
     }
-
-    /// Whether it was made for a model of these sizes.
-    fn fits(&self, config: &ModelConfig) -> bool {
-        self.blocks.len() == config.n_layers
-            && self.blocks.iter().all(|cache| cache.fits(shape(config)))
-    }
 }
 
-/// Where the tokens of a batch's row belong, if they are not the whole row.
+/// Where the tokens of a batch's sequence belong, if they are not the whole sequence.
 #[derive(Debug)]
-pub struct Past<'a> {
-    /// The position of the first of them. It may be one that the cache holds: what it holds of the
-    /// tokens' positions is replaced. In a row with gaps, its number among the tokens that take part.
-    pub first: usize,
-    /// The rest of the row.
-    pub cache: &'a mut KvCache,
+pub(super) struct Past {
+    /// The name of the sequence.
+    pub(super) id: Option<SequenceId>,
+    /// The position of the first of them.
+    pub(super) first: usize,
+    /// Tokens of the sequence that take part.
+    pub(super) len: usize,
+    /// The rest of the sequence.
+    pub(super) cache: KvCache,
 }
 
 /// Checks that the tokens of each row fit what its cache holds.
-pub(super) fn check(batch: &Batch<'_>, pasts: &[Past<'_>], config: &ModelConfig) -> Result<()> {
-    for (row, Past { first, cache }) in batch.starts.windows(2).zip(pasts) {
+pub(super) fn check(batch: &Batch<'_>, pasts: &[Past], config: &ModelConfig) -> Result<()> {
+    for (row, Past { first, cache, .. }) in batch.starts.windows(2).zip(pasts) {
         let (first, len, capacity) = (*first, cache.len(), cache.capacity);
         let (found, limit) = (first.saturating_add(row[1] - row[0]), config.max_sequence_length);
-        if !cache.fits(config) {
-            return Err(ModelError::ForeignCache.into());
-        } else if first > len {
+        if first > len {
             return Err(ModelError::Gap { first, len }.into());
         } else if found > limit {
             return Err(ModelError::TooLong { found, limit }.into());

@@ -9,16 +9,18 @@ pub(crate) mod lora;
 mod predictor;
 mod random;
 mod router;
+mod sequences;
 mod weights;
 
 pub(crate) use block::TOGETHER;
-pub use cache::{KvCache, Past};
+pub use cache::KvCache;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};
+pub use predictor::MaskPredictor;
 pub(crate) use predictor::tile_rows;
-pub use predictor::{MaskPredictor, ReadLogits};
 pub use random::Shape;
 pub use router::{Load, balance_loss};
+pub use sequences::{Feed, Kept, SequenceId};
 pub use weights::Tensor;
 
 use crate::{
@@ -100,9 +102,17 @@ pub enum ModelError {
         /// Positions that the cache has room for.
         capacity: usize,
     },
-    /// A cache with other sizes than the model's.
-    #[error("the cache was made for another model")]
-    ForeignCache,
+    /// A sequence that was never opened, was closed, or comes twice in one pass.
+    #[error("no keys and values are kept under this name, or they were asked for twice")]
+    Sequence,
+    /// A token that the model has no embedding of.
+    #[error("token {token} lies beyond the model's vocabulary of {vocabulary}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Rows of the embedding.
+        vocabulary: usize,
+    },
     /// The weights are mapped from a file and cannot be trained in place.
     #[error("tensor `{0}` is mapped from a file and cannot be changed")]
     NotTrainable(String),
@@ -137,7 +147,8 @@ impl ModelError {
             Self::CacheFull { found, .. } => {
                 Some(format!("make the cache with a capacity of {found} or more"))
             }
-            Self::ForeignCache => Some("make the cache with this model's configuration".into()),
+            Self::Sequence => Some("open the sequence first, and name it once a pass".into()),
+            Self::Token { .. } => Some("encode the text with the model's own tokenizer".into()),
             _ => None,
         }
     }

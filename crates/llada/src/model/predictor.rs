@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use llada_kernels::{
     Cpu,
-    attention::{CachedRow, Rows},
+    attention::{CachedRow, Rows, Storage},
     cross_entropy::{self, Head},
     embedding,
     linear::{self, Out},
@@ -13,10 +13,11 @@ use llada_kernels::{
 };
 
 use super::{
-    Batch, Gradients, Layout, Model, ModelError, Past, Targets, Tensor,
+    Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, SequenceId, Targets, Tensor,
     block::{Pass, Saved, Scratch},
-    cache,
+    cache::{self, Past},
     router::{self, Load},
+    sequences::Sequences,
 };
 use crate::{Result, recycle::recycled};
 
@@ -27,6 +28,8 @@ pub struct MaskPredictor {
     layout: Layout,
     cpu: Cpu,
     table: Table,
+    /// The keys and values that are kept between passes.
+    sequences: Sequences,
     memory: Memory,
 }
 
@@ -48,7 +51,10 @@ struct Memory {
     d_wanted: Vec<f32>,
     /// Those of a tile of positions, and its groups.
     logits: Vec<f32>,
-    parts: Vec<(usize, &'static mut [f32])>,
+    parts: Vec<(usize, &'static mut [f32], &'static mut ())>,
+    /// The rows of the logits that are read, and where the group of each reading begins.
+    wanted: Vec<usize>,
+    groups: Vec<usize>,
     /// How the tokens were spread over the experts of each layer; of layers without, nothing.
     loads: Vec<Load>,
     /// What attention needs of the caches in one block.
@@ -59,12 +65,6 @@ struct Memory {
 pub(crate) fn tile_rows(vocabulary: usize) -> usize {
     (1 << 21) / vocabulary.clamp(1, 1 << 15)
 }
-
-/// Takes some of the wanted positions, as a range of their numbers, and their logits.
-type VisitLogits<'v> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<()> + 'v;
-
-/// Takes the number of a group of positions, and their logits.
-pub type ReadLogits<'r> = dyn Fn(usize, &mut [f32]) + Sync + 'r;
 
 impl MaskPredictor {
     /// Prepares `model` to run on `cpu`. Norms and biases are widened to `f32`; matrices stay in
@@ -89,7 +89,8 @@ impl MaskPredictor {
         let config = &model.config;
         let (head, rotated) = (config.head_dim, config.rotary_dim);
         let table = Table::partial(config.rope_theta, head, rotated, config.max_sequence_length)?;
-        Ok(Self { model, layout, cpu, table, memory: Memory::default() })
+        let (sequences, memory) = (Sequences::default(), Memory::default());
+        Ok(Self { model, layout, cpu, table, sequences, memory })
     }
 
     /// The model.
@@ -107,104 +108,84 @@ impl MaskPredictor {
         &self.cpu
     }
 
-    /// Logits [wanted, embedding_size] at the positions `wanted` (indices into the batch's
-    /// tokens); `logits` is resized to hold them.
-    pub fn logits(
+    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on, as `storage` says;
+    /// it holds none yet.
+    ///
+    /// # Errors
+    /// If the model is not made for sequences that long.
+    pub fn open(&mut self, capacity: usize, storage: Storage) -> Result<SequenceId> {
+        self.sequences.open(&self.model.config, capacity, storage)
+    }
+
+    /// Forgets a sequence and gives its memory back. One that is not open is left alone.
+    pub fn close(&mut self, id: SequenceId) {
+        self.sequences.close(id);
+    }
+
+    /// The keys and values that are kept of a sequence; `None` if it is not open.
+    pub fn kept(&self, id: SequenceId) -> Option<&KvCache> {
+        self.sequences.get(id)
+    }
+
+    /// The same, to forget some of them.
+    pub fn kept_mut(&mut self, id: SequenceId) -> Option<&mut KvCache> {
+        self.sequences.get_mut(id)
+    }
+
+    /// Logits [wanted, embedding_size] at the positions `wanted` (indices into the tokens of `feed`);
+    /// `logits` is resized to hold them. Tokens that see the same keys and values get the same logits
+    /// to the last bit, in one call or in many, with other sequences or without.
+    ///
+    /// # Errors
+    /// If the feed contradicts itself, a sequence is longer than the model's longest, or tokens do not
+    /// follow on what is kept. What is kept is then as before.
+    pub fn logits<'a>(
         &mut self,
-        batch: &Batch<'_>,
+        feed: impl Into<Feed<'a>>,
         wanted: &[usize],
         logits: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, &mut [], None, wanted, Keep::Nothing)?;
+        self.hidden(&feed.into(), wanted, Keep::Nothing)?;
         self.project(0..wanted.len(), logits)
     }
 
-    /// The same logits as [`logits`](Self::logits), handed to `visit` for at most `most` positions
-    /// at a time, so that no buffer of all positions × vocabulary exists. `visit` gets the part of
-    /// `wanted` that its logits [part, embedding_size] belong to.
-    pub fn logits_in_parts(
+    /// Hands the logits of each of `rows` (an index into the tokens of `feed`, or two, whose logits are
+    /// then one after the other) to `read`, on all threads, and writes what it gives to `out`, one for
+    /// each. No buffer of all positions × vocabulary exists.
+    ///
+    /// # Errors
+    /// Those of [`MaskPredictor::logits`].
+    pub(crate) fn read_logits<T: Send>(
         &mut self,
-        batch: &Batch<'_>,
-        wanted: &[usize],
-        most: usize,
-        visit: &mut VisitLogits<'_>,
+        feed: &Feed<'_>,
+        rows: impl Iterator<Item = (usize, Option<usize>)>,
+        read: &(dyn Fn(usize, &mut [f32]) -> T + Sync),
+        out: &mut [T],
     ) -> Result<()> {
-        self.hidden(batch, &mut [], None, wanted, Keep::Nothing)?;
-        let mut logits = Vec::new();
-        for start in (0..wanted.len()).step_by(most.max(1)) {
-            let part = start..wanted.len().min(start.saturating_add(most.max(1)));
-            self.project(part.clone(), &mut logits)?;
-            visit(part, &mut logits)?;
+        let mut wanted = std::mem::take(&mut self.memory.wanted);
+        let mut groups = std::mem::take(&mut self.memory.groups);
+        wanted.clear();
+        groups.clear();
+        groups.push(0);
+        for (row, other) in rows {
+            wanted.push(row);
+            wanted.extend(other);
+            groups.push(wanted.len());
         }
-        Ok(())
+        let result = self.hidden(feed, &wanted, Keep::Nothing);
+        let result = result.and_then(|()| self.read_groups(&groups, read, out));
+        (self.memory.wanted, self.memory.groups) = (wanted, groups);
+        result
     }
 
-    /// As [`MaskPredictor::logits`] for tokens of rows whose other tokens went before: those of row
-    /// r lie at the positions from `pasts[r].first` on, and attend to the keys and values of all
-    /// positions that `pasts[r].cache` then holds, as far as the model's mask goes. Tokens that see
-    /// the same keys and values get the same logits to the last bit, in one call or in many.
-    ///
-    /// # Errors
-    /// Those of [`MaskPredictor::logits`]; if tokens do not fit their cache. The caches are then as
-    /// before.
-    pub fn logits_cached(
+    /// Reads the logits of the wanted positions that [`hidden`](Self::hidden) left, those of
+    /// `groups[g]..groups[g + 1]` together.
+    fn read_groups<T: Send>(
         &mut self,
-        batch: &Batch<'_>,
-        pasts: &mut [Past<'_>],
-        wanted: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> Result<()> {
-        self.logits_placed(batch, pasts, None, wanted, logits)
-    }
-
-    /// As [`MaskPredictor::logits_cached`] for rows of which some tokens take no part: `positions`
-    /// has the position of each token of the batch, which RoPE turns it by, while `pasts[r].first`
-    /// and the lengths of the caches count those tokens alone that take part.
-    ///
-    /// # Errors
-    /// Those of [`MaskPredictor::logits_cached`]; if there is not one position for each token, or
-    /// one lies beyond the model's longest row.
-    pub fn logits_placed(
-        &mut self,
-        batch: &Batch<'_>,
-        pasts: &mut [Past<'_>],
-        positions: Option<&[u32]>,
-        wanted: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> Result<()> {
-        if pasts.len() + 1 != batch.starts.len() {
-            let what = "there must be one cache for each row";
-            return Err(ModelError::Batch(what.into()).into());
-        }
-        self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
-        self.project(0..wanted.len(), logits)
-    }
-
-    /// The logits of [`MaskPredictor::logits`], or with `pasts` those of
-    /// [`MaskPredictor::logits_placed`], handed to `read` a group of positions at a time, on all
-    /// threads: number g has those of `wanted[groups[g]..groups[g + 1]]`, as [positions,
-    /// embedding_size]. No buffer of all positions × vocabulary exists.
-    ///
-    /// # Errors
-    /// Those of [`MaskPredictor::logits_placed`].
-    pub fn read_logits(
-        &mut self,
-        batch: &Batch<'_>,
-        pasts: &mut [Past<'_>],
-        positions: Option<&[u32]>,
-        wanted: &[usize],
         groups: &[usize],
-        read: &ReadLogits<'_>,
+        read: &(dyn Fn(usize, &mut [f32]) -> T + Sync),
+        mut out: &mut [T],
     ) -> Result<()> {
-        if !pasts.is_empty() && pasts.len() + 1 != batch.starts.len() {
-            let what = "there must be one cache for each row";
-            return Err(ModelError::Batch(what.into()).into());
-        }
-        if !groups.is_sorted() || groups.last().is_some_and(|&end| end > wanted.len()) {
-            let what = "groups of wanted positions must follow one another";
-            return Err(ModelError::Batch(what.into()).into());
-        }
-        self.hidden(batch, pasts, positions, wanted, Keep::Nothing)?;
         let vocab = self.model.config.embedding_size;
         let mut logits = std::mem::take(&mut self.memory.logits);
         for tile in tiles(groups, tile_rows(vocab)) {
@@ -214,11 +195,14 @@ impl MaskPredictor {
             let mut parts = recycled(std::mem::take(&mut self.memory.parts));
             for (number, group) in tile.zip(bounds.windows(2)) {
                 let (part, after) = rest.split_at_mut((group[1] - group[0]) * vocab);
-                parts.push((number, part));
-                rest = after;
+                let Some((own, others)) = std::mem::take(&mut out).split_first_mut() else { break };
+                parts.push((number, part, own));
+                (rest, out) = (after, others);
             }
             self.cpu.chunks(&mut parts, 1, |_, part| {
-                part.iter_mut().for_each(|(number, logits)| read(*number, logits));
+                for (number, logits, out) in part {
+                    **out = read(*number, logits);
+                }
             });
             self.memory.parts = recycled(parts);
         }
@@ -244,7 +228,7 @@ impl MaskPredictor {
     /// reference's `output_hidden_states` gives them. For tests and study.
     pub fn hidden_states(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>> {
         let all: Vec<usize> = (0..batch.tokens.len()).collect();
-        self.hidden(batch, &mut [], None, &all, Keep::Inputs)?;
+        self.hidden(&batch.into(), &all, Keep::Inputs)?;
         let inputs = self.memory.saved[..self.layout.blocks.len()].iter().map(|s| s.x.clone());
         Ok(inputs.chain([self.memory.hidden.clone()]).collect())
     }
@@ -262,7 +246,7 @@ impl MaskPredictor {
         targets: &Targets<'_>,
         nll: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(batch, &mut [], None, targets.positions, Keep::Nothing)?;
+        self.hidden(&batch.into(), targets.positions, Keep::Nothing)?;
         nll.resize(targets.positions.len(), 0.0);
         let head = head(&self.model, &self.layout);
         cross_entropy::forward(&self.cpu, &self.memory.hidden, &head, targets.tokens, nll)?;
@@ -281,9 +265,9 @@ impl MaskPredictor {
         gradients: &mut Gradients,
     ) -> Result<()> {
         let keep = if recompute { Keep::Inputs } else { Keep::All };
-        self.hidden(batch, &mut [], None, targets.positions, keep)?;
+        self.hidden(&batch.into(), targets.positions, keep)?;
         let balance = router::balance(&self.memory.loads, targets.balance);
-        let Self { model, layout, cpu, table, memory: m } = self;
+        let Self { model, layout, cpu, table, memory: m, .. } = self;
         let (d, n) = (model.config.d_model, targets.positions.len());
 
         nll.resize(n, 0.0);
@@ -332,22 +316,28 @@ impl MaskPredictor {
         Ok(())
     }
 
-    /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`. `pasts` is
-    /// empty, or has one entry for each row. Without `positions`, the tokens of a row follow on each
-    /// other.
-    fn hidden(
+    /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`.
+    fn hidden(&mut self, feed: &Feed<'_>, wanted: &[usize], keep: Keep) -> Result<()> {
+        let mut pasts = self.sequences.take(&self.model.config, feed)?;
+        let result = self.blocks(feed, &mut pasts, wanted, keep);
+        self.sequences.put_back(pasts);
+        result
+    }
+
+    /// [`hidden`](Self::hidden) with the caches of the sequences: none, or one for each.
+    fn blocks(
         &mut self,
-        batch: &Batch<'_>,
-        pasts: &mut [Past<'_>],
-        positions: Option<&[u32]>,
+        feed: &Feed<'_>,
+        pasts: &mut [Past],
         wanted: &[usize],
         keep: Keep,
     ) -> Result<()> {
+        let Feed { batch, positions, .. } = feed;
         let limit = self.model.config.max_sequence_length;
         check(batch, wanted, limit)?;
-        check_positions(positions, batch.tokens.len(), limit)?;
+        check_positions(*positions, batch.tokens.len(), limit)?;
         cache::check(batch, pasts, &self.model.config)?;
-        let Self { model, layout, cpu, table, memory: m } = self;
+        let Self { model, layout, cpu, table, memory: m, .. } = self;
         let (d, t, blocks) = (model.config.d_model, batch.tokens.len(), layout.blocks.len());
         m.positions.clear();
         match positions {
@@ -365,7 +355,9 @@ impl MaskPredictor {
         scale_embedding(model, &mut m.x);
         for (past, row) in pasts.iter_mut().zip(batch.starts.windows(2)) {
             let keep = batch.keep.map(|keep| &keep[row[0]..row[1]]);
+            let end = past.first + row[1] - row[0];
             past.cache.extend(past.first, row[1] - row[0], keep);
+            past.cache.truncate(past.len.max(end));
         }
 
         let rows = Rows { starts: batch.starts, keep: batch.keep };

@@ -6,9 +6,8 @@ use std::ops::ControlFlow;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, FastDllm, Keep, Precision, Sampler,
-        cache::Refresh,
-        generate::{self, Predictor},
+        Blocks, Cache, Canvas, FastDllm, Keep, Precision, Predictor, Sampler, cache::Refresh,
+        generate,
     },
 };
 use serde_json::Value;

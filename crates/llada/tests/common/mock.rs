@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Canvas, Prompt, Sampler, Step,
-        generate::{self, Predictor, Summary},
+        Canvas, Logits, Predictor, Prompt, Sampler, Step,
+        generate::{self, Summary},
     },
     model::Batch,
     rng::nth_seed,
@@ -29,7 +29,7 @@ pub struct Mock {
     pub forwards: usize,
 }
 
-impl Predictor for Mock {
+impl Logits for Mock {
     fn logits(
         &mut self,
         batch: &Batch<'_>,
@@ -96,7 +96,7 @@ pub fn prompts() -> impl Strategy<Value = Prompt> {
 /// have 0.
 pub struct Script<F>(pub F);
 
-impl<F: FnMut(&[u32], usize) -> Vec<(u32, f32)>> Predictor for Script<F> {
+impl<F: FnMut(&[u32], usize) -> Vec<(u32, f32)>> Logits for Script<F> {
     fn logits(
         &mut self,
         batch: &Batch<'_>,

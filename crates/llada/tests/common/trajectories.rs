@@ -5,11 +5,7 @@ use std::ops::ControlFlow;
 
 use llada::{
     config::{AttentionMask, SpecialTokens},
-    diffusion::{
-        Blocks, Canvas, Prompt, Sampler,
-        generate::{self, Predictor},
-        sample::Draws,
-    },
+    diffusion::{Blocks, Canvas, Predictor, Prompt, Sampler, generate, sample::Draws},
 };
 use safetensors::SafeTensors;
 use serde_json::Value;

@@ -1,14 +1,14 @@
 //! A model without its memory.
 
 use llada::{
-    diffusion::generate::Predictor,
+    diffusion::{Logits, Predictor},
     model::{Batch, MaskPredictor},
 };
 
 /// A predictor that keeps nothing, and wants every row whole.
 pub(crate) struct Whole(pub(crate) MaskPredictor);
 
-impl Predictor for Whole {
+impl Logits for Whole {
     fn logits(
         &mut self,
         batch: &Batch<'_>,

@@ -112,7 +112,7 @@ fn pass(predictor: &mut MaskPredictor, row: &[u32], wanted: usize) -> Result<f64
     let batch = Batch { tokens: row, starts: &[0, row.len()], keep: None };
     let mut logits = Vec::with_capacity(wanted.len() * predictor.model().config.embedding_size);
     let begun = Instant::now();
-    predictor.logits(&batch, &wanted, &mut logits)?;
+    predictor.logits(batch, &wanted, &mut logits)?;
     Ok(begun.elapsed().as_secs_f64())
 }
 

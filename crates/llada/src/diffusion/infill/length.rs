@@ -17,16 +17,13 @@
 
 use std::ops::{ControlFlow, Range};
 
-use llada_kernels::statistics;
-
 use super::{Frame, InfillError};
 use crate::{
     Result,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Canvas, Precision, Sampler, SamplerError,
-        generate::{self, Predictor},
-        sample,
+        Canvas, ReadSpec, Sampler, SamplerError, generate,
+        predictor::{Predictor, Read},
     },
     model::Batch,
 };
@@ -153,40 +150,29 @@ fn border_scores<P: Predictor + ?Sized>(
     rows: &[(&[u32], Range<usize>)],
     mask: u32,
 ) -> Result<Vec<f64>> {
-    let (mut tokens, mut starts, mut wanted) = (Vec::new(), vec![0], Vec::new());
+    let (mut tokens, mut starts, mut reads) = (Vec::new(), vec![0], Vec::new());
     for (row, border) in rows {
         let start = tokens.len();
         tokens.extend_from_slice(row);
         for position in border.clone() {
             tokens[start + position] = mask;
-            wanted.push(start + position);
+            let spec = ReadSpec::probe(position, row[position], 0.0);
+            reads.push(Read { spec, row: start + position, unconditional: None });
         }
         starts.push(tokens.len());
     }
-    let mut logits = Vec::new();
-    predictor.logits(
-        &Batch { tokens: &tokens, starts: &starts, keep: None },
-        &wanted,
-        &mut logits,
-    )?;
-    let vocabulary = predictor.vocabulary();
-    if Some(logits.len()) != vocabulary.checked_mul(wanted.len()) {
-        let (found, positions) = (logits.len(), wanted.len());
-        return Err(SamplerError::LogitCount { found, positions }.into());
-    }
-    let mut logits = logits.chunks_exact(vocabulary);
-    let score = |(row, border): &(&[u32], Range<usize>)| {
-        let said = row[border.clone()].iter().zip(logits.by_ref());
-        let sum: f64 = said
-            .map(|(&token, logits)| {
-                let whole = statistics::of(logits)?;
-                Some(sample::probability(logits, &whole, token as usize, Precision::F64))
-            })
-            .map(|probability| log(probability.unwrap_or(0.0)))
-            .sum();
+    let mut said = Vec::new();
+    let batch = Batch { tokens: &tokens, starts: &starts, keep: None };
+    predictor.forward(&batch.into(), &reads, &mut said)?;
+    let mut said = said.into_iter();
+    let mut score = |(_, border): &(&[u32], Range<usize>)| {
+        let least = f64::MIN_POSITIVE.ln();
+        let said = said.by_ref().take(border.len());
+        let sum: f64 =
+            said.map(|said| said.map_or(least, |said| said.log_probability().max(least))).sum();
         sum / border.len().max(1) as f64
     };
-    Ok(rows.iter().map(score).collect())
+    Ok(rows.iter().map(&mut score).collect())
 }
 
 /// The logarithm; of 0 that of the smallest number, so that means stay comparable.

@@ -12,7 +12,7 @@ mod frame;
 pub mod length;
 mod template;
 
-pub(super) use frame::Holes;
+pub(super) use frame::{Choices, Holes};
 pub use frame::{Encoder, Frame, Piece};
 pub use template::{Part, Template};
 

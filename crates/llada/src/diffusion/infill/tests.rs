@@ -10,10 +10,7 @@ use super::{
 };
 use crate::{
     Result,
-    diffusion::{
-        Remasking, Step,
-        generate::{self, Predictor},
-    },
+    diffusion::{Logits, Predictor, Remasking, Step, generate},
     model::Batch,
     tokenizer::{Kind, Tokenizer, train},
 };
@@ -32,7 +29,7 @@ fn tokenizers() -> &'static [Tokenizer; 2] {
 /// Logits by the row's tokens and the position alone. Special tokens are the favourites.
 struct Hash<'a>(&'a Tokenizer);
 
-impl Predictor for Hash<'_> {
+impl Logits for Hash<'_> {
     fn logits(&mut self, batch: &Batch<'_>, wanted: &[usize], out: &mut Vec<f32>) -> Result<()> {
         out.clear();
         for &at in wanted {
@@ -40,7 +37,7 @@ impl Predictor for Hash<'_> {
             let (start, end) = (batch.starts[row], batch.starts[row + 1]);
             let seen = batch.tokens[start..end].iter().copied().chain([(at - start) as u32]);
             let mut state = seen.fold(7, |state, token| mix(state ^ u64::from(token)));
-            for id in 0..self.vocabulary() as u32 {
+            for id in 0..Logits::vocabulary(self) as u32 {
                 state = mix(state);
                 let favour = if self.0.is_special(id) { 9.0 } else { 0.0 };
                 out.push((state >> 40) as f32 / (1 << 22) as f32 + favour);
@@ -308,7 +305,7 @@ struct Taste<'a> {
     after: Vec<u32>,
 }
 
-impl Predictor for Taste<'_> {
+impl Logits for Taste<'_> {
     fn logits(&mut self, batch: &Batch<'_>, wanted: &[usize], out: &mut Vec<f32>) -> Result<()> {
         out.clear();
         let mask = self.tokenizer.special_tokens().mask.unwrap();
@@ -321,7 +318,7 @@ impl Predictor for Taste<'_> {
             assert_eq!(batch.tokens[at], mask);
             let favourite = if in_hole { 3 } else { self.after[self.after.len() - from_end] };
             let logit = |id| if sure && id == favourite { 9.0 } else { 0.0 };
-            out.extend((0..self.vocabulary() as u32).map(logit));
+            out.extend((0..Logits::vocabulary(self) as u32).map(logit));
         }
         Ok(())
     }

@@ -28,21 +28,9 @@ pub(in crate::diffusion) struct Past {
 }
 
 impl Memory {
-    /// What will have come before once these `logits` of a position have, with the statistics `whole`;
-    /// those that have credit are raised. `None` if that is nothing to `keep`.
-    pub(in crate::diffusion) fn observe(
-        &self,
-        keep: Keep,
-        position: usize,
-        logits: &mut [f32],
-        whole: &Statistics,
-    ) -> Option<Past> {
-        let past = || self.positions.get(&position).cloned().unwrap_or_default();
-        match keep {
-            Keep::Klass(klass) => Some(past().compared(logits, whole, klass.divergence)),
-            Keep::Credit(credit) => Some(past().lent(logits, whole, credit)),
-            _ => None,
-        }
+    /// What came before at `position`.
+    pub(in crate::diffusion) fn of(&self, position: usize) -> Option<&Past> {
+        self.positions.get(&position)
     }
 
     /// Takes note of what came before.
@@ -68,6 +56,22 @@ impl Memory {
 }
 
 impl Past {
+    /// What will have come before once these `logits` of a position have, with the statistics `whole`,
+    /// after `past`; those that have credit are raised. `None` if that is nothing to `keep`.
+    pub(in crate::diffusion) fn observe(
+        past: Option<&Self>,
+        keep: Keep,
+        logits: &mut [f32],
+        whole: &Statistics,
+    ) -> Option<Self> {
+        let past = || past.cloned().unwrap_or_default();
+        match keep {
+            Keep::Klass(klass) => Some(past().compared(logits, whole, klass.divergence)),
+            Keep::Credit(credit) => Some(past().lent(logits, whole, credit)),
+            _ => None,
+        }
+    }
+
     /// Counts the step as one at rest if KL(now ‖ before), with all that was not remembered taken
     /// together, is below `limit`; the true divergence is at least that.
     fn compared(mut self, logits: &[f32], whole: &Statistics, limit: f64) -> Self {
@@ -140,7 +144,8 @@ mod tests {
         let logits: Vec<f32> = (0..100).map(|i| (i * i % 37) as f32 / 5.0).collect();
         let mut rest = |logits: &[f32]| {
             let whole = statistics::of(logits).unwrap();
-            let past = memory.observe(keep, 3, &mut logits.to_vec(), &whole).unwrap();
+            let mut seen = logits.to_vec();
+            let past = Past::observe(memory.of(3), keep, &mut seen, &whole).unwrap();
             memory.remember(3, past);
             memory.steps_at_rest(3)
         };
@@ -164,7 +169,7 @@ mod tests {
         let mut lent = |logits: [f32; 3]| {
             let mut now = logits;
             let whole = statistics::of(&now).unwrap();
-            let past = memory.observe(keep, 0, &mut now, &whole).unwrap();
+            let past = Past::observe(memory.of(0), keep, &mut now, &whole).unwrap();
             memory.remember(0, past);
             [now[0] - logits[0], now[1] - logits[1], now[2] - logits[2]]
         };

@@ -61,13 +61,13 @@ fn guesses(
 ) -> Result<Vec<Guess>> {
     let mut rows = Rows::new(cfg_scale);
     rows.push(row);
-    let mut guesses = Vec::with_capacity(row.positions.len());
-    rows.logits(predictor, &mut |i, logits| {
-        let position = row.positions[i];
-        let whole = statistics::of(logits).ok_or(LikelihoodError::NotFinite { position })?;
+    let guesses = rows.read(predictor, &|_, logits| {
+        let whole = statistics::of(logits)?;
         let probability = sample::probability(logits, &whole, whole.token, Precision::F32);
-        guesses.push(Guess { token: whole.token as u32, probability });
-        Ok(())
+        Some(Guess { token: whole.token as u32, probability })
     })?;
-    Ok(guesses)
+    let found = |(guess, &position): (Option<Guess>, &usize)| {
+        guess.ok_or_else(|| LikelihoodError::NotFinite { position }.into())
+    };
+    guesses.into_iter().zip(&row.positions).map(found).collect()
 }

@@ -9,8 +9,6 @@ use crate::{
 
 /// Tokens of one forward pass: enough to keep the processor busy. No result depends on it.
 pub(super) const TOKENS: usize = 4096;
-/// Logits in memory at a time, 64 MiB.
-const LOGITS: usize = 1 << 24;
 
 /// One row, and what is to be predicted from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,34 +136,33 @@ impl Rows {
 
     /// Each loss, from guided logits.
     fn guided(&self, predictor: &mut MaskPredictor) -> Result<Vec<f64>> {
-        let mut nll = vec![0.0; self.targets.len()];
-        self.logits(predictor, &mut |target, logits| {
-            nll[target] = negative_log_likelihood(logits, self.targets[target]);
-            Ok(())
-        })?;
-        Ok(nll)
+        self.read(predictor, &|target, logits| {
+            negative_log_likelihood(logits, self.targets[target])
+        })
     }
 
-    /// The logits [embedding_size] that predict each target, guided where that is asked for.
-    pub(super) fn logits(
+    /// What `read` makes of the logits [embedding_size] that predict each target, guided where that is
+    /// asked for; it is called on all threads.
+    pub(super) fn read<T: Send + Default>(
         &self,
         predictor: &mut MaskPredictor,
-        visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let vocabulary = predictor.model().config.embedding_size;
-        let versions = if self.cfg_scale == 0.0 { 1 } else { 2 };
-        let most = (LOGITS / (versions * vocabulary)).max(1) * versions;
-        predictor.logits_in_parts(&self.batch(), &self.wanted, most, &mut |part, logits| {
-            let first = part.start / versions;
-            for (i, logits) in logits.chunks_exact_mut(versions * vocabulary).enumerate() {
-                let (conditional, unconditional) = logits.split_at_mut(vocabulary);
-                if versions == 2 {
-                    guidance::combine(conditional, unconditional, self.cfg_scale);
-                }
-                visit(first + i, conditional)?;
+        read: &(dyn Fn(usize, &[f32]) -> T + Sync),
+    ) -> Result<Vec<T>> {
+        let is_guided = self.cfg_scale != 0.0;
+        let rows = self.wanted.chunks(1 + usize::from(is_guided));
+        let rows = rows.map(|rows| (rows[0], rows.get(1).copied()));
+        let mut out = Vec::new();
+        out.resize_with(self.targets.len(), T::default);
+        let read = |target: usize, logits: &mut [f32]| match is_guided {
+            false => read(target, logits),
+            true => {
+                let (conditional, unconditional) = logits.split_at_mut(logits.len() / 2);
+                guidance::combine(conditional, unconditional, self.cfg_scale);
+                read(target, conditional)
             }
-            Ok(())
-        })
+        };
+        predictor.read_logits(&self.batch().into(), rows, &read, &mut out)?;
+        Ok(out)
     }
 
     fn batch(&self) -> Batch<'_> {

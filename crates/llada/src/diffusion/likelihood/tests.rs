@@ -85,7 +85,7 @@ fn the_estimate_has_the_mean_over_all_masks() {
         wanted.iter().for_each(|&i| tokens[i] = MASK);
         let mut logits = Vec::new();
         let batch = Batch { tokens: &tokens, starts: &[0, 6], keep: None };
-        model.0.logits(&batch, &wanted, &mut logits).unwrap();
+        model.0.logits(batch, &wanted, &mut logits).unwrap();
         let log_p: f64 = set
             .iter()
             .zip(logits.chunks(20))
@@ -115,7 +115,7 @@ fn an_autoregressive_score_is_the_chain_rule() {
             let tokens = [&start[..], &pair.answer[..i]].concat();
             let mut logits = Vec::new();
             let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
-            model.0.logits(&batch, &[tokens.len() - 1], &mut logits).unwrap();
+            model.0.logits(batch, &[tokens.len() - 1], &mut logits).unwrap();
             expected += log_probability(&logits, token);
         }
         assert!((found.log_likelihood / expected - 1.0).abs() < 1e-5, "{found:?} {expected}");
@@ -209,7 +209,7 @@ fn greedy_answers_are_recognised() {
                 let tokens = [&prompt[..], &answer].concat();
                 let mut logits = Vec::new();
                 let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
-                predictor.logits(&batch, &[tokens.len() - 1], &mut logits).unwrap();
+                predictor.logits(batch, &[tokens.len() - 1], &mut logits).unwrap();
                 answer.push(llada_kernels::statistics::of(&logits).unwrap().token as u32);
                 answer
             }),

@@ -3,10 +3,8 @@
 
 use std::ops::Range;
 
-use llada_kernels::statistics::Statistics;
-
 use super::{Canvas, Reading};
-use crate::diffusion::{Precision, Step, confidence::Belief, sample};
+use crate::diffusion::{Step, confidence::Belief};
 
 /// Where the end of the row stands.
 #[derive(Debug, Default)]
@@ -30,21 +28,6 @@ impl Canvas {
         let len = self.tokens.len();
         let window = self.sampler.variable_length.map_or(0, |variable| variable.window.max(1));
         len.saturating_sub(window).max(self.prompt.tokens.len()).min(len)..len
-    }
-
-    /// The probability that the text has ended at `position`, if that is asked of it.
-    pub(super) fn end_probability(
-        &self,
-        logits: &[f32],
-        whole: &Statistics,
-        position: usize,
-    ) -> f64 {
-        if !self.tail().contains(&position) {
-            return 0.0;
-        }
-        let ends = [self.special.eos, self.special.eot];
-        let probability = |t: u32| sample::probability(logits, whole, t as usize, Precision::F64);
-        ends.iter().flatten().map(|&token| probability(token)).sum()
     }
 
     /// Takes in what the `readings` say of the end, if the pass saw it.

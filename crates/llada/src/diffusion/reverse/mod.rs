@@ -25,7 +25,7 @@ use super::{
 };
 use crate::config::{AttentionMask, SpecialTokens};
 use length::End;
-pub use reading::Reading;
+pub use reading::{ReadSpec, Reading};
 use revision::Revision;
 
 /// One row on its way from masks to text.

@@ -1,4 +1,5 @@
-//! What a canvas takes from the logits of one position, so that no step needs them all at once.
+//! What is read from the logits of one position, so that no step needs them all at once. What is asked
+//! is data ([`ReadSpec`]), and so is the answer ([`Reading`]): whoever has the logits can read them.
 
 use std::cell::RefCell;
 
@@ -8,11 +9,12 @@ use super::Canvas;
 use crate::{
     config::SpecialTokens,
     diffusion::{
-        Keep, Remasking, SamplerError,
+        Keep, Precision, Remasking, Sampler, SamplerError,
         confidence::{self, Belief},
         guidance,
+        infill::Choices,
         keep::Past,
-        sample,
+        sample::{self, Draws},
     },
 };
 
@@ -21,10 +23,62 @@ thread_local! {
     static UNIFORMS: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What is to be read from the logits of one position.
+#[derive(Clone, Copy)]
+pub struct ReadSpec<'a> {
+    /// The position in its sequence.
+    position: usize,
+    /// The guidance w of Eq. 16, which takes the logits of the sequence without its prompt too; 0 is none.
+    cfg_scale: f32,
+    ask: Ask<'a>,
+}
+
+/// What is asked of a position.
+#[derive(Clone, Copy)]
+enum Ask<'a> {
+    /// How probable a token is.
+    Probe(u32),
+    /// What a step of a canvas needs.
+    Step(Question<'a>),
+}
+
+/// What a step of a canvas asks of a position.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    sampler: &'a Sampler,
+    special: SpecialTokens,
+    /// The mask, which no position takes; `None` where it is not excluded.
+    excluded: Option<u32>,
+    /// Which tokens a hole may take, and whether only those that begin with a space.
+    choices: Option<(&'a Choices, bool)>,
+    draws: &'a dyn Draws,
+    /// Index of the step, which addresses the draws.
+    step: usize,
+    /// Whether the probability that the text has ended is asked.
+    tells_end: bool,
+    /// The token of the position, where it is masked again if the model contradicts it.
+    revisable: Option<u32>,
+    /// Whether the token that the position would take is asked.
+    takes: Takes<'a>,
+}
+
+/// Whether a position takes a token.
+#[derive(Clone, Copy)]
+enum Takes<'a> {
+    Nothing,
+    /// The place of another.
+    Edit,
+    /// That of a mask, with what came before there.
+    Candidate(Option<&'a Past>),
+}
+
 /// What the logits of one position say. [`Canvas::commit`] takes those of all wanted positions.
 #[derive(Debug, Clone)]
 pub struct Reading {
     pub(super) position: usize,
+    /// Of the most probable token, and of a probed one.
+    log_probability: f64,
+    token: u32,
     /// The probability that the text has ended there; 0 where that is not asked.
     pub(super) end: f64,
     /// Whether the token that was kept there should be masked again.
@@ -35,66 +89,188 @@ pub struct Reading {
     pub(super) past: Option<Past>,
 }
 
+impl Reading {
+    /// The token that was probed, or else the most probable one.
+    pub fn token(&self) -> u32 {
+        self.token
+    }
+
+    /// ln p of the token that was probed; 0 where none was.
+    pub fn log_probability(&self) -> f64 {
+        self.log_probability
+    }
+}
+
 impl Canvas {
-    /// Reads the logits, one for each token, of the position `wanted` of [`Canvas::plan`], and overwrites
-    /// them; `unconditional` are those of the row without its prompt, if that was asked for. It
-    /// changes nothing, so that positions may be read in any order and at once.
+    /// What a step needs from the logits of the position `wanted` of [`Canvas::plan`].
+    pub fn read_spec(&self, wanted: usize) -> ReadSpec<'_> {
+        let position = wanted + self.lag();
+        let holes = self.holes.as_ref();
+        let excludes = holes.is_none() && !self.sampler.is_literal();
+        let takes = if self.end.is_open {
+            Takes::Nothing
+        } else if self.may_edit(position) {
+            Takes::Edit
+        } else if self.is_candidate(position) {
+            Takes::Candidate(self.memory.of(position))
+        } else {
+            Takes::Nothing
+        };
+        let question = Question {
+            sampler: &self.sampler,
+            special: self.special,
+            excluded: self.mask.filter(|_| excludes),
+            choices: holes.map(|holes| (&*holes.choices, holes.spaced.contains(&position))),
+            draws: &*self.draws,
+            step: self.step_index(),
+            tells_end: self.tail().contains(&position),
+            revisable: self.revisable(position),
+            takes,
+        };
+        let cfg_scale = if self.mask.is_some() { self.sampler.cfg_scale } else { 0.0 };
+        ReadSpec { position, cfg_scale, ask: Ask::Step(question) }
+    }
+
+    /// Reads the logits, one for each token, of the position `wanted` of [`Canvas::plan`]:
+    /// [`ReadSpec::read`] of its [`Canvas::read_spec`].
     ///
     /// # Errors
-    /// If the logits are NaN, infinite, or not as many as were asked for.
+    /// Those of [`ReadSpec::read`].
     pub fn read(
         &self,
         wanted: usize,
         logits: &mut [f32],
         unconditional: Option<&[f32]>,
     ) -> Result<Reading, SamplerError> {
-        let position = wanted + self.lag();
-        let (found, is_guided) = (logits.len(), self.sampler.cfg_scale > 0.0);
-        if found == 0 || unconditional.map(<[f32]>::len) != is_guided.then_some(found) {
+        self.read_spec(wanted).read(logits, unconditional)
+    }
+}
+
+impl<'a> ReadSpec<'a> {
+    /// Asks how probable `token` is at `position` under the guidance `cfg_scale`, 0 being none.
+    pub fn probe(position: usize, token: u32, cfg_scale: f32) -> Self {
+        Self { position, cfg_scale, ask: Ask::Probe(token) }
+    }
+
+    /// The position in its sequence.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Whether the logits of the sequence without its prompt are needed too.
+    pub fn is_guided(&self) -> bool {
+        self.cfg_scale > 0.0
+    }
+
+    /// Reads the logits, one for each token, and overwrites them; `unconditional` are those of the
+    /// sequence without its prompt, where guidance asks for them. It changes nothing else, so that
+    /// positions may be read in any order and at once.
+    ///
+    /// # Errors
+    /// If the logits are NaN, infinite, or not as many as were asked for.
+    pub fn read(
+        &self,
+        logits: &mut [f32],
+        unconditional: Option<&[f32]>,
+    ) -> Result<Reading, SamplerError> {
+        let (position, found) = (self.position, logits.len());
+        if found == 0 || unconditional.map(<[f32]>::len) != self.is_guided().then_some(found) {
             return Err(SamplerError::LogitCount { found, positions: 1 });
         }
         if let Some(unconditional) = unconditional {
-            guidance::combine(logits, unconditional, self.sampler.cfg_scale);
+            guidance::combine(logits, unconditional, self.cfg_scale);
         }
-        self.restrict(logits, position);
+        match &self.ask {
+            Ask::Step(question) => question.read(logits, position),
+            Ask::Probe(token) => {
+                let log_probability = log_probability(logits, *token);
+                Ok(Reading {
+                    position,
+                    log_probability: log_probability.ok_or(SamplerError::NotFinite { position })?,
+                    token: *token,
+                    end: 0.0,
+                    is_contradicted: false,
+                    belief: None,
+                    past: None,
+                })
+            }
+        }
+    }
+}
+
+/// The logarithm of the probability of `token`; `None` if it is no number.
+fn log_probability(logits: &[f32], token: u32) -> Option<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from(l - most).exp()).sum();
+    let value = f64::from(logits.get(token as usize)? - most) - sum.ln();
+    value.is_finite().then_some(value)
+}
+
+impl Question<'_> {
+    fn read(&self, logits: &mut [f32], position: usize) -> Result<Reading, SamplerError> {
+        self.restrict(logits);
         let whole = statistics::of(logits).ok_or(SamplerError::NotFinite { position })?;
         let mut reading = Reading {
             position,
-            end: self.end_probability(logits, &whole, position),
-            is_contradicted: self.contradicts(logits, &whole, position),
+            log_probability: 0.0,
+            token: whole.token as u32,
+            end: self.end_probability(logits, &whole),
+            is_contradicted: self.contradicts(logits, &whole),
             belief: None,
             past: None,
         };
-        if !self.end.is_open && self.may_edit(position) {
-            reading.belief = Some(self.believe(logits, whole, position));
-        } else if !self.end.is_open && self.is_candidate(position) {
-            reading.past = self.memory.observe(self.sampler.keep, position, logits, &whole);
-            let whole = match self.sampler.keep {
-                Keep::Credit(_) => statistics::of(logits).unwrap_or(whole),
-                _ => whole,
-            };
-            reading.belief = Some(self.believe(logits, whole, position));
+        match self.takes {
+            Takes::Nothing => {}
+            Takes::Edit => reading.belief = Some(self.believe(logits, whole, position)),
+            Takes::Candidate(past) => {
+                let keep = self.sampler.keep;
+                reading.past = Past::observe(past, keep, logits, &whole);
+                let whole = match keep {
+                    Keep::Credit(_) => statistics::of(logits).unwrap_or(whole),
+                    _ => whole,
+                };
+                reading.belief = Some(self.believe(logits, whole, position));
+            }
         }
         Ok(reading)
     }
 
-    /// Leaves in the `logits` of `position` those that may be chosen.
-    fn restrict(&self, logits: &mut [f32], position: usize) {
-        if let Some(holes) = &self.holes {
-            holes.choices.restrict(logits, holes.spaced.contains(&position));
-        } else if !self.sampler.is_literal() {
-            exclude(logits, self.mask);
+    /// Leaves in the `logits` those that may be chosen.
+    fn restrict(&self, logits: &mut [f32]) {
+        if let Some((choices, spaced)) = self.choices {
+            choices.restrict(logits, spaced);
         }
+        exclude(logits, self.excluded);
         if self.sampler.logits_eos_inf {
             exclude(logits, self.special.eos);
         }
     }
 
+    /// The probability that the text has ended, if that is asked.
+    fn end_probability(&self, logits: &[f32], whole: &Statistics) -> f64 {
+        if !self.tells_end {
+            return 0.0;
+        }
+        let ends = [self.special.eos, self.special.eot];
+        let probability = |t: u32| sample::probability(logits, whole, t as usize, Precision::F64);
+        ends.iter().flatten().map(|&token| probability(token)).sum()
+    }
+
+    /// Whether the model contradicts the token of the position: another is leading in the `logits`,
+    /// `whole` being their statistics, with a probability that is high enough.
+    fn contradicts(&self, logits: &[f32], whole: &Statistics) -> bool {
+        let (Some(least), Some(token)) = (self.sampler.revise, self.revisable) else {
+            return false;
+        };
+        let (leading, precision) = (whole.token, self.sampler.confidence);
+        token as usize != leading && sample::probability(logits, whole, leading, precision) >= least
+    }
+
     /// The token that `position` would take, `whole` being the statistics of its `logits`. Leaves in
     /// them those that its confidence counts.
     fn believe(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Belief {
-        let (sampler, SpecialTokens { eos, eot, .. }) = (&self.sampler, self.special);
-        let step = self.step_index();
+        let (sampler, SpecialTokens { eos, eot, .. }) = (self.sampler, self.special);
+        let step = self.step;
         let mut temperature = sampler.temperature;
         if sampler.tempers() {
             if temperature > 0.0 {

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use llada_kernels::statistics::Statistics;
-
 use super::Canvas;
-use crate::diffusion::{Commit, sample};
+use crate::diffusion::Commit;
 
 /// What may be revised in the open block, and what has been.
 #[derive(Debug, Default)]
@@ -37,14 +35,10 @@ impl Revision {
 }
 
 impl Canvas {
-    /// Whether the model contradicts the token at `position`: another is leading in the `logits`,
-    /// `whole` being their statistics, with a probability that is high enough.
-    pub(super) fn contradicts(&self, logits: &[f32], whole: &Statistics, position: usize) -> bool {
-        let Some(least) = self.sampler.revise else { return false };
-        let (leading, precision) = (whole.token, self.sampler.confidence);
-        self.revision.may_revise(position)
-            && self.tokens[position] as usize != leading
-            && sample::probability(logits, whole, leading, precision) >= least
+    /// The token at `position`, if it may be masked again.
+    pub(super) fn revisable(&self, position: usize) -> Option<u32> {
+        let may_revise = self.sampler.revise.is_some() && self.revision.may_revise(position);
+        self.tokens.get(position).copied().filter(|_| may_revise)
     }
 
     /// Masks the tokens at `remasked` again; those `committed` may be revised from now on, if they

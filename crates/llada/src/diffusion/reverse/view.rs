@@ -87,12 +87,12 @@ impl Canvas {
     }
 
     /// Whether it gains from a predictor that keeps keys and values, or leaves positions out.
-    pub(in crate::diffusion) fn wants_caches(&self) -> bool {
+    pub(crate) fn wants_caches(&self) -> bool {
         self.sampler.wants_caches(self.attention)
     }
 
     /// Which tokens a token attends to.
-    pub(in crate::diffusion) fn attention(&self) -> AttentionMask {
+    pub(crate) fn attention(&self) -> AttentionMask {
         self.attention
     }
 }

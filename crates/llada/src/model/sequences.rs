@@ -1,0 +1,155 @@
+//! The sequences whose keys and values a predictor keeps, and what a forward pass is fed of them.
+
+use llada_kernels::attention::Storage;
+
+use super::{
+    Batch, ModelError,
+    cache::{KvCache, Past},
+};
+use crate::{Result, config::ModelConfig, recycle::recycled};
+
+/// Names a sequence whose keys and values a predictor keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(u64);
+
+/// What a forward pass is fed: the tokens of a batch, which need not be whole sequences where the keys
+/// and values of their other tokens are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Feed<'a> {
+    /// The tokens that are fed.
+    pub batch: Batch<'a>,
+    /// The position of each token, which RoPE turns it by; `None` where those of a sequence follow on
+    /// each other from [`Kept::first`] on.
+    pub positions: Option<&'a [u32]>,
+    /// Where each sequence is kept; empty where none is.
+    pub kept: &'a [Kept],
+}
+
+/// Where a sequence of a batch is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name; `None` for a sequence that is fed whole and not kept.
+    pub id: Option<SequenceId>,
+    /// The position of the first token that is fed. It may be one that is held already: what is held of
+    /// the tokens' positions is replaced. In a sequence with gaps, its number among the tokens that
+    /// take part.
+    pub first: usize,
+    /// Tokens of the sequence that take part; what is held beyond them is forgotten.
+    pub len: usize,
+}
+
+impl<'a> From<Batch<'a>> for Feed<'a> {
+    /// Whole sequences, of which nothing is kept.
+    fn from(batch: Batch<'a>) -> Self {
+        Self { batch, positions: None, kept: &[] }
+    }
+}
+
+impl<'a> From<&Batch<'a>> for Feed<'a> {
+    fn from(batch: &Batch<'a>) -> Self {
+        (*batch).into()
+    }
+}
+
+/// The caches of one predictor.
+#[derive(Debug, Default)]
+pub(super) struct Sequences {
+    open: Vec<(SequenceId, KvCache)>,
+    opened: u64,
+    /// For sequences that are not kept and share a pass with some that are.
+    spare: Vec<KvCache>,
+    pasts: Vec<Past>,
+}
+
+impl Sequences {
+    pub(super) fn open(
+        &mut self,
+        config: &ModelConfig,
+        capacity: usize,
+        storage: Storage,
+    ) -> Result<SequenceId> {
+        let cache = KvCache::with_storage(config, capacity, storage)?;
+        let id = SequenceId(self.opened);
+        self.opened += 1;
+        self.open.push((id, cache));
+        Ok(id)
+    }
+
+    pub(super) fn close(&mut self, id: SequenceId) {
+        self.open.retain(|(open, _)| *open != id);
+    }
+
+    pub(super) fn get(&self, id: SequenceId) -> Option<&KvCache> {
+        self.open.iter().find(|(open, _)| *open == id).map(|(_, cache)| cache)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SequenceId) -> Option<&mut KvCache> {
+        self.open.iter_mut().find(|(open, _)| *open == id).map(|(_, cache)| cache)
+    }
+
+    /// Takes out the caches of a pass, in the order of its sequences; nothing where none is kept. They
+    /// are to be put back whatever the pass gave.
+    pub(super) fn take(&mut self, config: &ModelConfig, feed: &Feed<'_>) -> Result<Vec<Past>> {
+        if feed.kept.iter().all(|kept| kept.id.is_none()) {
+            return Ok(Vec::new());
+        }
+        let mut pasts = recycled(std::mem::take(&mut self.pasts));
+        let result = self.take_into(config, feed, &mut pasts);
+        match result {
+            Ok(()) => Ok(pasts),
+            Err(error) => {
+                self.put_back(pasts);
+                Err(error)
+            }
+        }
+    }
+
+    fn take_into(
+        &mut self,
+        config: &ModelConfig,
+        feed: &Feed<'_>,
+        pasts: &mut Vec<Past>,
+    ) -> Result<()> {
+        let Feed { batch: Batch { starts, .. }, kept, .. } = feed;
+        if kept.len() + 1 != starts.len() {
+            let what = "there must be one entry for each sequence that is kept, or none at all";
+            return Err(ModelError::Batch(what.into()).into());
+        }
+        for (&Kept { id, first, len }, row) in kept.iter().zip(starts.windows(2)) {
+            let cache = match id {
+                Some(id) => {
+                    let found = self.open.iter().position(|(open, _)| *open == id);
+                    self.open.swap_remove(found.ok_or(ModelError::Sequence)?).1
+                }
+                None => self.spare(config, row[1].saturating_sub(row[0]))?,
+            };
+            pasts.push(Past { id, first, len, cache });
+        }
+        Ok(())
+    }
+
+    /// An empty cache with room for `tokens`.
+    fn spare(&mut self, config: &ModelConfig, tokens: usize) -> Result<KvCache> {
+        let fits = |cache: &KvCache| cache.capacity() >= tokens;
+        if let Some(found) = self.spare.iter().position(fits) {
+            let mut cache = self.spare.swap_remove(found);
+            cache.clear();
+            return Ok(cache);
+        }
+        // One that is too small makes room for one that is not.
+        self.spare.pop();
+        let most = config.max_sequence_length.max(tokens);
+        KvCache::new(config, tokens.next_power_of_two().min(most))
+    }
+
+    /// Takes the caches of a pass back.
+    pub(super) fn put_back(&mut self, mut pasts: Vec<Past>) {
+        for Past { id, cache, .. } in pasts.drain(..) {
+            match id {
+                Some(id) => self.open.push((id, cache)),
+                None => self.spare.push(cache),
+            }
+        }
+        self.pasts = pasts;
+    }
+}
