@@ -241,7 +241,7 @@ fn ours() -> Result<()> {
         let n: usize = case.parse()?;
         let batch = Batch { tokens: &ids[..n], starts: &[0, n], keep: None };
         let wanted: Vec<usize> = (n.saturating_sub(wanted)..n).collect();
-        Ok(predictor.logits(&batch, &wanted, &mut logits)?)
+        Ok(predictor.logits(batch, &wanted, &mut logits)?)
     })
 }
 
