@@ -38,7 +38,8 @@ fn ls(args: &EvalLs) -> Result<()> {
     if let Some(name) = &args.task {
         return term::answer(shipped::text(name)?.trim_end());
     }
-    let mut rows = vec![["task", "kind", "examples", "metrics", "what"].map(String::from).to_vec()];
+    let heads = ["task", "kind", "data", "examples", "metrics", "what"];
+    let mut rows = vec![heads.map(String::from).to_vec()];
     for (name, _) in shipped::SHIPPED {
         let task = shipped::task(name)?;
         let mut metrics: Vec<String> = Vec::new();
@@ -50,7 +51,8 @@ fn ls(args: &EvalLs) -> Result<()> {
         }
         let kind = if task.code.is_some() { "code" } else { task.kind.name() };
         let shots = task.fewshot.as_ref().map_or(0, |f| f.count).to_string();
-        rows.push(vec![name.into(), kind.into(), shots, metrics.join(" "), task.about]);
+        let data = if task.data.is_inline() { "ships" } else { "yours" }.into();
+        rows.push(vec![name.into(), kind.into(), data, shots, metrics.join(" "), task.about]);
     }
     term::answer(&table::columns(&rows))
 }
@@ -86,6 +88,22 @@ fn validate(args: &EvalValidate, term: &Term) -> Result<()> {
 /// Each task by its name, with its data or why that cannot be read.
 type Opened = Vec<(String, llada::Result<Prepared>)>;
 
+/// Refuses a place of data that no task of this run would look at.
+fn refuse_idle_data(tasks: &[Task], roots: &[(&str, PathBuf)], data: &[String]) -> Result<()> {
+    let is_idle = |task: &Task| {
+        let is_given = roots.iter().any(|(name, _)| task.name == name.replace('-', "_"));
+        task.data.is_inline() && is_given
+    };
+    let all_inline = !data.is_empty() && tasks.iter().all(|task| task.data.is_inline());
+    match tasks.iter().find(|task| all_inline || is_idle(task)) {
+        Some(task) => {
+            let message = format!("`--data`: the task `{}` has its rows in itself", task.name);
+            Err(Failure::usage(message, "leave it out, or copy the task file and change it").into())
+        }
+        None => Ok(()),
+    }
+}
+
 /// Reads the data of the tasks.
 fn open(tasks: Vec<Task>, args: &DataArgs) -> Result<Opened> {
     let mut root = PathBuf::from(".");
@@ -105,6 +123,7 @@ fn open(tasks: Vec<Task>, args: &DataArgs) -> Result<Opened> {
             _ => root = given.into(),
         }
     }
+    refuse_idle_data(&tasks, &roots, &args.data)?;
     let limit = args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let mut seen = BTreeSet::new();
     if let Some(task) = tasks.iter().find(|task| !seen.insert(task.name.clone())) {
@@ -125,9 +144,13 @@ fn open(tasks: Vec<Task>, args: &DataArgs) -> Result<Opened> {
 fn description(prepared: &Prepared) -> String {
     let task = &prepared.task;
     let groups: BTreeSet<_> = prepared.examples.iter().filter_map(|e| e.group.as_ref()).collect();
+    let data = match task.data.is_inline() {
+        true => "in the task file".into(),
+        false => prepared.base.display().to_string(),
+    };
     let mut facts = vec![
         ("task", format!("{} (version {}, {})", task.name, task.version, task.kind.name())),
-        ("data", prepared.base.display().to_string()),
+        ("data", data),
         ("rows", units::thousands(prepared.rows as u64)),
         ("bad rows", units::thousands(prepared.bad.len() as u64)),
         ("examples in a prompt", prepared.shots.to_string()),

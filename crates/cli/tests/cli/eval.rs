@@ -80,6 +80,8 @@ fn tasks_are_listed_and_printed() {
         "sudoku",
         "countdown",
         "wikitext",
+        "tale_questions",
+        "tale_words",
     ] {
         assert!(stdout.lines().any(|line| line.starts_with(name)), "{name}: {stdout}");
     }
@@ -251,4 +253,28 @@ fn a_quantised_model_is_evaluated() {
     assert_eq!(code, 0, "{stderr}");
     let (code, stdout, stderr) = run(dir, &["eval", "run", "cats.toml", "-m", "q8.gguf"]);
     assert!(code == 0 && stdout.contains("acc_norm"), "{stdout}{stderr}");
+}
+
+#[test]
+fn a_task_that_ships_with_its_rows_needs_no_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    for (line, metric) in [
+        ("eval run tale_words -m storyteller --limit 4 --json", "acc,none"),
+        ("eval run tale-questions --chat --limit 2 -n 8 --json", "exact_match,exact"),
+    ] {
+        let (code, stdout, stderr) = run(dir, &line.split(' ').collect::<Vec<_>>());
+        assert_eq!(code, 0, "{line}: {stderr}");
+        let json: Value = serde_json::from_str(&stdout).unwrap();
+        let results = json["results"].as_object().unwrap();
+        assert!(results.values().next().unwrap()[metric].is_f64(), "{stdout}");
+    }
+    let (code, stdout, stderr) = run(dir, &["eval", "validate", "tale_words", "tale_questions"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(stdout.matches("in the task file").count(), 2, "{stdout}");
+    // Data that nobody would look at is refused.
+    for data in [".", "tale_words=."] {
+        let (code, _, stderr) = run(dir, &["eval", "validate", "tale_words", "--data", data]);
+        assert!(code == 2 && stderr.contains("has its rows in itself"), "{stderr}");
+    }
 }

@@ -123,6 +123,33 @@ fn an_output_that_another_process_writes_is_refused() {
     }
 }
 
+/// Replacing a folder would take the lock of what is written in it along, and a second writer could
+/// begin.
+#[test]
+fn a_folder_with_a_run_in_it_that_goes_on_is_not_replaced() {
+    let folder = place(&[]);
+    let dir = folder.path();
+    for (output, line, replace) in WRITERS.into_iter().filter(|(name, ..)| !name.contains('.')) {
+        assert_eq!(done(dir, line).0, 0, "{line}");
+        let run = format!("{output}/runs/mine");
+        let held = llada::files::Output::lock(&dir.join(&run)).unwrap();
+        let before = names(&dir.join(output));
+        let (code, stderr) = done(dir, &format!("{line} {replace}"));
+        let message = format!("`{run}` is being written by another process");
+        assert!(code == 1 && stderr.contains(&message), "{line}: {stderr}");
+        assert!(stderr.contains("hint: wait until it has ended"), "{stderr}");
+        assert_eq!(names(&dir.join(output)), before);
+        let train = "train recipe.toml --out";
+        fs::write(dir.join("recipe.toml"), "[data]\npath = \"shards\"\n").unwrap();
+        let (code, stderr) = done(dir, &format!("{train} {run}"));
+        assert!(code == 1 && stderr.contains(&format!("`{run}`")), "{stderr}");
+        assert!(stderr.contains("another process"), "{stderr}");
+        drop(held);
+        let (code, stderr) = done(dir, &format!("{line} {replace}"));
+        assert_eq!(code, 0, "{line}: {stderr}");
+    }
+}
+
 #[test]
 fn a_tokenizer_is_not_overwritten_unasked() {
     let folder = place(&[]);

@@ -1,4 +1,4 @@
-//! The rows of a task, out of the files that the user points at.
+//! The rows of a task, out of the files that the user points at or the task file itself.
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,14 @@ pub(super) type Rows = Vec<std::result::Result<Row, BadRow>>;
 pub(super) struct DataFile {
     pub(super) path: PathBuf,
     pub(super) group: Option<String>,
+}
+
+/// The rows that are in the task file.
+pub(super) fn inline(task: &str, data: &Data) -> Rows {
+    let row = |(i, fields): (usize, &Map<String, Value>)| {
+        Ok(Row { fields: fields.clone(), group: None, place: format!("{task}#{}", i + 1) })
+    };
+    data.rows.iter().enumerate().map(row).collect()
 }
 
 /// The files that the first fitting of `patterns` names, and the folder below which they are. They

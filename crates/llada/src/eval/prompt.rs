@@ -102,13 +102,13 @@ pub struct Prepared {
     pub rows: usize,
     /// Examples in each prompt.
     pub shots: usize,
-    /// The folder below which the data was found.
+    /// The folder below which the data was found; of no meaning where the task has its rows itself.
     pub base: PathBuf,
     pub(super) extractors: Vec<Extractor>,
     pub(super) environment: Environment<'static>,
 }
 
-/// Reads the data of `task` below `root` and renders every prompt. `fewshot` is the number of
+/// Reads the data of `task` below `root`, unless it has its rows itself, and renders every prompt. `fewshot` is the number of
 /// examples if not the task's own; `limit` takes the first rows of each group only.
 ///
 /// # Errors
@@ -128,9 +128,15 @@ pub fn prepare(
     let extractors =
         extractors.into_iter().collect::<std::result::Result<_, _>>().map_err(invalid)?;
     let environment = template::environment().map_err(invalid)?;
-    let named = |error| with_source(error, &task.source);
-    let (base, files) = dataset::find(root, &task.name, &task.data.files).map_err(named)?;
-    let rows = read_rows(&task, &base, &files)?;
+    let (base, rows) = match task.data.is_inline() {
+        true => (root.to_path_buf(), dataset::inline(&task.name, &task.data)),
+        false => {
+            let named = |error| with_source(error, &task.source);
+            let (base, files) = dataset::find(root, &task.name, &task.data.files).map_err(named)?;
+            let rows = read_rows(&task, &base, &files)?;
+            (base, rows)
+        }
+    };
 
     let shots = fewshot.unwrap_or(task.fewshot.as_ref().map_or(0, |f| f.count));
     let renderer = Renderer { task: &task, environment: &environment };

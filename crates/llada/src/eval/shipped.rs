@@ -15,7 +15,7 @@ macro_rules! shipped {
 }
 
 /// Name and text of every task that ships.
-pub const SHIPPED: [(&str, &str); 11] = shipped![
+pub const SHIPPED: [(&str, &str); 13] = shipped![
     "arc_challenge",
     "bbh",
     "countdown",
@@ -26,6 +26,8 @@ pub const SHIPPED: [(&str, &str); 11] = shipped![
     "mmlu",
     "piqa",
     "sudoku",
+    "tale_questions",
+    "tale_words",
     "wikitext",
 ];
 

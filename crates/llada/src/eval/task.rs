@@ -1,6 +1,7 @@
 //! The task file: what is asked, where the data is, how answers are judged. All of a task is data.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     EvalError,
@@ -100,13 +101,17 @@ fn space() -> String {
     " ".into()
 }
 
-/// `[data]`: the files of rows, below the folder that the user points at.
+/// `[data]`: the files of rows, below the folder that the user points at, or the rows themselves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// Names that are tried in turn; `{group}` in the last part of a name stands for any text, and
     /// makes a group of each file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+    /// The rows, where they are in the task file; results do not repeat them.
+    #[serde(default, skip_serializing)]
+    pub rows: Vec<Map<String, Value>>,
     /// Column that holds the rows, in JSON files that are one object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<String>,
@@ -123,6 +128,30 @@ pub struct Data {
     /// Expression that a row must fulfil to be part of the task.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+}
+
+impl Data {
+    /// Whether the rows are in the task file, so that no data is looked for.
+    pub fn is_inline(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !self.is_inline() && self.files.is_empty() {
+            return Err("`data.files` names no file, and `data.rows` has no row".into());
+        }
+        let of_files = [
+            ("files", !self.files.is_empty()),
+            ("records", self.records.is_some()),
+            ("columns", self.columns.is_some()),
+            ("labels", !self.labels.is_empty()),
+            ("begin", self.begin.is_some()),
+        ];
+        match of_files.into_iter().find(|(_, present)| *present && self.is_inline()) {
+            Some((name, _)) => Err(format!("`data.{name}` has no meaning beside `data.rows`")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// `[fewshot]`: examples in front of the prompt, from rows or from a text.
@@ -313,9 +342,7 @@ impl Task {
         if self.name.is_empty() || !named {
             return Err("`name` must consist of letters, digits, `_`, `-` and `.`".into());
         }
-        if self.data.files.is_empty() {
-            return Err("`data.files` names no file".into());
-        }
+        self.data.check()?;
         let sections = [
             ("choice", self.choice.is_some(), kind == Kind::Choice, kind == Kind::Choice),
             ("generate", self.generate.is_some(), kind == Kind::Generate, kind == Kind::Generate),

@@ -270,6 +270,10 @@ fn mistakes_in_a_task_file_are_named() {
         (format!("{good}[cells]\ngiven = \"g\"\nblank = \"00\"\n"), "line 12: invalid value"),
         (format!("{good}[fewshot]\ncount = 1\n"), "either `files` or `text`"),
         (good.replace("\"f.jsonl\"", ""), "names no file"),
+        (
+            good.replace("[generate]", "rows = [{ x = 1 }]\n[generate]"),
+            "`data.files` has no meaning",
+        ),
         (good.replace("\"t\"\nversion", "\"../t\"\nversion"), "`name` must consist"),
         (good.replace("version = 1", "version = "), "line 2"),
     ];
@@ -284,4 +288,67 @@ fn mistakes_in_a_task_file_are_named() {
     let bad = good.replace("\"p\"", "\"{{ y }}\"");
     let error = prepare(Task::parse(&bad, "t").unwrap(), dir.path(), None, None).unwrap_err();
     assert!(error.to_string().contains("undefined"), "{error}");
+}
+
+#[test]
+fn rows_may_stand_in_the_task_file() {
+    let text = "name = \"t\"\nversion = 1\nabout = \"a\"\nkind = \"generate\"\nprompt = \"{{ x }}\"\n\
+                target = \"{{ y }}\"\n[generate]\n[data]\nwhere = \"x != 'left out'\"\n\
+                rows = [{ x = \"a\", y = 1 }, { x = \"b\" }, { x = \"left out\" }]\n";
+    let task = Task::parse(text, "t").unwrap();
+    let json = serde_json::to_value(&task).unwrap();
+    assert!(json["data"]["rows"].is_null(), "results do not repeat the rows");
+    // No folder is looked at.
+    let prepared = prepare(task, Path::new("/no/such/folder"), None, None).unwrap();
+    assert_eq!((prepared.rows, prepared.examples[0].place.as_str()), (1, "t#1"));
+    assert_eq!(prepared.examples[0].request.context(), "a");
+    assert_eq!(prepared.bad.len(), 1);
+    assert_eq!(prepared.bad[0].place, "t#2");
+}
+
+/// Lower-case words, without the articles that the comparison leaves out.
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'');
+    let words = words.filter(|word| !word.is_empty()).map(str::to_lowercase);
+    words.filter(|word| !["the", "a", "an"].contains(&word.as_str())).collect()
+}
+
+#[test]
+fn the_tasks_that_ship_with_their_rows_ask_what_they_say() {
+    let nowhere = Path::new("/no/such/folder");
+    let inline = |(name, _): &(&str, &str)| shipped::task(name).unwrap().data.is_inline();
+    let names: Vec<&str> = shipped::SHIPPED.iter().filter(|s| inline(s)).map(|s| s.0).collect();
+    assert_eq!(names, ["tale_questions", "tale_words"]);
+    for name in names {
+        let prepared = shipped(name, nowhere, None);
+        assert!(prepared.bad.is_empty() && prepared.rows >= 100, "{name}");
+        let asked = prepared.examples.iter().map(|e| e.request.context());
+        assert_eq!(asked.collect::<std::collections::BTreeSet<_>>().len(), prepared.rows, "{name}");
+        let mut places = [0; 4];
+        for example in &prepared.examples {
+            match &example.request {
+                // The answer is in the sentence by no word, and its place tells nothing.
+                Request::Choice { context, choices, answer, .. } => {
+                    let asked = words(context);
+                    assert!(
+                        choices.iter().all(|c| !asked.contains(&c.to_lowercase())),
+                        "{context}"
+                    );
+                    let different: std::collections::BTreeSet<_> = choices.iter().collect();
+                    assert_eq!((choices.len(), different.len()), (4, 4), "{context}");
+                    places[*answer] += 1;
+                }
+                // The answer is in the passage as it stands.
+                Request::Generate { context, target: Some(target), .. } => {
+                    let (passage, question) = context.split_once('\n').unwrap();
+                    let (passage, target) = (words(passage), words(target));
+                    assert!(passage.windows(target.len()).any(|w| w == target), "{context}");
+                    assert!(question.ends_with('?'), "{context}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let is_choice = prepared.task.kind == Kind::Choice;
+        assert!(!is_choice || places.iter().all(|n| *n > prepared.rows / 5), "{places:?}");
+    }
 }

@@ -67,6 +67,17 @@ impl Lock {
     }
 }
 
+/// Whether a process holds the lock at `path`, and which one where that is known. Nothing is made
+/// or changed.
+pub(super) fn held(path: &Path) -> Option<Option<u32>> {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|kind| kind.is_file());
+    let mut file = is_file.then(|| without_waiting().read(true).open(path).ok())??;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Some(holder(&mut file)),
+        _ => None,
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         if is_at(&self.path, &self.file) {

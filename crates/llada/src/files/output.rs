@@ -9,7 +9,7 @@ use std::{
 use super::{
     Existing, OutputError, Staging,
     leftovers::{self, owner},
-    lock::{Lock, Refusal},
+    lock::{Lock, Refusal, held},
     place::{self, Place},
     staging::is_forbidden,
 };
@@ -89,16 +89,17 @@ impl Output {
     }
 
     /// Checks that a folder in this place may be replaced: that it is an output of the same kind, or
-    /// has no file that would go. `goes` is as in [`Existing::Replace`].
+    /// has no file that would go, and that no other output in it is being written. `goes` is as in
+    /// [`Existing::Replace`].
     ///
     /// # Errors
-    /// When the user's own files would go.
+    /// When the user's own files would go, or another process writes below the folder.
     pub fn check_own(&self, is_own: bool, goes: &dyn Fn(&str) -> bool) -> Result<()> {
         let names = entries(&self.asked).unwrap_or_default();
         let mut names = names.iter().map(|name| name.to_string_lossy().into_owned());
         match names.find(|name| !is_own && goes(name)) {
             Some(name) => Err(OutputError::Foreign { path: self.asked.clone(), name }.into()),
-            None => Ok(()),
+            None => self.check_idle(),
         }
     }
 
@@ -106,7 +107,8 @@ impl Output {
     /// output, and puts it in its place when it is whole. Errors name the output itself.
     ///
     /// # Errors
-    /// Those of `write`, and as [`Staging::commit`]: what was there is there still.
+    /// Those of `write`, and as [`Staging::commit`]: what was there is there still. Also when another
+    /// process writes below the folder that would be replaced.
     pub fn fill<T>(
         &self,
         existing: Existing<'_>,
@@ -116,8 +118,22 @@ impl Output {
         let staging = Staging::new(target).map_err(|e| self.named(e, target))?;
         let path = staging.path();
         let given = write(&path).map_err(|e| self.named(e, &path))?;
+        // One may have begun in the meantime.
+        self.check_idle()?;
         staging.commit(existing).map_err(|e| self.named(e, target))?;
         Ok(given)
+    }
+
+    /// Fails when another output below this one is being written: its lock would go with the folder.
+    fn check_idle(&self) -> Result<()> {
+        let Place::At(target) = &self.place else { return Ok(()) };
+        match busy_below(target) {
+            Some((below, by)) => {
+                let rest = below.strip_prefix(target).unwrap_or(&below);
+                Err(OutputError::Busy { path: self.asked.join(rest), by }.into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// An error of the output rather than of the place where it is made.
@@ -180,13 +196,38 @@ pub fn restore(path: &Path) {
 /// The names in a folder, but for locks and unfinished work.
 pub(super) fn entries(folder: &Path) -> io::Result<Vec<OsString>> {
     let is_ours = |name: &OsString| {
-        name.to_str().is_some_and(|name| {
-            owner(name).is_some() || (name.starts_with('.') && name.ends_with(LOCK))
-        })
+        name.to_str().is_some_and(|name| owner(name).is_some() || locked(name).is_some())
     };
     let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
     let names = names.collect::<io::Result<Vec<_>>>()?;
     Ok(names.into_iter().filter(|name| !is_ours(name)).collect())
+}
+
+/// An output somewhere in a folder that a process writes, and which process.
+fn busy_below(target: &Path) -> Option<(PathBuf, Option<u32>)> {
+    // A folder whose neighbours cannot be written has its own lock in it.
+    let own = target.join(lock_name(target));
+    let mut folders = vec![target.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if let Some(label) = name.to_str().and_then(locked)
+                && path != own
+                && let Some(by) = held(&path)
+            {
+                let is_in_itself = path == folder.join(lock_name(&folder));
+                return Some((if is_in_itself { folder } else { folder.join(label) }, by));
+            }
+        }
+    }
+    None
+}
+
+/// The label of the output that a name of a lock belongs to.
+fn locked(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(LOCK)
 }
 
 fn lock_name(target: &Path) -> String {

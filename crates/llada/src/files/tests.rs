@@ -254,6 +254,41 @@ fn a_folder_is_replaced_around_what_the_user_has_in_it() {
     assert!(replace_with(&path, b"").is_err());
 }
 
+#[test]
+fn a_folder_with_an_output_that_is_being_written_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (exp, run) = (dir.path().join("exp"), dir.path().join("exp/a/run"));
+    let fill = |output: &Output| {
+        output.fill(Existing::Replace(&|_| true), |path| {
+            create_dir(path)?;
+            super::write(&path.join("new"), b"new")
+        })
+    };
+    let running = Output::lock(&run).unwrap();
+    create_dir(&run).unwrap();
+    let output = Output::lock(&exp).unwrap();
+    let error = fill(&output).unwrap_err();
+    let named = format!("`{}` is being written by another process", run.display());
+    assert!(error.to_string().starts_with(&named), "{error}");
+    assert_eq!(names(&exp), ["a"]);
+    assert!(dir.path().join("exp/a/.run.llada.lock").is_file(), "its lock is where it was");
+    // One that begins while the folder is being made is not lost either.
+    drop(running);
+    let late = std::cell::Cell::new(None);
+    let error = output.fill(Existing::Replace(&|_| true), |path| {
+        late.set(Some(Output::lock(&run)?));
+        create_dir(path)
+    });
+    assert!(error.is_err());
+    drop(late);
+    fill(&output).unwrap();
+    assert!(exp.join("new").is_file() && run.is_dir());
+    // The lock of a killed run holds nothing back, and neither does a file of the user's.
+    fs::write(dir.path().join("exp/a/.run.llada.lock"), "llada lock of process 1").unwrap();
+    fs::write(dir.path().join("exp/a/.x.llada.lock"), "mine").unwrap();
+    fill(&output).unwrap();
+}
+
 #[cfg(unix)]
 #[test]
 fn links_lead_to_what_is_replaced_and_permissions_stay() {
