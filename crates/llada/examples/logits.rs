@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let positions: Vec<usize> = (0..tokens.len()).collect();
     let mut logits = Vec::new();
     let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
-    predictor.logits(&batch, &positions, &mut logits)?;
+    predictor.logits(batch, &positions, &mut logits)?;
     let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
     Ok(std::io::stdout().write_all(&bytes)?)
 }

@@ -245,7 +245,7 @@ mod tests {
             let mut predictor = MaskPredictor::new(model, cpu).unwrap();
             let mut logits = Vec::new();
             let batch = Batch { tokens: &[1, 2, 3, 599, 599], starts: &[0, 5], keep: None };
-            predictor.logits(&batch, &[3, 4], &mut logits).unwrap();
+            predictor.logits(batch, &[3, 4], &mut logits).unwrap();
             let square = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
             assert!((0.5..1.6).contains(&square), "{dtype:?}: {square}");
         }
@@ -265,7 +265,7 @@ mod tests {
             let mut predictor = MaskPredictor::new(model, cpu.clone()).unwrap();
             let batch = Batch { tokens: &[1, 2, 3, 599, 599], starts: &[0, 5], keep: None };
             let mut logits = Vec::new();
-            predictor.logits(&batch, &[3, 4], &mut logits).unwrap();
+            predictor.logits(batch, &[3, 4], &mut logits).unwrap();
             logits
         };
         assert!(logits(checkpoint::load(&path).unwrap()) == logits(model));
