@@ -2,19 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
-use llada::{
-    diffusion::{
-        Blocks, Cache, Remasking, Spelling, blocks::AdaptiveBlocks, variable::VariableLength,
-    },
-    eval::settings::{Sampling, Scoring},
-};
+use clap::{Arg, ArgAction, Args, Subcommand, ValueEnum};
+use llada::{diffusion::settings::Key, eval::settings::Scoring};
 
 use super::{
-    ModelArg, SavingArgs, Threads,
-    run::{number, parse, remasking},
+    ModelArg, Threads,
+    run::number,
+    sampler::{Flags, Verb},
 };
-use crate::error::Failure;
 
 /// `llada eval`.
 #[derive(Debug, Subcommand)]
@@ -147,72 +142,10 @@ impl From<ScoringName> for Scoring {
 
 /// How responses are generated.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Sampling [default: the task's]")]
+#[command(next_help_heading = SAMPLING)]
 pub struct SamplingArgs {
-    /// Length of the response
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "TOKENS",
-        value_parser = number::<usize>("gen_length")
-    )]
-    pub gen_length: Option<usize>,
-    /// Sampling steps; with --gen-length alone, one for each token
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = number::<usize>("steps"),
-        hide_short_help = true
-    )]
-    pub steps: Option<usize>,
-    /// Where tokens may be committed: pure, semi-autoregressive, block-diffusion, autoregressive
-    #[arg(long, value_name = "LAYOUT", value_parser = parse::<Blocks>, hide_short_help = true)]
-    pub blocks: Option<Blocks>,
-    /// Length of a block; alone, it asks for semi-autoregressive blocks
-    #[arg(
-        long,
-        value_name = "TOKENS",
-        value_parser = number::<usize>("block_length"),
-        hide_short_help = true
-    )]
-    pub block_length: Option<usize>,
-    /// End blocks where the text has a joint, such as the end of a line; asks for semi-autoregressive
-    /// blocks
-    #[arg(long, hide_short_help = true)]
-    pub adaptive_blocks: bool,
-    /// Find the length of the response, of which `--gen-length` is then the most
-    #[arg(long, hide_short_help = true)]
-    pub variable_length: bool,
-    /// Who is kept in each step: low-confidence, random, margin, entropy
-    #[arg(long, value_name = "STRATEGY", value_parser = remasking, hide_short_help = true)]
-    pub remasking: Option<Remasking>,
-    /// Factor on the Gumbel noise
-    #[arg(
-        long,
-        value_name = "T",
-        alias = "temp",
-        value_parser = number::<f64>("temperature"),
-        hide_short_help = true
-    )]
-    pub temperature: Option<f64>,
-    /// Never choose the end-of-text token
-    #[arg(
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        default_missing_value = "true",
-        hide_short_help = true
-    )]
-    pub logits_eos_inf: Option<bool>,
-    /// Choose the end-of-text and end-of-turn tokens last
-    #[arg(
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        default_missing_value = "true",
-        hide_short_help = true
-    )]
-    pub confidence_eos_eot_inf: Option<bool>,
+    #[command(flatten)]
+    pub sampler: Flags<OfTasks>,
     /// Rows that are generated together; changes no result [default: 8]
     #[arg(
         long,
@@ -221,38 +154,35 @@ pub struct SamplingArgs {
         hide_short_help = true
     )]
     pub batch_size: Option<u16>,
-    #[command(flatten)]
-    pub saving: SavingArgs,
 }
 
-impl SamplingArgs {
-    /// The settings of the library, without guidance, which scoring has too. Adaptive blocks end
-    /// where `delimiters` says.
-    ///
-    /// # Errors
-    /// If flags contradict each other.
-    pub fn settings(&self, delimiters: &dyn Fn() -> AdaptiveBlocks) -> Result<Sampling, Failure> {
-        let saving = self.saving.settings();
-        let cache = saving.cache(Cache::None).map_err(|e| Failure::sampler(&e, Spelling::Flag))?;
-        Ok(Sampling {
-            gen_length: self.gen_length,
-            steps: self.steps,
-            block_length: self.block_length,
-            blocks: self.blocks,
-            remasking: self.remasking,
-            temperature: self.temperature,
-            cfg_scale: None,
-            logits_eos_inf: self.logits_eos_inf,
-            confidence_eos_eot_inf: self.confidence_eos_eot_inf,
-            keep: self.saving.keep,
-            cache: self.saving.cache.map(|_| cache),
-            cache_type: self.saving.cache_type,
-            suffix_window: saving.suffix(),
-            adaptive_blocks: self.adaptive_blocks.then(delimiters),
-            revise: self.saving.revise,
-            edit: saving.edit().map_err(|e| Failure::sampler(&e, Spelling::Flag))?,
-            variable_length: self.variable_length.then(VariableLength::default),
-        })
+/// The heading over how responses are generated.
+const SAMPLING: &str = "Sampling [default: the task's]";
+
+/// `llada eval run`, where a task proposes what no flag says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OfTasks;
+
+impl Verb for OfTasks {
+    const HEADING: &'static str = SAMPLING;
+    // Guidance and the seed are those of scoring too.
+    const WITHOUT: &'static [&'static str] = &["preset", "cfg_scale", "seed"];
+
+    fn flag(key: &Key, flag: Arg) -> Arg {
+        let flag = flag.hide_short_help(key.name != "gen_length");
+        match key.name {
+            "gen_length" => flag.help("Length of the response"),
+            "steps" => flag.help("Sampling steps; with --gen-length alone, one for each token"),
+            "temperature" => flag.help("Factor on the Gumbel noise"),
+            // A task may have them on.
+            "logits_eos_inf" | "confidence_eos_eot_inf" => flag
+                .action(ArgAction::Set)
+                .value_name("BOOL")
+                .value_parser(clap::value_parser!(bool))
+                .num_args(0..=1)
+                .default_missing_value("true"),
+            _ => flag,
+        }
     }
 }
 

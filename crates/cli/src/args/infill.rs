@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use llada::diffusion::Remasking;
+use clap::{Arg, Args};
+use llada::diffusion::settings::Key;
 
 use super::{
-    ModelArg, SavingArgs, Threads, WatchArgs,
-    run::{number, remasking},
+    ModelArg, Threads, WatchArgs,
+    sampler::{Flags, Verb},
 };
 
 /// `llada infill`.
@@ -45,67 +45,37 @@ pub struct Infill {
     #[command(flatten)]
     pub threads: Threads,
     #[command(flatten)]
-    pub sampler: InfillSampler,
-    #[command(flatten)]
-    pub saving: SavingArgs,
+    pub sampler: Flags<OfHoles>,
 }
 
-/// How holes are filled.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling")]
-pub struct InfillSampler {
-    /// Sampling steps; fewer are faster [default: one for each token]
-    #[arg(
-        long,
-        value_name = "N",
-        alias = "diffusion-steps",
-        value_parser = number::<usize>("steps")
-    )]
-    pub steps: Option<usize>,
-    /// Fill from left to right in blocks of so many tokens [default: all holes at once]
-    #[arg(
-        long,
-        value_name = "TOKENS",
-        alias = "diffusion-block-length",
-        value_parser = number::<usize>("block_length"),
-        hide_short_help = true
-    )]
-    pub block_length: Option<usize>,
-    /// Who is kept in each step: low-confidence, random, margin, entropy
-    /// [default: low-confidence]
-    #[arg(
-        long,
-        value_name = "STRATEGY",
-        alias = "diffusion-algorithm",
-        value_parser = remasking,
-        hide_short_help = true
-    )]
-    pub remasking: Option<Remasking>,
-    /// Factor on the Gumbel noise; 0 takes the most probable token
-    #[arg(
-        long,
-        value_name = "T",
-        alias = "temp",
-        default_value = "0",
-        value_parser = number::<f64>("temperature")
-    )]
-    pub temperature: f64,
-    /// Weight of classifier-free guidance; above 0 it doubles the work
-    #[arg(
-        long,
-        value_name = "W",
-        alias = "diffusion-cfg-scale",
-        default_value = "0",
-        value_parser = number::<f32>("cfg_scale"),
-        hide_short_help = true
-    )]
-    pub cfg_scale: f32,
-    /// Seed of all random draws [default: drawn, and printed]
-    #[arg(
-        short,
-        long,
-        value_name = "N",
-        value_parser = number::<u64>("seed")
-    )]
-    pub seed: Option<u64>,
+/// `llada infill`, where holes have their lengths.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OfHoles;
+
+impl Verb for OfHoles {
+    const WITHOUT: &'static [&'static str] = &[
+        "preset",
+        "gen_length",
+        "blocks",
+        "adaptive_blocks",
+        "variable_length",
+        "top_k",
+        "top_p",
+        "alg_temp",
+        "logits_eos_inf",
+        "confidence_eos_eot_inf",
+    ];
+
+    fn flag(key: &Key, flag: Arg) -> Arg {
+        match key.name {
+            "steps" => flag.help("Sampling steps; fewer are faster [default: one for each token]"),
+            "block_length" => flag.help(
+                "Fill from left to right in blocks of so many tokens [default: all holes at once]",
+            ),
+            "remasking" => flag.help(format!("{} [default: low-confidence]", key.about())),
+            "temperature" => flag.help(format!("{} [default: 0]", key.about())),
+            "seed" => flag.help(format!("{} [default: drawn, and printed]", key.about())),
+            _ => flag,
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod inspect;
 mod merge;
 mod model;
 mod run;
-mod saving;
+mod sampler;
 mod score;
 mod tokenizer;
 mod train;
@@ -38,8 +38,8 @@ pub use infill::Infill;
 pub use inspect::{Completions, Doctor, Export, Generation, Replay, Show};
 pub use merge::Merge;
 pub use model::{ModelArg, ModelOperand, SourceArg};
-pub use run::{Run, SamplerArgs};
-pub use saving::SavingArgs;
+pub use run::Run;
+pub use sampler::SamplerArgs;
 pub use score::{Estimate, Score};
 pub use tokenizer::{Apply, Render, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
@@ -100,6 +100,7 @@ fn prepared(command: clap::Command, is_whole: bool) -> clap::Command {
         let takes_values = arg.get_action().takes_values();
         let is_number = NUMBERS.iter().any(|number| arg.get_value_parser().type_id() == number());
         // One below zero is a value that its range refuses, and no flag.
+        let is_number = is_number || arg.is_allow_negative_numbers_set();
         let arg = arg.ignore_case(takes_values).allow_negative_numbers(is_number);
         if is_whole { arg.hide_short_help(false) } else { arg }
     };
@@ -243,11 +244,11 @@ mod tests {
         };
         let given = run("llada run -p Once -n 9 -t 2 --temp 0.5 -s 7 --diffusion-steps 3 -no-cnv");
         assert_eq!(given.prompt.as_deref(), Some("Once"));
-        let sampler = &given.sampler;
+        let sampler = &given.sampler.settings;
         assert_eq!((sampler.gen_length, sampler.steps, sampler.seed), (Some(9), Some(3), Some(7)));
         assert!(given.raw && given.threads.threads == 2 && sampler.temperature == Some(0.5));
         let given = run("llada run --diffusion-algorithm 3 --diffusion-visual -sys Hi x");
-        assert_eq!(given.sampler.remasking, Some(llada::diffusion::Remasking::Random));
+        assert_eq!(given.sampler.settings.remasking, Some(llada::diffusion::Remasking::Random));
         assert!(given.watching.watch && given.system.as_deref() == Some("Hi"));
     }
 }

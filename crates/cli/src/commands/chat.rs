@@ -54,7 +54,7 @@ fn is_message(word: &str) -> bool {
 pub fn start(model: Option<&Path>, talk: Talk, term: &Term) -> Result<()> {
     let session = Session::open(model, Shipped::Tuned, talk.threads.threads.into(), term)?;
     session.note_base_model(term)?;
-    let asked = talk.sampler.settings();
+    let asked = talk.sampler.settings.clone();
     let sampler = settings::sampler(&asked, &session, Spelling::Flag)?;
     let is_watched = !talk.no_watch && term.interactive;
     let message = "stopping the answer; press Ctrl-C again to quit now";

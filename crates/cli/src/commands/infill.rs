@@ -142,28 +142,18 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
 
 /// The settings; without `--steps` more than there are tokens, so that each has its own.
 fn sampler(args: &Infill) -> Result<Sampler, Failure> {
-    let (defaults, asked, saving) = (Sampler::default(), &args.sampler, args.saving.settings());
-    let cache = saving.cache(defaults.cache).map_err(|e| Failure::sampler(&e, Spelling::Flag))?;
-    Ok(Sampler {
-        steps: asked.steps.unwrap_or(usize::MAX),
+    let asked = &args.sampler.settings;
+    let base = Sampler {
+        steps: usize::MAX,
         gen_length: 0,
-        block_length: asked.block_length.unwrap_or(defaults.block_length),
-        blocks: match asked.block_length.or(saving.suffix_window) {
+        blocks: match asked.block_length.or(asked.suffix_window) {
             Some(_) => Blocks::SemiAutoregressive,
             None => Blocks::Pure,
         },
-        keep: saving.keep.unwrap_or(defaults.keep),
-        cache,
-        cache_type: saving.cache_type.unwrap_or(defaults.cache_type),
-        suffix_window: saving.suffix(),
-        revise: saving.revise,
-        edit: saving.edit().map_err(|e| Failure::sampler(&e, Spelling::Flag))?,
-        remasking: asked.remasking.unwrap_or_default(),
-        temperature: asked.temperature,
-        cfg_scale: asked.cfg_scale,
-        seed: asked.seed.unwrap_or_else(drawn_seed),
-        ..defaults
-    })
+        seed: drawn_seed(),
+        ..Sampler::default()
+    };
+    asked.apply(base).map_err(|e| Failure::sampler(&e, Spelling::Flag))
 }
 
 /// A row of the file; other fields are passed over.

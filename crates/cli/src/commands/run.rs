@@ -56,7 +56,7 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         false => session.encode(&ask.prompt),
     };
     let rows = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let asked = args.sampler.settings();
+    let asked = args.sampler.settings.clone();
     let sampler = session.wish(&asked, &|| session.joints()).sampler(session.config(), &rows)?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
     let canvas = |(tokens, ask): (Vec<u32>, &Ask)| {

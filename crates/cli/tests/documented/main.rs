@@ -11,6 +11,7 @@
 #[cfg(feature = "hub")]
 mod commands;
 mod page;
+mod settings;
 
 use std::{
     fs,
@@ -19,6 +20,7 @@ use std::{
     process::Command,
 };
 
+use llada::diffusion::Settings;
 use page::{Block, blocks};
 
 /// The repository.
@@ -202,10 +204,23 @@ fn every_slow_command_of_the_documentation_runs() {
 #[test]
 #[cfg(feature = "hub")]
 fn the_reference_of_the_commands_is_the_programs() {
-    let path = root().join("docs/reference/commands.md");
-    let page = commands::reference();
+    check_generated("docs/reference/commands.md", &commands::reference());
+}
+
+#[test]
+fn the_reference_of_the_settings_is_the_table() {
+    let page = settings::reference();
+    check_generated("docs/reference/settings.md", &page);
+    for key in Settings::KEYS {
+        assert!(page.contains(&format!("\n| `{}` | {}", key.name, key.about())), "{}", key.name);
+    }
+}
+
+/// Checks that a page is what the program says, or writes it where that is asked for.
+fn check_generated(path: &str, page: &str) {
+    let path = root().join(path);
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, &page).unwrap();
+        fs::write(&path, page).unwrap();
     }
     let there = fs::read_to_string(&path).unwrap_or_default();
     assert!(there == page, "run `UPDATE_DOCS=1 cargo test --workspace`");

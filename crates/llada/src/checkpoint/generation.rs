@@ -9,7 +9,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{CheckpointError, base_of, gguf, is_adapter};
-use crate::{Result, diffusion::Settings, files, json};
+use crate::{
+    Result,
+    diffusion::{Settings, settings::Key},
+    files, json,
+};
 
 /// The name of the file.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -49,19 +53,20 @@ fn parse(text: &str, file: &Path) -> Result<Settings> {
     let is_drawn = json.get("do_sample") == Some(&Value::Bool(true))
         && json.get("temperature").and_then(Value::as_f64).is_some_and(|t| t > 0.0);
     let counts = |name: &str| is_drawn || !["top_k", "top_p"].contains(&name);
-    for (key, value) in json.iter().filter(|(_, value)| !value.is_null()) {
-        let name = key.replace('-', "_");
-        if Settings::NAMES.contains(&name.as_str()) && counts(&name) {
-            settings.set(&name, &plain(value)).map_err(wrong)?;
+    for (name, value) in json.iter().filter(|(_, value)| !value.is_null()) {
+        if let Ok(key) = Key::named(name)
+            && counts(key.name)
+        {
+            settings.set_value(key.name, value).map_err(wrong)?;
         }
     }
-    let alone = |key: &str| json.get(key).filter(|value| !value.is_null()).map(plain);
+    let alone = |key: &str| json.get(key).filter(|value| !value.is_null());
     if let (None, Some(length)) = (settings.gen_length, alone("max_new_tokens")) {
-        settings.set("gen_length", &length).map_err(wrong)?;
+        settings.set_value("gen_length", length).map_err(wrong)?;
     }
     for rule in ["threshold", "factor"] {
         if let (None, Some(number)) = (settings.keep, alone(rule)) {
-            settings.set("keep", &format!("{rule}={number}")).map_err(wrong)?;
+            settings.set("keep", &format!("{rule}={}", plain(number))).map_err(wrong)?;
         }
     }
     // For `transformers` a temperature beside it is of no effect.
@@ -79,7 +84,10 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{Keep, Preset};
+    use crate::diffusion::{
+        Keep, Preset,
+        settings::tests::{example, outside},
+    };
 
     fn written(text: &str) -> Result<Settings> {
         let dir = tempfile::tempdir().unwrap();
@@ -114,6 +122,29 @@ mod tests {
         let greedy = written(r#"{"do_sample": false, "temperature": 0.9}"#).unwrap();
         assert_eq!(greedy, Settings::default());
         assert_eq!(load_generation_config(Path::new("none")).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn every_setting_of_the_table_is_read_within_its_range() {
+        for key in Settings::KEYS {
+            let mut expected = Settings::default();
+            expected.set(key.name, &example(key)).unwrap();
+            let mut json = expected.to_json();
+            // Beside a temperature that draws, as `transformers` reads `top_k` and `top_p`.
+            json.insert("do_sample".into(), true.into());
+            json.entry("temperature").or_insert(0.5.into());
+            expected.temperature.get_or_insert(0.5);
+            assert_eq!(written(&Value::Object(json).to_string()).unwrap(), expected);
+            for wrong in outside(key) {
+                let text = serde_json::json!({ key.name: wrong, "do_sample": true });
+                let mut text = text.as_object().cloned().unwrap();
+                text.entry("temperature").or_insert(0.5.into());
+                let error = written(&Value::Object(text).to_string()).unwrap_err().to_string();
+                let range = key.range().unwrap();
+                let expected = format!("{} is {wrong}, which is not {range}", key.name);
+                assert!(error.contains(&expected), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub enum SamplerError {
     /// Rounds of edits where tokens are kept for good.
     #[error("edit_rounds has no meaning where no token gives way to another")]
     NoEdit,
+    /// Masks that thin out, in no window.
+    #[error("suffix_decay has no meaning without a suffix_window")]
+    NoWindow,
     /// A setting that a layout does not use.
     #[error("{setting} has no meaning in the layout `{blocks}`, {why}")]
     Unused {
@@ -243,6 +246,7 @@ impl SamplerError {
             },
             Self::NoCache { .. } => give("cache", "dual or prefix"),
             Self::NoEdit => give("edit", "0.9"),
+            Self::NoWindow => give("suffix_window", &expected("suffix_window")),
             Self::Unused { setting, .. } => {
                 format!("{}, or choose another layout", spelling.drop(setting))
             }

@@ -48,6 +48,6 @@ pub use predictor::{Logits, Predictor};
 pub use query::{Outcome, Prompt, Query};
 pub use remasking::Remasking;
 pub use reverse::{Canvas, ReadSpec, Reading};
-pub use sampler::{Edit, Precision, Preset, RANGES, Range, Reference, Sampler};
-pub use settings::Settings;
+pub use sampler::{Edit, Precision, Preset, Reference, Sampler};
+pub use settings::{Range, Settings};
 pub use trace::{Commit, Step};

@@ -4,13 +4,13 @@ use serde::Serialize;
 
 use super::{
     EvalError, Task,
-    settings::{Likelihood, Sampling, Scoring},
+    settings::{self, Likelihood, Scoring},
     task::Kind,
 };
 use crate::{
     Result,
     config::{ModelConfig, Objective, SpecialTokens},
-    diffusion::{Blocks, Sampler},
+    diffusion::{Blocks, Sampler, Settings, blocks::AdaptiveBlocks},
 };
 
 /// What the user asks for.
@@ -25,7 +25,7 @@ pub struct Overrides {
     /// Guidance of likelihoods and of generation.
     pub cfg_scale: Option<f32>,
     /// The sampler.
-    pub sampling: Sampling,
+    pub sampling: Settings,
     /// Wrap prompts in the model's chat template.
     pub chat: bool,
     /// Cut prompts that are too long from the left.
@@ -54,7 +54,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The settings of `task` on a model, checked.
+    /// The settings of `task` on a model, checked. Adaptive blocks end where `ends` says.
     ///
     /// # Errors
     /// When they contradict each other, the task or the model.
@@ -63,6 +63,7 @@ impl Plan {
         asked: &Overrides,
         config: &ModelConfig,
         special: &SpecialTokens,
+        ends: &dyn Fn() -> AdaptiveBlocks,
     ) -> Result<Self> {
         let refuse = |what: &str, remedy: &str| EvalError::Setting {
             task: task.name.clone(),
@@ -82,7 +83,7 @@ impl Plan {
         if scoring == Scoring::Confidence && special.mask.is_none() {
             return Err(crate::diffusion::SamplerError::NoMask.into());
         }
-        let Sampling { blocks, block_length, steps, cfg_scale, .. } = asked.sampling;
+        let Settings { blocks, block_length, steps, cfg_scale, .. } = asked.sampling;
         let guided = asked.cfg_scale.or(cfg_scale).is_some_and(|w| w != 0.0);
         let laid_out = blocks.is_some_and(|b| b != Blocks::Autoregressive);
         if is_causal && (guided || laid_out || block_length.is_some() || steps.is_some()) {
@@ -114,13 +115,13 @@ impl Plan {
         let mut stop = Vec::new();
         let mut sampler = None;
         if let Some(generate) = &task.generate {
-            let layer = match asked.chat {
-                true => generate.chat.sampling.over(&generate.sampling),
+            let task = match asked.chat {
+                true => settings::over(&generate.chat.sampling, &generate.sampling),
                 false => generate.sampling.clone(),
             };
-            let layer = asked.sampling.over(&layer);
-            let guided = Sampling { cfg_scale: asked.cfg_scale, ..Sampling::default() };
-            let chosen = guided.over(&layer).sampler(config.attention, asked.seed);
+            let mut layers = settings::over(&asked.sampling, &task);
+            layers.cfg_scale = asked.cfg_scale.or(layers.cfg_scale);
+            let chosen = settings::sampler(&layers, config, asked.seed)?.ending_blocks(ends);
             chosen.check()?;
             chosen.check_model(special, config.attention)?;
             sampler = Some(chosen);

@@ -7,7 +7,12 @@ use llada_kernels::Cpu;
 use super::*;
 use crate::{
     config::{ModelConfig, Objective},
-    eval::{Overrides, Task, prepare, report, settings::Sampling},
+    diffusion::{
+        Settings,
+        blocks::AdaptiveBlocks,
+        settings::tests::{example, outside},
+    },
+    eval::{Overrides, Task, prepare, report},
     tokenizer::{Kind as TokenizerKind, train},
 };
 
@@ -115,7 +120,9 @@ impl Setup {
         log: &mut Log,
     ) -> Result<report::Finished> {
         let task = Task::parse(task, "t").unwrap();
-        let plan = Plan::new(&task, asked, &self.predictor.model().config, &self.special)?;
+        let plan = Plan::new(&task, asked, &self.predictor.model().config, &self.special, &|| {
+            AdaptiveBlocks::of(&self.tokenizer)
+        })?;
         let prepared = prepare(task, &self.data, None, None)?;
         let mut checker = Contains;
         let mut evaluator = Evaluator {
@@ -217,10 +224,36 @@ fn rows_that_do_not_fit_are_named_or_cut() {
 }
 
 #[test]
+fn a_task_proposes_every_setting_of_the_table() {
+    let with = |name: &str, value: &str| {
+        let section = format!("[generate.sampling]\n{name} = \"{value}\"\n");
+        let proposed = ["gen_length", "temperature"];
+        let is_other = |line: &&str| !proposed.iter().any(|name| line.starts_with(name));
+        let others = GENERATE.lines().filter(is_other);
+        let text = others.collect::<Vec<_>>().join("\n");
+        Task::parse(&text.replace("[generate.sampling]\n", &section), "t")
+    };
+    for key in Settings::KEYS {
+        let task = with(key.name, &example(key)).unwrap();
+        let mut expected = Settings::default();
+        expected.set(key.name, &example(key)).unwrap();
+        assert_eq!(task.generate.unwrap().sampling, expected);
+        for wrong in outside(key) {
+            let error = with(key.name, &wrong).unwrap_err().to_string();
+            let range = key.range().unwrap();
+            let expected = format!("{} is {wrong}, which is not {range}", key.name);
+            assert!(error.contains(&expected) && error.contains("line "), "{error}");
+        }
+    }
+    let error = with("wings", "2").unwrap_err().to_string();
+    assert!(error.contains("unknown setting `wings`; use one of: preset, "), "{error}");
+}
+
+#[test]
 fn results_have_the_form_of_the_harness() {
     let mut setup = setup(Objective::Diffusion);
     let none = BTreeMap::new();
-    let sampling = Sampling { gen_length: Some(4), ..Sampling::default() };
+    let sampling = Settings { gen_length: Some(4), ..Settings::default() };
     let asked = Overrides { sampling, ..Overrides::default() };
     let choice = setup.run(CHOICE, &asked, 1, &none, &mut Log::default()).unwrap();
     let write = setup.run(GENERATE, &asked, 1, &none, &mut Log::default()).unwrap();

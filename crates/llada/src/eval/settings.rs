@@ -1,15 +1,11 @@
-//! Settings that a task file proposes and a run may change.
+//! What a task file proposes and a run may change: how likelihoods are estimated, and how the
+//! settings of the sampler go together.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::AttentionMask,
-    diffusion::{
-        Blocks, Cache, Edit, Keep, Remasking, Sampler,
-        blocks::AdaptiveBlocks,
-        cache::{CacheType, SuffixWindow},
-        variable::VariableLength,
-    },
+    config::{AttentionMask, ModelConfig},
+    diffusion::{Blocks, Sampler, SamplerError, Settings},
 };
 
 /// By what the best of several answers is found.
@@ -41,164 +37,125 @@ impl Default for Likelihood {
     }
 }
 
-/// Settings of the sampler, each of which may be left to another layer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sampling {
-    /// Length of the response.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gen_length: Option<usize>,
-    /// Sampling steps; without them, one for each token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub steps: Option<usize>,
-    /// Length of a block; alone, it asks for semi-autoregressive blocks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub block_length: Option<usize>,
-    /// Where tokens may be committed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blocks: Option<Blocks>,
-    /// Who is kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remasking: Option<Remasking>,
-    /// Factor on the Gumbel noise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
-    /// Guidance w of Eq. 16.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cfg_scale: Option<f32>,
-    /// Never choose EOS.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub logits_eos_inf: Option<bool>,
-    /// Choose EOS and EoT last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub confidence_eos_eot_inf: Option<bool>,
-    /// How many are kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep: Option<Keep>,
-    /// What a pass forwards.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cache: Option<Cache>,
-    /// The type of what is kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cache_type: Option<CacheType>,
-    /// Which masks after the block take part.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub suffix_window: Option<SuffixWindow>,
-    /// Blocks that end where the text has a joint.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub adaptive_blocks: Option<AdaptiveBlocks>,
-    /// Mask tokens again that the model comes to contradict.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub revise: Option<f64>,
-    /// Let tokens of the open block give way to others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub edit: Option<Edit>,
-    /// Find the length of the response.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub variable_length: Option<VariableLength>,
+/// What was `asked` for over what a `task` proposes. A length that is changed without its steps or
+/// blocks does not keep those of the other length.
+pub(super) fn over(asked: &Settings, task: &Settings) -> Settings {
+    let has_length = asked.gen_length.is_some();
+    let has_blocks = has_length || asked.blocks.is_some() || asked.block_length.is_some();
+    let proposed = task.only(|key| match key.name {
+        "steps" => !has_length,
+        "blocks" | "block_length" => !has_blocks,
+        _ => true,
+    });
+    asked.over(&proposed)
 }
 
-impl Sampling {
-    /// These settings, and `other`'s where they say nothing. A length that is changed without its
-    /// steps or blocks does not keep those of the other length.
-    pub fn over(&self, other: &Self) -> Self {
-        let keeps_steps = self.gen_length.is_none();
-        let keeps_blocks = keeps_steps && self.blocks.is_none() && self.block_length.is_none();
-        Self {
-            gen_length: self.gen_length.or(other.gen_length),
-            steps: self.steps.or(other.steps.filter(|_| keeps_steps)),
-            block_length: self.block_length.or(other.block_length.filter(|_| keeps_blocks)),
-            blocks: self.blocks.or(other.blocks.filter(|_| keeps_blocks)),
-            remasking: self.remasking.or(other.remasking),
-            temperature: self.temperature.or(other.temperature),
-            cfg_scale: self.cfg_scale.or(other.cfg_scale),
-            logits_eos_inf: self.logits_eos_inf.or(other.logits_eos_inf),
-            confidence_eos_eot_inf: self.confidence_eos_eot_inf.or(other.confidence_eos_eot_inf),
-            keep: self.keep.or(other.keep),
-            cache: self.cache.or(other.cache),
-            cache_type: self.cache_type.or(other.cache_type),
-            suffix_window: self.suffix_window.or(other.suffix_window),
-            adaptive_blocks: self.adaptive_blocks.clone().or(other.adaptive_blocks.clone()),
-            revise: self.revise.or(other.revise),
-            edit: self.edit.or(other.edit),
-            variable_length: self.variable_length.or(other.variable_length),
+/// The sampler of a task. A causal model writes from left to right and one that attends by blocks
+/// fills these, whatever the task proposes.
+///
+/// # Errors
+/// If a setting needs another that is not made.
+pub(super) fn sampler(
+    settings: &Settings,
+    config: &ModelConfig,
+    seed: u64,
+) -> Result<Sampler, SamplerError> {
+    let base = settings.preset.map_or_else(Sampler::default, |preset| preset.sampler_for(config));
+    let gen_length = settings.gen_length.unwrap_or(base.gen_length);
+    let mut settings = settings.clone();
+    match config.attention {
+        AttentionMask::Causal => {
+            settings.blocks = Some(Blocks::Autoregressive);
+            settings.cfg_scale = Some(0.0);
+        }
+        AttentionMask::BlockCausal { block_length } => {
+            settings = settings.only(|key| !CACHED.contains(&key.name));
+            settings.blocks = Some(Blocks::BlockDiffusion);
+            settings.block_length = Some(block_length);
+        }
+        AttentionMask::Bidirectional => {
+            let cuts = settings.block_length.is_some_and(|n| n != gen_length)
+                || settings.adaptive_blocks == Some(true)
+                || settings.suffix_window.is_some();
+            let blocks = if cuts { Blocks::SemiAutoregressive } else { base.blocks };
+            settings.blocks.get_or_insert(blocks);
         }
     }
-
-    /// The sampler. A causal model writes from left to right and one that attends by blocks fills
-    /// these, whatever a task proposes.
-    pub fn sampler(&self, attention: AttentionMask, seed: u64) -> Sampler {
-        let base = Sampler::default();
-        let gen_length = self.gen_length.unwrap_or(base.gen_length);
-        let is_causal = attention == AttentionMask::Causal;
-        let by_blocks = attention.block_length();
-        let needs_blocks = self.adaptive_blocks.is_some() || self.suffix_window.is_some();
-        let blocks = match (is_causal, self.blocks, self.block_length) {
-            (true, ..) => Blocks::Autoregressive,
-            _ if by_blocks.is_some() => Blocks::BlockDiffusion,
-            (_, Some(blocks), _) => blocks,
-            (_, None, Some(n)) if n != gen_length => Blocks::SemiAutoregressive,
-            _ if needs_blocks => Blocks::SemiAutoregressive,
-            _ => Blocks::Pure,
-        };
-        Sampler {
-            gen_length,
-            steps: self.steps.unwrap_or(gen_length),
-            block_length: by_blocks.or(self.block_length).unwrap_or(base.block_length),
-            blocks,
-            remasking: self.remasking.unwrap_or(base.remasking),
-            temperature: self.temperature.unwrap_or(base.temperature),
-            cfg_scale: if is_causal { 0.0 } else { self.cfg_scale.unwrap_or(base.cfg_scale) },
-            logits_eos_inf: self.logits_eos_inf.unwrap_or(base.logits_eos_inf),
-            confidence_eos_eot_inf: self
-                .confidence_eos_eot_inf
-                .unwrap_or(base.confidence_eos_eot_inf),
-            keep: self.keep.unwrap_or(base.keep),
-            cache: self.cache.filter(|_| by_blocks.is_none()).unwrap_or(base.cache),
-            cache_type: self.cache_type.unwrap_or(base.cache_type),
-            suffix_window: self.suffix_window,
-            adaptive_blocks: self.adaptive_blocks.clone(),
-            revise: self.revise,
-            edit: self.edit,
-            variable_length: self.variable_length,
-            seed,
-            ..base
-        }
-    }
+    settings.apply(Sampler { steps: gen_length, seed, ..base })
 }
+
+/// The settings of caches that are an approximation, which a model by blocks does not need.
+const CACHED: [&str; 4] = ["cache", "cache_refresh", "cache_warm_up", "cache_window"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Objective, SpecialTokens},
+        diffusion::settings::tests::example,
+    };
+
+    fn config() -> ModelConfig {
+        crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
+    }
 
     #[test]
     fn a_changed_length_does_not_keep_the_steps_of_the_other() {
-        let task = Sampling {
+        let task = Settings {
             gen_length: Some(1024),
             steps: Some(512),
             block_length: Some(32),
             temperature: Some(0.5),
-            ..Sampling::default()
+            ..Settings::default()
         };
-        let flags = Sampling { gen_length: Some(64), ..Sampling::default() };
-        let sampler = flags.over(&task).sampler(AttentionMask::Bidirectional, 7);
+        let flags = Settings { gen_length: Some(64), ..Settings::default() };
+        let found = sampler(&over(&flags, &task), &config(), 7).unwrap();
         let expected =
             Sampler { gen_length: 64, steps: 64, temperature: 0.5, seed: 7, ..Sampler::default() };
-        assert_eq!(sampler, expected);
-        let sampler = Sampling::default().over(&task).sampler(AttentionMask::Bidirectional, 7);
-        assert_eq!((sampler.steps, sampler.blocks), (512, Blocks::SemiAutoregressive));
-        sampler.check().unwrap();
+        assert_eq!(found, expected);
+        let found = sampler(&over(&Settings::default(), &task), &config(), 7).unwrap();
+        assert_eq!((found.steps, found.blocks), (512, Blocks::SemiAutoregressive));
+        found.check().unwrap();
     }
 
     #[test]
     fn a_causal_model_writes_from_left_to_right() {
-        let task = Sampling {
+        let task = Settings {
             gen_length: Some(8),
             block_length: Some(4),
             cfg_scale: Some(1.0),
-            ..Sampling::default()
+            ..Settings::default()
         };
-        let sampler = task.sampler(AttentionMask::Causal, 0);
-        assert_eq!((sampler.blocks, sampler.cfg_scale), (Blocks::Autoregressive, 0.0));
+        let causal = config().with_objective(Objective::Autoregressive);
+        let found = sampler(&task, &causal, 0).unwrap();
+        assert_eq!((found.blocks, found.cfg_scale), (Blocks::Autoregressive, 0.0));
+    }
+
+    #[test]
+    fn every_setting_of_a_task_reaches_the_sampler() {
+        for key in Settings::KEYS {
+            let mut task = Settings {
+                cache: Some("prefix".parse().unwrap()),
+                suffix_window: Some(9),
+                edit: Some(0.75),
+                blocks: Some(Blocks::SemiAutoregressive),
+                ..Settings::default()
+            };
+            let without = sampler(&task, &config(), 7).unwrap();
+            task.set(key.name, &example(key)).unwrap();
+            let found = sampler(&over(&Settings::NONE, &task), &config(), 7).unwrap();
+            assert_ne!(found, without, "{}", key.name);
+            assert_eq!(sampler(&over(&task, &Settings::NONE), &config(), 7).unwrap(), found);
+        }
+    }
+
+    #[test]
+    fn a_model_by_blocks_has_its_own_cache() {
+        let attention = AttentionMask::BlockCausal { block_length: 4 };
+        let config = ModelConfig { attention, ..config() };
+        let mut task = Settings::default();
+        CACHED.iter().for_each(|name| task.set(name, "1").or(task.set(name, "dual")).unwrap());
+        let found = sampler(&task, &config, 0).unwrap();
+        assert_eq!((found.cache, found.block()), (crate::diffusion::Cache::None, 4));
     }
 }

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use super::{
     EvalError,
     extract::{Compare, Extract},
-    settings::{Likelihood, Sampling, Scoring},
+    settings::{Likelihood, Scoring},
 };
+use crate::diffusion::Settings;
 
 /// How a task is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,7 +266,7 @@ pub struct Generate {
     pub stop: Vec<String>,
     /// The sampler.
     #[serde(default)]
-    pub sampling: Sampling,
+    pub sampling: Settings,
     /// What differs where the prompt is wrapped in the chat template.
     #[serde(default)]
     pub chat: Chat,
@@ -280,7 +281,7 @@ pub struct Chat {
     pub stop: Option<Vec<String>>,
     /// Other settings of the sampler.
     #[serde(default)]
-    pub sampling: Sampling,
+    pub sampling: Settings,
 }
 
 /// `[code]`: the answer is right if the program and its tests end without an error.

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result};
 use llada::{
     chat::Message,
-    diffusion::{Preset, Sampler},
+    diffusion::{
+        Preset, Sampler, Settings,
+        settings::{Group, Key},
+    },
     eval::{
         metric::Estimate,
         quality::{self, Difference, Judged, Question},
@@ -18,7 +21,7 @@ use llada::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Quality, SamplerArgs},
+    args::Quality,
     commands::{Wish, eval::table},
     error::{Failure, Interrupted},
     interrupt::Flag,
@@ -171,20 +174,19 @@ fn settings(
     session: &Session,
     prompts: &[Vec<u32>],
 ) -> Result<Vec<(String, Sampler)>> {
-    let mut flags = args.sampler.clone();
+    let mut asked = args.sampler.settings.clone();
     // The noise is the same for all who are compared.
-    flags.seed.get_or_insert(0);
-    let sampler = |flags: &SamplerArgs| {
-        let asked = flags.settings();
-        Wish::flags(&asked, &|| session.joints()).sampler(session.config(), prompts)
+    asked.seed.get_or_insert(0);
+    let sampler = |asked: &Settings| {
+        Wish::flags(asked, &|| session.joints()).sampler(session.config(), prompts)
     };
-    let mut settings = match flags.preset.is_some() || flags.saves() {
-        true => vec![("as asked".to_owned(), sampler(&flags)?)],
-        false => [("balanced", Preset::Balanced), ("fast", Preset::Fast)]
+    let mut settings = match asked.preset.is_some() || saves(&asked) {
+        true => vec![("as asked".to_owned(), sampler(&asked)?)],
+        false => [Preset::Balanced, Preset::Fast]
             .into_iter()
-            .map(|(name, preset)| {
-                let flags = SamplerArgs { preset: Some(preset), ..flags.clone() };
-                Ok((name.to_owned(), sampler(&flags)?))
+            .map(|preset| {
+                let asked = Settings { preset: Some(preset), ..asked.clone() };
+                Ok((preset.to_string(), sampler(&asked)?))
             })
             .collect::<Result<_>>()?,
     };
@@ -192,6 +194,13 @@ fn settings(
     reference.check().map_err(llada::Error::from)?;
     settings.insert(0, ("exact".to_owned(), reference));
     Ok(settings)
+}
+
+/// Whether any of the settings changes which or how many tokens a pass is fed and keeps.
+fn saves(settings: &Settings) -> bool {
+    let choices = ["steps", "remasking", "adaptive_blocks", "variable_length"];
+    let does = |key: &Key| key.group == Group::Saving || choices.contains(&key.name);
+    settings.only(does) != Settings::NONE
 }
 
 impl Row {

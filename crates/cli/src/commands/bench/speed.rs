@@ -209,7 +209,7 @@ fn plan(
     let generation = match args.generate {
         true => {
             let prompt = args.prompt as usize;
-            if args.sampler.adaptive_blocks && tokenizer.is_none() {
+            if args.sampler.settings.adaptive_blocks == Some(true) && tokenizer.is_none() {
                 return Err(Failure::usage(
                     "adaptive blocks end where the text has a joint, and there is no tokenizer",
                     "name a model that has one, or leave out `--adaptive-blocks`",
@@ -217,7 +217,7 @@ fn plan(
                 .into());
             }
             let joints = || tokenizer.map_or(AdaptiveBlocks::new(Vec::new()), AdaptiveBlocks::of);
-            let asked = args.sampler.settings();
+            let asked = args.sampler.settings.clone();
             let rows = [vec![special.mask.unwrap_or(0); prompt]];
             Some((Wish::flags(&asked, &joints).sampler(config, &rows)?, prompt))
         }

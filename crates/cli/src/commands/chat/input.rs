@@ -1,5 +1,7 @@
 //! What a line of the user means.
 
+use llada::diffusion::settings::Key;
+
 use crate::error::Failure;
 
 /// The commands, as `/help` lists them.
@@ -136,7 +138,10 @@ impl<'a> Input<'a> {
             "save" | "load" => Err(needs("a file")),
             "set" => match rest.split_once(|c: char| c.is_whitespace() || c == '=') {
                 Some((key, value)) if !value.trim().is_empty() => Ok(Self::Set(key, value.trim())),
-                _ => Err(needs("a key and a value, such as `/set temperature 0.5`")),
+                _ => Err(Failure::new(
+                    "`/set` needs a key and a value, such as `/set temperature 0.5`",
+                    described(rest),
+                )),
             },
             "show" => alone(Self::Show),
             "quit" | "exit" | "bye" => alone(Self::Quit),
@@ -145,6 +150,14 @@ impl<'a> Input<'a> {
                 Err(Failure::new(format!("there is no command `/{name}`"), hint))
             }
         }
+    }
+}
+
+/// What a setting is and may be, where a key was typed.
+fn described(key: &str) -> String {
+    match Key::named(key) {
+        Ok(key) => format!("`{}`: {}; {}", key.name, key.about(), key.kind.values()),
+        Err(_) => "see `/help`".into(),
     }
 }
 
@@ -178,6 +191,8 @@ mod tests {
         }
         let error = Input::parse("/fly").unwrap_err();
         assert_eq!(error.to_string(), "there is no command `/fly`");
+        let hint = described("top-p");
+        assert!(hint.starts_with("`top_p`: Draw") && hint.ends_with("up to 1"), "{hint}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use llada::{
     config::{AttentionMask, ModelConfig},
-    diffusion::{Blocks, Sampler, Settings, Spelling},
+    diffusion::{Blocks, Sampler, Settings, Spelling, settings::Key},
 };
 
 use crate::{commands::Wish, session::Session};
@@ -70,38 +70,12 @@ fn shape(settings: &mut Settings, config: &ModelConfig, proposed: Option<usize>)
 
 /// The settings and their values, one on each line, as `/set` takes them.
 pub fn list(sampler: &Sampler) -> Vec<String> {
-    let mut cache = sampler.cache;
-    let refresh = cache.refresh_mut().map(|r| (r.every, r.warm_up, r.before));
-    let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".into());
-    let rows = [
-        ("gen_length", sampler.gen_length.to_string()),
-        ("steps", sampler.total_steps().to_string()),
-        ("blocks", sampler.blocks.to_string()),
-        ("block_length", sampler.block().to_string()),
-        ("remasking", sampler.remasking.to_string()),
-        ("keep", sampler.keep.to_string()),
-        ("cache", sampler.cache.to_string()),
-        ("cache_type", sampler.cache_type.to_string()),
-        ("cache_refresh", or_default(refresh.map(|r| r.0.to_string()))),
-        ("cache_warm_up", or_default(refresh.map(|r| r.1.to_string()))),
-        ("cache_window", or_default(refresh.map(|r| r.2.to_string()))),
-        ("suffix_window", or_default(sampler.suffix_window.map(|w| w.masks.to_string()))),
-        ("suffix_decay", sampler.suffix_window.is_some_and(|w| w.decay).to_string()),
-        ("revise", or_default(sampler.revise.map(|p| p.to_string()))),
-        ("edit", or_default(sampler.edit.map(|edit| edit.threshold.to_string()))),
-        ("edit_rounds", or_default(sampler.edit.map(|edit| edit.rounds.to_string()))),
-        ("adaptive_blocks", sampler.adaptive_blocks.is_some().to_string()),
-        ("variable_length", sampler.variable_length.is_some().to_string()),
-        ("temperature", sampler.temperature.to_string()),
-        ("top_k", or_default(sampler.top_k.map(|k| k.to_string()))),
-        ("top_p", or_default(sampler.top_p.map(|p| p.to_string()))),
-        ("alg_temp", sampler.alg_temp.to_string()),
-        ("cfg_scale", sampler.cfg_scale.to_string()),
-        ("logits_eos_inf", sampler.logits_eos_inf.to_string()),
-        ("confidence_eos_eot_inf", sampler.confidence_eos_eot_inf.to_string()),
-        ("seed", sampler.seed.to_string()),
-    ];
-    rows.map(|(key, value)| format!("{key:24}{value}")).into()
+    let settings = Settings::of(sampler);
+    let rows = settings.rows().filter(|(key, _)| key.name != "preset");
+    let line = |(key, value): (&Key, Option<String>)| {
+        format!("{:24}{}", key.name, value.unwrap_or_else(|| "default".into()))
+    };
+    rows.map(line).collect()
 }
 
 #[cfg(test)]
@@ -158,5 +132,16 @@ mod tests {
         assert_eq!((args.gen_length, args.temperature), (Some(48), Some(0.0)));
         // Where there is no cache, none is asked for by what was listed.
         assert_eq!(sampler(&args, &config(128)).unwrap().gen_length, 48);
+    }
+
+    #[test]
+    fn every_setting_is_listed_and_can_be_set() {
+        let listed = list(&Sampler::default());
+        for key in Settings::KEYS.iter().filter(|key| key.name != "preset") {
+            let line = listed.iter().find(|line| line.split(' ').next() == Some(key.name));
+            let value = line.and_then(|line| line.split_whitespace().nth(1)).unwrap();
+            Settings::default().set(key.name, value).unwrap();
+        }
+        assert_eq!(listed.len(), Settings::KEYS.len() - 1);
     }
 }

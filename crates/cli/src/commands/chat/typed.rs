@@ -167,7 +167,7 @@ impl Completer for Words {
             return self.0.complete(line, pos, context);
         }
         let (start, known): (usize, Vec<&str>) = match typed.strip_prefix("/set ") {
-            Some(key) if !key.contains(char::is_whitespace) => (5, Settings::NAMES.into()),
+            Some(key) if !key.contains(char::is_whitespace) => (5, Settings::names().collect()),
             Some(_) => return Ok((pos, Vec::new())),
             None => (0, COMMANDS.into()),
         };
@@ -227,7 +227,8 @@ mod tests {
         };
         assert_eq!(words("/re", &COMMANDS), ["/reset ", "/retry "]);
         assert!(words("", &COMMANDS).is_empty() && words("hello", &COMMANDS).is_empty());
-        assert_eq!(words("temp", &Settings::NAMES), ["temperature "]);
-        assert_eq!(words("", &Settings::NAMES).len(), Settings::NAMES.len());
+        let names: Vec<_> = Settings::names().collect();
+        assert_eq!(words("temp", &names), ["temperature "]);
+        assert_eq!(words("", &names).len(), names.len());
     }
 }

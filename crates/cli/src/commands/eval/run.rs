@@ -7,11 +7,10 @@ use std::{
 };
 
 use anyhow::Result;
-use llada::diffusion::blocks::AdaptiveBlocks;
+use llada::diffusion::Settings;
 use llada::eval::{
     Checker, Evaluator, Kind, Overrides, Plan, Prepared, Task, report,
     report::{Failed, Finished},
-    settings::Sampling,
     shipped,
 };
 use serde_json::json;
@@ -67,13 +66,15 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         mc_num: args.scoring.mc_num,
         mc_batch_size: args.scoring.mc_batch_size,
         cfg_scale: args.scoring.cfg_scale,
-        sampling: args.sampling.settings(&|| AdaptiveBlocks::of(&session.tokenizer))?,
+        sampling: args.sampling.sampler.settings.clone(),
         chat: args.chat,
         truncate: args.truncate,
         seed: args.seed,
     };
-    let plan =
-        |prepared: &Prepared| Plan::new(&prepared.task, &asked, session.config(), &session.special);
+    let ends = || session.joints();
+    let plan = |prepared: &Prepared| {
+        Plan::new(&prepared.task, &asked, session.config(), &session.special, &ends)
+    };
     let plans = prepared.iter().map(plan).collect::<llada::Result<Vec<_>>>()?;
 
     let stop = Flag::listen(term, Some("finishing the step; press Ctrl-C again to quit now"))?;
@@ -266,8 +267,7 @@ fn refuse_idle_flags(args: &EvalRun, tasks: &[Task]) -> Result<()> {
     let any = |kinds: &[Kind]| tasks.iter().any(|task| kinds.contains(&task.kind));
     let (scoring, sampling) = (&args.scoring, &args.sampling);
     let samples = scoring.mc_num.is_some() || scoring.mc_batch_size.is_some();
-    let asked_for = sampling.settings(&|| AdaptiveBlocks::new(Vec::new()))?;
-    let writes = asked_for != Sampling::default() || sampling.batch_size.is_some();
+    let writes = sampling.sampler.settings != Settings::NONE || sampling.batch_size.is_some();
     let runs = tasks.iter().any(|task| task.code.is_some());
     let asked = [Kind::Continuation, Kind::Choice, Kind::Generate];
     let scored = [Kind::Perplexity, Kind::Continuation, Kind::Choice];

@@ -8,7 +8,6 @@ use llada::{
     config::{AttentionMask, ModelConfig},
     diffusion::{
         Blocks, Keep, Reference, Remasking, Sampler, Settings, Spelling, blocks::AdaptiveBlocks,
-        variable::VariableLength,
     },
 };
 
@@ -112,32 +111,13 @@ impl<'a> Wish<'a> {
         let gen_length =
             settings.gen_length.unwrap_or_else(|| fitting(&base, blocks, block_length, room));
         let refuse = |e| Failure::sampler(&e, self.spelling);
-        let sampler = Sampler {
-            steps: settings.steps.unwrap_or(gen_length),
-            gen_length,
-            block_length,
-            temperature: settings.temperature.unwrap_or(base.temperature),
-            cfg_scale: settings.cfg_scale.unwrap_or(base.cfg_scale),
-            remasking: settings.remasking.unwrap_or(base.remasking),
-            keep: settings.keep.unwrap_or(base.keep),
-            blocks,
-            adaptive_blocks: adaptive.then(self.joints),
-            top_k: settings.top_k,
-            top_p: settings.top_p,
-            alg_temp: settings.alg_temp.unwrap_or(base.alg_temp),
-            revise: settings.revise,
-            edit: settings.edit().map_err(refuse)?,
-            variable_length: (settings.variable_length == Some(true)).then(VariableLength::default),
-            cache: settings.cache(base.cache).map_err(refuse)?,
-            cache_type: settings.cache_type.unwrap_or(base.cache_type),
-            suffix_window: settings.suffix(),
-            logits_eos_inf: settings.logits_eos_inf.unwrap_or(base.logits_eos_inf),
-            confidence_eos_eot_inf: settings
-                .confidence_eos_eot_inf
-                .unwrap_or(base.confidence_eos_eot_inf),
-            seed: settings.seed.unwrap_or_else(drawn_seed),
-            ..base
-        };
+        // The layout and its lengths are those found above.
+        let (blocks, block_length) = (Some(blocks), Some(block_length));
+        let gen_length = Some(gen_length);
+        let steps = settings.steps.or(gen_length);
+        let seed = Some(settings.seed.unwrap_or_else(drawn_seed));
+        let whole = Settings { gen_length, steps, blocks, block_length, seed, ..settings.clone() };
+        let sampler = whole.apply(base).map_err(refuse)?.ending_blocks(self.joints);
         settings.check_used(&sampler).map_err(refuse)?;
         sampler.check().map_err(refuse)?;
         Ok(sampler)

@@ -2,21 +2,19 @@
 
 use crate::{
     config::{AttentionMask, SpecialTokens},
-    diffusion::{Blocks, Cache, Keep, Range, Reference, Sampler, SamplerError, cache::CacheType},
+    diffusion::{
+        Blocks, Cache, Keep, Range, Reference, Sampler, SamplerError, Settings, cache::CacheType,
+    },
 };
 
 impl Sampler {
     /// Checks that the settings fit each other.
     pub fn check(&self) -> Result<(), SamplerError> {
         let block_length = self.block();
-        Range::check(&[
-            ("gen_length", self.gen_length as f64),
-            ("block_length", block_length as f64),
-            ("steps", self.total_steps() as f64),
-        ])?;
+        Settings::of(self).check_ranges()?;
         // Blocks that grow come one after the other until the response is long enough.
         if self.blocks == Blocks::BlockDiffusion {
-            return self.check_numbers();
+            return self.check_parts();
         }
         if !self.gen_length.is_multiple_of(block_length) {
             return Err(SamplerError::BlockLength { block_length, gen_length: self.gen_length });
@@ -25,52 +23,30 @@ impl Sampler {
         if !self.total_steps().is_multiple_of(blocks) {
             return Err(SamplerError::Steps { steps: self.steps, blocks });
         }
-        self.check_numbers()
+        self.check_parts()
     }
 
     /// Checks the settings for an infill, which has holes instead of a response: `gen_length` is not
     /// used, and any number of steps can be shared by any number of blocks.
     pub(in crate::diffusion) fn check_infill(&self) -> Result<(), SamplerError> {
-        let block_length = match self.blocks {
-            Blocks::Pure => 1,
-            Blocks::SemiAutoregressive => self.block_length,
-            Blocks::BlockDiffusion | Blocks::Autoregressive => {
-                return Err(SamplerError::InfillLayout(self.blocks));
-            }
-        };
+        if self.blocks.grows() {
+            return Err(SamplerError::InfillLayout(self.blocks));
+        }
+        let numbers = Settings::of(self);
         // Without a number of its own, an infill has more steps than any range allows.
-        let steps = self.steps.min(1 << 24);
-        Range::check(&[("steps", steps as f64), ("block_length", block_length as f64)])?;
+        let steps = numbers.steps.filter(|&steps| steps < usize::MAX);
+        let block_length = numbers.block_length.filter(|_| self.blocks != Blocks::Pure);
+        Settings { gen_length: None, steps, block_length, ..numbers }.check_ranges()?;
         let why = "holes have their lengths, and blocks run over their masks";
         let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
         let variable = ("variable_length", self.variable_length.is_some());
         refuse(&[adaptive, variable], "an infill", why)?;
-        self.check_numbers()
+        self.check_parts()
     }
 
-    /// What the settings of an infill and of a response have in common.
-    fn check_numbers(&self) -> Result<(), SamplerError> {
+    /// Checks the numbers that are parts of a setting.
+    fn check_parts(&self) -> Result<(), SamplerError> {
         self.keep.check()?;
-        Range::check(&[
-            ("temperature", self.temperature),
-            ("top_k", self.top_k.unwrap_or(1) as f64),
-            ("top_p", self.top_p.unwrap_or(1.0)),
-            ("alg_temp", self.alg_temp),
-            ("edit", self.edit.map_or(0.0, |edit| edit.threshold)),
-            ("edit_rounds", self.edit.map_or(0.0, |edit| edit.rounds as f64)),
-            ("cfg_scale", f64::from(self.cfg_scale)),
-            ("revise", self.revise.unwrap_or(0.0)),
-            ("suffix_window", self.suffix_window.map_or(0.0, |window| window.masks as f64)),
-        ])?;
-        let mut cache = self.cache;
-        if let Some(refresh) = cache.refresh_mut() {
-            Range::check(&[
-                ("cache_refresh", refresh.every as f64),
-                ("cache_warm_up", refresh.warm_up as f64),
-                ("cache_window", refresh.before as f64),
-                ("cache_window", refresh.after as f64),
-            ])?;
-        }
         if let Some(adaptive) = &self.adaptive_blocks {
             Range::check(&[("adaptive_blocks confidence", adaptive.confidence)])?;
         }

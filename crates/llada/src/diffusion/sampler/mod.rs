@@ -2,7 +2,6 @@
 
 mod check;
 mod preset;
-mod range;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -10,7 +9,6 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use preset::Preset;
-pub use range::{RANGES, Range};
 pub use reference::{Edit, Reference};
 
 use crate::config::AttentionMask;
@@ -194,6 +192,18 @@ impl Sampler {
             seed: self.seed,
             ..Self::exact()
         }
+    }
+
+    /// The sampler, whose adaptive blocks end where `ends` says unless they have delimiters.
+    #[must_use]
+    pub fn ending_blocks(self, ends: &dyn Fn() -> AdaptiveBlocks) -> Self {
+        let mut sampler = self;
+        if let Some(adaptive) = &mut sampler.adaptive_blocks
+            && adaptive.delimiters.is_empty()
+        {
+            *adaptive = ends();
+        }
+        sampler
     }
 
     /// Length of a block in the chosen layout.

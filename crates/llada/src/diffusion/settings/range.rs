@@ -1,14 +1,14 @@
-//! What the numbers of a sampler may be: each range is said here, for flags, files and code alike.
+//! What numbers may be. The ranges of settings are in their table; here are those of the numbers
+//! that are parts of a setting, and of what scores and what prepares data.
 
 use std::{fmt, str::FromStr};
 
+use super::{Key, Settings};
 use crate::diffusion::SamplerError;
 
 /// The numbers that a setting may have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
-    /// The setting. A number of a rule for what is kept has the rule's name before its own.
-    pub name: &'static str,
     /// The least number.
     pub least: f64,
     /// The greatest number.
@@ -20,72 +20,59 @@ pub struct Range {
 }
 
 /// Longest response that can be asked for.
-const MAX_LENGTH: f64 = (1u32 << 20) as f64;
+pub(super) const MAX_LENGTH: f64 = (1u32 << 20) as f64;
 /// Most steps that can be asked for; random draws are addressed by 24 bits of step.
-const MAX_STEPS: f64 = (1u32 << 24) as f64;
+pub(super) const MAX_STEPS: f64 = (1u32 << 24) as f64;
 /// Far above what leaves anything of a distribution, and far below where numbers overflow.
-const MAX_FACTOR: f64 = 100.0;
+pub(super) const MAX_FACTOR: f64 = 100.0;
 
-const fn whole(name: &'static str, least: f64, most: f64) -> Range {
-    Range { name, least, most, is_above: false, is_whole: true }
+pub(super) const fn whole(least: f64, most: f64) -> Range {
+    Range { least, most, is_above: false, is_whole: true }
 }
 
-const fn real(name: &'static str, least: f64, most: f64) -> Range {
-    Range { name, least, most, is_above: false, is_whole: false }
+pub(super) const fn real(least: f64, most: f64) -> Range {
+    Range { least, most, is_above: false, is_whole: false }
 }
 
-const fn above(name: &'static str, least: f64, most: f64) -> Range {
-    Range { name, least, most, is_above: true, is_whole: false }
+pub(super) const fn above(least: f64, most: f64) -> Range {
+    Range { least, most, is_above: true, is_whole: false }
 }
 
-/// All of them.
-pub static RANGES: [Range; 38] = [
-    whole("steps", 1.0, MAX_STEPS),
-    whole("gen_length", 1.0, MAX_LENGTH),
-    whole("block_length", 1.0, MAX_LENGTH),
-    real("temperature", 0.0, MAX_FACTOR),
-    whole("top_k", 1.0, MAX_STEPS),
-    above("top_p", 0.0, 1.0),
-    real("alg_temp", 0.0, MAX_FACTOR),
-    real("cfg_scale", 0.0, MAX_FACTOR),
-    real("revise", 0.0, 1.0),
-    real("edit", 0.0, 1.0),
-    whole("edit_rounds", 0.0, MAX_STEPS),
-    whole("cache_refresh", 0.0, MAX_STEPS),
-    whole("cache_warm_up", 0.0, MAX_STEPS),
-    whole("cache_window", 0.0, MAX_LENGTH),
-    whole("suffix_window", 0.0, MAX_LENGTH),
-    real("keep threshold", 0.0, 1.0),
-    above("keep factor", 0.0, MAX_LENGTH),
-    real("keep entropy", 0.0, MAX_LENGTH),
-    real("klass confidence", 0.0, 1.0),
-    above("klass divergence", 0.0, MAX_FACTOR),
-    whole("klass steps", 1.0, MAX_STEPS),
-    real("leap anchor", 0.0, 1.0),
-    real("leap neighbour", 0.0, 1.0),
-    whole("leap reach", 1.0, MAX_LENGTH),
-    real("credit confidence", 0.0, 1.0),
-    real("credit weight", 0.0, MAX_FACTOR),
-    real("credit decay", 0.0, 1.0),
-    real("credit exponent", 0.0, MAX_FACTOR),
-    real("adaptive_blocks confidence", 0.0, 1.0),
-    whole("variable_length initial", 1.0, MAX_LENGTH),
-    whole("variable_length window", 1.0, MAX_LENGTH),
-    real("variable_length enough", 0.0, 1.0),
-    real("variable_length unsure", 0.0, 1.0),
-    real("variable_length sure_of_end", 0.0, 1.0),
-    whole("variable_length grow_by", 1.0, MAX_LENGTH),
-    // The seed has no range: any number of 64 bits is one. What scores and what prepares data have
-    // numbers too.
-    whole("mc_num", 1.0, MAX_STEPS),
-    whole("batch_size", 1.0, MAX_STEPS),
-    real("validation", 0.0, 1.0),
+/// Ranges of numbers that are no setting on their own. A part has the name of its setting, or of its
+/// rule for what is kept, before its own.
+static PARTS: [(&str, Range); 23] = [
+    ("keep threshold", real(0.0, 1.0)),
+    ("keep factor", above(0.0, MAX_LENGTH)),
+    ("keep entropy", real(0.0, MAX_LENGTH)),
+    ("klass confidence", real(0.0, 1.0)),
+    ("klass divergence", above(0.0, MAX_FACTOR)),
+    ("klass steps", whole(1.0, MAX_STEPS)),
+    ("leap anchor", real(0.0, 1.0)),
+    ("leap neighbour", real(0.0, 1.0)),
+    ("leap reach", whole(1.0, MAX_LENGTH)),
+    ("credit confidence", real(0.0, 1.0)),
+    ("credit weight", real(0.0, MAX_FACTOR)),
+    ("credit decay", real(0.0, 1.0)),
+    ("credit exponent", real(0.0, MAX_FACTOR)),
+    ("adaptive_blocks confidence", real(0.0, 1.0)),
+    ("variable_length initial", whole(1.0, MAX_LENGTH)),
+    ("variable_length window", whole(1.0, MAX_LENGTH)),
+    ("variable_length enough", real(0.0, 1.0)),
+    ("variable_length unsure", real(0.0, 1.0)),
+    ("variable_length sure_of_end", real(0.0, 1.0)),
+    ("variable_length grow_by", whole(1.0, MAX_LENGTH)),
+    // What scores and what prepares data have numbers too.
+    ("mc_num", whole(1.0, MAX_STEPS)),
+    ("batch_size", whole(1.0, MAX_STEPS)),
+    ("validation", real(0.0, 1.0)),
 ];
 
 impl Range {
-    /// The range of a setting.
+    /// The range of a setting, or of a part of one.
     pub fn of(name: &str) -> Option<&'static Self> {
-        RANGES.iter().find(|range| range.name == name)
+        let key = Settings::KEYS.iter().find(|key| key.name == name);
+        let part = || PARTS.iter().find(|(part, _)| *part == name).map(|(_, range)| range);
+        key.and_then(Key::range).or_else(part)
     }
 
     /// Whether a setting may have this number.
@@ -138,10 +125,13 @@ mod tests {
 
     #[test]
     fn names_are_there_once_and_ranges_are_no_empty_ones() {
-        for (i, range) in RANGES.iter().enumerate() {
+        let settings = Settings::KEYS.iter().map(|key| key.name);
+        let names: Vec<_> = settings.chain(PARTS.iter().map(|(name, _)| *name)).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert!(!names[..i].contains(name), "{name}");
+            let Some(range) = Range::of(name) else { continue };
             assert!(range.least < range.most, "{range:?}");
             assert!(range.contains(range.most) && range.contains(range.least) != range.is_above);
-            assert!(RANGES[..i].iter().all(|other| other.name != range.name), "{range:?}");
             for wrong in [-1.0, range.most + 1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 assert!(!range.contains(wrong), "{range:?} {wrong}");
             }
