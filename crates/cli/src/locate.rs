@@ -64,14 +64,14 @@ pub fn described(given: &Path) -> Result<PathBuf> {
              without `--model` the shipped model is used"
                 .into()
         });
-        let message = format!("there is no folder `{}`", given.display());
+        let message = missing(given);
         return Err(Failure::new(message, hint).into());
     };
     let found = Cache::from_env().and_then(|cache| cache.find(&reference));
     match found.map_err(|error| (looks_like_path(given), error)) {
         Ok(found) => Ok(found.path),
         Err((true, HubError::NotCached(_))) => {
-            let message = format!("there is no folder `{}`", given.display());
+            let message = missing(given);
             let hint = near(given).unwrap_or_else(|| "check the spelling".into());
             let hint = format!("{hint}; if it is a model of the hub, `llada pull {reference}`");
             Err(Failure::new(message, hint).into())
@@ -98,6 +98,12 @@ pub fn looks_like_model(text: &str) -> bool {
     name.to_ascii_lowercase().contains("llada")
         || (is_versioned && name.contains('-'))
         || is_cached()
+}
+
+/// Says that a model's file or folder is not there.
+fn missing(given: &Path) -> String {
+    let what = if given.extension().is_some_and(|it| it == "gguf") { "file" } else { "folder" };
+    format!("there is no {what} `{}`", given.display())
 }
 
 /// Whether a word that names no model was meant to: it is spelt as the path of one.

@@ -108,7 +108,7 @@ fn impossible_wishes_are_explained() {
         (&["quantize", MODEL, "-o", "x", "--format", "q8_0"][..], 2, "does not end in `.gguf`"),
         (&["quantize", MODEL, "-o", "x.gguf", "--format", "f16"], 2, "takes a quantised format"),
         (&["convert", "recipe.toml", "-o", "x.gguf"], 1, "does not end in `.gguf`"),
-        (&["convert", "nowhere.gguf", "-o", "x.gguf"], 1, "there is no folder `nowhere.gguf`"),
+        (&["convert", "nowhere.gguf", "-o", "x.gguf"], 1, "there is no file `nowhere.gguf`"),
     ] {
         let (found, stdout, stderr) = run(dir, args);
         assert_eq!((found, stdout.as_str()), (code, ""), "{args:?}: {stderr}");

@@ -136,10 +136,15 @@ impl Failures {
     }
 }
 
+/// Whether a word among tasks is a model.
+fn is_model(word: &str) -> bool {
+    Shipped::named(word).is_some() || locate::looks_like_model(word)
+}
+
 /// The model and the tasks: the first word is the model where it can be nothing else.
 fn operands(args: &EvalRun) -> Result<(Option<PathBuf>, &[String]), Failure> {
     match args.tasks.split_first() {
-        Some((first, tasks)) if !tasks.is_empty() && locate::looks_like_model(first) => {
+        Some((first, tasks)) if !tasks.is_empty() && is_model(first) => {
             Ok((Some(args.model.or_word(first)?), tasks))
         }
         _ => Ok((args.model.model.clone(), &args.tasks)),
