@@ -34,7 +34,7 @@ fn flags_go_before_the_file_and_the_file_before_the_preset() {
 
     let (code, shown, _) = run(trained(), &["show", model]);
     assert_eq!(code, 0);
-    assert!(shown.contains("gen_length 16, keep factor=2, temperature 0.5"), "{shown}");
+    assert!(shown.contains("gen_length 16, temperature 0.5, keep factor=2"), "{shown}");
     let (_, shown, _) = run(trained(), &["show", model, "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["generation"]["temperature"], "0.5");
