@@ -65,7 +65,9 @@ impl Session {
             term.detail(&format!("{GENERATION_CONFIG}: {}", units::settings(&proposed)));
         }
         let name = locate::name(&dir);
-        let predictor = MaskPredictor::new(model, cpu)?;
+        let mut predictor = MaskPredictor::new(model, cpu)?;
+        // The next turn of a conversation, or prompt of a list, begins as the one before.
+        predictor.retain(1);
         Ok(Self { name, tokenizer, template, special, proposed, predictor })
     }
 

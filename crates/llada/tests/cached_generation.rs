@@ -189,7 +189,7 @@ fn a_row_with_gaps_has_the_logits_of_the_row_with_what_is_in_them_hidden() {
     let mut expected = Vec::new();
     MaskPredictor::logits(&mut predictor, batch, &wanted, &mut expected).unwrap();
 
-    let id = predictor.open(40, Storage::F32).unwrap();
+    let id = predictor.open(40, Storage::F32, &[]).unwrap().id;
     let tokens: Vec<u32> = wanted.iter().map(|&p| row[p]).collect();
     let n = tokens.len();
     let batch = Batch { tokens: &tokens, starts: &[0, n], keep: None };

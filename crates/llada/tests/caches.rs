@@ -82,7 +82,7 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
         let mut predictor = predictor_of(fixture, name, Objective::Autoregressive, 1);
         let length = rows[0].len();
         for (number, row) in rows.iter().enumerate() {
-            let id = predictor.open(length, Storage::F32).unwrap();
+            let id = predictor.open(length, Storage::F32, &[]).unwrap().id;
             let prompt = length / 3;
             let mut found = feed(&mut predictor, id, row, 0..prompt, None);
             for i in prompt..length {
@@ -109,7 +109,7 @@ fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
             let padded: Vec<bool> = (0..row.len()).map(|i| i >= 5).collect();
             for keep in [None, Some(padded.as_slice())] {
                 let expected = whole(&mut predictor, row, keep);
-                let id = predictor.open(row.len() + 3, Storage::F32).unwrap();
+                let id = predictor.open(row.len() + 3, Storage::F32, &[]).unwrap().id;
                 let all = feed(&mut predictor, id, row, 0..row.len(), keep);
                 assert_eq!(all, expected, "{name}");
                 // From a block on (prefix cache), one block (dual cache), one token.
@@ -135,8 +135,8 @@ fn rows_of_unequal_length_share_a_pass() {
     let expected = [&rows[0][..], &rows[1][..9]].map(|row| whole(&mut predictor, row, None));
     let at = |row: usize, position: usize| &expected[row][position * vocabulary..][..vocabulary];
     // The second is kept too, or not.
-    for second in [predictor.open(9, Storage::F32).ok(), None, None] {
-        let first = predictor.open(30, Storage::F32).unwrap();
+    for second in [predictor.open(9, Storage::F32, &[]).ok().map(|it| it.id), None, None] {
+        let first = predictor.open(30, Storage::F32, &[]).unwrap().id;
         feed(&mut predictor, first, &rows[0], 0..13, None);
         let tokens = [&rows[0][13..16], &rows[1][..9]].concat();
         let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], keep: None };
@@ -247,7 +247,7 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     let row = &row[..10];
     let expected = whole(&mut predictor, row, None);
     let vocabulary = predictor.vocabulary();
-    let id = predictor.open(10, Storage::F32).unwrap();
+    let id = predictor.open(10, Storage::F32, &[]).unwrap().id;
     feed(&mut predictor, id, row, 0..6, None);
 
     let mut error = |kept: &[Kept], tokens: &[u32], starts: &[usize]| {
@@ -270,7 +270,7 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     assert!(error(&[kept], &[1, 1], &[0, 1, 2]).contains("one entry for each sequence"));
     let loose = Kept { id: None, ..kept };
     assert!(error(&[kept, loose], &[1, 1], &[0, 1, 2]).contains("position"));
-    assert!(predictor.open(257, Storage::F32).unwrap_err().to_string().contains("longer"));
+    assert!(predictor.open(257, Storage::F32, &[]).unwrap_err().to_string().contains("longer"));
 
     assert_eq!(predictor.kept(id).unwrap().len(), 6);
     let found = feed(&mut predictor, id, row, 6..10, None);

@@ -61,6 +61,22 @@ fn a_generation_is_measured_as_the_flags_say() {
 }
 
 #[test]
+fn what_a_model_holds_of_a_prompt_is_measured() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models/i_sdar");
+    let line = "bench --lengths 4 --rounds 2 --generate --prompt 21 -n 8";
+    let args: Vec<&str> = line.split_whitespace().chain(["-m", model]).collect();
+    let (code, text, stderr) = run(trained(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    // Of blocks of 4 tokens, the prompt has five.
+    assert!(text.contains("; once more, 20 tokens not fed again: "), "{text}");
+    let (_, json, _) = run(trained(), &[&args[..], &["--json"]].concat());
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let again = &report["models"][0]["generation"]["again"];
+    assert_eq!(again["tokens_reused"], 20);
+    assert_eq!(again["seconds"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn impossible_measurements_are_explained() {
     let dir = trained();
     for (line, code, message) in [

@@ -96,6 +96,30 @@ impl Cache {
         }
     }
 
+    /// Takes over the keys and values of the positions below `count` from a cache for the same key heads
+    /// and of the same storage, whose capacity may be another.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if heads or storage differ, or one of the two has no room for `count`.
+    pub fn copy_prefix(&mut self, from: &Self, count: usize) -> Result<()> {
+        let (into, source) = (self.layout, from.layout);
+        let argument =
+            |what: String| Err(KernelError::Argument { op: "attention::Cache::copy_prefix", what });
+        if (into.kv_heads, into.head_dim) != (source.kv_heads, source.head_dim) {
+            return argument("the caches are for other key heads".into());
+        }
+        let room = into.capacity.min(source.capacity);
+        if count > room {
+            return argument(format!("{count} positions are more than the {room} of a cache"));
+        }
+        match (self.packed_mut(), from.packed()) {
+            (PackedMut::F32(out), Packed::F32(packed)) => into.copy(source, count, packed, out),
+            (PackedMut::Bf16(out), Packed::Bf16(packed)) => into.copy(source, count, packed, out),
+            _ => return argument("one cache is kept in f32 and the other in bf16".into()),
+        }
+        Ok(())
+    }
+
     /// The packed elements.
     pub(super) fn packed(&self) -> Packed<'_> {
         let len = self.layout.len();
@@ -162,6 +186,30 @@ impl Layout {
     /// Elements from one line to the next of the key tile that begins with key `first`.
     pub(super) fn stride(self, first: usize) -> usize {
         line(KEYS.min(self.capacity - first))
+    }
+
+    /// Copies the first `count` keys and values of `packed`, which are laid out as `source` says, into
+    /// `out`.
+    fn copy<E: Copy>(self, source: Self, count: usize, packed: &[E], out: &mut [E]) {
+        if count == 0 || self.head_dim == 0 {
+            return;
+        }
+        let width = line(self.head_dim);
+        let (from_heads, heads) =
+            (packed.chunks_exact(source.head_len()), out.chunks_exact_mut(self.head_len()));
+        for (from, head) in from_heads.zip(heads) {
+            let (from_keys, from_values) = from.split_at(source.values_at());
+            let (keys, values) = head.split_at_mut(self.values_at());
+            for first in (0..count).step_by(KEYS) {
+                let shared = KEYS.min(count - first);
+                let from = from_keys[first * width..].chunks(source.stride(first));
+                let rows = keys[first * width..].chunks_mut(self.stride(first));
+                for (from, row) in from.zip(rows).take(self.head_dim) {
+                    row[..shared].copy_from_slice(&from[..shared]);
+                }
+            }
+            values[..count * width].copy_from_slice(&from_values[..count * width]);
+        }
     }
 
     /// Packs `count` keys and values, rows of `keys` and `values`, as those of the positions from

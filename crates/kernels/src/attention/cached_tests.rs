@@ -1,6 +1,8 @@
 //! Attention with kept keys and values: the same bits as without, whatever comes in one call.
 #![allow(clippy::unwrap_used)]
 
+use std::slice;
+
 use half::bf16;
 
 use super::*;
@@ -299,4 +301,45 @@ fn a_cache_says_its_size() {
         assert_eq!(cache.capacity(), 256);
         assert_eq!(cache.bytes() - 64, 256 * 2 * 2 * 64 * bytes);
     }
+}
+
+#[test]
+fn a_row_goes_on_from_the_copied_beginning_of_another() {
+    const LEN: usize = 300;
+    let cpu = &Cpu::new(2).unwrap();
+    for (shape, storage) in
+        SHAPES.into_iter().flat_map(|shape| [(shape, Storage::F32), (shape, Storage::Bf16)])
+    {
+        let rows = [Whole::new(shape, LEN, false, 3)];
+        let mut whole = [rows[0].cache_of(5, storage)];
+        feed(cpu, Mask::Causal, &rows, &mut whole, slice::from_ref(&(0..LEN)), &[LEN]);
+        for count in [0, 1, 15, 16, 127, 128, 129, 256, 299] {
+            let rest = count..LEN;
+            let expected =
+                feed(cpu, Mask::Causal, &rows, &mut whole, slice::from_ref(&rest), &[LEN]);
+            for capacity in [LEN, LEN + 1, 512, 1000] {
+                let mut copy = [rows[0].cache_of(capacity - LEN, storage)];
+                copy[0].copy_prefix(&whole[0], count).unwrap();
+                let found =
+                    feed(cpu, Mask::Causal, &rows, &mut copy, slice::from_ref(&rest), &[LEN]);
+                assert_eq!(bits(&found.0), bits(&expected.0), "{count} of {capacity}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_copied_is_refused() {
+    let cache = |shape, capacity, storage| Cache::new(shape, capacity, storage).unwrap();
+    let from = cache(SHAPES[0], 20, Storage::F32);
+    for (mut into, count) in [
+        (cache(SHAPES[1], 20, Storage::F32), 1),
+        (cache(SHAPES[0], 20, Storage::Bf16), 1),
+        (cache(SHAPES[0], 20, Storage::F32), 21),
+        (cache(SHAPES[0], 10, Storage::F32), 11),
+        (cache(SHAPES[0], 20, Storage::F32), usize::MAX),
+    ] {
+        assert!(into.copy_prefix(&from, count).is_err(), "{count}");
+    }
+    cache(SHAPES[0], 10, Storage::F32).copy_prefix(&from, 10).unwrap();
 }

@@ -17,6 +17,8 @@ pub struct Summary {
     pub row_forwards: usize,
     /// Tokens fed to the model in all passes, those of guidance included.
     pub tokens_fed: usize,
+    /// Tokens of prompts that were not fed, since the model held them of a row before.
+    pub tokens_reused: usize,
     /// Tokens committed.
     pub committed: usize,
     /// Tokens of all responses, whatever they are.
@@ -42,6 +44,7 @@ impl std::ops::AddAssign for Summary {
         self.nfe += other.nfe;
         self.row_forwards += other.row_forwards;
         self.tokens_fed += other.tokens_fed;
+        self.tokens_reused += other.tokens_reused;
         self.committed += other.committed;
         self.canvas_tokens += other.canvas_tokens;
         self.useful_tokens += other.useful_tokens;
@@ -57,7 +60,8 @@ impl std::ops::AddAssign for Summary {
 /// Rows of a causal model are fed token by token, and those of a model that attends by blocks a block
 /// at a time, each with keys and values of its own; what comes out is the same as without, to the last
 /// bit. Those of a diffusion model are fed as [`Sampler::cache`](super::Sampler::cache) says. What is
-/// kept lives as long as the run: canvases that go on in another begin it with a whole pass.
+/// kept lives as long as the run, unless the predictor
+/// [retains](crate::model::MaskPredictor::retain) it.
 ///
 /// # Errors
 /// If the model fails, or the logits of a row cannot be sampled from; the other rows have taken their
@@ -82,6 +86,7 @@ pub fn run<P: Predictor + ?Sized>(
         })?;
         summary.nfe += usize::from(pass.rows > 0);
         summary.tokens_fed += pass.tokens_fed;
+        summary.tokens_reused += pass.tokens_reused;
     }
     drop(engine);
     if let Some(error) = failure {

@@ -5,7 +5,7 @@ use super::{Reading, SamplerError, cache::CacheType, reverse::ReadSpec};
 use crate::{
     Result,
     config::{AttentionMask, LogitShift},
-    model::{Batch, Feed, MaskPredictor, ModelError, SequenceId},
+    model::{Batch, Feed, MaskPredictor, ModelError, Opened, SequenceId},
 };
 
 /// One reading, and where its logits are in a [`Feed`].
@@ -43,11 +43,17 @@ pub trait Predictor {
         None
     }
 
-    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on.
+    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on. It may hold those
+    /// of some of its `beginning` already, where they are the same to the last bit.
     ///
     /// # Errors
     /// If it cannot.
-    fn open(&mut self, _capacity: usize, _cache_type: CacheType) -> Result<SequenceId> {
+    fn open(
+        &mut self,
+        _capacity: usize,
+        _cache_type: CacheType,
+        _beginning: &[u32],
+    ) -> Result<Opened> {
         Err(ModelError::Sequence.into())
     }
 
@@ -141,8 +147,13 @@ impl Predictor for MaskPredictor {
         Some(self.model().config.attention)
     }
 
-    fn open(&mut self, capacity: usize, cache_type: CacheType) -> Result<SequenceId> {
-        Self::open(self, capacity, cache_type.storage())
+    fn open(
+        &mut self,
+        capacity: usize,
+        cache_type: CacheType,
+        beginning: &[u32],
+    ) -> Result<Opened> {
+        Self::open(self, capacity, cache_type.storage(), beginning)
     }
 
     fn close(&mut self, id: SequenceId) {

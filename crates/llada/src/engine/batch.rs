@@ -7,7 +7,7 @@ use crate::{
         Canvas, Query, Reading, SamplerError,
         predictor::{Predictor, Read, ReadResult},
     },
-    model::{Batch, Feed, Kept, ModelError, SequenceId},
+    model::{Batch, Feed, Kept, ModelError, Opened, SequenceId},
     recycle::recycled,
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Held {
     unconditional: Option<SequenceId>,
     /// The positions that are kept, in ascending order.
     positions: Vec<u32>,
+    /// How many of the first positions were kept of another canvas.
+    reused: usize,
 }
 
 impl Held {
@@ -34,15 +36,29 @@ impl Held {
         let capacity = canvas.length().min(predictor.longest());
         let (cache_type, is_guided) =
             (canvas.sampler().cache_type, canvas.sampler().cfg_scale > 0.0);
-        let id = predictor.open(capacity, cache_type)?;
-        let unconditional = is_guided.then(|| predictor.open(capacity, cache_type)).transpose();
+        let shift = row_shift(canvas.attention(), predictor.shift());
+        // The two sequences of guidance are fed the same positions, and share less than one alone.
+        let beginning = if is_guided { &[] } else { beginning(canvas, shift) };
+        let Opened { id, held } = predictor.open(capacity, cache_type, beginning)?;
+        let unconditional =
+            is_guided.then(|| predictor.open(capacity, cache_type, &[])).transpose();
         match unconditional {
-            Ok(unconditional) => Ok(Some(Self { id, unconditional, positions: Vec::new() })),
+            Ok(unconditional) => Ok(Some(Self {
+                id,
+                unconditional: unconditional.map(|opened| opened.id),
+                positions: (0..held as u32).collect(),
+                reused: held,
+            })),
             Err(error) => {
                 predictor.close(id);
                 Err(error)
             }
         }
+    }
+
+    /// How many of its first positions were kept of another canvas.
+    pub(super) fn reused(&self) -> usize {
+        self.reused
     }
 
     /// Has `predictor` forget it.
@@ -54,6 +70,7 @@ impl Held {
     /// Holds what was kept for nothing, so that the next pass feeds all.
     pub(super) fn forget(&mut self) {
         self.positions.clear();
+        self.reused = 0;
     }
 
     /// Leaves in `feed`, which has the positions that take part, those to feed, and gives how many are
@@ -80,6 +97,24 @@ impl Held {
     }
 }
 
+/// Which row of the logits a canvas asks for: of a causal one it is the row that predicts, of the others
+/// what is predicted.
+fn row_shift(attention: AttentionMask, shift: LogitShift) -> LogitShift {
+    match attention {
+        AttentionMask::Causal => LogitShift::Same,
+        _ => shift,
+    }
+}
+
+/// The tokens that need not be fed where they are held: those before all whose logits are wanted.
+fn beginning(canvas: &Canvas, shift: LogitShift) -> &[u32] {
+    let Some(Query { tokens, present: None, padding: 0, wanted, .. }) = canvas.plan() else {
+        return &[];
+    };
+    let first = wanted.iter().map(|&wanted| shift.row(wanted)).min().unwrap_or(0);
+    tokens.get(..first).unwrap_or_default()
+}
+
 /// The queries of open canvases as one batch, and what was read of it, in memory that is kept.
 #[derive(Default)]
 pub(super) struct Assembly {
@@ -91,6 +126,8 @@ pub(super) struct Assembly {
     kept: Vec<Kept>,
     places: Vec<Place>,
     pub(super) parts: Vec<Part>,
+    /// Tokens that were fed with other canvases before, at the beginning of new ones.
+    pub(super) reused: usize,
     /// The positions of one sequence that are fed.
     feed: Vec<u32>,
     reads: Vec<Read<'static>>,
@@ -137,6 +174,7 @@ impl Assembly {
         self.kept.clear();
         self.places.clear();
         self.parts.clear();
+        self.reused = 0;
     }
 
     /// Adds the next query of a canvas; `false` if the batch has no room for it.
@@ -155,12 +193,11 @@ impl Assembly {
         if found > limit {
             return Err(ModelError::TooLong { found, limit }.into());
         }
-        // A causal canvas asks for the row that predicts, the others for what is predicted.
-        let shift = match state.attention() {
-            AttentionMask::Causal => LogitShift::Same,
-            _ => limits.shift,
-        };
+        let shift = row_shift(state.attention(), limits.shift);
         query.fresh.start = shift.row(query.fresh.start);
+        if let Some(held) = &held {
+            query.fresh.start = query.fresh.start.max(held.reused).min(query.fresh.end);
+        }
         let mut feed = std::mem::take(&mut self.feed);
         let result = self.add_query(limits, canvas, &query, held, shift, &mut feed);
         self.feed = feed;

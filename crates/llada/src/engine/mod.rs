@@ -45,6 +45,9 @@ pub struct Pass {
     pub rows: usize,
     /// Tokens that were fed, those of guidance included.
     pub tokens_fed: usize,
+    /// Tokens at the beginning of canvases that were fed for the first time, which others had been fed
+    /// before and which were not fed again.
+    pub tokens_reused: usize,
 }
 
 /// Canvases that share the forward passes of `predictor`, whose caches are theirs as long as they are
@@ -121,7 +124,11 @@ impl<'p, P: Predictor + ?Sized, C: BorrowMut<Canvas>> Engine<'p, P, C> {
     /// If the predictor fails as a whole. The canvases are then as before, and may step again.
     pub fn step(&mut self, budget: usize, on: &mut dyn FnMut(RowId, Event<'_, C>)) -> Result<Pass> {
         self.gather(budget);
-        let pass = Pass { rows: self.assembly.parts.len(), tokens_fed: self.assembly.tokens.len() };
+        let pass = Pass {
+            rows: self.assembly.parts.len(),
+            tokens_fed: self.assembly.tokens.len(),
+            tokens_reused: self.assembly.reused,
+        };
         if pass.rows > 0 {
             let rows = &self.rows;
             let canvas = |index: usize| rows[index].canvas.borrow();
@@ -212,6 +219,7 @@ impl<C: BorrowMut<Canvas>> Row<C> {
         }
         if let State::New = self.state {
             self.held = Held::open(predictor, canvas)?;
+            assembly.reused += self.held.as_ref().map_or(0, Held::reused);
             self.state = State::Open;
         }
         assembly.add(limits, index, canvas, self.held.as_mut())

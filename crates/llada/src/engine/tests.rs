@@ -253,8 +253,9 @@ impl Predictor for Flaky {
         &mut self,
         capacity: usize,
         cache_type: crate::diffusion::cache::CacheType,
-    ) -> Result<crate::model::SequenceId> {
-        Predictor::open(&mut self.0, capacity, cache_type)
+        beginning: &[u32],
+    ) -> Result<crate::model::Opened> {
+        Predictor::open(&mut self.0, capacity, cache_type, beginning)
     }
 
     fn close(&mut self, id: crate::model::SequenceId) {

@@ -8,7 +8,10 @@
 use llada_kernels::attention::{Cache, CachedRow, Shape, Storage};
 
 use super::{Batch, ModelError, SequenceId};
-use crate::{Result, config::ModelConfig};
+use crate::{
+    Result,
+    config::{AttentionMask, ModelConfig},
+};
 
 /// The keys, after RoPE, and the values of one row in every block of the model, by position.
 #[derive(Debug)]
@@ -17,6 +20,12 @@ pub struct KvCache {
     capacity: usize,
     /// `false` where a position is padding; one flag for each position held.
     keep: Vec<bool>,
+    /// The tokens at the positions held.
+    tokens: Vec<u32>,
+    /// Positions from the first on that no token beyond them had a part in, so that any row which begins
+    /// with the same tokens has the same keys and values there.
+    exact: usize,
+    mask: AttentionMask,
 }
 
 impl KvCache {
@@ -39,7 +48,8 @@ impl KvCache {
         }
         let block = |_| Cache::new(shape(config), capacity, storage);
         let blocks = (0..config.n_layers).map(block).collect::<std::result::Result<_, _>>()?;
-        Ok(Self { blocks, capacity, keep: Vec::with_capacity(capacity) })
+        let (keep, tokens) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
+        Ok(Self { blocks, capacity, keep, tokens, exact: 0, mask: config.attention })
     }
 
     /// Bytes that such a cache has.
@@ -70,11 +80,13 @@ impl KvCache {
     /// Forgets the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.keep.truncate(len);
+        self.tokens.truncate(len);
+        self.exact = self.self_contained(self.exact.min(len));
     }
 
     /// Forgets all positions.
     pub fn clear(&mut self) {
-        self.keep.clear();
+        self.truncate(0);
     }
 
     /// Bytes of the keys and values: about 2 · layers · kv_dim · capacity · 4, or half of it in bf16.
@@ -82,15 +94,73 @@ impl KvCache {
         self.blocks.iter().map(Cache::bytes).sum()
     }
 
-    /// Takes note of `tokens` tokens at the positions from `first` on, whose keys and values the
-    /// blocks are about to write.
-    pub(super) fn extend(&mut self, first: usize, tokens: usize, keep: Option<&[bool]>) {
-        let end = first + tokens;
-        self.keep.resize(end.max(self.keep.len()), true);
+    /// How many of the first `len` positions see no token beyond them: whole blocks of a mask by
+    /// blocks, none without a mask.
+    fn self_contained(&self, len: usize) -> usize {
+        match self.mask {
+            AttentionMask::Causal => len,
+            AttentionMask::BlockCausal { block_length } => len - len % block_length.max(1),
+            AttentionMask::Bidirectional => 0,
+        }
+    }
+
+    /// Takes note of `tokens` at the positions from `first` on, whose keys and values the blocks are
+    /// about to write. `positions` are those that RoPE turns them by.
+    pub(super) fn extend(
+        &mut self,
+        first: usize,
+        tokens: &[u32],
+        positions: &[u32],
+        keep: Option<&[bool]>,
+    ) {
+        let end = first + tokens.len();
+        let most = end.max(self.keep.len());
+        self.keep.resize(most, true);
+        self.tokens.resize(most, 0);
+        self.tokens[first..end].copy_from_slice(tokens);
         match keep {
             Some(keep) => self.keep[first..end].copy_from_slice(keep),
             None => self.keep[first..end].fill(true),
         }
+        // In a sequence with padding or gaps nothing that follows them is where it would be without.
+        let is_plain = keep.is_none_or(|keep| !keep.contains(&false))
+            && (first..end).eq(positions.iter().map(|&position| position as usize));
+        let before = self.self_contained(self.exact.min(first));
+        // What was held of an open block did not see all of what follows.
+        self.exact = if is_plain && before == first { self.self_contained(end) } else { before };
+    }
+
+    /// Holds the keys and values for those of no other row.
+    pub(super) fn distrust(&mut self) {
+        self.exact = 0;
+    }
+
+    /// How many of the first positions have the keys and values of any row that begins with `tokens`.
+    pub(super) fn shared(&self, tokens: &[u32]) -> usize {
+        let held = &self.tokens[..self.exact.min(self.tokens.len())];
+        let equal = held.iter().zip(tokens).take_while(|(held, token)| held == token).count();
+        self.self_contained(equal)
+    }
+
+    /// The tokens of the positions whose keys and values do not depend on what follows them.
+    pub(super) fn exact(&self) -> &[u32] {
+        &self.tokens[..self.exact.min(self.tokens.len())]
+    }
+
+    /// Takes over the first `count` positions of another cache of the model, which are exact; nothing if
+    /// they are kept as another type, or there is no room for them. Gives how many it took.
+    pub(super) fn begin_as(&mut self, from: &Self, count: usize) -> usize {
+        let count = count.min(from.exact).min(self.capacity);
+        let count = self.self_contained(count);
+        let mut pairs = self.blocks.iter_mut().zip(&from.blocks);
+        if !pairs.all(|(into, from)| into.copy_prefix(from, count).is_ok()) {
+            return 0;
+        }
+        self.clear();
+        self.keep.resize(count, true);
+        self.tokens.extend_from_slice(&from.tokens[..count]);
+        self.exact = count;
+        count
     }
 
     /// What attention needs of block `block` for these tokens.

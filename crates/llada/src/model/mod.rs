@@ -20,7 +20,7 @@ pub use predictor::MaskPredictor;
 pub(crate) use predictor::tile_rows;
 pub use random::Shape;
 pub use router::{Load, balance_loss};
-pub use sequences::{Feed, Kept, SequenceId};
+pub use sequences::{Feed, Kept, Opened, SequenceId};
 pub use weights::Tensor;
 
 use crate::{

@@ -13,7 +13,8 @@ use llada_kernels::{
 };
 
 use super::{
-    Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, SequenceId, Targets, Tensor,
+    Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, Opened, SequenceId, Targets,
+    Tensor,
     block::{Pass, Saved, Scratch},
     cache::{self, Past},
     router::{self, Load},
@@ -100,6 +101,7 @@ impl MaskPredictor {
 
     /// The model, to be changed by an optimiser.
     pub fn model_mut(&mut self) -> &mut Model {
+        self.sequences.distrust();
         &mut self.model
     }
 
@@ -108,16 +110,25 @@ impl MaskPredictor {
         &self.cpu
     }
 
-    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on, as `storage` says;
-    /// it holds none yet.
+    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on, as `storage` says.
+    /// It holds those of its first tokens already where another sequence, open or
+    /// [retained](Self::retain), has them: as many of `beginning` as are the same to the last bit,
+    /// which without an attention mask are none.
     ///
     /// # Errors
     /// If the model is not made for sequences that long.
-    pub fn open(&mut self, capacity: usize, storage: Storage) -> Result<SequenceId> {
-        self.sequences.open(&self.model.config, capacity, storage)
+    pub fn open(&mut self, capacity: usize, storage: Storage, beginning: &[u32]) -> Result<Opened> {
+        self.sequences.open(&self.model.config, capacity, storage, beginning)
     }
 
-    /// Forgets a sequence and gives its memory back. One that is not open is left alone.
+    /// Retains the keys and values of the last `count` sequences that were closed, for sequences that
+    /// begin as they did; none unless asked. Of a model without an attention mask nothing is retained.
+    pub fn retain(&mut self, count: usize) {
+        self.sequences.retain(count);
+    }
+
+    /// Forgets a sequence, unless it is to be [retained](Self::retain). One that is not open is left
+    /// alone.
     pub fn close(&mut self, id: SequenceId) {
         self.sequences.close(id);
     }
@@ -320,6 +331,9 @@ impl MaskPredictor {
     fn hidden(&mut self, feed: &Feed<'_>, wanted: &[usize], keep: Keep) -> Result<()> {
         let mut pasts = self.sequences.take(&self.model.config, feed)?;
         let result = self.blocks(feed, &mut pasts, wanted, keep);
+        if result.is_err() {
+            pasts.iter_mut().for_each(|past| past.cache.distrust());
+        }
         self.sequences.put_back(pasts);
         result
     }
@@ -356,7 +370,8 @@ impl MaskPredictor {
         for (past, row) in pasts.iter_mut().zip(batch.starts.windows(2)) {
             let keep = batch.keep.map(|keep| &keep[row[0]..row[1]]);
             let end = past.first + row[1] - row[0];
-            past.cache.extend(past.first, row[1] - row[0], keep);
+            let (tokens, positions) = (&batch.tokens[row[0]..row[1]], &m.positions[row[0]..row[1]]);
+            past.cache.extend(past.first, tokens, positions, keep);
             past.cache.truncate(past.len.max(end));
         }
 

@@ -1,5 +1,7 @@
 //! The sequences whose keys and values a predictor keeps, and what a forward pass is fed of them.
 
+use std::collections::VecDeque;
+
 use llada_kernels::attention::Storage;
 
 use super::{
@@ -51,11 +53,23 @@ impl<'a> From<&Batch<'a>> for Feed<'a> {
     }
 }
 
+/// A sequence that is kept from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Its name.
+    pub id: SequenceId,
+    /// How many of its first tokens are held already: another sequence began with them.
+    pub held: usize,
+}
+
 /// The caches of one predictor.
 #[derive(Debug, Default)]
 pub(super) struct Sequences {
     open: Vec<(SequenceId, KvCache)>,
     opened: u64,
+    /// Those of sequences that were closed, the last one last, and how many there may be.
+    closed: VecDeque<KvCache>,
+    retained: usize,
     /// For sequences that are not kept and share a pass with some that are.
     spare: Vec<KvCache>,
     pasts: Vec<Past>,
@@ -67,16 +81,45 @@ impl Sequences {
         config: &ModelConfig,
         capacity: usize,
         storage: Storage,
-    ) -> Result<SequenceId> {
-        let cache = KvCache::with_storage(config, capacity, storage)?;
+        beginning: &[u32],
+    ) -> Result<Opened> {
+        let mut cache = KvCache::with_storage(config, capacity, storage)?;
+        let others = self.open.iter().map(|(_, cache)| cache).chain(&self.closed);
+        let shared = others.map(|other| (other.shared(beginning), other));
+        let held = match shared.max_by_key(|(shared, _)| *shared) {
+            Some((shared, other)) if shared > 0 => cache.begin_as(other, shared),
+            _ => 0,
+        };
         let id = SequenceId(self.opened);
         self.opened += 1;
         self.open.push((id, cache));
-        Ok(id)
+        Ok(Opened { id, held })
     }
 
     pub(super) fn close(&mut self, id: SequenceId) {
-        self.open.retain(|(open, _)| *open != id);
+        let Some(found) = self.open.iter().position(|(open, _)| *open == id) else { return };
+        let cache = self.open.swap_remove(found).1;
+        if cache.exact().is_empty() || self.retained == 0 {
+            return;
+        }
+        // An earlier turn of a conversation has nothing that this one lacks.
+        self.closed.retain(|other| !cache.exact().starts_with(other.exact()));
+        self.closed.push_back(cache);
+        self.retain(self.retained);
+    }
+
+    /// Has the last `count` sequences outlive their closing.
+    pub(super) fn retain(&mut self, count: usize) {
+        self.retained = count;
+        while self.closed.len() > count {
+            self.closed.pop_front();
+        }
+    }
+
+    /// Holds what is kept for that of another model.
+    pub(super) fn distrust(&mut self) {
+        self.closed.clear();
+        self.open.iter_mut().for_each(|(_, cache)| cache.distrust());
     }
 
     pub(super) fn get(&self, id: SequenceId) -> Option<&KvCache> {

@@ -4,14 +4,14 @@ use std::{fs, ops::ControlFlow, time::Instant};
 
 use anyhow::Result;
 use llada::{
-    config::SpecialTokens,
+    config::{AttentionMask, SpecialTokens},
     diffusion::{Canvas, Prompt, Sampler, generate},
     model::{Batch, MaskPredictor},
     rng::{Purpose, Stream},
 };
 use llada_kernels::{DType, peak};
 
-use super::report::{Forward, Generation, Times, median};
+use super::report::{Again, Forward, Generation, Times, median};
 
 /// What is to be measured about every model.
 pub struct Plan {
@@ -47,8 +47,8 @@ pub fn measure(
     let cpu = predictor.cpu().clone();
     let mut peaks = Vec::new();
     let mut passes = vec![Vec::new(); plan.lengths.len()];
-    let mut generations = Vec::new();
-    let mut summary = generate::Summary::default();
+    let (mut generations, mut repeated) = (Vec::new(), Vec::new());
+    let (mut summary, mut reused) = (generate::Summary::default(), 0);
     let longest = plan.lengths.iter().copied().max().unwrap_or(0);
     let prompt = plan.generation.as_ref().map_or(0, |(_, prompt)| *prompt);
     let tokens = tokens(predictor, special, longest.max(prompt));
@@ -65,9 +65,22 @@ pub fn measure(
             seconds.push(pass(predictor, &tokens[..length], plan.wanted)?);
         }
         if let Some((sampler, prompt)) = &plan.generation {
-            let begun = Instant::now();
-            summary = whole(predictor, special, sampler, &tokens[..*prompt])?;
-            generations.push(begun.elapsed().as_secs_f64());
+            let generate = |predictor: &mut MaskPredictor| {
+                let begun = Instant::now();
+                let summary = whole(predictor, special, sampler, &tokens[..*prompt])?;
+                anyhow::Ok((summary, begun.elapsed().as_secs_f64()))
+            };
+            // What an earlier round was fed is forgotten.
+            predictor.retain(0);
+            predictor.retain(1);
+            let (first, seconds) = generate(predictor)?;
+            summary = first;
+            generations.push(seconds);
+            if predictor.model().config.attention != AttentionMask::Bidirectional {
+                let (second, seconds) = generate(predictor)?;
+                reused = second.tokens_reused;
+                repeated.push(seconds);
+            }
         }
     }
     let peak = median(&peaks);
@@ -86,6 +99,8 @@ pub fn measure(
             useful_tokens: summary.useful_tokens,
             seconds_per_useful_token: times.median_seconds / summary.useful_tokens.max(1) as f64,
             useful_tokens_per_second: summary.useful_tokens as f64 / times.median_seconds,
+            again: (reused > 0)
+                .then(|| Again { tokens_reused: reused, times: Times::new(repeated) }),
             times,
             sampler: sampler.clone(),
         }

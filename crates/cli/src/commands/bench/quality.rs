@@ -90,7 +90,9 @@ struct Row {
 impl<'a> Bench<'a> {
     fn open(args: &'a Quality, model: &Path, stop: &'a Flag, term: &'a Term) -> Result<Self> {
         let threads = args.threads.threads.into();
-        let session = Session::open(Some(model), Shipped::Base, threads, term)?;
+        let mut session = Session::open(Some(model), Shipped::Base, threads, term)?;
+        // No way to sample gains from what another was fed.
+        session.predictor.retain(0);
         let path = match &args.questions {
             Some(path) => path.clone(),
             None => model.join(QUESTIONS),

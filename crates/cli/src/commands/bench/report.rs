@@ -89,8 +89,20 @@ pub struct Generation {
     pub seconds_per_useful_token: f64,
     /// Useful tokens each second.
     pub useful_tokens_per_second: f64,
+    /// The same once more, where a model holds what it was fed.
+    pub again: Option<Again>,
     /// How it was sampled.
     pub sampler: Sampler,
+}
+
+/// A generation after a prompt that the model was fed before.
+#[derive(Debug, Serialize)]
+pub struct Again {
+    /// Tokens that were not fed again.
+    pub tokens_reused: usize,
+    /// Times.
+    #[serde(flatten)]
+    pub times: Times,
 }
 
 /// Seconds of all rounds.
@@ -208,6 +220,17 @@ impl Generation {
             units::thousands(self.tokens_fed as u64),
             format_args!("{} for each useful token", seconds(self.seconds_per_useful_token)),
             self.useful_tokens_per_second,
+        ) + &self.again.as_ref().map(Again::text).unwrap_or_default()
+    }
+}
+
+impl Again {
+    fn text(&self) -> String {
+        format!(
+            "; once more, {} tokens not fed again: {} (spread {})",
+            units::thousands(self.tokens_reused as u64),
+            seconds(self.times.median_seconds),
+            percent(self.times.spread),
         )
     }
 }

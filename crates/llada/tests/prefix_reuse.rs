@@ -1,0 +1,165 @@
+//! What one canvas was fed is not fed again to another that begins with it, and every token stays what
+//! it would be.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use llada::{
+    checkpoint,
+    config::{AttentionMask, Objective, SpecialTokens},
+    diffusion::{Blocks, Canvas, Keep, Sampler, cache::CacheType},
+    engine::{Engine, Event},
+    model::MaskPredictor,
+};
+use llada_kernels::Cpu;
+use proptest::prelude::*;
+
+const SPECIAL: SpecialTokens =
+    SpecialTokens { mask: Some(301), eos: Some(300), eot: None, bos: None, pad: None };
+
+/// The models: one that attends to what is before, one that attends by blocks, one to all.
+const MODELS: [(&str, bool); 3] =
+    [("a_mha_untied", true), ("i_sdar", false), ("a_mha_untied", false)];
+
+fn predictor((name, is_causal): (&str, bool)) -> MaskPredictor {
+    let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
+    if is_causal {
+        model.config = model.config.with_objective(Objective::Autoregressive);
+    }
+    MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap()
+}
+
+fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> Canvas {
+    let attention = predictor.model().config.attention;
+    let sampler = match attention {
+        AttentionMask::Causal => Sampler { blocks: Blocks::Autoregressive, ..Sampler::default() },
+        AttentionMask::BlockCausal { block_length } => Sampler {
+            blocks: Blocks::BlockDiffusion,
+            block_length,
+            keep: Keep::Threshold(0.3),
+            ..Sampler::default()
+        },
+        AttentionMask::Bidirectional => Sampler::balanced(),
+    };
+    let block_length =
+        if attention == AttentionMask::Bidirectional { 4 } else { sampler.block_length };
+    let sampler = Sampler { gen_length: 8, steps: 8, block_length, cache_type, ..sampler };
+    Canvas::new(prompt.to_vec().into(), &sampler, &special(predictor), attention).unwrap()
+}
+
+fn special(predictor: &MaskPredictor) -> SpecialTokens {
+    let stated = checkpoint::special_tokens(&predictor.model().config, None);
+    SpecialTokens { mask: stated.mask.or(SPECIAL.mask), eos: None, eot: None, ..stated }
+}
+
+/// The tokens of a canvas when it is done, and how many were fed and reused for it.
+fn run(
+    predictor: &mut MaskPredictor,
+    prompt: &[u32],
+    cache_type: CacheType,
+) -> (Vec<u32>, usize, usize) {
+    let canvas = canvas(predictor, prompt, cache_type);
+    let mut engine = Engine::new(predictor);
+    engine.admit(canvas);
+    let (mut tokens, mut fed, mut reused) = (Vec::new(), 0, 0);
+    while !engine.is_empty() {
+        let on = &mut |_, event: Event<'_, Canvas>| match event {
+            Event::Done(canvas) => tokens = canvas.tokens().to_vec(),
+            Event::Failed(_, error) => panic!("{error}"),
+            Event::Step(_) => {}
+        };
+        let pass = engine.step(usize::MAX, on).unwrap();
+        fed += pass.tokens_fed;
+        reused += pass.tokens_reused;
+    }
+    (tokens, fed, reused)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_reused_changes_no_token(
+        model in 0usize..3,
+        retained in 1usize..4,
+        is_small in any::<bool>(),
+        // How much of the last answer the next prompt begins with, and what it adds.
+        turns in prop::collection::vec((0usize..40, prop::collection::vec(3u32..170, 1..12)), 1..6),
+    ) {
+        let cache_type = if is_small { CacheType::Bf16 } else { CacheType::F32 };
+        let (mut fresh, mut reusing) = (predictor(MODELS[model]), predictor(MODELS[model]));
+        reusing.retain(retained);
+        let (mut text, mut all) = (Vec::new(), (0, 0));
+        for (kept, added) in turns {
+            text.truncate(kept);
+            text.extend(added);
+            let first = run(&mut fresh, &text, cache_type);
+            let second = run(&mut reusing, &text, cache_type);
+            prop_assert_eq!(&first.0, &second.0);
+            prop_assert_eq!(first.2, 0);
+            prop_assert_eq!(first.1, second.1 + second.2);
+            all = (all.0 + first.1, all.1 + second.1);
+            text = second.0;
+        }
+        if MODELS[model] == MODELS[2] {
+            prop_assert_eq!(all.0, all.1);
+        }
+    }
+}
+
+#[test]
+fn the_next_turn_feeds_what_is_new() {
+    for (model, step) in [(MODELS[0], 1), (MODELS[1], 4)] {
+        let mut predictor = predictor(model);
+        predictor.retain(1);
+        let prompt: Vec<u32> = (3..43).collect();
+        let (mut next, _, reused) = run(&mut predictor, &prompt, CacheType::F32);
+        assert_eq!(reused, 0);
+        next.extend([7, 8, 9, 10, 11]);
+        let (_, _, reused) = run(&mut predictor, &next, CacheType::F32);
+        // Of the last tokens of the answer the keys were never asked for.
+        assert!(reused >= prompt.len() + 8 - 2 * step, "{reused}");
+        // With another type nothing is shared.
+        assert_eq!(run(&mut predictor, &next, CacheType::Bf16).2, 0);
+    }
+}
+
+#[test]
+fn rows_that_run_share_with_those_that_come() {
+    let mut predictor = predictor(MODELS[0]);
+    let prompt: Vec<u32> = (3..43).collect();
+    let (expected, ..) = run(&mut predictor, &prompt, CacheType::F32);
+    let canvases = [(); 2].map(|()| canvas(&predictor, &prompt, CacheType::F32));
+    let mut engine = Engine::new(&mut predictor);
+    let (mut reused, mut ended) = (0, 0);
+    let mut step = |engine: &mut Engine<'_, MaskPredictor, Canvas>| {
+        let on = &mut |_, event: Event<'_, Canvas>| {
+            if let Event::Done(canvas) = event {
+                assert_eq!(canvas.tokens(), expected);
+                ended += 1;
+            }
+        };
+        reused += engine.step(usize::MAX, on).unwrap().tokens_reused;
+    };
+    for canvas in canvases {
+        engine.admit(canvas);
+        step(&mut engine);
+    }
+    while !engine.is_empty() {
+        step(&mut engine);
+    }
+    assert_eq!((reused, ended), (39, 2), "all but the token whose logits are wanted");
+}
+
+#[test]
+fn a_changed_model_reuses_nothing() {
+    let mut predictor = predictor(MODELS[0]);
+    let reused = |predictor: &mut MaskPredictor| run(predictor, &[5; 30], CacheType::F32).2;
+    predictor.retain(2);
+    reused(&mut predictor);
+    assert_eq!(reused(&mut predictor), 29);
+    let _ = predictor.model_mut();
+    assert_eq!(reused(&mut predictor), 0);
+    predictor.retain(0);
+    assert_eq!(reused(&mut predictor), 0);
+}
