@@ -102,7 +102,7 @@ pub fn looks_like_model(text: &str) -> bool {
 
 /// Says that a model's file or folder is not there.
 fn missing(given: &Path) -> String {
-    let what = if given.extension().is_some_and(|it| it == "gguf") { "file" } else { "folder" };
+    let what = if checkpoint::gguf::is_gguf(given) { "file" } else { "folder" };
     format!("there is no {what} `{}`", given.display())
 }
 

@@ -56,8 +56,8 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         false => session.encode(&ask.prompt),
     };
     let rows = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let asked = args.sampler.settings.clone();
-    let sampler = session.wish(&asked, &|| session.joints()).sampler(session.config(), &rows)?;
+    let asked = &args.sampler.settings;
+    let sampler = session.wish(asked, &|| session.joints()).sampler(session.config(), &rows)?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
     let canvas = |(tokens, ask): (Vec<u32>, &Ask)| {
         let seed = ask.seed.unwrap_or(sampler.seed);

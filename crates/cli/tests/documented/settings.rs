@@ -45,12 +45,8 @@ pub fn reference() -> String {
         write!(page, "\n## {}\n\n", group.title()).unwrap();
         page.push_str("| name | what it is | values | default | from |\n|---|---|---|---|---|\n");
         for key in Settings::KEYS.iter().filter(|key| key.group == group) {
-            let values = match key.range() {
-                Some(range) => range.to_string(),
-                None => key.kind.values(),
-            };
             let (name, about, source) = (key.name, key.about(), key.source);
-            let default = default(key);
+            let (values, default) = (key.kind.values(), default(key));
             writeln!(page, "| `{name}` | {about} | {values} | {default} | {source} |").unwrap();
         }
     }

@@ -137,21 +137,20 @@ impl KvCache {
 
     /// How many of the first positions have the keys and values of any row that begins with `tokens`.
     pub(super) fn shared(&self, tokens: &[u32]) -> usize {
-        let held = &self.tokens[..self.exact.min(self.tokens.len())];
-        let equal = held.iter().zip(tokens).take_while(|(held, token)| held == token).count();
-        self.self_contained(equal)
+        let pairs = self.exact().iter().zip(tokens);
+        self.self_contained(pairs.take_while(|(held, token)| held == token).count())
     }
 
     /// The tokens of the positions whose keys and values do not depend on what follows them.
     pub(super) fn exact(&self) -> &[u32] {
-        &self.tokens[..self.exact.min(self.tokens.len())]
+        &self.tokens[..self.exact]
     }
 
-    /// Takes over the first `count` positions of another cache of the model, which are exact; nothing if
-    /// they are kept as another type, or there is no room for them. Gives how many it took.
+    /// Takes over the first `count` positions of another cache of the model, which it
+    /// [shares](Self::shared) with what begins here, as far as there is room; nothing if they are kept as
+    /// another type. Gives how many it took.
     pub(super) fn begin_as(&mut self, from: &Self, count: usize) -> usize {
-        let count = count.min(from.exact).min(self.capacity);
-        let count = self.self_contained(count);
+        let count = self.self_contained(count.min(self.capacity));
         let mut pairs = self.blocks.iter_mut().zip(&from.blocks);
         if !pairs.all(|(into, from)| into.copy_prefix(from, count).is_ok()) {
             return 0;

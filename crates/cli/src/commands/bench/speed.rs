@@ -217,9 +217,9 @@ fn plan(
                 .into());
             }
             let joints = || tokenizer.map_or(AdaptiveBlocks::new(Vec::new()), AdaptiveBlocks::of);
-            let asked = args.sampler.settings.clone();
+            let asked = &args.sampler.settings;
             let rows = [vec![special.mask.unwrap_or(0); prompt]];
-            Some((Wish::flags(&asked, &joints).sampler(config, &rows)?, prompt))
+            Some((Wish::flags(asked, &joints).sampler(config, &rows)?, prompt))
         }
         false => None,
     };
