@@ -18,12 +18,16 @@ mod globals;
 mod json;
 mod lexer;
 mod methods;
+mod numbers;
 mod operators;
 mod order;
+mod parser;
 mod predicates;
+mod printf;
 mod sequences;
 mod text;
 mod translate;
+mod written;
 
 use chrono::NaiveDateTime;
 use minijinja::{

@@ -14,10 +14,9 @@ use super::{
     charge,
     collections::{self, Bound, Group, View, hashable, items},
     expression::DICT_METHODS,
-    fail,
-    format::printf,
-    methods,
+    fail, methods,
     order::{order, weigh},
+    printf::printf,
     text::{is_plain_map, kind, text},
 };
 

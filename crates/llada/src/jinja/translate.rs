@@ -3,8 +3,8 @@
 
 use super::{
     Mistake,
-    expression::Parser,
     lexer::{self, Token},
+    parser::Parser,
 };
 
 /// Branches that all conditions of a template may have: minijinja nests them.
