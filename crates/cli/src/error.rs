@@ -1,7 +1,6 @@
 //! Failures as a person reads them: `error: …`, what caused it, one hint; and the exit code.
 
 use std::{
-    fmt,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
     sync::{Mutex, PoisonError},
@@ -11,53 +10,9 @@ use clap::{
     builder::StyledStr,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use llada::diffusion::{SamplerError, Spelling};
 
+pub use crate::failure::{Failure, Interrupted, StdoutClosed};
 use crate::{args, term};
-
-/// The reader of stdout went away (`llada … | head`): end quietly.
-#[derive(Debug, thiserror::Error)]
-#[error("stdout was closed")]
-pub struct StdoutClosed;
-
-/// Ctrl-C, after the work was saved.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub struct Interrupted;
-
-/// A failure with its remedy, at the place where both are known.
-#[derive(Debug)]
-pub struct Failure {
-    message: String,
-    hint: String,
-    usage: bool,
-}
-
-impl Failure {
-    /// Something failed (exit code 1).
-    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into(), usage: false }
-    }
-
-    /// The command line, or a command, asks for a sampler that cannot be (exit code 2).
-    pub fn sampler(error: &SamplerError, spelling: Spelling) -> Self {
-        let hint = error.hint_for(spelling).unwrap_or_else(|| "see `llada run --help-all`".into());
-        Self::usage(error.to_string(), hint)
-    }
-
-    /// The command line asks for something impossible (exit code 2).
-    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { usage: true, ..Self::new(message, hint) }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// Runs `command`; a panic in it becomes a failure like any other. Those of dependencies that the
 /// library catches and turns into errors leave no trace on stderr. `RUST_BACKTRACE` brings back
@@ -84,7 +39,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(130);
     }
     term::error_line(&render(error));
-    let usage = error.chain().filter_map(|e| e.downcast_ref::<Failure>()).any(|f| f.usage);
+    let usage = error.chain().filter_map(|e| e.downcast_ref::<Failure>()).any(Failure::is_usage);
     ExitCode::from(if usage { 2 } else { 1 })
 }
 
@@ -206,7 +161,7 @@ fn indented(message: &str) -> String {
 fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return Some(failure.hint.clone());
+            return Some(failure.hint().to_owned());
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             return llada::io_hint(io).map(Into::into);

@@ -8,7 +8,7 @@ use llada::{
     hub::{self, Cache, HubError, Reference},
 };
 
-use crate::error::Failure;
+use crate::failure::Failure;
 pub use crate::shipped::Shipped;
 
 /// Short names of models of the hub.

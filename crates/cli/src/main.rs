@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod error;
+mod failure;
 #[cfg(feature = "hub")]
 mod hub;
 mod interrupt;

@@ -60,7 +60,7 @@ mod unpacked {
     use tempfile::{NamedTempFile, TempDir};
 
     use super::Shipped;
-    use crate::error::Failure;
+    use crate::failure::Failure;
 
     /// Folders that go when the program ends, with the models in them.
     static TEMPORARY: Mutex<Vec<(&'static str, TempDir)>> = Mutex::new(Vec::new());
@@ -177,7 +177,7 @@ mod installed {
     use std::path::PathBuf;
 
     use super::Shipped;
-    use crate::error::Failure;
+    use crate::failure::Failure;
 
     /// The folder of the model above the executable, or where packages put it.
     pub(super) fn folder(shipped: Shipped) -> anyhow::Result<PathBuf> {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use indicatif::{MultiProgress, ProgressBar};
 
-use crate::error::StdoutClosed;
+use crate::failure::StdoutClosed;
 
 /// How many colours the terminal behind stderr shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -21,7 +21,7 @@ pub use message::Message;
 use crate::{
     Result,
     jinja::{self, Dialect, Mistake},
-    tokenizer::Settings,
+    tokenizer::{Settings, TokenizerFiles},
 };
 
 /// LLaDA's template. The original always ends with the assistant's header; here it does so when a
@@ -142,14 +142,15 @@ pub struct Template {
 }
 
 impl Template {
-    /// The template in `dir` (`chat_template.jinja`, or the key of `tokenizer_config.json`), or
+    /// The template among `files` (`chat_template.jinja`, or the key of `tokenizer_config.json`), or
     /// LLaDA's where there is none. A special token that `tokenizer_config.json` does not state is
-    /// none; without such a file, or with LLaDA's template, it is LLaDA's.
+    /// none; without such a file, or with LLaDA's template, it is LLaDA's. Errors name `origin`, the
+    /// folder or file that the files are from.
     ///
     /// # Errors
-    /// When a file cannot be read or the template is not valid.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
-        let settings = Settings::read(dir)?;
+    /// When one of the files or the template is not valid.
+    pub fn of(files: &TokenizerFiles, origin: &Path) -> Result<Self> {
+        let settings = Settings::of(files, origin)?;
         let source = settings.chat_template();
         let own = source.is_some() && !settings.are_bare();
         let mut tokens = if own { BTreeMap::new() } else { llada_tokens() };
@@ -163,7 +164,7 @@ impl Template {
             }
         }
         match source {
-            Some(source) => Self::new(source, tokens, &dir.display().to_string()),
+            Some(source) => Self::new(source, tokens, &origin.display().to_string()),
             None => Self::new(LLADA, tokens, "LLaDA"),
         }
     }

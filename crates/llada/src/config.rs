@@ -247,20 +247,6 @@ impl ModelConfig {
         if self.scale_logits { 1.0 / (self.d_model as f32).sqrt() } else { 1.0 }
     }
 
-    /// Parameters of the matrices and norms, embedding and head included.
-    pub fn parameters(&self) -> usize {
-        crate::model::Layout::new(self).specs().iter().map(|s| s.len()).sum()
-    }
-
-    /// Those that one token goes through: without the experts that are not its own.
-    pub fn active_parameters(&self) -> usize {
-        let idle = self
-            .experts
-            .as_ref()
-            .map_or(0, |e| e.layer_count() * (e.width() - e.active_width()) * 3 * self.d_model);
-        self.parameters() - idle
-    }
-
     /// Checks that the sizes fit each other.
     pub fn check(&self) -> Result<()> {
         let positive = [

@@ -22,6 +22,10 @@ const CONVERT: &str = "convert it first: text, JSONL and Parquet are read";
 const FETCH: &str = "fetch the file itself: `git lfs pull`, or download it from the hub";
 const AGAIN: &str = "a download gave this in the place of the file, for want of access perhaps: \
                      fetch it again";
+/// What to do about text in another encoding.
+pub(crate) const TO_UTF8: &str =
+    "give text in UTF-8: `iconv -f ENCODING -t utf-8 FILE` converts others, such as latin1";
+
 const ENCODE: &str = "give text in UTF-8: `iconv -f utf-16 -t utf-8 FILE` converts it";
 
 /// Where the bytes stand, the bytes, and what they begin.

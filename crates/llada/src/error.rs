@@ -7,6 +7,7 @@ use crate::{
     chat::ChatError,
     checkpoint::CheckpointError,
     config::ConfigError,
+    content::TO_UTF8,
     data::DataError,
     diffusion::{
         SamplerError, infill::InfillError, likelihood::LikelihoodError, trace::TraceError,
@@ -126,11 +127,23 @@ impl Error {
             Self::Io { source, .. } => io_hint(source).map(Into::into),
         }
     }
-}
 
-/// What to do about text in another encoding.
-pub(crate) const TO_UTF8: &str =
-    "give text in UTF-8: `iconv -f ENCODING -t utf-8 FILE` converts others, such as latin1";
+    /// The path of the file that could not be written, in an error of writing one.
+    pub(crate) fn written(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Io { path, .. }
+            | Self::Output(OutputError::Exists { path } | OutputError::Fixed { path })
+            | Self::Tokenizer(TokenizerError::File { file: path, .. })
+            | Self::Checkpoint(
+                CheckpointError::Gguf { file: path, .. }
+                | CheckpointError::Entry { file: path, .. }
+                | CheckpointError::DType { file: path, .. }
+                | CheckpointError::NonFinite { file: path, .. },
+            ) => Some(path),
+            _ => None,
+        }
+    }
+}
 
 /// What the user can do about an error of the system.
 pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {

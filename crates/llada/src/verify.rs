@@ -10,7 +10,9 @@ use std::{
 use crate::{
     Result,
     checkpoint::{gguf, safetensors},
-    data, files, io, train,
+    data,
+    files::{self, Marks},
+    io, train,
 };
 
 /// What a checksum says of a file.
@@ -32,9 +34,6 @@ pub struct Verified {
     /// What its checksum says.
     pub integrity: Integrity,
 }
-
-/// The checksums of files by their names.
-pub(crate) type Marks = BTreeMap<String, u32>;
 
 /// Reads every byte of a file, or of the files in a folder (of a run folder, in its checkpoints),
 /// and compares it with its checksum.

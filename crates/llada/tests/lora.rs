@@ -11,7 +11,7 @@ use std::{
 
 use common::own;
 use llada::{
-    checkpoint::{self, safetensors},
+    checkpoint::{self, Checkpoint, safetensors},
     diffusion::{forward::Noised, loss},
     model::{Adapter, Batch, Gradients, Layout, MaskPredictor, Model, Targets},
     rng::{Purpose, Stream},
@@ -200,7 +200,9 @@ fn adapters_of_peft_are_added_to_their_base() {
     let error = checkpoint::load(&dir).unwrap_err();
     assert!(error.to_string().contains("`GSAI-ML/LLaDA-8B-Base`"), "{error}");
     assert!(error.hint().unwrap().contains("--base"));
-    assert_eq!(logits(checkpoint::load_merged(&dir, Some(&path)).unwrap()), found);
+    let base = Checkpoint::open(&path).unwrap();
+    let merged = Checkpoint::open(&dir).unwrap().merge(&base).unwrap();
+    assert_eq!(logits(merged.model), found);
 }
 
 #[test]
@@ -214,7 +216,7 @@ fn what_is_written_is_read_again() {
     adapter.matrices[1].b = numbers(adapter.matrices[1].b.len(), 1);
     checkpoint::save_adapter(&adapter, &layout, &path, folder.path()).unwrap();
     assert!(checkpoint::is_adapter(folder.path()));
-    assert_eq!(checkpoint::load_adapter(folder.path(), &layout).unwrap(), adapter);
+    assert_eq!(adapter_in(folder.path(), &layout), adapter);
     let mut merged = model.clone();
     adapter.merge(&cpu(), &model.tensors, &mut merged).unwrap();
     assert_eq!(logits(checkpoint::load(folder.path()).unwrap()), logits(merged));
@@ -226,10 +228,15 @@ fn what_is_written_is_read_again() {
     assert_eq!(file.entries()[name].shape, [3, model.config.d_model]);
 }
 
+fn adapter_in(dir: &Path, layout: &Layout) -> Adapter {
+    Checkpoint::open(dir).unwrap().adapter(layout).unwrap()
+}
+
 /// The largest number that is added to a matrix of the base.
 fn change(dir: &Path, name: &str) -> f32 {
-    let merged = checkpoint::load(dir).unwrap();
-    let base = checkpoint::load(&checkpoint::base_of(dir).unwrap()).unwrap();
+    let adapted = Checkpoint::open(dir).unwrap();
+    let merged = adapted.load().unwrap();
+    let base = adapted.base().unwrap().unwrap().load().unwrap();
     let layout = Layout::new(&base.config);
     let at = layout.specs().iter().position(|spec| spec.name.ends_with(name)).unwrap();
     let pairs = merged.tensors[at].to_f32().into_iter().zip(base.tensors[at].to_f32());
@@ -265,7 +272,8 @@ fn the_configuration_says_how_much_and_where_as_in_peft() {
     ] {
         let found = factor(changes(&|c| c[key] = value.clone()));
         assert!(near(found, [1.0, 0.0]), "{key} {value}: {found:?}");
-        let left_out = checkpoint::merge(dir, None).unwrap().left_out;
+        let adapted = Checkpoint::open(dir).unwrap();
+        let left_out = adapted.merge(adapted.base().unwrap().unwrap()).unwrap().left_out;
         assert_eq!(left_out.len(), 2, "{left_out:?}");
         assert!(left_out[0].contains("ff_out.lora_"), "{left_out:?}");
     }
@@ -282,7 +290,7 @@ fn ranks_and_alphas_of_their_own_are_written_as_patterns() {
     adapter.matrices.sort_by_key(|matrix| matrix.tensor);
     adapter.rank_stabilized = true;
     checkpoint::save_adapter(&adapter, &layout, &path, folder.path()).unwrap();
-    assert_eq!(checkpoint::load_adapter(folder.path(), &layout).unwrap(), adapter);
+    assert_eq!(adapter_in(folder.path(), &layout), adapter);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::{
-    error::Failure,
+    failure::Failure,
     locate::{self, Shipped},
     term,
 };

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context, Result};
 use llada::{
     checkpoint::{
-        self,
+        self, Checkpoint,
         gguf::{self, Formats},
     },
     config::ModelConfig,
     files::{self, Existing, Output},
     model::{Layout, Model},
-    tokenizer::{Tokenizer, TokenizerFiles},
+    tokenizer::TokenizerFiles,
 };
 use llada_kernels::{Cpu, DType};
 
@@ -30,7 +30,8 @@ pub fn convert(args: Convert, term: &Term) -> Result<()> {
     let out = Output::lock(&args.out)?;
     check_free(&args.out, args.force)?;
     out.check_own(checkpoint::is_model(&args.out), &checkpoint::is_written)?;
-    let model = checkpoint::load(&source)?;
+    let source = Checkpoint::open(&source)?;
+    let model = source.load()?;
     let dtype = match (args.dtype, model.tensors[Layout::new(&model.config).wte].dtype()) {
         (Some(storage), _) => storage.into(),
         (None, DType::Blocks(_)) => DType::Bf16,
@@ -76,7 +77,8 @@ pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
     let source = locate::model(args.model.get(), Shipped::Base)?;
     let out = Output::lock(&args.out)?;
     check_free(&args.out, args.force)?;
-    let model = checkpoint::load(&source)?;
+    let source = Checkpoint::open(&source)?;
+    let model = source.load()?;
     let layout = Layout::new(&model.config);
     if args.head.is_some() && layout.head.is_none() {
         return Err(Failure::usage(
@@ -101,7 +103,7 @@ pub fn quantize(args: Quantize, term: &Term) -> Result<()> {
 }
 
 fn write_file(
-    source: &Path,
+    source: &Checkpoint,
     model: &Model,
     out: &Output,
     force: bool,
@@ -117,7 +119,7 @@ fn write_file(
     let tokenizer = tokenizer_files(source, &model.config)?;
     let missed = out
         .fill(existing(force), |path| {
-            gguf::save_watched(model, &tokenizer, path, formats, cpu, &mut progress)
+            gguf::save_watched(model, tokenizer, path, formats, cpu, &mut progress)
         })
         .with_context(|| format!("cannot write `{}`", out.path().display()))?;
     bar.finish_and_clear();
@@ -167,10 +169,13 @@ fn report(model: &Model, out: &Path, weights: &Path, term: &Term) -> Result<()> 
 }
 
 /// The tokenizer of a model, which must be usable and its own.
-fn tokenizer_files(source: &Path, config: &ModelConfig) -> Result<TokenizerFiles> {
-    let files = TokenizerFiles::read(source)?;
+pub fn tokenizer_files<'a>(
+    source: &'a Checkpoint,
+    config: &ModelConfig,
+) -> Result<&'a TokenizerFiles> {
+    let files = source.tokenizer_files()?;
     if files.get(TokenizerFiles::JSON).is_some() {
-        Tokenizer::from_dir(source)?.check(config)?;
+        source.tokenizer()?.check(config)?;
     }
     Ok(files)
 }

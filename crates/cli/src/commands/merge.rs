@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use llada::{
-    checkpoint::{self, Merged},
+    checkpoint::{self, Checkpoint, Merged},
     files::{self, Existing, Output},
-    tokenizer::{Tokenizer, TokenizerFiles},
+    tokenizer::TokenizerFiles,
 };
 
 use crate::{
@@ -32,11 +32,16 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
         )
         .into());
     }
-    let base = match args.base {
-        Some(base) => locate::model(Some(&base), Shipped::Base)?,
-        None => checkpoint::base_of(&adapter)?,
+    let adapter = Checkpoint::open(&adapter)?;
+    let other = match args.base {
+        Some(base) => Some(Checkpoint::open(&locate::model(Some(&base), Shipped::Base)?)?),
+        None => None,
     };
-    let Merged { model, left_out } = checkpoint::merge(&adapter, Some(&base))?;
+    let base = match &other {
+        Some(base) => base,
+        None => adapter.base()?.unwrap_or(&adapter),
+    };
+    let Merged { model, left_out } = adapter.merge(base)?;
     if let Some(first) = left_out.first() {
         let count = left_out.len();
         term.warn(&format!(
@@ -46,18 +51,15 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
     // The embedding is never adapted, and so is as the base stores it.
     let embedding = &model.tensors[llada::model::Layout::new(&model.config).wte];
     let storage = args.storage.map_or(embedding.dtype(), Into::into);
-    let has_tokenizer = adapter.join("tokenizer.json").exists();
-    let from = if has_tokenizer { &adapter } else { &base };
-    let tokenizer = TokenizerFiles::read(from)?;
-    if tokenizer.get("tokenizer.json").is_some() {
-        Tokenizer::from_dir(from)?.check(&model.config)?;
-    }
+    let has_tokenizer = adapter.path().join(TokenizerFiles::JSON).exists();
+    let from = if has_tokenizer { &adapter } else { base };
+    let tokenizer = super::convert::tokenizer_files(from, &model.config)?;
     out.fill(Existing::Keep, |dir| {
         checkpoint::save(&model, dir, storage)?;
         tokenizer.write(dir)
     })
     .with_context(|| format!("cannot write `{}`", args.out.display()))?;
-    let (adapter, base) = (adapter.display(), base.display());
+    let (adapter, base) = (adapter.path().display(), base.path().display());
     term.note(&format!("wrote {}: {base} with the adapters {adapter}", args.out.display()));
     Ok(())
 }

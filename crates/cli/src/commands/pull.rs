@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use llada::{
-    checkpoint,
+    checkpoint::Checkpoint,
     config::ModelConfig,
     hub::{Cache, HubError, Reference},
 };
@@ -207,8 +207,10 @@ fn say_memory(config: &ModelConfig, term: &Term) {
 
 /// Says which model adapters need beside them.
 fn say_base(snapshot: &Path, term: &Term) {
-    match checkpoint::base_of(snapshot) {
-        Ok(base) => term.note(&format!("these adapters belong to {}", base.display())),
+    let opened = Checkpoint::open(snapshot);
+    match opened.and_then(|adapters| Ok(adapters.base()?.map(|base| base.path().to_owned()))) {
+        Ok(Some(base)) => term.note(&format!("these adapters belong to {}", base.display())),
+        Ok(None) => {}
         Err(error) => {
             let hint = error.hint().unwrap_or_default();
             term.note(&format!("they cannot be used yet: {}; {hint}", error));

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use llada::{
-    checkpoint::{self, gguf::Formats},
+    checkpoint::{self, Checkpoint, gguf::Formats},
     config::{
         AttentionMask, Experts, LogitShift, ModelConfig, Objective, QkNorm, SpecialTokens,
         family::{Parameter, Part},
@@ -40,24 +40,22 @@ pub fn run(args: Show, term: &Term) -> Result<()> {
         Some(given) => locate::described(given)?,
         None => locate::model(None, Shipped::Base)?,
     };
-    let tokenizer = match dir.join("tokenizer.json").is_file() {
-        true => Some(Tokenizer::from_dir(&dir)?),
-        // A GGUF file carries its tokenizer; a folder without the file has none.
-        false => TokenizerFiles::read(&dir)?.tokenizer(&dir)?,
-    };
+    let opened = Checkpoint::open(&dir)?;
+    let has_tokenizer = opened.tokenizer_files()?.get(TokenizerFiles::JSON).is_some();
+    let tokenizer = if has_tokenizer { Some(opened.tokenizer()?) } else { None };
     let program = super::doctor::own_memory().unwrap_or(0);
     let model = match checkpoint::missing_file(&dir) {
         Some(_) => None,
-        None => Some(checkpoint::load(&dir)?),
+        None => Some(opened.load()?),
     };
     let config = match &model {
         Some(model) => model.config.clone(),
-        None => checkpoint::load_config(&dir)?,
+        None => opened.config()?.clone(),
     };
     let weights = model.as_ref().map(Weights::of);
     let memory = memory(&config, weights, program, &args.generation)?;
     let mut facts = facts(&dir, &config, model.as_ref(), tokenizer.as_ref(), memory)?;
-    let proposed = checkpoint::load_generation_config(&dir)?;
+    let proposed = opened.generation()?;
     let listed = proposed.list().into_iter().map(|(name, value)| (name.to_owned(), value.into()));
     facts["generation"] = Value::Object(listed.collect());
     facts["chat_template"] = tokenizer.as_ref().is_some_and(Tokenizer::has_chat_template).into();

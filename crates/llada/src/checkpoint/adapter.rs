@@ -12,29 +12,23 @@ use std::{
 use llada_kernels::{Cpu, DType, WeightView};
 use serde_json::{Map, Value, json};
 
-use super::{CheckpointError, gguf, safetensors};
+use super::{CheckpointError, safetensors};
 use crate::{
     Result, files,
-    hub::{Cache, Reference},
+    hub::{
+        Cache, Reference,
+        folder::{self, ADAPTER, ADAPTER_CONFIG},
+    },
     json,
     model::{Adapter, Layout, LowRank, Model, lora},
-    tokenizer::TokenizerFiles,
 };
 use peft::Settings;
 
-/// The file that makes a folder one of adapters.
-pub(super) const CONFIG: &str = "adapter_config.json";
-pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 /// What older versions of PEFT wrote instead.
 const PICKLED: &str = "adapter_model.bin";
 
 /// A real one has 1 kB.
 const MAX_CONFIG: u64 = 16 << 20;
-
-/// Whether `dir` holds adapters and not a whole model.
-pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG).is_file() && !dir.join("config.json").is_file()
-}
 
 /// The folder or GGUF file of the model that the adapters in `dir` belong to, which their
 /// configuration names: a path from the adapters' folder, or else from the working folder, or else a
@@ -42,29 +36,20 @@ pub fn is_adapter(dir: &Path) -> bool {
 ///
 /// # Errors
 /// When there is no such folder, or it holds adapters itself.
-pub fn base_of(dir: &Path) -> Result<PathBuf> {
-    let file = dir.join(CONFIG);
-    let named = read_config(&file)?;
-    let named = named.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default();
+pub(super) fn base(dir: &Path, config: &Map<String, Value>) -> Result<PathBuf> {
+    let named = config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default();
     let candidates = [Some(dir.join(named)), Some(PathBuf::from(named)), in_hub_cache(named)];
     let is_model = |base: &PathBuf| {
-        base.join("config.json").is_file() || (gguf::is_gguf(base) && base.is_file())
+        base.join(folder::CONFIG).is_file() || (folder::is_gguf(base) && base.is_file())
     };
     let base = candidates.into_iter().flatten().find(is_model);
     match base.filter(|_| !named.is_empty()) {
         Some(base) => Ok(base),
-        None => Err(CheckpointError::NoBase { file, base: named.to_owned() }.into()),
+        None => {
+            let (file, base) = (dir.join(ADAPTER_CONFIG), named.to_owned());
+            Err(CheckpointError::NoBase { file, base }.into())
+        }
     }
-}
-
-/// Where the tokenizer of the model in `dir` is, and its chat template: there, or where that of its
-/// base is in the case of adapters without a tokenizer of their own.
-///
-/// # Errors
-/// As [`base_of`].
-pub fn tokenizer_dir(dir: &Path) -> Result<PathBuf> {
-    let is_borrowed = is_adapter(dir) && !dir.join(TokenizerFiles::JSON).exists();
-    if is_borrowed { base_of(dir) } else { Ok(dir.to_path_buf()) }
 }
 
 /// The model of that name in the cache of the hub: PEFT names models so.
@@ -73,19 +58,16 @@ fn in_hub_cache(named: &str) -> Option<PathBuf> {
     Some(Cache::from_env().ok()?.find(&reference).ok()?.path)
 }
 
-/// Reads the adapters in `dir` for a model with this layout.
-///
-/// # Errors
-/// When PEFT would make more of them than W₀ + s·B·A, or the files do not fit the model.
-pub fn load_adapter(dir: &Path, layout: &Layout) -> Result<Adapter> {
-    Ok(read(dir, layout)?.0)
-}
-
-/// The adapters in `dir`, and the names of tensors that belong to none of them.
-fn read(dir: &Path, layout: &Layout) -> Result<(Adapter, Vec<String>)> {
-    let file = dir.join(CONFIG);
+/// The adapters in `dir`, whose `config` is read, for a model with this layout; and the names of
+/// tensors that belong to none of them.
+pub(super) fn read(
+    dir: &Path,
+    config: &Map<String, Value>,
+    layout: &Layout,
+) -> Result<(Adapter, Vec<String>)> {
+    let file = dir.join(ADAPTER_CONFIG);
     let wrong = |what: String| CheckpointError::Adapter { file: file.clone(), what };
-    let settings = Settings::read(&read_config(&file)?).map_err(wrong)?;
+    let settings = Settings::read(config).map_err(wrong)?;
     check_others(&settings, layout).map_err(wrong)?;
 
     let weights = open_weights(dir)?;
@@ -144,35 +126,21 @@ pub struct Merged {
     pub left_out: Vec<String>,
 }
 
-/// The model of the adapters in `dir`: that of `base`, or of the folder which they name, with every
-/// adapter added to its matrix.
-///
-/// # Errors
-/// As [`super::load`], [`base_of`] and [`load_adapter`].
-pub fn merge(dir: &Path, base: Option<&Path>) -> Result<Merged> {
-    let base = base.map_or_else(|| base_of(dir), |base| Ok(base.to_path_buf()))?;
-    let mut model = super::load_plain(&base)?;
-    let (adapter, left_out) = read(dir, &Layout::new(&model.config))?;
+/// `model` with the adapters in `dir` added.
+pub(super) fn merge(dir: &Path, config: &Map<String, Value>, mut model: Model) -> Result<Merged> {
+    let (adapter, left_out) = read(dir, config, &Layout::new(&model.config))?;
     let tensors = model.tensors.clone();
     adapter.merge(&Cpu::new(0)?, &tensors, &mut model)?;
     Ok(Merged { model, left_out })
 }
 
-/// The model that [`merge`] gives.
-///
-/// # Errors
-/// Those of [`merge`].
-pub fn load_merged(dir: &Path, base: Option<&Path>) -> Result<Model> {
-    Ok(merge(dir, base)?.model)
-}
-
 /// The weights beside a configuration.
 fn open_weights(dir: &Path) -> Result<safetensors::File> {
     let pickled = dir.join(PICKLED);
-    if !dir.join(WEIGHTS).exists() && pickled.is_file() {
+    if !dir.join(ADAPTER).exists() && pickled.is_file() {
         return Err(CheckpointError::Pickled { file: pickled }.into());
     }
-    safetensors::File::open(&dir.join(WEIGHTS))
+    safetensors::File::open(&dir.join(ADAPTER))
 }
 
 /// Writes the adapters of `base` to `dir`, in `f32`.
@@ -196,7 +164,7 @@ pub fn save_adapter(adapter: &Adapter, layout: &Layout, base: &Path, dir: &Path)
         })
         .collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::write(&dir.join(WEIGHTS), &sources, &metadata)?;
+    safetensors::write(&dir.join(ADAPTER), &sources, &metadata)?;
 
     // Whole paths, because PEFT would take `ff_out` for the LM head of that name too.
     let path = |matrix: &LowRank| path(&layout.specs()[matrix.tensor].name).to_owned();
@@ -224,7 +192,7 @@ pub fn save_adapter(adapter: &Adapter, layout: &Layout, base: &Path, dir: &Path)
         "use_dora": false,
         "use_rslora": adapter.rank_stabilized,
     });
-    files::replace_with(&dir.join(CONFIG), format!("{config:#}\n").as_bytes())
+    files::replace_with(&dir.join(ADAPTER_CONFIG), format!("{config:#}\n").as_bytes())
 }
 
 /// A whole number without a point, as PEFT wants alpha.
@@ -232,7 +200,8 @@ fn number(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
 }
 
-fn read_config(file: &Path) -> Result<Map<String, Value>> {
+/// What `adapter_config.json` says.
+pub(super) fn read_config(file: &Path) -> Result<Map<String, Value>> {
     let text = files::read_text(file, MAX_CONFIG)?;
     json::parse_object(text.as_bytes()).map_err(|e| {
         let (file, what) = (file.to_path_buf(), e.to_string());

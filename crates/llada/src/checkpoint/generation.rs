@@ -8,41 +8,19 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{CheckpointError, base_of, gguf, is_adapter};
+use super::CheckpointError;
 use crate::{
     Result,
     diffusion::{Settings, settings::Key},
-    files, json,
+    json,
 };
 
-/// The name of the file.
-pub const GENERATION_CONFIG: &str = "generation_config.json";
-
-/// A real one has 1 kB.
-const MAX_FILE: u64 = 1 << 20;
-
-/// Reads what the model in `dir`, a folder or a GGUF file, proposes: nothing where it has no
-/// `generation_config.json`. Adapters without one have that of their model.
+/// What the text of the file `file` proposes.
 ///
 /// # Errors
 /// When the file is damaged, or a value is none that its setting can have: the error names file, key
 /// and range.
-pub fn load_generation_config(dir: &Path) -> Result<Settings> {
-    let file = dir.join(GENERATION_CONFIG);
-    if gguf::is_gguf(dir) {
-        return match gguf::carried(dir, GENERATION_CONFIG)? {
-            Some(text) => parse(&text, &file),
-            None => Ok(Settings::default()),
-        };
-    }
-    match file.exists() {
-        true => parse(&files::read_text(&file, MAX_FILE)?, &file),
-        false if is_adapter(dir) => load_generation_config(&base_of(dir)?),
-        false => Ok(Settings::default()),
-    }
-}
-
-fn parse(text: &str, file: &Path) -> Result<Settings> {
+pub(super) fn parse(text: &str, file: &Path) -> Result<Settings> {
     let file = || file.to_path_buf();
     let read = json::parse_object(text.as_bytes());
     let json =
@@ -83,7 +61,10 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::checkpoint::{GENERATION_CONFIG, load_generation_config};
     use crate::diffusion::{
         Keep, Preset,
         settings::tests::{example, outside},

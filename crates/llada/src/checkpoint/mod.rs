@@ -10,78 +10,52 @@ mod checksum;
 mod error;
 mod generation;
 pub mod gguf;
-pub(crate) mod numbers;
+mod open;
 pub mod safetensors;
 mod shards;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use llada_kernels::DType;
 
-pub use adapter::{
-    Merged, base_of, is_adapter, load_adapter, load_merged, merge, save_adapter, tokenizer_dir,
-};
+pub use crate::hub::folder::{GENERATION_CONFIG, is_adapter, missing_file};
+pub use adapter::{Merged, save_adapter};
 pub use error::CheckpointError;
-pub use generation::{GENERATION_CONFIG, load_generation_config};
-pub use shards::missing_file;
+pub use open::Checkpoint;
 
 use crate::{
     Result,
     config::{ModelConfig, SpecialTokens},
+    diffusion::Settings,
     files,
+    hub::folder::{CONFIG, INDEX, SINGLE},
     model::{Layout, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
-/// A real `config.json` has 2 kB.
-const MAX_CONFIG: u64 = 16 << 20;
-
-/// Reads the model in `dir`, a folder or a GGUF file. Weights stay in the mapped files, in their storage type (`f32`, `bf16`
-/// or `f16`); every one is checked to be finite. Tensors that carry nothing of their own (rotary
-/// tables, a head stored although it is tied) are passed over. Of adapters it gives the merged
-/// model, as [`load_merged`].
+/// Reads the model in `dir`, a folder or a GGUF file: [`Checkpoint::load`] of who needs nothing else.
 ///
 /// # Errors
-/// When the architecture is unknown, and when a tensor is missing, misshapen, not finite, of
-/// another type, stored twice, or not part of the model: the error names tensor and file.
+/// As [`Checkpoint::open`] and [`Checkpoint::load`].
 pub fn load(dir: &Path) -> Result<Model> {
-    if is_adapter(dir) { load_merged(dir, None) } else { load_plain(dir) }
+    Checkpoint::open(dir)?.load()
 }
 
-fn load_plain(dir: &Path) -> Result<Model> {
-    if gguf::is_gguf(dir) {
-        return gguf::load(dir);
-    }
-    let config = load_config(dir)?;
-    let layout = Layout::new(&config);
-    let shards = shards::Shards::open(dir)?;
-    let known: BTreeSet<&str> = layout.specs().iter().map(|s| s.name.as_str()).collect();
-    for (name, file) in shards.tensors() {
-        if !known.contains(name) && !is_redundant(name, &config) {
-            let (tensor, file) = (name.to_owned(), file.to_path_buf());
-            return Err(CheckpointError::Unknown { tensor, file }.into());
-        }
-    }
-    let tensors =
-        layout.specs().iter().map(|spec| shards.parameter(spec)).collect::<Result<_>>()?;
-    Ok(Model { config, tensors })
-}
-
-/// Reads `config.json` in `dir`, or of the model that the adapters in `dir` belong to; of a GGUF
-/// file, what stands for it.
+/// Reads the configuration of the model in `dir`: [`Checkpoint::config`] of who needs nothing else.
 ///
 /// # Errors
-/// When it cannot be read or is damaged, or as [`ModelConfig::from_json`].
+/// As [`Checkpoint::open`] and [`Checkpoint::config`].
 pub fn load_config(dir: &Path) -> Result<ModelConfig> {
-    let base = if is_adapter(dir) { base_of(dir)? } else { dir.to_path_buf() };
-    if gguf::is_gguf(&base) {
-        return gguf::load_config(&base);
-    }
-    let text = files::read_text(&base.join("config.json"), MAX_CONFIG)?;
-    Ok(ModelConfig::from_json(&text)?)
+    Checkpoint::open(dir)?.config().cloned()
+}
+
+/// Reads what the model in `dir` proposes to be sampled with: [`Checkpoint::generation`] of who needs
+/// nothing else.
+///
+/// # Errors
+/// As [`Checkpoint::open`] and [`Checkpoint::generation`].
+pub fn load_generation_config(dir: &Path) -> Result<Settings> {
+    Checkpoint::open(dir)?.generation()
 }
 
 /// Writes `model` into `dir` as the reference's Python code loads it: `model.safetensors` with
@@ -108,7 +82,7 @@ pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
     }
     // `transformers` refuses files that do not say which framework's layout they have.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::write(&dir.join(shards::SINGLE), &tensors, &metadata)?;
+    safetensors::write(&dir.join(SINGLE), &tensors, &metadata)?;
     let mut config = model.config.to_json();
     config["torch_dtype"] = match dtype {
         // A file of blocks was refused above.
@@ -117,15 +91,13 @@ pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
         DType::F16 => "float16",
     }
     .into();
-    files::replace_with(&dir.join("config.json"), format!("{config:#}\n").as_bytes())
+    files::replace_with(&dir.join(CONFIG), format!("{config:#}\n").as_bytes())
 }
 
 /// Whether a file of this name is part of a model's folder, and so gives way when another model is
 /// written there.
 pub fn is_written(name: &str) -> bool {
-    is_shard(name)
-        || [shards::SINGLE, shards::INDEX, "config.json"].contains(&name)
-        || TokenizerFiles::names(name)
+    is_shard(name) || [SINGLE, INDEX, CONFIG].contains(&name) || TokenizerFiles::names(name)
 }
 
 /// Whether a file has the name of one shard of several: `model-00001-of-00004.safetensors`.
@@ -140,7 +112,7 @@ pub fn is_model(dir: &Path) -> bool {
     let has_weights = || {
         let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
         let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.any(|name| name == shards::SINGLE || is_shard(&name))
+        names.any(|name| name == SINGLE || is_shard(&name))
     };
     load_config(dir).is_ok() && has_weights()
 }
@@ -158,12 +130,6 @@ pub fn special_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Sp
         bos: stated.bos.or(found.bos),
         pad: stated.pad.or(found.pad).or(eos),
     }
-}
-
-/// Whether a tensor that the model lacks repeats what the model has in another way.
-fn is_redundant(name: &str, config: &ModelConfig) -> bool {
-    let tied_head = matches!(name, "lm_head.weight" | "model.transformer.ff_out.weight");
-    name.ends_with("rotary_emb.inv_freq") || (config.weight_tying && tied_head)
 }
 
 #[cfg(test)]

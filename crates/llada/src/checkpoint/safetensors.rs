@@ -15,12 +15,12 @@ use std::{
 use llada_kernels::{DType, Mapping, WeightView};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{CheckpointError, checksum, numbers};
+use super::{CheckpointError, checksum};
 use crate::{
     Error, Result,
     content::{Content, HEAD},
     files, io,
-    model::Tensor,
+    model::{Tensor, numbers},
 };
 
 /// The format's own bound on the header.

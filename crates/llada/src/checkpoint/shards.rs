@@ -2,25 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
-use super::{CheckpointError, adapter, safetensors::File};
+use super::{CheckpointError, safetensors::File};
 use crate::{
-    Result, files,
-    model::{Tensor, TensorSpec},
+    Result,
+    config::ModelConfig,
+    files,
+    hub::folder::{INDEX, Index, MAX_INDEX, SINGLE, is_plain_name},
+    model::{Layout, Model, Tensor, TensorSpec},
 };
-
-/// The single weight file.
-pub(super) const SINGLE: &str = "model.safetensors";
-/// The index of a checkpoint in several files.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
-
-/// An 8B model's index has 25 kB.
-const MAX_INDEX: u64 = 64 << 20;
 
 /// One or several open files and which of them holds each tensor.
-pub(super) struct Shards {
+struct Shards {
     files: Vec<File>,
     /// Name → index into `files`.
     holder: BTreeMap<String, usize>,
@@ -28,15 +23,10 @@ pub(super) struct Shards {
     listing: PathBuf,
 }
 
-#[derive(serde::Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 impl Shards {
     /// Opens `model.safetensors`, or else the shards that the index names (the same preference as
     /// the `transformers` library).
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    fn open(dir: &Path) -> Result<Self> {
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
         if single.exists() {
             Self::collect(vec![File::open(&single)?], single)
@@ -98,12 +88,12 @@ impl Shards {
     }
 
     /// The names of all tensors, each with its file.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &Path)> {
+    fn tensors(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.holder.iter().map(|(name, &n)| (name.as_str(), self.files[n].path()))
     }
 
     /// One parameter: a tensor, or some of the rows of one; errors as [`File::tensor`].
-    pub(super) fn parameter(&self, spec: &TensorSpec) -> Result<Tensor> {
+    fn parameter(&self, spec: &TensorSpec) -> Result<Tensor> {
         let missing = |file: &Path| {
             let (tensor, file) = (spec.name.clone(), file.to_path_buf());
             CheckpointError::Missing { tensor, file }
@@ -119,30 +109,26 @@ impl Shards {
     }
 }
 
-/// The first file that a folder lacks to be loaded: `config.json`, weights, or one of the shards
-/// that its index lists. `None` where it has all, and where what it has is damaged, of which
-/// loading says more; `None` too for what is no folder.
-pub fn missing_file(dir: &Path) -> Option<String> {
-    if !dir.is_dir() {
-        return None;
+/// The model in a folder, whose `config` is read; see [`super::Checkpoint::load`].
+pub(super) fn load(dir: &Path, config: &ModelConfig) -> Result<Model> {
+    let layout = Layout::new(config);
+    let shards = Shards::open(dir)?;
+    let known: BTreeSet<&str> = layout.specs().iter().map(|s| s.name.as_str()).collect();
+    for (name, file) in shards.tensors() {
+        if !known.contains(name) && !is_redundant(name, config) {
+            let (tensor, file) = (name.to_owned(), file.to_path_buf());
+            return Err(CheckpointError::Unknown { tensor, file }.into());
+        }
     }
-    let absent = |name: &str| (!dir.join(name).exists()).then(|| name.to_owned());
-    if dir.join(adapter::CONFIG).exists() && !dir.join("config.json").exists() {
-        return absent(adapter::WEIGHTS);
-    }
-    if let Some(missing) = absent("config.json") {
-        return Some(missing);
-    }
-    if dir.join(SINGLE).exists() {
-        return None;
-    }
-    if !dir.join(INDEX).exists() {
-        return Some(SINGLE.to_owned());
-    }
-    let text = files::read_text(&dir.join(INDEX), MAX_INDEX).ok()?;
-    let Index { weight_map } = serde_json::from_str(&text).ok()?;
-    let shards: BTreeSet<&String> = weight_map.values().collect();
-    shards.into_iter().find(|name| is_plain_name(name) && !dir.join(name).exists()).cloned()
+    let tensors =
+        layout.specs().iter().map(|spec| shards.parameter(spec)).collect::<Result<_>>()?;
+    Ok(Model { config: config.clone(), tensors })
+}
+
+/// Whether a tensor that the model lacks repeats what the model has in another way.
+fn is_redundant(name: &str, config: &ModelConfig) -> bool {
+    let tied_head = matches!(name, "lm_head.weight" | "model.transformer.ff_out.weight");
+    name.ends_with("rotary_emb.inv_freq") || (config.weight_tying && tied_head)
 }
 
 /// The first file of a folder that seems to hold weights in another form.
@@ -159,11 +145,4 @@ fn other_weights(dir: &Path) -> Option<String> {
         found.is_some_and(|e| e.eq_ignore_ascii_case(ending)) && *name != "training_args.bin"
     };
     endings.iter().find_map(|ending| names.iter().find(|name| is(name, ending)).cloned())
-}
-
-/// Whether `name` is one file name and no path, so that an index cannot reach out of its folder.
-fn is_plain_name(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    let single = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
-    single && parts.next().is_none() && !name.contains(['/', '\\', '\0'])
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Format, corpus::NOT_UTF8};
-use crate::error::TO_UTF8;
+use crate::content::TO_UTF8;
 
 /// What can go wrong with text, token shards and conversations.
 #[derive(Debug, thiserror::Error)]

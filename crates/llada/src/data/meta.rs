@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     data::{DataError, PrepareOptions},
-    files,
+    files::{self, Marks},
     tokenizer::TokenizerFiles,
-    verify::Marks,
 };
 
 /// The version of the format that this library writes and reads.

@@ -171,7 +171,7 @@ pub fn prepare(
         }
 
         tokenizer.save_dir(dir)?;
-        let written = TokenizerFiles::read(dir)?;
+        let written = TokenizerFiles::in_folder(dir)?;
         let marks = written.iter().map(|(name, bytes)| TokenizerMeta {
             file: name.into(),
             crc32c: crc32c::crc32c(bytes),

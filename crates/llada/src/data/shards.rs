@@ -75,7 +75,7 @@ impl Shards {
 /// Fails when a file of the tokenizer is not as it was written, or makes other ids than the shards
 /// have.
 fn check_tokenizer(dir: &Path, meta: &Meta) -> Result<()> {
-    let found = TokenizerFiles::read(dir)?;
+    let found = TokenizerFiles::in_folder(dir)?;
     for mark in &meta.tokenizer {
         let reason = match found.get(&mark.file) {
             None => "it is not there",

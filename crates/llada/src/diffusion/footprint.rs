@@ -5,9 +5,8 @@ use llada_kernels::DType;
 use super::Sampler;
 use crate::{
     Result,
-    checkpoint::gguf::Formats,
     config::{ModelConfig, QkNorm},
-    model::{KvCache, Layout, Model, ModelError, TOGETHER, TensorSpec, tile_rows},
+    model::{Formats, KvCache, Layout, Model, ModelError, TOGETHER, TensorSpec, tile_rows},
 };
 
 /// Memory of a thread that packs and multiplies, in bytes.

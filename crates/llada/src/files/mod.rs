@@ -48,6 +48,7 @@ mod staging;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read},
     path::Path,
@@ -64,6 +65,9 @@ use crate::{
     content::{Content, EMPTY, HEAD},
     io,
 };
+
+/// The checksums of files by their names.
+pub(crate) type Marks = BTreeMap<String, u32>;
 
 /// The length of a file, which must be a regular one: a folder or a pipe cannot be mapped.
 pub(crate) fn regular_len(path: &Path) -> Result<u64> {
@@ -124,6 +128,16 @@ pub(crate) fn sum(path: &Path) -> Result<(u64, u32)> {
 /// As [`read_bytes`], and when it is not UTF-8, or evidently something else than text.
 pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     let bytes = read_bytes(path, limit)?;
+    as_text(&bytes, path)?;
+    // Just seen to be UTF-8.
+    Ok(String::from_utf8(bytes).unwrap_or_default())
+}
+
+/// The text that `bytes` are, which the file at `path` holds.
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) fn as_text<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {
     let head = &bytes[..bytes.len().min(HEAD)];
     let is_json = path.extension().is_some_and(|ending| ending == "json");
     let other = if is_json { Content::of_data(head) } else { Content::of(head) };
@@ -132,7 +146,7 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
         None if is_json && bytes.is_empty() => return Err(EMPTY.error(path)),
         None => {}
     }
-    String::from_utf8(bytes).map_err(|_| {
+    str::from_utf8(bytes).map_err(|_| {
         let source =
             io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8");
         io("read", path)(source)

@@ -13,7 +13,7 @@ use super::{
     place::{self, Place},
     staging::is_forbidden,
 };
-use crate::{Error, Result, checkpoint::CheckpointError, io, tokenizer::TokenizerError};
+use crate::{Error, Result, io};
 
 /// The end of the names of locks.
 const LOCK: &str = ".llada.lock";
@@ -138,15 +138,7 @@ impl Output {
 
     /// An error of the output rather than of the place where it is made.
     fn named(&self, mut error: Error, from: &Path) -> Error {
-        if let Error::Io { path, .. }
-        | Error::Output(OutputError::Exists { path } | OutputError::Fixed { path })
-        | Error::Tokenizer(TokenizerError::File { file: path, .. })
-        | Error::Checkpoint(
-            CheckpointError::Gguf { file: path, .. }
-            | CheckpointError::Entry { file: path, .. }
-            | CheckpointError::DType { file: path, .. }
-            | CheckpointError::NonFinite { file: path, .. },
-        ) = &mut error
+        if let Some(path) = error.written()
             && let Ok(rest) = path.strip_prefix(from)
         {
             let is_whole = rest.as_os_str().is_empty();

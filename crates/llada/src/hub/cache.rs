@@ -7,8 +7,11 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{HubError, Reference, Repo};
-use crate::{checkpoint, files};
+use super::{
+    HubError, Reference, Repo,
+    folder::{is_gguf, missing_file},
+};
+use crate::files;
 
 /// A commit in full has so many hexadecimal digits.
 const COMMIT: usize = 40;
@@ -137,7 +140,7 @@ impl Cache {
             let file = chosen(Some(wanted))?.ok_or_else(absent)?;
             return Ok(Found { path: snapshot.join(file), missing: None });
         }
-        let missing = checkpoint::missing_file(&snapshot);
+        let missing = missing_file(&snapshot);
         match (missing.is_some(), chosen(None)) {
             (true, Ok(Some(file))) => Ok(Found { path: snapshot.join(file), missing: None }),
             (true, Err(error)) => Err(error),
@@ -224,7 +227,7 @@ fn gguf_files(snapshot: &Path) -> Vec<String> {
         false => vec![name],
     };
     let mut files: Vec<String> = names(snapshot).into_iter().flat_map(below).collect();
-    files.retain(|file| checkpoint::gguf::is_gguf(&snapshot.join(file)));
+    files.retain(|file| is_gguf(&snapshot.join(file)));
     files.retain(|file| snapshot.join(file).is_file());
     files.sort();
     files

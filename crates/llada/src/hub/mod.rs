@@ -7,6 +7,7 @@
 
 mod cache;
 mod error;
+pub(crate) mod folder;
 mod reference;
 
 pub use cache::{Cache, Found, quantised_file, repo_of, set};

@@ -192,6 +192,22 @@ impl Layout {
     }
 }
 
+impl ModelConfig {
+    /// Parameters of the matrices and norms, embedding and head included.
+    pub fn parameters(&self) -> usize {
+        Layout::new(self).specs().iter().map(|s| s.len()).sum()
+    }
+
+    /// Those that one token goes through: without the experts that are not its own.
+    pub fn active_parameters(&self) -> usize {
+        let idle = self
+            .experts
+            .as_ref()
+            .map_or(0, |e| e.layer_count() * (e.width() - e.active_width()) * 3 * self.d_model);
+        self.parameters() - idle
+    }
+}
+
 /// A normal of σ = 1/√fan-in, smaller by a factor for maps into the residual stream.
 fn normal(fan_in: usize, layer_factor: f32) -> Init {
     Init::Normal(1.0 / ((fan_in as f32).sqrt() * layer_factor))

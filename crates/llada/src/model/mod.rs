@@ -4,8 +4,10 @@
 mod block;
 mod cache;
 mod feed_forward;
+mod formats;
 mod layout;
 pub(crate) mod lora;
+pub(crate) mod numbers;
 mod predictor;
 mod random;
 mod router;
@@ -14,6 +16,7 @@ mod weights;
 
 pub(crate) use block::TOGETHER;
 pub use cache::KvCache;
+pub use formats::Formats;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};
 pub use predictor::MaskPredictor;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use llada_kernels::{Cpu, DType, Mapping, WeightView};
 
-use super::{Init, Layout, Model, Tensor, TensorSpec, initial};
+use super::{Formats, Init, Layout, Model, Tensor, TensorSpec, initial, numbers};
 use crate::{
     Result,
-    checkpoint::{gguf::Formats, numbers},
     config::{Experts, Family, ModelConfig, QkNorm, SpecialTokens},
     rng::{Purpose, Stream},
 };

@@ -1,22 +1,22 @@
 //! The files that make a tokenizer, as bytes: of a folder, or carried by a GGUF file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{MAX_TOKENIZER, Settings, Tokenizer, TokenizerError};
-use crate::{
-    Result, chat,
-    checkpoint::{self, GENERATION_CONFIG, gguf},
-    files,
-};
+use super::{Settings, Tokenizer, TokenizerError, settings};
+use crate::{Result, files, hub::folder::GENERATION_CONFIG};
 
-const TEMPLATE: &str = "chat_template.jinja";
 const NAMES: [&str; 5] = [
     "tokenizer.json",
-    "tokenizer_config.json",
+    settings::FILE,
     "special_tokens_map.json",
-    TEMPLATE,
+    settings::TEMPLATE,
     GENERATION_CONFIG,
 ];
+
+/// LLaDA's `tokenizer.json` has 10 MB.
+pub(super) const MAX_JSON: u64 = 1 << 30;
+/// Real ones of the others have 50 kB.
+const MAX_OTHER: u64 = 64 << 20;
 
 /// The files of a tokenizer, to be given to other folders without a change; and with them what
 /// their model proposes to be sampled with.
@@ -35,30 +35,22 @@ impl TokenizerFiles {
     /// The name of the one file that every tokenizer has.
     pub const JSON: &str = NAMES[0];
 
-    /// Reads those that `dir` has; of a GGUF file, those that it carries or that its vocabulary
-    /// makes. Adapters without a tokenizer have that of their model, and propose what they
-    /// themselves state.
+    /// Reads those that are in the folder `dir`.
     ///
     /// # Errors
     /// When one of them cannot be read.
-    pub fn read(dir: &Path) -> Result<Self> {
-        let from = checkpoint::tokenizer_dir(dir)?;
-        if from != dir {
-            let mut files = Self::read(&from)?;
-            let own = dir.join(GENERATION_CONFIG);
-            if own.exists() {
-                files.set(GENERATION_CONFIG, files::read_bytes(&own, MAX_TOKENIZER)?);
-            }
-            return Ok(files);
-        }
-        if gguf::is_gguf(dir) {
-            return gguf::tokenizer_files(dir);
-        }
+    pub fn in_folder(dir: &Path) -> Result<Self> {
+        Self::some_of(dir, &NAMES)
+    }
+
+    /// Those of the files `names` that are in the folder `dir`.
+    pub(crate) fn some_of(dir: &Path, names: &[&'static str]) -> Result<Self> {
         let mut found = Vec::new();
-        for name in NAMES {
+        for &name in names {
             let path = dir.join(name);
+            let limit = if name == Self::JSON { MAX_JSON } else { MAX_OTHER };
             if path.exists() {
-                found.push((name, files::read_bytes(&path, MAX_TOKENIZER)?));
+                found.push((name, files::read_bytes(&path, limit)?));
             }
         }
         Ok(Self(found))
@@ -93,24 +85,48 @@ impl TokenizerFiles {
         self.0.push((name, bytes));
     }
 
-    /// The tokenizer that they make, `None` without a `tokenizer.json`; errors name `origin`.
+    /// Adds those of `others`, each in the place of one that there is.
+    pub(crate) fn add(&mut self, others: Self) {
+        others.0.into_iter().for_each(|(name, bytes)| self.set(name, bytes));
+    }
+
+    /// The text of one of them; what is wrong with it is said of the file in `origin`, where that
+    /// is a folder, and otherwise of `origin`.
+    pub(crate) fn text(&self, name: &str, origin: &Path) -> Result<Option<&str>> {
+        let Some(bytes) = self.get(name) else { return Ok(None) };
+        let file = place(origin, name);
+        if file != origin {
+            return files::as_text(bytes, &file).map(Some);
+        }
+        let what = || format!("{name}: it is not UTF-8");
+        let text = str::from_utf8(bytes);
+        Ok(Some(text.map_err(|_| TokenizerError::File { file, what: what() })?))
+    }
+
+    /// The tokenizer that they make, `None` without a `tokenizer.json`. Errors name `origin`, the
+    /// file that carries them, or the file in `origin` where that is their folder.
     ///
     /// # Errors
     /// When one of the files cannot be used.
     pub fn tokenizer(&self, origin: &Path) -> Result<Option<Tokenizer>> {
-        let Some(json) = self.get(Self::JSON) else { return Ok(None) };
+        let Some(json) = self.text(Self::JSON, origin)? else { return Ok(None) };
         let settings = Settings::of(self, origin)?;
-        let read = serde_json::from_slice(json).map_err(|e| e.to_string());
-        match read.and_then(|json| Tokenizer::from_json(json, settings)) {
-            Ok(tokenizer) => Ok(Some(tokenizer)),
-            Err(what) => Err(TokenizerError::File { file: origin.to_path_buf(), what }.into()),
-        }
+        Tokenizer::from_text(json, settings, &place(origin, Self::JSON)).map(Some)
     }
 
-    /// Adds LLaDA's chat template, which is the one of a model without any, if there is none.
-    pub(crate) fn state_chat_template(&mut self) {
+    /// The tokenizer that they make.
+    ///
+    /// # Errors
+    /// As [`TokenizerFiles::tokenizer`], and when there is no `tokenizer.json`.
+    pub(crate) fn needed(&self, origin: &Path) -> Result<Tokenizer> {
+        let missing = || TokenizerError::Missing { dir: origin.to_path_buf() };
+        Ok(self.tokenizer(origin)?.ok_or_else(missing)?)
+    }
+
+    /// Adds a chat template if there is none.
+    pub(crate) fn or_chat_template(&mut self, template: &str) {
         if self.chat_template().is_none() {
-            self.set(TEMPLATE, chat::LLADA.into());
+            self.set(settings::TEMPLATE, template.into());
         }
     }
 
@@ -124,4 +140,10 @@ impl TokenizerFiles {
     pub fn crc32c(&self) -> u32 {
         self.get(Self::JSON).map_or(0, crc32c::crc32c)
     }
+}
+
+/// Where the file `name` of a tokenizer from `origin` is: in the folder, or in the file that
+/// carries it.
+pub(super) fn place(origin: &Path, name: &str) -> PathBuf {
+    if origin.is_dir() { origin.join(name) } else { origin.to_path_buf() }
 }

@@ -23,13 +23,9 @@ pub use train::{Kind, SPECIAL_TOKENS, train};
 
 use crate::{
     Result,
-    checkpoint::{self, gguf},
     config::{ModelConfig, SpecialTokens},
     files as disk,
 };
-
-/// LLaDA's file has 10 MB.
-pub(crate) const MAX_TOKENIZER: u64 = 1 << 30;
 
 /// A tokenizer, with the settings that lie beside it.
 #[derive(Debug, Clone)]
@@ -46,43 +42,24 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` in `dir`, and `tokenizer_config.json` where there is one; or the
-    /// tokenizer in a GGUF file. Adapters without one have that of their model.
-    ///
-    /// # Errors
-    /// When there is no `tokenizer.json` or one of the files cannot be used.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
-        let dir = &checkpoint::tokenizer_dir(dir)?;
-        if gguf::is_gguf(dir) {
-            let found = TokenizerFiles::read(dir)?.tokenizer(dir)?;
-            return Ok(found.ok_or(TokenizerError::Missing { dir: dir.to_path_buf() })?);
-        }
-        let file = dir.join("tokenizer.json");
-        if !file.exists() {
-            return Err(TokenizerError::Missing { dir: dir.to_path_buf() }.into());
-        }
-        Self::read(&file, Settings::read(dir)?)
-    }
-
     /// Reads one `tokenizer.json`, wherever it is and whatever it is called, and
     /// `tokenizer_config.json` beside it where there is one.
     ///
     /// # Errors
     /// When one of the files cannot be used.
     pub fn from_file(file: &Path) -> Result<Self> {
-        Self::read(file, Settings::read(file.parent().unwrap_or(Path::new("")))?)
+        let dir = file.parent().unwrap_or(Path::new(""));
+        let beside = TokenizerFiles::some_of(dir, &[settings::FILE, settings::TEMPLATE])?;
+        let text = disk::read_text(file, files::MAX_JSON)?;
+        Self::from_text(&text, Settings::of(&beside, dir)?, file)
     }
 
-    fn read(file: &Path, settings: Settings) -> Result<Self> {
-        let text = disk::read_text(file, MAX_TOKENIZER)?;
-        let what = match serde_json::from_str(&text) {
-            Ok(json) => match Self::from_json(json, settings) {
-                Ok(tokenizer) => return Ok(tokenizer),
-                Err(what) => what,
-            },
-            Err(error) => error.to_string(),
-        };
-        Err(TokenizerError::File { file: file.to_path_buf(), what }.into())
+    /// From the text of a `tokenizer.json`; errors name `file`.
+    fn from_text(json: &str, settings: Settings, file: &Path) -> Result<Self> {
+        let read = serde_json::from_str(json).map_err(|e| e.to_string());
+        let tokenizer = read.and_then(|json| Self::from_json(json, settings));
+        let file = || file.to_path_buf();
+        Ok(tokenizer.map_err(|what| TokenizerError::File { file: file(), what })?)
     }
 
     /// Builds a tokenizer from the content of a `tokenizer.json`, or says what is wrong with it.

@@ -4,19 +4,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{TokenizerError, TokenizerFiles};
-use crate::{
-    Result,
-    checkpoint::{self, gguf},
-    config::SpecialTokens,
-    files, json,
-};
+use super::{TokenizerError, TokenizerFiles, files::place};
+use crate::{Result, config::SpecialTokens, files, json};
 
-const FILE: &str = "tokenizer_config.json";
-const TEMPLATE: &str = "chat_template.jinja";
-
-/// A real one has 50 kB.
-const MAX_SETTINGS: u64 = 64 << 20;
+pub(super) const FILE: &str = "tokenizer_config.json";
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
 
 /// Names by which models of this family call their special tokens; the first that is known counts.
 const MASK: &[&str] = &["<|mdm_mask|>", "<|mask|>", "[MASK]", "<mask>"];
@@ -30,38 +22,18 @@ const PAD: &[&str] = &["<|pad|>", "[PAD]", "<pad>"];
 pub(crate) struct Settings(Map<String, Value>);
 
 impl Settings {
-    /// Reads the files in `dir`, or those that a GGUF file carries; a template file goes before
-    /// the key. Adapters without a tokenizer have those of their model.
-    pub(crate) fn read(dir: &Path) -> Result<Self> {
-        let dir = &checkpoint::tokenizer_dir(dir)?;
-        if gguf::is_gguf(dir) {
-            return Self::of(&TokenizerFiles::read(dir)?, dir);
-        }
-        let (file, template) = (dir.join(FILE), dir.join(TEMPLATE));
+    /// Those that `tokenizer` holds, which is from the folder or the file `origin`; a template file
+    /// goes before the key.
+    pub(crate) fn of(tokenizer: &TokenizerFiles, origin: &Path) -> Result<Self> {
         let mut settings = Self::default();
-        if file.exists() {
-            let text = files::read_text(&file, MAX_SETTINGS)?;
+        if let Some(text) = tokenizer.text(FILE, origin)? {
+            let file = place(origin, FILE);
+            let own = if file == origin { format!("{FILE}: ") } else { String::new() };
             settings.0 = json::parse_object(text.as_bytes())
-                .map_err(|e| TokenizerError::File { file, what: e.to_string() })?;
+                .map_err(|e| TokenizerError::File { file, what: format!("{own}{e}") })?;
         }
-        if template.exists() {
-            let text = files::read_text(&template, MAX_SETTINGS)?;
+        if let Some(text) = tokenizer.text(TEMPLATE, origin)? {
             settings.0.insert("chat_template".into(), text.into());
-        }
-        Ok(settings)
-    }
-
-    /// Those that `tokenizer` holds; errors name `origin`.
-    pub(super) fn of(tokenizer: &TokenizerFiles, origin: &Path) -> Result<Self> {
-        let mut settings = Self::default();
-        if let Some(text) = tokenizer.get(FILE) {
-            settings.0 = json::parse_object(text).map_err(|e| TokenizerError::File {
-                file: origin.to_path_buf(),
-                what: format!("{FILE}: {e}"),
-            })?;
-        }
-        if let Some(text) = tokenizer.get(TEMPLATE) {
-            settings.0.insert("chat_template".into(), String::from_utf8_lossy(text).into());
         }
         Ok(settings)
     }

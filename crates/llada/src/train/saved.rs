@@ -9,7 +9,11 @@ use super::{
     TrainError,
     state::{FileMark, State},
 };
-use crate::{Result, files, io, verify::Marks};
+use crate::{
+    Result,
+    files::{self, Marks},
+    io,
+};
 
 /// What a checkpoint holds besides weights and optimiser; no other folder of a run has it.
 pub(crate) const STATE: &str = "state.json";

@@ -1,6 +1,6 @@
 //! Where the rows of a run come from: windows of token shards, or conversations.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use llada_kernels::Cpu;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Result,
-    chat::Template,
+    checkpoint::Checkpoint,
     config::{LogitShift, Objective, SpecialTokens},
     data::{
         Conversations, DataError, Shards, Windows,
@@ -38,7 +38,7 @@ pub(super) enum Source {
 /// A model's folder, as far as it makes text into tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
-    pub(super) dir: &'a Path,
+    pub(super) checkpoint: &'a Checkpoint,
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) files: &'a TokenizerFiles,
     pub(super) special: &'a SpecialTokens,
@@ -60,7 +60,7 @@ impl Source {
     /// Reads the conversations of `data.path` as the model of `reader` does.
     pub(super) fn conversations(recipe: &Recipe, sft: &Sft, reader: Reader<'_>) -> Result<Self> {
         let template = match sft.template {
-            SftTemplate::Chat => Some(Template::from_dir(reader.dir)?),
+            SftTemplate::Chat => Some(reader.checkpoint.template()?),
             SftTemplate::Plain => None,
         };
         let eos = reader.special.eos.ok_or(DataError::NoEos)?;

@@ -17,11 +17,12 @@ use super::{
     trainable::Trainable,
 };
 use crate::{
-    Result, checkpoint,
+    Result, chat,
+    checkpoint::{self, Checkpoint},
     config::{ModelConfig, Objective, QkNorm},
     files,
     model::{Gradients, MaskPredictor, Model},
-    tokenizer::{Tokenizer, TokenizerFiles},
+    tokenizer::Tokenizer,
 };
 
 /// A real recipe has 2 kB.
@@ -55,13 +56,14 @@ impl Trainer {
             Some(_) => None,
         };
         let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found_dir)?;
-        let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
+        let opened = Checkpoint::open(&tokenizer_dir)?;
+        let tokenizer = opened.tokenizer()?;
         // Kept, because the checkpoint that they are from may be removed during the run.
-        let mut tokenizer_files = TokenizerFiles::read(&tokenizer_dir)?;
+        let mut tokenizer_files = opened.tokenizer_files()?.clone();
         if recipe.sft.as_ref().is_some_and(|sft| sft.template == SftTemplate::Chat) {
-            tokenizer_files.state_chat_template();
+            tokenizer_files.or_chat_template(chat::LLADA);
         }
-        let (mut model, trainable) = starting_model(&recipe, &cpu, &tokenizer, found_dir)?;
+        let (mut model, trainable) = starting_model(&recipe, &cpu, &opened, &tokenizer, found_dir)?;
         let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
         let mask = match recipe.train.objective {
             Objective::Diffusion => special.mask.ok_or(TrainError::NoMask)?,
@@ -71,8 +73,8 @@ impl Trainer {
         let source = match (pretraining, &recipe.sft) {
             (Some(source), _) => source,
             (None, sft) => {
-                let (dir, files) = (tokenizer_dir.as_path(), &tokenizer_files);
-                let reader = Reader { dir, tokenizer: &tokenizer, files, special: &special };
+                let (checkpoint, tokenizer, files) = (&opened, &tokenizer, &tokenizer_files);
+                let reader = Reader { checkpoint, tokenizer, files, special: &special };
                 Source::conversations(&recipe, &sft.clone().unwrap_or_default(), reader)?
             }
         };
@@ -221,10 +223,12 @@ fn tokenizer_dir(
     }
 }
 
-/// The model at the start of the run, and its adapters where the recipe wants some.
+/// The model at the start of the run, and its adapters where the recipe wants some. The checkpoint
+/// of the tokenizer, which is `opened`, is often that of the model.
 fn starting_model(
     recipe: &Recipe,
     cpu: &Cpu,
+    opened: &Checkpoint,
     tokenizer: &Tokenizer,
     found: Option<&Path>,
 ) -> Result<(Model, Option<Trainable>)> {
@@ -238,12 +242,12 @@ fn starting_model(
     }
     match (found, &recipe.model.init_from) {
         (_, Some(base)) if adapts => {
-            let mut model = initial(recipe, base, tokenizer)?;
+            let mut model = initial(recipe, base, opened, tokenizer)?;
             let trainable = Trainable::adapter(recipe, cpu, &mut model, base, found)?;
             Ok((model, Some(trainable)))
         }
-        (Some(dir), _) => Ok((checkpoint::load(dir)?, None)),
-        (None, Some(dir)) => Ok((initial(recipe, dir, tokenizer)?, None)),
+        (Some(dir), _) => Ok((load(dir, opened)?, None)),
+        (None, Some(dir)) => Ok((initial(recipe, dir, opened, tokenizer)?, None)),
         (None, None) => {
             let tokens = tokenizer.special_tokens();
             let config = recipe.model_config(tokenizer.vocab_size(), tokens)?;
@@ -253,14 +257,24 @@ fn starting_model(
     }
 }
 
+/// The model in `dir`, which may be `opened` already.
+fn load(dir: &Path, opened: &Checkpoint) -> Result<Model> {
+    if dir == opened.path() { opened.load() } else { checkpoint::load(dir) }
+}
+
 /// The model of `init_from`, for this tokenizer and objective.
-fn initial(recipe: &Recipe, dir: &Path, tokenizer: &Tokenizer) -> Result<Model> {
+fn initial(
+    recipe: &Recipe,
+    dir: &Path,
+    opened: &Checkpoint,
+    tokenizer: &Tokenizer,
+) -> Result<Model> {
     let wrong = |reason| TrainError::InitFrom { path: dir.to_path_buf(), reason };
     let adapts = recipe.lora.rank > 0;
     if adapts && checkpoint::is_adapter(dir) {
         return Err(TrainError::Adapted { path: dir.to_path_buf() }.into());
     }
-    let mut model = checkpoint::load(dir)?;
+    let mut model = load(dir, opened)?;
     let (entries, vocab) = (model.config.embedding_size, tokenizer.vocab_size());
     if vocab > entries {
         return Err(wrong(format!("{entries} embeddings for a tokenizer of {vocab}")).into());

@@ -9,7 +9,8 @@ use llada_kernels::{Cpu, DType, WeightView};
 
 use super::{Lora, Recipe, TrainError, optimizer::Parameter};
 use crate::{
-    Result, checkpoint,
+    Result,
+    checkpoint::{self, Checkpoint},
     model::{Adapter, Gradients, Layout, LowRank, Model, Tensor},
 };
 
@@ -51,7 +52,7 @@ impl Trainable {
         let adapter = match found {
             None => fresh,
             Some(dir) => {
-                let adapter = checkpoint::load_adapter(dir, &layout)?;
+                let adapter = Checkpoint::open(dir)?.adapter(&layout)?;
                 check_same(&fresh, &adapter, &layout)?;
                 adapter
             }

@@ -111,7 +111,7 @@ fn sizes(config: &ModelConfig) -> Vec<Entry> {
 /// # Errors
 /// When the architecture is another, a key that is needed is missing or not of its type, or the
 /// keys contradict each other.
-pub(super) fn config(file: &File) -> Result<ModelConfig> {
+pub(in crate::checkpoint) fn config(file: &File) -> Result<ModelConfig> {
     let keys = Keys(file);
     // Only the first of several files has the other keys.
     if file.value(SHARDS).and_then(Value::index).is_some_and(|n| n > 1) {

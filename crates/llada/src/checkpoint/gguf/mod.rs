@@ -2,7 +2,6 @@
 //! architecture `llada`.
 
 mod container;
-mod formats;
 mod metadata;
 mod names;
 mod types;
@@ -14,56 +13,38 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use llada_kernels::{Cpu, Mapping};
 
+pub use crate::hub::folder::is_gguf;
 pub use container::{Entry, File};
-pub use formats::Formats;
+pub(in crate::checkpoint) use metadata::config;
 pub use types::TensorType;
 pub use value::{Array, Value};
+pub(in crate::checkpoint) use vocabulary::files as tokenizer_files;
 pub use write::Progress;
 
-use super::{CheckpointError, numbers};
+pub use crate::model::Formats;
+
+use super::CheckpointError;
 use crate::{
     Result,
     config::ModelConfig,
-    model::{Layout, Model, Tensor},
+    model::{Layout, Model, Tensor, numbers},
     tokenizer::TokenizerFiles,
 };
 use names::{Name, names, to_rotary};
 
-/// Whether `path` names a GGUF file: a file of that ending, in whatever case.
-pub fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && !path.is_dir()
-}
-
-/// The model in a file; see [`super::load`].
-pub(super) fn load(path: &Path) -> Result<Model> {
-    let file = File::open(path)?;
-    let config = metadata::config(&file)?;
-    let layout = Layout::new(&config);
-    let names = names(&config, &layout);
+/// The model in a file, whose `config` is read; see [`super::Checkpoint::load`].
+pub(super) fn load(file: &File, config: &ModelConfig) -> Result<Model> {
+    let layout = Layout::new(config);
+    let names = names(config, &layout);
     let known: BTreeSet<&str> = names.iter().map(|name| name.name.as_str()).collect();
     if let Some(tensor) = file.tensors().keys().find(|name| !known.contains(name.as_str())) {
-        let (tensor, file) = (tensor.clone(), path.to_path_buf());
+        let (tensor, file) = (tensor.clone(), file.path().to_path_buf());
         return Err(CheckpointError::Unknown { tensor, file }.into());
     }
     let specs = names.iter().zip(layout.specs());
     let tensors =
-        specs.map(|(name, spec)| tensor(&file, name, &spec.shape)).collect::<Result<_>>()?;
-    Ok(Model { config, tensors })
-}
-
-/// The configuration of the model in a file; see [`super::load_config`].
-pub(super) fn load_config(path: &Path) -> Result<ModelConfig> {
-    metadata::config(&File::open(path)?)
-}
-
-/// The files of the tokenizer in a file, none where it has no tokenizer.
-pub(crate) fn tokenizer_files(path: &Path) -> Result<TokenizerFiles> {
-    vocabulary::files(&File::open(path)?)
-}
-
-/// The text of the file `name` that travels with the tokenizer in the GGUF file `path`, if it does.
-pub(super) fn carried(path: &Path, name: &str) -> Result<Option<String>> {
-    Ok(vocabulary::carried(&File::open(path)?, name).map(str::to_owned))
+        specs.map(|(name, spec)| tensor(file, name, &spec.shape)).collect::<Result<_>>()?;
+    Ok(Model { config: config.clone(), tensors })
 }
 
 /// Writes `model` with its tokenizer as one file, as llama.cpp loads it. Weights are converted

@@ -149,8 +149,8 @@ fn the_keys_that_other_programs_write_suffice() {
     }
     assert_eq!(built.special_tokens(), here.special_tokens());
     assert_eq!(built.vocab_size(), here.vocab_size());
-    let settings = |path: &Path| crate::tokenizer::Settings::read(path).unwrap();
-    assert_eq!(settings(&path).chat_template(), settings(&storyteller()).chat_template());
+    let template = |path: &Path| TokenizerFiles::read(path).unwrap().chat_template();
+    assert_eq!(template(&path), template(&storyteller()));
 }
 
 #[test]

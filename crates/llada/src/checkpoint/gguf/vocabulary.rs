@@ -204,7 +204,7 @@ impl Vocabulary {
 ///
 /// # Errors
 /// When the tokenizer is of a kind that is not known, or its keys are damaged.
-pub(super) fn files(file: &File) -> Result<TokenizerFiles> {
+pub(in crate::checkpoint) fn files(file: &File) -> Result<TokenizerFiles> {
     let mut files = TokenizerFiles::collect(|name| Some(carried(file, name)?.as_bytes().to_vec()));
     let model = file.value("tokenizer.ggml.model").and_then(Value::text);
     if files.get(TOKENIZER).is_some() || matches!(model, None | Some("no_vocab" | "none")) {
@@ -224,7 +224,7 @@ fn key(name: &str) -> String {
 }
 
 /// The text of the file `name` of a tokenizer, where it travels whole.
-pub(super) fn carried<'a>(file: &'a File, name: &str) -> Option<&'a str> {
+fn carried<'a>(file: &'a File, name: &str) -> Option<&'a str> {
     file.value(&key(name))?.text()
 }
 

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::{CheckpointError, checksum, numbers},
+    checkpoint::{CheckpointError, checksum},
     io,
+    model::numbers,
 };
 
 /// Elements that are converted at a time.

@@ -42,7 +42,7 @@ pub(crate) fn encode(
 
 /// The first NaN or infinity: all exponent bits set. Tested on the bits, in whole chunks, so that
 /// the compiler can use the widest registers; loading is bound by the disk and not by this.
-pub(super) fn first_non_finite(values: WeightView<'_>) -> Option<usize> {
+pub(crate) fn first_non_finite(values: WeightView<'_>) -> Option<usize> {
     fn scan<T: Copy>(bits: &[T], exponent_full: impl Fn(T) -> bool) -> Option<usize> {
         bits.chunks(4096).enumerate().find_map(|(n, chunk)| {
             let any = chunk.iter().fold(false, |any, &b| any | exponent_full(b));

@@ -1,12 +1,9 @@
-//! Which format each tensor of a file gets.
+//! Which format each parameter of a model is stored in.
 
 use llada_kernels::{BlockFormat, DType};
 
-use super::types::TensorType;
-use crate::{
-    config::family::{Parameter, Part},
-    model::Layout,
-};
+use super::Layout;
+use crate::config::family::{Parameter, Part};
 
 /// The formats of a model's matrices. Norms, biases and routers are always `f32`: they are
 /// small, and llama.cpp reads no others.
@@ -61,7 +58,7 @@ impl Formats {
 /// The first of `dtype` and what may stand in for it whose blocks divide `width`.
 fn fitting(dtype: DType, width: usize) -> DType {
     let simpler = [dtype, DType::Blocks(BlockFormat::Q8_0)];
-    let fits = |dtype: &DType| TensorType::of(*dtype).row_bytes(width).is_some();
+    let fits = |dtype: &DType| dtype.bytes(width).is_some();
     simpler.into_iter().find(fits).unwrap_or(DType::F16)
 }
 

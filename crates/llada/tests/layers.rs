@@ -1,0 +1,158 @@
+//! The modules of the crates depend on each other in one direction only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which modules each module at the top of a crate uses, and a file that does.
+type Uses = BTreeMap<String, BTreeMap<String, PathBuf>>;
+
+/// What every module may name at the root of its crate: the one error, which holds those of all
+/// modules and which they all return.
+const ROOT: [&str; 5] = ["Error", "Result", "io", "io_hint", "error"];
+
+#[test]
+fn modules_use_those_below_them_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for source in [root.join("src"), root.join("../cli/src")].iter().filter(|dir| dir.is_dir()) {
+        let is_library = source.join("lib.rs").is_file();
+        let uses = uses(source, if is_library { &ROOT } else { &[] });
+        assert!(uses.len() > 5 && uses.values().any(|below| below.len() > 2), "{uses:?}");
+        if let Some(cycle) = cycle(&uses) {
+            let edges = cycle.windows(2).map(|edge| {
+                let file = uses[&edge[0]][&edge[1]].strip_prefix(source).unwrap();
+                format!("  {} uses {} in {}\n", edge[0], edge[1], file.display())
+            });
+            panic!("modules of {} in a circle:\n{}", source.display(), edges.collect::<String>());
+        }
+    }
+}
+
+#[test]
+fn circles_are_found() {
+    let uses = |edges: &[(&str, &str)]| {
+        let mut uses = Uses::new();
+        for (from, to) in edges {
+            uses.entry((*to).into()).or_default();
+            uses.entry((*from).into()).or_default().insert((*to).into(), PathBuf::new());
+        }
+        uses
+    };
+    assert_eq!(cycle(&uses(&[("a", "b"), ("b", "c"), ("a", "c")])), None);
+    let found = cycle(&uses(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b")])).unwrap();
+    assert_eq!(found, ["b", "c", "d", "b"]);
+    let text = "use crate::{\n Result, a::{self, b::C},\n d,\n};\nfn f() { crate::e::g(); }";
+    assert_eq!(named(text, "crate::"), ["Result", "a", "d", "e"]);
+    assert_eq!(named("super::super::x::Y; super::z", "super::super::"), ["x"]);
+    assert_eq!(plain("a\n // crate::b\n#[cfg(test)]\nmod tests {\n crate::c"), "a\n");
+}
+
+/// Of each module at the top of the crate in `source`, which others it names.
+fn uses(source: &Path, root: &[&str]) -> Uses {
+    let entries = fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path());
+    let of = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let paths: Vec<PathBuf> =
+        entries.filter(|path| !["lib", "main"].contains(&&*of(path))).collect();
+    let modules: BTreeSet<String> = paths.iter().map(of).collect();
+    let mut uses = Uses::new();
+    for path in &paths {
+        let module = of(path);
+        let below = uses.entry(module.clone()).or_default();
+        // The error of the crate is made of those of all modules.
+        for file in files(path).into_iter().filter(|_| !root.contains(&&*module)) {
+            let text = plain(&fs::read_to_string(&file).unwrap());
+            // From here as many modules up to the root.
+            let inside = file.strip_prefix(source).unwrap().with_extension("");
+            let depth = inside.iter().filter(|part| *part != "mod").count();
+            let names = [named(&text, "crate::"), named(&text, &"super::".repeat(depth))].concat();
+            for name in names.into_iter().filter(|name| *name != module) {
+                if modules.contains(&name) && !root.contains(&&*name) {
+                    below.entry(name).or_insert_with(|| file.clone());
+                } else {
+                    // Names that the root takes from modules would hide where they are from.
+                    assert!(root.contains(&&*name), "{} names crate::{name}", file.display());
+                }
+            }
+        }
+    }
+    uses
+}
+
+/// The files of a module, but those of its tests.
+fn files(path: &Path) -> Vec<PathBuf> {
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    if name == "tests" || name.ends_with("_tests") {
+        return Vec::new();
+    }
+    match path.is_dir() {
+        true => fs::read_dir(path).unwrap().flat_map(|e| files(&e.unwrap().path())).collect(),
+        false => vec![path.to_path_buf()],
+    }
+}
+
+/// A source without comments and without the tests at its end.
+fn plain(source: &str) -> String {
+    let end = source.find("#[cfg(test)]\nmod tests {").unwrap_or(source.len());
+    let lines = source[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// What stands after `prefix` in a path, or in the braces of a `use`.
+fn named(text: &str, prefix: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let first = |path: &str| path.trim().split(|c| !is_part(c)).next().unwrap_or("").to_owned();
+    let mut names = Vec::new();
+    for (at, _) in text.match_indices(prefix) {
+        let before = text[..at].chars().next_back();
+        let rest = &text[at + prefix.len()..];
+        if before.is_some_and(|c| is_part(c) || c == ':') || rest.starts_with("super::") {
+            continue;
+        }
+        let Some(braced) = rest.strip_prefix('{') else {
+            names.push(first(rest));
+            continue;
+        };
+        let (mut depth, mut start) = (0, 0);
+        for (i, c) in braced.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    names.push(first(&braced[start..i]));
+                    start = i + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// Modules that use each other in a circle, the first of them at the end again.
+fn cycle(uses: &Uses) -> Option<Vec<String>> {
+    fn visit(at: &str, uses: &Uses, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
+        if let Some(start) = path.iter().position(|module| module == at) {
+            path.drain(..start);
+            path.push(at.to_owned());
+            return true;
+        }
+        if done.contains(at) {
+            return false;
+        }
+        path.push(at.to_owned());
+        if uses[at].keys().any(|below| visit(below, uses, path, done)) {
+            return true;
+        }
+        done.extend(path.pop());
+        false
+    }
+    let (mut path, mut done) = (Vec::new(), BTreeSet::new());
+    uses.keys().any(|module| visit(module, uses, &mut path, &mut done)).then_some(path)
+}
