@@ -151,10 +151,13 @@ fn render(error: &anyhow::Error) -> String {
     lines.join("\n")
 }
 
+/// Bytes of a message of several lines.
+const MOST_OF_A_MESSAGE: usize = 4000;
+
 /// A message whose further lines stand below its first: what a file holds cannot pass for a line of
 /// ours.
 fn indented(message: &str) -> String {
-    message.trim_end().replace('\n', "\n      ")
+    term::shortened(message.trim_end(), MOST_OF_A_MESSAGE).replace('\n', "\n      ")
 }
 
 /// The first remedy along the chain of causes.
@@ -224,6 +227,21 @@ mod tests {
         let lines = render(&error);
         assert!(lines.starts_with("error: a fault of the program"), "{lines}");
         assert!(lines.contains("\n  hint: please report it"), "{lines}");
+    }
+
+    #[test]
+    fn values_of_any_length_leave_the_message_readable() {
+        let long = "é\n".repeat(1_000_000);
+        let error =
+            anyhow!(Failure::new(format!("`seed` is `{long}`, no number"), "give a number"));
+        let shown = render(&error);
+        assert!(shown.len() < 20_000, "{} bytes", shown.len());
+        assert!(shown.starts_with("error: `seed` is `é"), "{}", &shown[..40]);
+        assert!(shown.ends_with("`, no number\n  hint: give a number"));
+        let line = "x".repeat(3_000_000) + "!";
+        let short = term::shortened(&line, 2000);
+        assert!(short.len() < 2100 && short.ends_with("x!") && short.contains(" bytes…] "));
+        assert_eq!(term::shortened("short", 2000), "short");
     }
 
     #[test]

@@ -115,8 +115,10 @@ pub fn is_like_path(word: &str) -> bool {
 
 /// The failure of a word that was meant to be the path of a model.
 pub fn no_model(word: &str) -> Failure {
-    let hint = near(Path::new(word))
-        .unwrap_or_else(|| "check the spelling; a text of several words goes in quotes".into());
+    let hint = near(Path::new(word)).unwrap_or_else(|| match reference(Path::new(word)) {
+        Some(_) => format!("`llada pull {word}` fetches it, if it is a model of the hub"),
+        None => "check the spelling; a text of several words goes in quotes".into(),
+    });
     Failure::usage(format!("there is no model `{word}`"), hint)
 }
 

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     llada_kernels::explain_shrunk_files();
+    llada_kernels::report_large_files();
     let cli = match args::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return error::usage(error),

@@ -1,6 +1,7 @@
 //! The only module that writes to the terminal: answers and data to stdout, the rest to stderr.
 
 use std::{
+    borrow::Cow,
     env,
     ffi::OsString,
     io::{self, IsTerminal, Write},
@@ -127,9 +128,24 @@ pub fn variable(key: &str) -> Option<OsString> {
 /// Lines on stderr, where what a file or a model holds is shown and not obeyed, terminal or not: logs
 /// are read on terminals too. A closed stderr is no reason to fail.
 pub fn error_line(lines: &str) {
+    let lines: Vec<_> = lines.split('\n').map(|line| shortened(line, MOST_OF_A_LINE)).collect();
     PROGRESS.suspend(|| {
-        let _ = writeln!(io::stderr().lock(), "{}", visible_controls(lines));
+        let _ = writeln!(io::stderr().lock(), "{}", visible_controls(&lines.join("\n")));
     });
+}
+
+/// Bytes of a line on stderr: a value of a file that is named in it may have any length.
+const MOST_OF_A_LINE: usize = 2000;
+
+/// A text without its middle where it has more than `most` bytes.
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return text.into();
+    }
+    let boundary = |from: usize| (from..text.len()).find(|&at| text.is_char_boundary(at));
+    let [head, tail] =
+        [most / 3 * 2, text.len() - most / 3].map(|from| boundary(from).unwrap_or(text.len()));
+    format!("{} […{} bytes…] {}", &text[..head], tail - head, &text[tail..]).into()
 }
 
 /// Text on stdout, followed by a newline. On a terminal, control characters that a model may have

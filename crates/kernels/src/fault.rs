@@ -12,6 +12,16 @@ pub fn explain_shrunk_files() {
     signal::install();
 }
 
+/// Makes writing beyond the limit of file sizes (`ulimit -f`) an error like any other, where it is a
+/// signal, SIGXFSZ, of which a program dies without a word. It is for programs to call too.
+pub fn report_large_files() {
+    // SAFETY: to ignore a signal runs no code of ours.
+    #[cfg(unix)]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Where a mapped file lies, known to the handler as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Place {

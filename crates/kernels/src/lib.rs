@@ -39,6 +39,6 @@ mod weights;
 pub use blocks::BlockFormat;
 pub use cpu::{Cpu, Features, Isa};
 pub use error::{KernelError, Result};
-pub use fault::explain_shrunk_files;
+pub use fault::{explain_shrunk_files, report_large_files};
 pub use map::Mapping;
 pub use weights::{DType, WeightView};

@@ -21,7 +21,7 @@ pub use message::Message;
 use crate::{
     Result,
     jinja::{self, Dialect, Mistake},
-    tokenizer::{Settings, TokenizerFiles},
+    tokenizer::{DEFAULT, Settings, TOOLS, TokenizerFiles},
 };
 
 /// LLaDA's template. The original always ends with the assistant's header; here it does so when a
@@ -83,6 +83,20 @@ pub enum ChatError {
         /// Where the template is from.
         origin: String,
     },
+    /// There are templates with names, none of which is the one that is meant without a name.
+    #[error("the chat templates of `{origin}` are called {}, and none is called `default`", listed(.names))]
+    NoDefault {
+        /// Where the templates are from.
+        origin: String,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// The template writes the same whatever the assistant answers.
+    #[error("the chat template of `{origin}` writes nothing of the assistant's answer")]
+    Unanswered {
+        /// Where the template is from.
+        origin: String,
+    },
     /// A template that marks what the assistant says marks nothing in the last message.
     #[error("the chat template of `{origin}` does not mark the last answer with `generation`")]
     Unmarked {
@@ -104,6 +118,12 @@ impl ChatError {
                 "mark what the assistant says with `{% generation %}` in the template, or use \
                  `sft.template = \"plain\"`"
             }
+            Self::NoDefault { .. } => {
+                "name one of them `default`, or write the one to use into `chat_template.jinja`"
+            }
+            Self::Unanswered { .. } => {
+                "check how the template calls the role of answers: here it is `assistant`"
+            }
             Self::Unmarked { .. } => {
                 "put `{% generation %}` around every answer in the template, or take it out"
             }
@@ -115,9 +135,12 @@ impl ChatError {
     }
 }
 
-/// The special tokens that a template may name.
-const TOKENS: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+fn listed(names: &[String]) -> String {
+    match names.is_empty() {
+        true => "nothing".into(),
+        false => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    }
+}
 
 /// A conversation as JSON, as programs pass it to `apply_chat_template`.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,40 +156,41 @@ pub struct Conversation {
 /// A chat template, ready to be applied.
 #[derive(Debug, Clone)]
 pub struct Template {
-    environment: Environment<'static>,
+    /// The one that is meant where none is named.
+    plain: Option<Environment<'static>>,
+    /// The one for conversations with tools, where that is another.
+    with_tools: Option<Environment<'static>>,
+    /// The names of all that there are.
+    names: Vec<String>,
     /// `bos_token` and others, as the template calls them.
-    tokens: BTreeMap<&'static str, String>,
+    tokens: Tokens,
     origin: String,
     /// Whether it marks what the assistant says.
     marks: bool,
 }
 
+/// Special tokens by the names that templates have for them.
+type Tokens = BTreeMap<String, String>;
+
 impl Template {
     /// The template among `files` (`chat_template.jinja`, or the key of `tokenizer_config.json`), or
-    /// LLaDA's where there is none. A special token that `tokenizer_config.json` does not state is
-    /// none; without such a file, or with LLaDA's template, it is LLaDA's. Errors name `origin`, the
-    /// folder or file that the files are from.
+    /// LLaDA's where there is none. Of several it is the one called `default`, and with tools
+    /// `tool_use`. A special token that the files do not state is none; with LLaDA's template it is
+    /// LLaDA's. Errors name `origin`, the folder or file that the files are from.
     ///
     /// # Errors
-    /// When one of the files or the template is not valid.
+    /// When one of the files or a template is not valid.
     pub fn of(files: &TokenizerFiles, origin: &Path) -> Result<Self> {
         let settings = Settings::of(files, origin)?;
-        let source = settings.chat_template();
-        let own = source.is_some() && !settings.are_bare();
-        let mut tokens = if own { BTreeMap::new() } else { llada_tokens() };
-        for key in TOKENS {
-            match (settings.token(key), settings.states(key)) {
-                (Some(token), _) => _ = tokens.insert(key, token.to_owned()),
-                // Stated to be none.
-                (None, true) if source.is_some() => _ = tokens.remove(key),
-                (None, true) => _ = tokens.insert(key, String::new()),
-                (None, false) => {}
-            }
+        let own = settings.tokens().map(|(name, token)| (name.to_owned(), token.to_owned()));
+        if let Some(templates) = settings.chat_templates() {
+            return Self::new(&templates, own.collect(), &origin.display().to_string());
         }
-        match source {
-            Some(source) => Self::new(source, tokens, &origin.display().to_string()),
-            None => Self::new(LLADA, tokens, "LLaDA"),
-        }
+        let mut tokens = llada_tokens();
+        // Stated to be none.
+        tokens.iter_mut().filter(|(name, _)| settings.states(name)).for_each(|(_, t)| t.clear());
+        tokens.extend(own);
+        Self::new(&[(DEFAULT, LLADA)].into(), tokens, "LLaDA")
     }
 
     /// LLaDA's template with LLaDA's tokens.
@@ -174,25 +198,30 @@ impl Template {
     /// # Errors
     /// Never in practice: the template is [`LLADA`].
     pub fn llada() -> Result<Self> {
-        Self::new(LLADA, llada_tokens(), "LLaDA")
+        Self::new(&[(DEFAULT, LLADA)].into(), llada_tokens(), "LLaDA")
     }
 
-    fn new(source: &str, tokens: BTreeMap<&'static str, String>, origin: &str) -> Result<Self> {
+    fn new(templates: &BTreeMap<&str, &str>, tokens: Tokens, origin: &str) -> Result<Self> {
         // One time for all renderings, so that none differs from another.
         let now = chrono::Local::now().naive_local();
-        let environment =
-            jinja::environment(Dialect::Transformers { now }).and_then(|mut jinja| {
-                jinja::add(&mut jinja, source)?;
-                Ok(jinja)
-            });
-        let origin = origin.to_owned();
-        match environment {
-            Ok(environment) => {
-                let marks = jinja::has_generation(source);
-                Ok(Self { environment, tokens, origin, marks })
-            }
-            Err(Mistake { line, what }) => Err(ChatError::Syntax { origin, line, what }.into()),
-        }
+        let read = |source: &&str| {
+            let mut jinja = jinja::environment(Dialect::Transformers { now })?;
+            jinja::add(&mut jinja, source)?;
+            Ok(jinja)
+        };
+        let named = |name| {
+            templates.get(name).map(read).transpose().map_err(|Mistake { line, what }| {
+                ChatError::Syntax { origin: origin.to_owned(), line, what }
+            })
+        };
+        Ok(Self {
+            plain: named(DEFAULT)?,
+            with_tools: named(TOOLS)?,
+            names: templates.keys().map(|name| (*name).to_owned()).collect(),
+            tokens,
+            origin: origin.to_owned(),
+            marks: templates.get(DEFAULT).is_some_and(|source| jinja::has_generation(source)),
+        })
     }
 
     /// The text of a conversation. With `add_generation_prompt` it ends where the assistant's next
@@ -233,24 +262,33 @@ impl Template {
         let sizes = [tools, documents].into_iter().flatten().chain(&messages);
         let size = sizes.map(message::size).sum();
         let or_none = |json: &Option<Json>| json.as_ref().map_or(Value::from(()), jinja::value);
-        let mut context: Vec<(&str, Value)> = vec![
+        let environment = match tools {
+            Some(_) => self.with_tools.as_ref().or(self.plain.as_ref()),
+            None => self.plain.as_ref(),
+        };
+        let Some(environment) = environment else {
+            let (origin, names) = (self.origin.clone(), self.names.clone());
+            return Err(ChatError::NoDefault { origin, names }.into());
+        };
+        let tokens = self.tokens.iter().map(|(name, token)| (name.as_str(), token.as_str().into()));
+        let mut context: Vec<(&str, Value)> = tokens.collect();
+        context.extend([
             ("messages", messages.iter().map(jinja::value).collect::<Vec<_>>().into()),
             ("tools", or_none(tools)),
             ("documents", or_none(documents)),
             ("add_generation_prompt", add_generation_prompt.into()),
-        ];
-        context.extend(self.tokens.iter().map(|(&key, token)| (key, token.as_str().into())));
+        ]);
         context.extend(mark.map(|mark| (jinja::MARKS, mark.into())));
-        let rendered = jinja::render(&self.environment, Value::from_pairs(context), size);
+        let rendered = jinja::render(environment, Value::from_pairs(context), size);
         rendered.map_err(|Mistake { line, what }| {
             ChatError::Render { origin: self.origin.clone(), line, what }.into()
         })
     }
 }
 
-fn llada_tokens() -> BTreeMap<&'static str, String> {
+fn llada_tokens() -> Tokens {
     let tokens = [("bos_token", "<|startoftext|>"), ("eos_token", "<|endoftext|>")];
-    tokens.map(|(key, token)| (key, token.to_owned())).into()
+    tokens.map(|(name, token)| (name.to_owned(), token.to_owned())).into()
 }
 
 #[cfg(test)]

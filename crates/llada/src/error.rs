@@ -124,6 +124,11 @@ impl Error {
                         .into(),
                 )
             }
+            Self::Io { action: "write", source, .. }
+                if source.kind() == ErrorKind::FileTooLarge =>
+            {
+                Some("files may not be so large here: raise the limit (`ulimit -f`)".into())
+            }
             Self::Io { source, .. } => io_hint(source).map(Into::into),
         }
     }

@@ -15,13 +15,16 @@ pub const MOST: u64 = 64 << 20;
 /// Longest line of a corpus, in bytes. Corpora as a whole have no bound: they are read line by line.
 pub const MOST_OF_A_LINE: u64 = 256 << 20;
 
+/// What some editors put before a text, and is no part of it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// White space, as Python's strings see it: with four separators of ASCII, which Unicode does not
 /// count.
 pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
 }
 
-/// The text of a file, a pipe or a device.
+/// The text of a file, a pipe or a device, without a byte order mark.
 ///
 /// # Errors
 /// If it cannot be read, is not UTF-8, or is longer than [`MOST`].
@@ -40,10 +43,13 @@ pub fn read_from(source: impl Read) -> io::Result<String> {
 fn read_at_most(source: impl Read, most: u64) -> io::Result<String> {
     let mut text = String::new();
     source.take(most + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > most {
-        true => Err(too_large(format!("it has more than {most} bytes of text"))),
-        false => Ok(text),
+    if text.len() as u64 > most {
+        return Err(too_large(format!("it has more than {most} bytes of text")));
     }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.remove(0);
+    }
+    Ok(text)
 }
 
 /// Appends the next line of `source`, its end included, to `line` and gives its length; 0 is the end.
@@ -73,6 +79,7 @@ mod tests {
         assert!(read_at_most(&b"abcd"[..], 3).unwrap_err().to_string().contains("more than 3"));
         assert!(read_at_most(io::repeat(b'a'), 1000).is_err());
         assert!(read_at_most(&b"\xff"[..], 3).is_err());
+        assert_eq!(read_at_most("\u{feff}a\u{feff}".as_bytes(), 9).unwrap(), "a\u{feff}");
         // A character that the bound cuts is too much text, or no text; it is not cut.
         assert!(read_at_most("日".as_bytes(), 2).is_err());
     }

@@ -48,8 +48,18 @@ pub fn verify(path: &Path) -> Result<Vec<Verified>> {
     if checkpoints.is_empty() {
         return folder(path);
     }
-    let files = checkpoints.iter().map(|path| folder(path)).collect::<Result<Vec<_>>>()?;
+    let files = checkpoints.iter().map(|path| checkpoint(path)).collect::<Result<Vec<_>>>()?;
     Ok(files.concat())
+}
+
+/// A checkpoint of a run, which without its state cannot be gone on from.
+fn checkpoint(dir: &Path) -> Result<Vec<Verified>> {
+    let mut files = folder(dir)?;
+    let path = dir.join(train::STATE);
+    if !path.exists() {
+        files.push(Verified { path, integrity: Integrity::Damaged("it is missing".into()) });
+    }
+    Ok(files)
 }
 
 fn folder(dir: &Path) -> Result<Vec<Verified>> {

@@ -14,11 +14,15 @@ const SAME: [(&str, &str); 6] = [
 ];
 
 /// What to do instead of giving other flags.
-const INSTEAD: [(&[&str], &str); 14] = [
+const INSTEAD: [(&[&str], &str); 15] = [
     (
         &["-p", "--prompt"],
         "`llada run MODEL \"TEXT\"` answers one text; `llada chat` reads messages from the terminal, or \
          one from each line of stdin",
+    ),
+    (
+        &["-m", "--model"],
+        "it goes after the verb that needs a model: `llada run -m MODEL \"TEXT\"`",
     ),
     (
         &["-ngl", "--ngl", "--gpu-layers", "--n-gpu-layers", "-dev", "--device", "-mg", "-sm"],
@@ -106,6 +110,8 @@ mod tests {
         };
         assert_eq!(found("llada run -- -ngl 9", None), None);
         assert_eq!(found("llada run -ngl 9 x", None).unwrap(), "-ngl");
+        assert_eq!(found("llada -m x -p y", Some("-m")).unwrap(), "-m");
+        assert_eq!(found("llada run -m x -ngl 9", None).unwrap(), "-ngl");
         assert_eq!(found("llada run --min-p=0.1 x", Some("--min-p")).unwrap(), "--min-p");
         assert_eq!(found("llada score --file", None), None);
         assert_eq!(found("llada run -c 9 x", Some("-c")).unwrap(), "-c");

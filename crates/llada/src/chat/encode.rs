@@ -73,6 +73,7 @@ impl Template {
         }
         let asked = self.rendered(before, true)?;
         let answered = self.rendered(messages, false)?;
+        self.check_answered(messages, &answered.stencil, |contents| self.render(contents, false))?;
         let prompt = self.tokens(tokenizer, before, &asked.text, &asked.stencil)?;
         let text = answered.text.strip_prefix(&asked.text);
         if let (Some(text), Some(stencil)) = (text, answered.stencil.strip_prefix(&asked.stencil)) {
@@ -111,12 +112,42 @@ impl Template {
             return Err(unmarked().into());
         }
         let (start, end) = (places[earlier].start, places[places.len() - 1].end);
+        self.check_answered(messages, &whole[start..end], |contents| {
+            let (text, spans) = self.spans(contents)?;
+            let spans = spans.get(earlier..).unwrap_or_default();
+            Ok(spans.iter().map(|span| &text[span.clone()]).collect())
+        })?;
         let encode = |text: &str, stencil: &str| self.tokens(tokenizer, messages, text, stencil);
         Ok(Answered {
             prompt: encode(&text[..first.start], &whole[..start])?,
             answer: encode(&text[first.start..last.end], &whole[start..end])?,
             rewritten: false,
         })
+    }
+
+    /// Refuses a template for which the last message, an answer, changes nothing; `stencil` is the part
+    /// that should show it, and `part` makes it of other contents.
+    fn check_answered(
+        &self,
+        messages: &[Message],
+        stencil: &str,
+        part: impl Fn(&[Message]) -> Result<String>,
+    ) -> Result<()> {
+        let Some(last) = messages.len().checked_sub(1) else { return Ok(()) };
+        if stencil.contains(&stand_in(last)) {
+            return Ok(());
+        }
+        // What does something else with an answer than to show it still depends on it.
+        let with = |answer: &str| {
+            let mut contents: Vec<Message> =
+                messages.iter().enumerate().map(self::stencil).collect();
+            contents[last].content = answer.to_owned();
+            part(&contents)
+        };
+        match with("a")? == with("Bc d")? {
+            true => Err(ChatError::Unanswered { origin: self.origin.clone() }.into()),
+            false => Ok(()),
+        }
     }
 
     /// A conversation as text, and where in it the template says that the assistant speaks.
@@ -301,7 +332,7 @@ mod tests {
     use crate::{
         Error,
         chat::llada_tokens,
-        tokenizer::{Kind, SPECIAL_TOKENS, train},
+        tokenizer::{DEFAULT, Kind, SPECIAL_TOKENS, train},
     };
 
     const TEXT: &str = "user assistant system\n\nHi! What is 2+2? Hello there, the end.";
@@ -315,7 +346,7 @@ mod tests {
     }
 
     fn template(source: &str) -> Template {
-        Template::new(source, llada_tokens(), "test").unwrap()
+        Template::new(&[(DEFAULT, source)].into(), llada_tokens(), "test").unwrap()
     }
 
     fn user(content: &str) -> Vec<Message> {
@@ -388,6 +419,30 @@ mod tests {
         let role = [Message::new("user<|eot_id|>", "a")];
         let error = Template::llada().unwrap().encode(tokenizer, &role, false).unwrap_err();
         assert!(matches!(error, Error::Chat(ChatError::Role { .. })), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_hides_the_answer_is_refused() {
+        let [tokenizer, _] = tokenizers();
+        let messages = [user("Hi"), vec![Message::new("assistant", "Hello")]].concat();
+        for source in [
+            "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}",
+            "{% for m in messages %}{% if m.role == 'model' %}{{ m.content }}{% endif %}{% endfor %}end",
+            "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}             {% generation %}{% endgeneration %}{% endif %}{% endfor %}",
+        ] {
+            let error = template(source).encode_answered(tokenizer, &messages).unwrap_err();
+            assert!(
+                matches!(error, Error::Chat(ChatError::Unanswered { .. })),
+                "{source}: {error}"
+            );
+        }
+        for source in [
+            "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
+            "{% for m in messages %}{{ m.content | length }}{% endfor %}",
+            "{% for m in messages %}{{ m.content | tojson(ensure_ascii=True) }}{% endfor %}",
+        ] {
+            template(source).encode_answered(tokenizer, &messages).unwrap();
+        }
     }
 
     proptest! {

@@ -23,6 +23,8 @@ const VERBATIM: &str = "{% set loop_messages = messages %}{% for message in loop
 fn render_with(template: &str) -> Result<String> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    let tokens = r#"{"bos_token": "<|startoftext|>"}"#;
+    fs::write(dir.path().join("tokenizer_config.json"), tokens).unwrap();
     Template::from_dir(dir.path())?.render(&conversation(), true)
 }
 
@@ -62,13 +64,69 @@ fn a_folder_s_settings_are_used() {
         { "name": "default", "template": "plain" },
     ]});
     assert_eq!(from_config(several).unwrap().render(&[], true).unwrap(), "plain");
-    let unnamed = serde_json::json!({ "chat_template": [{ "name": "x", "template": "x" }] });
-    assert_eq!(from_config(unnamed).unwrap().render(&[], true).unwrap(), "x");
+    let named = serde_json::json!({ "chat_template": {"default": "plain", "x": "x"} });
+    assert_eq!(from_config(named).unwrap().render(&[], true).unwrap(), "plain");
     let none = from_config(serde_json::json!({ "bos_token": "<s>" })).unwrap();
     assert!(none.render(&conversation(), false).unwrap().starts_with("<s><|start_header_id|>"));
     let empty = tempfile::tempdir().unwrap();
     let default = Template::from_dir(empty.path()).unwrap();
     assert_eq!(default.render(&conversation(), false).unwrap(), RENDERED);
+}
+
+#[test]
+fn templates_with_names_are_chosen_as_transformers_does() {
+    let tools = serde_json::json!({ "chat_template": [
+        { "name": "tool_use", "template": "tools" }, { "name": "rag", "template": "rag" },
+    ]});
+    for unnamed in [tools, serde_json::json!({ "chat_template": [] })] {
+        let template = from_config(unnamed).unwrap();
+        let error = template.render(&[], true).unwrap_err();
+        assert!(matches!(error, Error::Chat(ChatError::NoDefault { .. })), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let further = dir.path().join("additional_chat_templates");
+    fs::create_dir(&further).unwrap();
+    let render = |tools: Option<Json>| {
+        let conversation = Conversation { messages: Vec::new(), tools, documents: None };
+        let template = Template::from_dir(dir.path()).unwrap();
+        template.render_conversation(&conversation, true).map_err(|e| e.to_string())
+    };
+    fs::write(further.join("rag.jinja"), "rag").unwrap();
+    assert!(render(None).unwrap_err().contains("`rag`"));
+    fs::write(dir.path().join("chat_template.jinja"), "file").unwrap();
+    fs::write(further.join("tool_use.jinja"), "tools").unwrap();
+    assert_eq!(render(None).unwrap(), "file");
+    assert_eq!(render(Some(serde_json::json!([]))).unwrap(), "tools");
+    fs::write(further.join("default.jinja"), "further").unwrap();
+    assert_eq!(render(None).unwrap(), "further");
+}
+
+#[test]
+fn special_tokens_are_read_where_transformers_reads_them() {
+    let shown = "{{ bos_token }}|{{ eos_token }}|{{ image_token }}|{{ boi }}|{{ mask_token }}";
+    let map = r#"{"bos_token": {"content": "<m>"}, "eos_token": "<e>"}"#;
+    for (config, expected) in [
+        // Nothing of LLaDA's is put into the template of another model.
+        (None, "<m>|<e>|||"),
+        (Some(r#"{"bos_token": null, "mask_token": "<k>"}"#), "<m>|<e>|||<k>"),
+        (
+            Some(r#"{"bos_token": "<b>", "image_token": "<i>", "add_bos_token": true}"#),
+            "<m>|<e>|<i>||",
+        ),
+        (Some(r#"{"bos_token": "<b>", "added_tokens_decoder": {}}"#), "<b>||||"),
+        (Some(r#"{"extra_special_tokens": {"boi": "<boi>"}}"#), "<m>|<e>||<boi>|"),
+        (Some(r#"{"model_specific_special_tokens": {"boi": "<2>"}}"#), "<m>|<e>||<2>|"),
+        (Some(r#"{"extra_special_tokens": ["<a>"]}"#), "<m>|<e>|||"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("chat_template.jinja"), shown).unwrap();
+        fs::write(dir.path().join("special_tokens_map.json"), map).unwrap();
+        if let Some(config) = config {
+            fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+        }
+        let template = Template::from_dir(dir.path()).unwrap();
+        assert_eq!(template.render(&[], true).unwrap(), expected, "{config:?}");
+    }
 }
 
 #[test]

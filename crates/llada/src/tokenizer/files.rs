@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Settings, Tokenizer, TokenizerError, settings};
-use crate::{Result, files, hub::folder::GENERATION_CONFIG};
+use serde_json::{Map, Value};
 
-const NAMES: [&str; 5] = [
-    "tokenizer.json",
-    settings::FILE,
-    "special_tokens_map.json",
-    settings::TEMPLATE,
-    GENERATION_CONFIG,
-];
+use super::{Settings, Tokenizer, TokenizerError, settings};
+use crate::{Result, files, hub::folder::GENERATION_CONFIG, json};
+
+const NAMES: [&str; 5] =
+    ["tokenizer.json", settings::FILE, settings::MAP, settings::TEMPLATE, GENERATION_CONFIG];
+
+/// The folder of further chat templates, each a file `NAME.jinja`.
+const TEMPLATES: &str = "additional_chat_templates";
 
 /// LLaDA's `tokenizer.json` has 10 MB.
 pub(super) const MAX_JSON: u64 = 1 << 30;
@@ -43,7 +43,8 @@ impl TokenizerFiles {
         Self::some_of(dir, &NAMES)
     }
 
-    /// Those of the files `names` that are in the folder `dir`.
+    /// Those of the files `names` that are in the folder `dir`. Chat templates in a folder of their own
+    /// become keys of `tokenizer_config.json`, in which `transformers` writes several.
     pub(crate) fn some_of(dir: &Path, names: &[&'static str]) -> Result<Self> {
         let mut found = Vec::new();
         for &name in names {
@@ -53,7 +54,28 @@ impl TokenizerFiles {
                 found.push((name, files::read_bytes(&path, limit)?));
             }
         }
-        Ok(Self(found))
+        let mut found = Self(found);
+        if names.contains(&settings::TEMPLATE) {
+            found.take_in(further_templates(dir)?, dir);
+        }
+        Ok(found)
+    }
+
+    /// Makes `templates` and that of `chat_template.jinja` the only chat templates.
+    fn take_in(&mut self, templates: Vec<(String, String)>, origin: &Path) {
+        if templates.is_empty() {
+            return;
+        }
+        // What is damaged is left to whoever reads it.
+        let Ok(own) = self.text(settings::TEMPLATE, origin) else { return };
+        let config = self.get(settings::FILE).map(json::parse_object);
+        let Ok(mut config) = config.unwrap_or_else(|| Ok(Map::new())) else { return };
+        let own = own.map(|template| (settings::DEFAULT.to_owned(), template.to_owned()));
+        let templates: Map<String, Value> =
+            own.into_iter().chain(templates).map(|(name, text)| (name, text.into())).collect();
+        config.insert("chat_template".into(), templates.into());
+        self.set(settings::FILE, format!("{:#}\n", Value::Object(config)).into_bytes());
+        self.0.retain(|(name, _)| *name != settings::TEMPLATE);
     }
 
     /// Writes them to `dir`.
@@ -125,9 +147,14 @@ impl TokenizerFiles {
 
     /// Adds a chat template if there is none.
     pub(crate) fn or_chat_template(&mut self, template: &str) {
-        if self.chat_template().is_none() {
+        if self.has_no_chat_template() {
             self.set(settings::TEMPLATE, template.into());
         }
+    }
+
+    /// Whether nothing is said of chat templates.
+    fn has_no_chat_template(&self) -> bool {
+        Settings::of(self, Path::new("")).is_ok_and(|settings| settings.chat_templates().is_none())
     }
 
     /// The chat template that they hold.
@@ -140,6 +167,19 @@ impl TokenizerFiles {
     pub fn crc32c(&self) -> u32 {
         self.get(Self::JSON).map_or(0, crc32c::crc32c)
     }
+}
+
+/// The chat templates that are files of their own in the model folder `dir`, by name.
+fn further_templates(dir: &Path) -> Result<Vec<(String, String)>> {
+    let Ok(entries) = dir.join(TEMPLATES).read_dir() else { return Ok(Vec::new()) };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "jinja"));
+    paths.sort();
+    let read = |path: PathBuf| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name, files::read_text(&path, MAX_OTHER)?))
+    };
+    paths.into_iter().map(read).collect()
 }
 
 /// Where the file `name` of a tokenizer from `origin` is: in the folder, or in the file that

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 pub use error::TokenizerError;
 pub use files::TokenizerFiles;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{DEFAULT, Settings, TOOLS};
 pub use train::{Kind, SPECIAL_TOKENS, train};
 
 use crate::{
@@ -49,7 +49,8 @@ impl Tokenizer {
     /// When one of the files cannot be used.
     pub fn from_file(file: &Path) -> Result<Self> {
         let dir = file.parent().unwrap_or(Path::new(""));
-        let beside = TokenizerFiles::some_of(dir, &[settings::FILE, settings::TEMPLATE])?;
+        let beside =
+            TokenizerFiles::some_of(dir, &[settings::FILE, settings::MAP, settings::TEMPLATE])?;
         let text = disk::read_text(file, files::MAX_JSON)?;
         Self::from_text(&text, Settings::of(&beside, dir)?, file)
     }
@@ -194,7 +195,7 @@ impl Tokenizer {
     /// Whether the files beside it state a chat template, as those of a model do that was tuned on
     /// conversations.
     pub fn has_chat_template(&self) -> bool {
-        self.settings.chat_template().is_some()
+        self.settings.chat_templates().is_some()
     }
 
     /// Writes the tokenizer as a `tokenizer.json`.

@@ -1,6 +1,7 @@
-//! `tokenizer_config.json` and `chat_template.jinja`: what lies beside a `tokenizer.json`.
+//! What lies beside a `tokenizer.json`: `tokenizer_config.json`, `special_tokens_map.json` and chat
+//! templates, read as `transformers` reads them.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
@@ -9,6 +10,16 @@ use crate::{Result, config::SpecialTokens, files, json};
 
 pub(super) const FILE: &str = "tokenizer_config.json";
 pub(super) const TEMPLATE: &str = "chat_template.jinja";
+/// Special tokens as folders stated them before `added_tokens_decoder` was a key.
+pub(super) const MAP: &str = "special_tokens_map.json";
+/// The key of chat templates.
+const TEMPLATES: &str = "chat_template";
+/// The chat template that is meant where none is named.
+pub(crate) const DEFAULT: &str = "default";
+/// The chat template for conversations with tools.
+pub(crate) const TOOLS: &str = "tool_use";
+/// Objects whose fields are further special tokens.
+const FURTHER: [&str; 2] = ["extra_special_tokens", "model_specific_special_tokens"];
 
 /// Names by which models of this family call their special tokens; the first that is known counts.
 const MASK: &[&str] = &["<|mdm_mask|>", "<|mask|>", "[MASK]", "<mask>"];
@@ -22,20 +33,25 @@ const PAD: &[&str] = &["<|pad|>", "[PAD]", "<pad>"];
 pub(crate) struct Settings(Map<String, Value>);
 
 impl Settings {
-    /// Those that `tokenizer` holds, which is from the folder or the file `origin`; a template file
-    /// goes before the key.
+    /// Those that `tokenizer` holds, which is from the folder or the file `origin`: a template file
+    /// goes before the key, and `special_tokens_map.json` before `tokenizer_config.json` where that has
+    /// no `added_tokens_decoder`.
     pub(crate) fn of(tokenizer: &TokenizerFiles, origin: &Path) -> Result<Self> {
-        let mut settings = Self::default();
-        if let Some(text) = tokenizer.text(FILE, origin)? {
-            let file = place(origin, FILE);
-            let own = if file == origin { format!("{FILE}: ") } else { String::new() };
-            settings.0 = json::parse_object(text.as_bytes())
-                .map_err(|e| TokenizerError::File { file, what: format!("{own}{e}") })?;
+        let object = |name: &str| -> Result<Map<String, Value>> {
+            let Some(text) = tokenizer.text(name, origin)? else { return Ok(Map::new()) };
+            let file = place(origin, name);
+            let own = if file == origin { format!("{name}: ") } else { String::new() };
+            let parsed = json::parse_object(text.as_bytes());
+            Ok(parsed.map_err(|e| TokenizerError::File { file, what: format!("{own}{e}") })?)
+        };
+        let mut settings = object(FILE)?;
+        if !settings.contains_key("added_tokens_decoder") {
+            settings.extend(object(MAP)?);
         }
         if let Some(text) = tokenizer.text(TEMPLATE, origin)? {
-            settings.0.insert("chat_template".into(), text.into());
+            settings.insert(TEMPLATES.into(), text.into());
         }
-        Ok(settings)
+        Ok(Self(settings))
     }
 
     /// Those of a tokenizer with LLaDA's special tokens. There is no chat template among them: a model
@@ -91,26 +107,40 @@ impl Settings {
         self.0.contains_key(key)
     }
 
-    /// Whether they state nothing but a chat template.
-    pub(crate) fn are_bare(&self) -> bool {
-        self.0.keys().all(|key| key == "chat_template")
-    }
-
-    /// The text of a special token: a string, or an object with its `content`.
+    /// The text of a special token.
     pub(crate) fn token(&self, key: &str) -> Option<&str> {
-        let value = self.0.get(key)?;
-        value.as_str().or_else(|| value.get("content")?.as_str())
+        self.0.get(key).and_then(token)
     }
 
-    /// The chat template; of several, the one called `default`, or else the first.
-    pub(crate) fn chat_template(&self) -> Option<&str> {
-        match self.0.get("chat_template")? {
+    /// The special tokens that a chat template may name: the keys that end in `_token`, and those of
+    /// the objects of further ones.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own = self.0.iter().filter(|(key, _)| key.ends_with("_token"));
+        let further = FURTHER.iter().filter_map(|key| self.0.get(*key)?.as_object()).flatten();
+        own.chain(further).filter_map(|(key, value)| Some((key.as_str(), token(value)?)))
+    }
+
+    /// The chat templates by their names; a single one has the name `default`. `None` where nothing is
+    /// said of any.
+    pub(crate) fn chat_templates(&self) -> Option<BTreeMap<&str, &str>> {
+        match self.0.get(TEMPLATES)? {
+            Value::String(template) => Some([(DEFAULT, template.as_str())].into()),
             Value::Array(list) => {
-                let named = list.iter().find(|t| t.get("name").is_some_and(|n| n == "default"));
-                named.or(list.first())?.get("template")?.as_str()
+                let named = list.iter().filter_map(|template| {
+                    Some((template.get("name")?.as_str()?, template.get("template")?.as_str()?))
+                });
+                Some(named.collect())
             }
-            template => template.as_str(),
+            Value::Object(named) => Some(
+                named.iter().filter_map(|(name, t)| Some((name.as_str(), t.as_str()?))).collect(),
+            ),
+            _ => None,
         }
+    }
+
+    /// The chat template that is meant where none is named.
+    pub(crate) fn chat_template(&self) -> Option<&str> {
+        self.chat_templates()?.get(DEFAULT).copied()
     }
 
     /// The ids that a tokenizer gives to the tokens with a meaning.
@@ -128,4 +158,9 @@ impl Settings {
             pad: find("pad_token", PAD).or(eos),
         }
     }
+}
+
+/// The text of a special token: a string, or an object with its `content`.
+fn token(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Recipe, StepMetrics, Validation,
+    Recipe, StepMetrics, TrainError, Validation,
     events::EventsWriter,
     report,
     state::{Origin, State},
@@ -21,6 +21,8 @@ pub(super) const CONFIG: &str = "config.toml";
 pub(super) const SAMPLES: &str = "samples";
 const METRICS: &str = "metrics.jsonl";
 const REPORT: &str = "report.html";
+/// A step has a line of 300 bytes.
+const MAX_METRICS: u64 = 4 << 30;
 
 /// What is written, and replaced, under a fixed name.
 pub(super) const WRITTEN: [&str; 4] = [CONFIG, METRICS, REPORT, SAMPLES];
@@ -71,6 +73,12 @@ impl RunLog {
         continues: bool,
         now: f64,
     ) -> Result<Self> {
+        // Whoever opens a pipe waits for the other end.
+        let irregular = |path: &PathBuf| path.exists() && !path.is_file();
+        let written = [CONFIG, METRICS, REPORT].map(|name| dir.join(name));
+        if let Some(path) = written.into_iter().find(irregular) {
+            return Err(TrainError::InTheWay { path }.into());
+        }
         let config = config(recipe, state.origin.as_ref());
         files::replace_with(&dir.join(CONFIG), config.as_bytes())?;
         let path = dir.join(METRICS);
@@ -150,7 +158,7 @@ impl RunLog {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(io("read", path))?;
+    let bytes = files::read_bytes(path, MAX_METRICS)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -18,6 +18,9 @@ use crate::{
 /// What a checkpoint holds besides weights and optimiser; no other folder of a run has it.
 pub(crate) const STATE: &str = "state.json";
 
+/// Files that every checkpoint has: a folder with none of them is none, whatever its name.
+const WRITTEN: [&str; 3] = [STATE, "optimizer.safetensors", "config.json"];
+
 /// The folder of the checkpoints of a run.
 pub(super) fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
@@ -28,6 +31,7 @@ pub(super) fn all(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found: Vec<_> = entries(&folder(run))?
         .into_iter()
         .filter_map(|path| Some((step_of(&path)?, path)))
+        .filter(|(_, path)| WRITTEN.iter().any(|name| path.join(name).exists()))
         .collect();
     found.sort();
     Ok(found)
@@ -76,7 +80,7 @@ pub(super) fn read(path: &Path, previous: Option<u64>) -> Result<State> {
 }
 
 /// The number in the name of a checkpoint.
-fn step_of(path: &Path) -> Option<u64> {
+pub(super) fn step_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 

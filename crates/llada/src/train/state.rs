@@ -9,6 +9,8 @@ use crate::{Result, data::Meta, files};
 const MEMORY: usize = 64;
 /// Norms that it needs before it judges.
 const ENOUGH: usize = 16;
+/// The state of a run has 10 kB.
+const MAX_STATE: u64 = 64 << 20;
 
 /// `state.json` of a checkpoint.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -177,7 +179,7 @@ impl State {
             let path = path.to_path_buf();
             TrainError::Damaged { path, reason, previous }
         };
-        let bytes = std::fs::read(path).map_err(|e| damaged(e.to_string()))?;
+        let bytes = files::read_bytes(path, MAX_STATE).map_err(|e| damaged(e.to_string()))?;
         let sealed: Sealed = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         if sealed.state.crc32c() != sealed.crc32c {
             return Err(damaged("its checksum differs".into()).into());

@@ -142,8 +142,11 @@ impl Store {
         for path in later {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let to = path.with_file_name(format!("{SUPERSEDED}{name}"));
+            remove(&to)?;
             if to.exists() {
-                remove(&to)?;
+                // What the user put into one that was set aside before stays.
+                remove(path)?;
+                continue;
             }
             fs::rename(path, &to).map_err(io("rename", path))?;
         }
@@ -165,7 +168,8 @@ impl Store {
         }
         let staging = Staging::new(&target)?;
         write(&staging.path(), state, fill)?;
-        staging.commit(Existing::Keep)?;
+        // What the user put into an earlier one stays.
+        staging.commit(Existing::Replace(&|_| false))?;
         self.prune(keep)?;
         Ok(target)
     }
@@ -211,14 +215,31 @@ fn original(path: &Path) -> &str {
     name.and_then(|name| name.strip_prefix(SUPERSEDED)).unwrap_or_default()
 }
 
-/// Removes a checkpoint; what has its name and is none stays. It loses its name first, so that a
-/// kill does not leave half of one.
+/// Removes a checkpoint, the files that its state lists; what has its name and is none stays, and so
+/// does what was put into it. It loses its name or its state first, so that a kill does not leave half
+/// of one.
 fn remove(path: &Path) -> Result<()> {
-    if !path.join(STATE).is_file() {
+    let step = saved::step_of(path).or_else(|| saved::step_of(Path::new(original(path))));
+    let state = path.join(STATE).is_file().then(|| State::read(&path.join(STATE), None));
+    let Some(Ok(state)) = state.filter(|state| !matches!(state, Ok(s) if Some(s.step) != step))
+    else {
         return Ok(());
-    }
+    };
+    let own: Vec<&str> =
+        [STATE].into_iter().chain(state.files.iter().map(|mark| mark.name.as_str())).collect();
+    let is_own = |entry: &PathBuf| own.iter().any(|name| entry.ends_with(name));
     let removed = Staging::new(path)?;
-    fs::rename(path, removed.path()).map_err(io("remove", path))
+    if entries(path)?.iter().all(is_own) {
+        return fs::rename(path, removed.path()).map_err(io("remove", path));
+    }
+    files::create_dir(&removed.path())?;
+    for name in own {
+        let file = path.join(name);
+        if file.exists() {
+            fs::rename(&file, removed.path().join(name)).map_err(io("remove", &file))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -322,6 +343,37 @@ mod tests {
         assert!(mine.iter().all(|path| fs::read(path).unwrap() == b"mine"));
         assert!(folders.iter().all(|path| path.join("mine").is_dir()));
         assert!(checkpoints.join("step-4").is_dir() && !checkpoints.join("step-3").exists());
+    }
+
+    #[test]
+    fn what_was_put_into_a_checkpoint_outlives_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = dir.path().join("checkpoints");
+        let store = Store::open(dir.path()).unwrap();
+        for step in [1, 2, 3, 4] {
+            save(&store, step, 0).unwrap();
+            fs::write(checkpoints.join(format!("step-{step}/notes.md")), "mine").unwrap();
+        }
+        // A copy under another number is the user's.
+        fs::create_dir(checkpoints.join("step-5")).unwrap();
+        for name in [STATE, "model.safetensors"] {
+            fs::copy(checkpoints.join("step-4").join(name), checkpoints.join("step-5").join(name))
+                .unwrap();
+        }
+        let found = store.find(&Start::ResumeAt(2)).unwrap().unwrap();
+        store.set_aside(&found.later[1..]).unwrap();
+        save(&store, 3, 1).unwrap();
+        save(&store, 6, 1).unwrap();
+        let notes =
+            |name: &str| fs::read(checkpoints.join(name).join("notes.md")).unwrap() == b"mine";
+        for name in ["step-1", "step-2", "superseded-step-3", "superseded-step-4"] {
+            assert!(notes(name) && entries(&checkpoints.join(name)).unwrap().len() == 1, "{name}");
+        }
+        assert!(checkpoints.join("step-5/model.safetensors").exists());
+        assert_eq!(steps(&store).last(), Some(&6));
+        // The step is come to again where only the user's file is left.
+        save(&store, 1, 0).unwrap();
+        assert!(notes("step-1") && checkpoints.join("step-1").join(STATE).exists());
     }
 
     #[test]

@@ -91,8 +91,9 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let config = config(args, &session, date, seconds);
     let results = format!("{:#}", report::json(&finished, &failures.failed, config));
-    if let Some(dir) = &args.out {
-        let path = store::write_results(dir, date, &results)?;
+    // What was computed is shown, whatever becomes of the file.
+    let written = args.out.as_ref().map(|dir| store::write_results(dir, date, &results));
+    if let Some(Ok(path)) = &written {
         term.note(&format!("wrote {}", path.display()));
     }
     term.note(&format!("{} · seed {}", units::duration(seconds), args.seed));
@@ -100,6 +101,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         true => term::answer(&results)?,
         false => term::answer(&table::results(&finished, &failures.failed))?,
     }
+    written.transpose()?;
     if failures.failed.is_empty() { Ok(()) } else { Err(failures.summary("failed", MISSING)) }
 }
 

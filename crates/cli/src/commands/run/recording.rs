@@ -8,7 +8,7 @@ use llada::{
         Canvas, Step,
         trace::{Header, Text, Writer},
     },
-    files::Replacement,
+    files::{Output, Replacement},
     tokenizer::Tokenizer,
 };
 
@@ -20,6 +20,8 @@ type TraceWriter<'a> = Writer<Replacement, Box<dyn FnMut(u32) -> Option<Text> + 
 pub(super) struct Recording<'a> {
     path: &'a Path,
     writer: Result<TraceWriter<'a>, Failure>,
+    /// Held by this process alone.
+    _held: Option<Output>,
 }
 
 impl<'a> Recording<'a> {
@@ -31,7 +33,9 @@ impl<'a> Recording<'a> {
         model: &str,
     ) -> Self {
         let header = Header::new(canvas, model);
-        let begin = || {
+        let mut held = None;
+        let mut begin = || {
+            held = Some(Output::lock(path)?);
             let text = move |token| tokenizer.token_bytes(token).map(Text::from);
             let writer = Writer::new(Replacement::create(path)?, &header, Box::new(text) as _);
             writer.map_err(|source| failed(path, source))
@@ -42,7 +46,7 @@ impl<'a> Recording<'a> {
         } else {
             begin().map_err(failure)
         };
-        Self { path, writer }
+        Self { path, writer, _held: held }
     }
 
     /// Why nothing is written, if nothing is.

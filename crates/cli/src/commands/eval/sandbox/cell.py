@@ -203,7 +203,7 @@ def refuse_calls(libc):
 def limit():
     for name, value in [
         ("AS", SETTINGS["memory"]), ("CPU", SETTINGS["cpu"]), ("FSIZE", SETTINGS["file"]),
-        ("NPROC", SETTINGS["tasks"]), ("NOFILE", 256), ("CORE", 0),
+        ("NPROC", SETTINGS["tasks"]), ("NOFILE", 64), ("CORE", 0),
     ]:
         try:
             resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
