@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     let cache = KvCache::new(&config, PROMPT + TOKENS)?;
     println!("a cache of {} positions: {:.1} MB", PROMPT + TOKENS, cache.bytes() as f64 / 1e6);
     let model = Model::init(config, 0)?;
-    let weights = model.tensors.iter().map(|tensor| tensor.view().len() * 4).sum::<usize>() as f64;
+    let weights = model.tensors.iter().map(|tensor| tensor.len() * 4).sum::<usize>() as f64;
     let mut cached = MaskPredictor::new(model.clone(), Cpu::new(THREADS)?)?;
     let mut whole = Whole(MaskPredictor::new(model, Cpu::new(THREADS)?)?);
     for rows in [1, 4] {

@@ -8,7 +8,7 @@ mod duel;
 use duel::{Result, Side, Sizes};
 use llada::{
     diffusion::{forward, loss},
-    model::{Batch, Gradients, MaskPredictor, Model, Targets, Tensor},
+    model::{Batch, Gradients, MaskPredictor, Model, Targets},
     rng::{Purpose, Stream},
 };
 use llada_kernels::{Cpu, adamw::AdamW, grad_norm, peak};
@@ -73,16 +73,13 @@ fn ours() -> Result<()> {
             balance: 0.0,
         };
         predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)?;
-        let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+        let all: Vec<&[f32]> = gradients.0.iter().collect();
         let norm = grad_norm::forward(&cpu, &all)?;
         let clip = (1.0 / norm).min(1.0) as f32;
         let [mean, square] = &mut moments;
-        for (i, tensor) in predictor.model_mut().tensors.iter_mut().enumerate() {
-            if let Tensor::Owned(w) = tensor {
-                let (m, v) = (&mut mean.0[i], &mut square.0[i]);
-                adamw.step(&cpu, step, 1e-4, clip, w, &gradients.0[i], m, v)?;
-            }
-        }
+        let (g, m, v) = (gradients.0.values(), mean.0.values_mut(), square.0.values_mut());
+        let weights = predictor.model_mut().tensors.flatten().values_mut();
+        adamw.step(&cpu, step, 1e-4, clip, weights, g, m, v)?;
         Ok(())
     })
 }

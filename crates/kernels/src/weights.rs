@@ -99,6 +99,13 @@ impl<'a> WeightView<'a> {
         self.len() == 0
     }
 
+    /// The numbers as `f32`, copied.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut wide = vec![0.0; self.len()];
+        self.widen(&mut wide);
+        wide
+    }
+
     /// The storage type.
     pub fn dtype(&self) -> DType {
         match self {

@@ -73,10 +73,10 @@ fn the_balance_spreads_the_tokens() {
     let mut gradients = Gradients::zeros(predictor.model());
     let before = measure(&mut predictor, &mut gradients);
     for _ in 0..100 {
-        for (id, tensor) in predictor.model_mut().tensors.iter_mut().enumerate() {
-            let llada::model::Tensor::Owned(values) = tensor else { panic!("trainable") };
-            if layout.specs()[id].name.ends_with("mlp.gate.weight") {
-                values.iter_mut().zip(&gradients.0[id]).for_each(|(v, g)| *v -= 0.05 * g);
+        let weights = predictor.model_mut().tensors.flatten();
+        for (id, spec) in layout.specs().iter().enumerate() {
+            if spec.name.ends_with("mlp.gate.weight") {
+                weights[id].iter_mut().zip(&gradients.0[id]).for_each(|(v, g)| *v -= 0.05 * g);
             }
         }
         measure(&mut predictor, &mut gradients);

@@ -8,7 +8,7 @@ use llada::{
     checkpoint,
     config::Objective,
     diffusion::{forward, forward::Noised, loss},
-    model::{Batch, Gradients, Layout, MaskPredictor, Model, Targets, Tensor, balance_loss},
+    model::{Batch, Gradients, Layout, MaskPredictor, Model, Targets, balance_loss},
 };
 use llada_kernels::{Cpu, adamw::AdamW, grad_norm};
 use safetensors::SafeTensors;
@@ -133,7 +133,7 @@ fn losses_and_gradients() {
         let (value, gradients) = step(&mut predictor, &noised, &weights, &starts, false);
         assert_close(id, value, case["loss"].as_f64().unwrap(), 1e-5);
         assert_gradients(id, &file, predictor.model(), &gradients);
-        let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+        let all: Vec<&[f32]> = gradients.0.iter().collect();
         let golden = case["grad_norm"].as_f64();
         if let Some(golden) = golden.filter(|_| kind == "pretrain" || kind == "sft") {
             let norm = grad_norm::forward(predictor.cpu(), &all).unwrap();
@@ -169,7 +169,7 @@ fn losses_and_gradients_of_experts() {
             assert_close(id, balance_loss(predictor.loads()), golden, 1e-5);
         }
         assert_gradients(id, &file, predictor.model(), &gradients);
-        let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+        let all: Vec<&[f32]> = gradients.0.iter().collect();
         let norm = grad_norm::forward(predictor.cpu(), &all).unwrap();
         assert_close(id, norm, case["grad_norm"].as_f64().unwrap(), 1e-4);
     }
@@ -213,7 +213,7 @@ fn replay_adamw(case: &Value) {
         };
         let weights = loss::pretrain_weights(&noised, tokens.len());
         let (value, gradients) = step(&mut predictor, &noised, &weights, &starts(&shape), false);
-        let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+        let all: Vec<&[f32]> = gradients.0.iter().collect();
         let norm = grad_norm::forward(predictor.cpu(), &all).unwrap();
         assert_close("loss", value, recorded["loss"].as_f64().unwrap(), 1e-4);
         let golden = recorded["grad_norm_before_clip"].as_f64().unwrap();
@@ -222,14 +222,12 @@ fn replay_adamw(case: &Value) {
         let lr = recorded["lr"].as_f64().unwrap();
         let cpu = predictor.cpu().clone();
         let [m, v] = &mut moments;
-        for (i, tensor) in predictor.model_mut().tensors.iter_mut().enumerate() {
-            let Tensor::Owned(values) = tensor else { panic!("trainable") };
-            let (g, m, v) = (&gradients.0[i], &mut m.0[i], &mut v.0[i]);
-            adamw.step(&cpu, n as u64 + 1, lr, clip, values, g, m, v).unwrap();
-        }
+        let values = predictor.model_mut().tensors.flatten().values_mut();
+        let (g, m, v) = (gradients.0.values(), m.0.values_mut(), v.0.values_mut());
+        adamw.step(&cpu, n as u64 + 1, lr, clip, values, g, m, v).unwrap();
     }
     let mut compared = 0;
-    for (spec, tensor) in layout.specs().iter().zip(&predictor.model().tensors) {
+    for (spec, tensor) in layout.specs().iter().zip(predictor.model().tensors.iter()) {
         let Some((_, expected)) = golden_f32(&file, &format!("final.{}", spec.name)) else {
             continue;
         };
@@ -273,15 +271,13 @@ fn the_gradient_is_the_slope_of_the_loss() {
             }
             let h = 1e-3 / norm2.sqrt();
             let mut at = |sign: f64| {
-                let Tensor::Owned(values) = &mut predictor.model_mut().tensors[id] else {
-                    panic!("trainable")
-                };
-                let before = values.clone();
+                let values = &mut predictor.model_mut().tensors.flatten()[id];
+                let before = values.to_vec();
                 for (v, &g) in values.iter_mut().zip(gradient) {
                     *v += (sign * h * f64::from(g)) as f32;
                 }
                 let (value, _) = step(&mut predictor, &next, &next.weights, &starts, false);
-                predictor.model_mut().tensors[id] = Tensor::Owned(before);
+                predictor.model_mut().tensors.set(id, before);
                 value
             };
             let slope = (at(1.0) - at(-1.0)) / (2.0 * h);

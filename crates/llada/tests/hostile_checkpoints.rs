@@ -71,7 +71,8 @@ fn damaged(model: &str, file: &str, damage: &Damage, reach: usize) -> tempfile::
 fn load_or_refuse(dir: &tempfile::TempDir) {
     match checkpoint::load(dir.path()) {
         Ok(model) => {
-            let finite = |t: &llada::model::Tensor| t.to_f32().iter().all(|x| x.is_finite());
+            let finite =
+                |t: llada_kernels::WeightView<'_>| t.to_f32().iter().all(|x| x.is_finite());
             assert!(model.tensors.iter().all(finite));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
@@ -102,7 +103,8 @@ fn load_or_refuse_file(file: &[u8], damage: &Damage, reach: usize) {
     fs::write(&path, damage.apply(file, reach)).unwrap();
     match checkpoint::load(&path) {
         Ok(model) => {
-            let finite = |t: &llada::model::Tensor| t.to_f32().iter().all(|x| x.is_finite());
+            let finite =
+                |t: llada_kernels::WeightView<'_>| t.to_f32().iter().all(|x| x.is_finite());
             assert!(model.tensors.iter().all(finite));
         }
         Err(error) => assert!(!error.to_string().is_empty()),

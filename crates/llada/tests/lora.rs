@@ -13,7 +13,7 @@ use common::own;
 use llada::{
     checkpoint::{self, Checkpoint, safetensors},
     diffusion::{forward::Noised, loss},
-    model::{Adapter, Batch, Gradients, Layout, MaskPredictor, Model, Targets},
+    model::{Adapter, Arena, Batch, Gradients, Layout, MaskPredictor, Model, Targets},
     rng::{Purpose, Stream},
 };
 use llada_kernels::{Cpu, DType, WeightView};
@@ -69,12 +69,12 @@ fn fresh_adapters_change_nothing_and_are_as_peft_makes_them() {
         let layout = Layout::new(&model.config);
         let adapter = Adapter::init(&layout, 4, 16.0, &[], 7).unwrap();
         assert_eq!(adapter.matrices.len(), 7 * model.config.n_layers);
-        for matrix in &adapter.matrices {
+        for (matrix, a, b) in adapter.iter() {
             let inputs = layout.specs()[matrix.tensor].shape[1];
             let bound = 1.0 / (inputs as f32).sqrt();
-            assert!(matrix.a.iter().all(|x| x.abs() <= bound));
-            assert!(matrix.a.iter().any(|x| x.abs() > 0.9 * bound));
-            assert!(matrix.b.iter().all(|x| *x == 0.0));
+            assert!(a.iter().all(|x| x.abs() <= bound));
+            assert!(a.iter().any(|x| x.abs() > 0.9 * bound));
+            assert!(b.iter().all(|x| *x == 0.0));
         }
         let mut merged = model.clone();
         adapter.merge(&cpu(), &model.tensors, &mut merged).unwrap();
@@ -90,8 +90,9 @@ fn their_gradients_are_the_slopes_of_the_loss() {
     let model = checkpoint::load(&base("d_qkvbias_qknorm")).unwrap().into_trainable();
     let layout = Layout::new(&model.config);
     let mut adapter = Adapter::init(&layout, 3, 6.0, &[], 1).unwrap();
-    for (i, matrix) in adapter.matrices.iter_mut().enumerate() {
-        matrix.b = numbers(matrix.b.len(), i as u64);
+    for i in 0..adapter.matrices.len() {
+        let b = &mut adapter.factors[2 * i + 1];
+        b.copy_from_slice(&numbers(b.len(), i as u64));
     }
     let value = |adapter: &Adapter| {
         let mut merged = model.clone();
@@ -99,7 +100,8 @@ fn their_gradients_are_the_slopes_of_the_loss() {
         loss_and_gradients(&merged)
     };
     let (_, full) = value(&adapter);
-    let gradients = adapter.gradients(&cpu(), &layout, &full).unwrap();
+    let mut gradients = Arena::like(&adapter.factors);
+    adapter.gradients(&cpu(), &layout, &full, &mut gradients).unwrap();
     assert_eq!(gradients.len(), 2 * adapter.matrices.len());
     for (i, gradient) in gradients.iter().enumerate() {
         // Along the gradient itself the slope is its squared norm.
@@ -108,9 +110,7 @@ fn their_gradients_are_the_slopes_of_the_loss() {
         let h = 1e-3 / norm2.sqrt();
         let at = |sign: f64| {
             let mut moved = adapter.clone();
-            let matrix = &mut moved.matrices[i / 2];
-            let values = if i % 2 == 0 { &mut matrix.a } else { &mut matrix.b };
-            for (v, &g) in values.iter_mut().zip(gradient) {
+            for (v, &g) in moved.factors[i].iter_mut().zip(gradient) {
                 *v += (sign * h * f64::from(g)) as f32;
             }
             value(&moved).0
@@ -172,7 +172,7 @@ fn adapters_of_peft_are_added_to_their_base() {
         let name = format!("{module}.weight");
         let id = layout.specs().iter().position(|spec| spec.name == name).unwrap();
         let [outputs, inputs] = layout.specs()[id].shape[..] else { panic!("a matrix") };
-        let mut w = expected.tensors[id].to_f32();
+        let mut w = expected.tensors.get(id).to_f32();
         for (o, row) in w.chunks_exact_mut(inputs).enumerate() {
             for (i, w) in row.iter_mut().enumerate() {
                 // alpha / r is 4.
@@ -180,7 +180,7 @@ fn adapters_of_peft_are_added_to_their_base() {
             }
         }
         assert_eq!(outputs * 2, b.len());
-        expected.tensors[id] = llada::model::Tensor::Owned(w);
+        expected.tensors.set(id, w);
     }
     let (found, wanted) = (logits(merged), logits(expected));
     assert!(found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-4));
@@ -213,7 +213,8 @@ fn what_is_written_is_read_again() {
     let layout = Layout::new(&model.config);
     let targets = ["q_proj".to_owned(), "down_proj".to_owned()];
     let mut adapter = Adapter::init(&layout, 3, 1.5, &targets, 5).unwrap();
-    adapter.matrices[1].b = numbers(adapter.matrices[1].b.len(), 1);
+    let b = &mut adapter.factors[3];
+    b.copy_from_slice(&numbers(b.len(), 1));
     checkpoint::save_adapter(&adapter, &layout, &path, folder.path()).unwrap();
     assert!(checkpoint::is_adapter(folder.path()));
     assert_eq!(adapter_in(folder.path(), &layout), adapter);
@@ -239,7 +240,7 @@ fn change(dir: &Path, name: &str) -> f32 {
     let base = adapted.base().unwrap().unwrap().load().unwrap();
     let layout = Layout::new(&base.config);
     let at = layout.specs().iter().position(|spec| spec.name.ends_with(name)).unwrap();
-    let pairs = merged.tensors[at].to_f32().into_iter().zip(base.tensors[at].to_f32());
+    let pairs = merged.tensors.get(at).to_f32().into_iter().zip(base.tensors.get(at).to_f32());
     pairs.map(|(merged, base)| (merged - base).abs()).fold(0.0, f32::max)
 }
 
@@ -286,8 +287,14 @@ fn ranks_and_alphas_of_their_own_are_written_as_patterns() {
     let layout = Layout::new(&checkpoint::load_config(&path).unwrap());
     let mut adapter = Adapter::init(&layout, 3, 1.5, &["q_proj".to_owned()], 5).unwrap();
     let other = Adapter::init(&layout, 2, 4.0, &["ff_out".to_owned()], 6).unwrap();
-    adapter.matrices.extend(other.matrices);
-    adapter.matrices.sort_by_key(|matrix| matrix.tensor);
+    // One of either in each block.
+    let (mut matrices, mut factors) = (Vec::new(), Arena::default());
+    let pairs = adapter.iter().zip(other.iter()).flat_map(|(q, out)| [q, out]);
+    for (matrix, a, b) in pairs {
+        matrices.push(matrix.clone());
+        [a, b].map(|factor| factors.push(factor.iter().copied()));
+    }
+    (adapter.matrices, adapter.factors) = (matrices, factors);
     adapter.rank_stabilized = true;
     checkpoint::save_adapter(&adapter, &layout, &path, folder.path()).unwrap();
     assert_eq!(adapter_in(folder.path(), &layout), adapter);

@@ -32,7 +32,7 @@ pub fn convert(args: Convert, term: &Term) -> Result<()> {
     out.check_own(checkpoint::is_model(&args.out), &checkpoint::is_written)?;
     let source = Checkpoint::open(&source)?;
     let model = source.load()?;
-    let dtype = match (args.dtype, model.tensors[Layout::new(&model.config).wte].dtype()) {
+    let dtype = match (args.dtype, model.tensors.get(Layout::new(&model.config).wte).dtype()) {
         (Some(storage), _) => storage.into(),
         (None, DType::Blocks(_)) => DType::Bf16,
         (None, stored) => stored,
@@ -155,7 +155,7 @@ pub fn name(dtype: DType) -> &'static str {
 }
 
 fn report(model: &Model, out: &Path, weights: &Path, term: &Term) -> Result<()> {
-    let before: usize = model.tensors.iter().map(|t| t.view().bytes()).sum();
+    let before: usize = model.tensors.iter().map(|t| t.bytes()).sum();
     let after = std::fs::metadata(weights)
         .with_context(|| format!("cannot read `{}`", weights.display()))?
         .len();

@@ -49,7 +49,7 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
         ));
     }
     // The embedding is never adapted, and so is as the base stores it.
-    let embedding = &model.tensors[llada::model::Layout::new(&model.config).wte];
+    let embedding = model.tensors.get(llada::model::Layout::new(&model.config).wte);
     let storage = args.storage.map_or(embedding.dtype(), Into::into);
     let has_tokenizer = adapter.path().join(TokenizerFiles::JSON).exists();
     let from = if has_tokenizer { &adapter } else { base };

@@ -175,7 +175,7 @@ fn files(dir: &Path) -> Result<Vec<Value>> {
 /// Number of tensors in each storage type.
 fn storage(model: &Model) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
-    for tensor in &model.tensors {
+    for tensor in model.tensors.iter() {
         *counts.entry(convert::name(tensor.dtype())).or_default() += 1;
     }
     counts
@@ -197,7 +197,7 @@ fn groups(model: &Model, layout: &Layout) -> Value {
         let formats = groups.entry(group(id)).or_default();
         let (tensors, bytes) = formats.entry(convert::name(tensor.dtype())).or_default();
         *tensors += 1;
-        *bytes += tensor.view().bytes() as u64;
+        *bytes += tensor.bytes() as u64;
     }
     let format = |(format, (tensors, bytes)): (&&str, &(u64, u64))| json!({"format": format, "tensors": tensors, "bytes": bytes});
     let listed = groups.iter().map(|(group, formats)| {

@@ -20,7 +20,7 @@ use crate::{
         folder::{self, ADAPTER, ADAPTER_CONFIG},
     },
     json,
-    model::{Adapter, Layout, LowRank, Model, lora},
+    model::{Adapter, Arena, Layout, LowRank, Model, lora},
 };
 use peft::Settings;
 
@@ -72,7 +72,8 @@ pub(super) fn read(
 
     let weights = open_weights(dir)?;
     let mut unread: BTreeSet<String> = weights.entries().keys().cloned().collect();
-    let (mut matrices, mut left_out, mut targeted) = (Vec::new(), Vec::new(), false);
+    let (mut matrices, mut factors) = (Vec::new(), Arena::default());
+    let (mut left_out, mut targeted) = (Vec::new(), false);
     for tensor in lora::in_blocks(layout).chain(layout.head) {
         let spec = &layout.specs()[tensor];
         let (path, names) = (path(&spec.name), names(&spec.name));
@@ -87,9 +88,9 @@ pub(super) fn read(
         }
         let (rank, alpha) = settings.of(path).map_err(wrong)?;
         let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
-        let a = weights.tensor(&names[0], &[rank, inputs])?.to_f32();
-        let b = weights.tensor(&names[1], &[outputs, rank])?.to_f32();
-        matrices.push(LowRank { tensor, rank, alpha, a, b });
+        factors.push(weights.tensor(&names[0], &[rank, inputs])?.to_f32());
+        factors.push(weights.tensor(&names[1], &[outputs, rank])?.to_f32());
+        matrices.push(LowRank { tensor, rank, alpha });
     }
     if let Some(tensor) = unread.into_iter().next() {
         let file = weights.path().to_path_buf();
@@ -101,7 +102,8 @@ pub(super) fn read(
     if matrices.is_empty() {
         return Err(wrong("there is no adapter of what `target_modules` fits".into()).into());
     }
-    Ok((Adapter { rank_stabilized: settings.rank_stabilized, matrices }, left_out))
+    let rank_stabilized = settings.rank_stabilized;
+    Ok((Adapter { rank_stabilized, matrices, factors }, left_out))
 }
 
 /// Refuses adapters of what is no matrix of its own: the embedding, and a head tied to it.
@@ -150,11 +152,11 @@ fn open_weights(dir: &Path) -> Result<safetensors::File> {
 pub fn save_adapter(adapter: &Adapter, layout: &Layout, base: &Path, dir: &Path) -> Result<()> {
     files::create_dir(dir)?;
     let mut named = Vec::new();
-    for matrix in &adapter.matrices {
+    for (matrix, a, b) in adapter.iter() {
         let spec = &layout.specs()[matrix.tensor];
-        let [a, b] = names(&spec.name);
-        named.push((a, [matrix.rank, spec.shape[1]], &matrix.a));
-        named.push((b, [spec.shape[0], matrix.rank], &matrix.b));
+        let [name_of_a, name_of_b] = names(&spec.name);
+        named.push((name_of_a, [matrix.rank, spec.shape[1]], a));
+        named.push((name_of_b, [spec.shape[0], matrix.rank], b));
     }
     let sources: Vec<_> = named
         .iter()

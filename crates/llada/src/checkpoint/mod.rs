@@ -68,16 +68,17 @@ pub fn save(model: &Model, dir: &Path, dtype: DType) -> Result<()> {
     files::create_dir(dir)?;
     let layout = Layout::new(&model.config);
     let mut tensors: Vec<safetensors::Source<'_>> = Vec::new();
-    for (spec, tensor) in layout.specs().iter().zip(&model.tensors) {
-        let (shape, values) = (spec.stored_shape(), tensor.view());
-        match tensors.iter_mut().rfind(|source| source.name == spec.name) {
-            Some(source) if !spec.begins_tensor() => source.parts.push(values),
-            _ => tensors.push(safetensors::Source {
-                name: &spec.name,
-                shape,
-                parts: vec![values],
-                dtype,
-            }),
+    // Where the tensor is that later parameters are rows of.
+    let mut fused: BTreeMap<&str, usize> = BTreeMap::new();
+    for (spec, values) in layout.specs().iter().zip(model.tensors.iter()) {
+        let name = spec.name.as_str();
+        match fused.get(name).filter(|_| !spec.begins_tensor()) {
+            Some(&at) => tensors[at].parts.push(values),
+            None => {
+                fused.extend(spec.fused.map(|_| (name, tensors.len())));
+                let (shape, parts) = (spec.stored_shape(), vec![values]);
+                tensors.push(safetensors::Source { name, shape, parts, dtype });
+            }
         }
     }
     // `transformers` refuses files that do not say which framework's layout they have.

@@ -310,7 +310,7 @@ mod tests {
         }
         let source = Checkpoint::open(&folder).unwrap();
         let (model, files) = (source.load().unwrap(), source.tokenizer_files().unwrap());
-        let formats = gguf::Formats::all(model.tensors[0].dtype());
+        let formats = gguf::Formats::all(model.tensors.get(0).dtype());
         gguf::save(&model, files, &path, &formats, &Cpu::new(1).unwrap()).unwrap();
 
         let file = Checkpoint::open(&path).unwrap();

@@ -4,7 +4,7 @@ use ::safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Error, model::Tensor};
+use crate::Error;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
 
@@ -37,7 +37,7 @@ fn changed(change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
     let dir = copy("a_mha_untied");
     let model = load(dir.path()).unwrap();
     let layout = Layout::new(&model.config);
-    let specs = layout.specs().iter().zip(&model.tensors);
+    let specs = layout.specs().iter().zip(model.tensors.iter());
     let mut tensors: Tensors =
         specs.map(|(s, t)| (s.name.clone(), s.shape.clone(), t.to_f32())).collect();
     change(&mut tensors);
@@ -90,11 +90,11 @@ fn the_golden_models_load_without_a_copy() {
         let official = SafeTensors::deserialize(&content).unwrap();
         let layout = Layout::new(&model.config);
         assert_eq!(layout.specs().len(), model.tensors.len());
-        for (spec, tensor) in layout.specs().iter().zip(&model.tensors) {
+        for (id, (spec, tensor)) in layout.specs().iter().zip(model.tensors.iter()).enumerate() {
             let view = official.tensor(&spec.name).unwrap();
             let bytes: Vec<u8> = tensor.to_f32().iter().flat_map(|x| x.to_le_bytes()).collect();
             assert_eq!((view.shape(), view.data()), (&spec.shape[..], &bytes[..]));
-            assert!(matches!(tensor, Tensor::Mapped { .. }), "{name}: `{}`", spec.name);
+            assert!(model.tensors.is_mapped(id), "{name}: `{}`", spec.name);
         }
     }
 }
@@ -104,7 +104,7 @@ fn shards_of_bf16_are_read_as_they_are() {
     let whole = load(&golden("a_mha_untied")).unwrap();
     let sharded = load(&golden("c_a_bf16_sharded")).unwrap();
     assert_eq!(whole.config, sharded.config);
-    for (a, c) in whole.tensors.iter().zip(&sharded.tensors) {
+    for (a, c) in whole.tensors.iter().zip(sharded.tensors.iter()) {
         assert_eq!(c.dtype(), DType::Bf16);
         let rounded: Vec<f32> =
             a.to_f32().iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
@@ -142,7 +142,7 @@ fn what_is_saved_is_loaded_again() {
             save(&model, &dir, dtype).unwrap();
             let again = load(&dir).unwrap();
             assert_eq!(again.config, model.config);
-            for (before, after) in model.tensors.iter().zip(&again.tensors) {
+            for (before, after) in model.tensors.iter().zip(again.tensors.iter()) {
                 assert_eq!(after.dtype(), dtype);
                 let round = |x: &f32| match dtype {
                     DType::F32 => *x,
@@ -182,10 +182,11 @@ fn the_saved_layout_is_what_the_python_code_loads() {
 fn a_model_can_be_saved_over_the_files_it_is_mapped_from() {
     let dir = copy("a_mha_untied");
     let model = load(dir.path()).unwrap();
-    let before: Vec<_> = model.tensors.iter().map(Tensor::to_f32).collect();
+    let before: Vec<_> = model.tensors.iter().map(|tensor| tensor.to_f32()).collect();
     save(&model, dir.path(), DType::F32).unwrap();
-    let mapped: Vec<_> = model.tensors.iter().map(Tensor::to_f32).collect();
-    let again: Vec<_> = load(dir.path()).unwrap().tensors.iter().map(Tensor::to_f32).collect();
+    let mapped: Vec<_> = model.tensors.iter().map(|tensor| tensor.to_f32()).collect();
+    let again: Vec<_> =
+        load(dir.path()).unwrap().tensors.iter().map(|tensor| tensor.to_f32()).collect();
     assert!(before == mapped && before == again);
 }
 
@@ -194,9 +195,9 @@ fn a_diverged_model_does_not_replace_a_good_one() {
     let dir = copy("a_mha_untied");
     let mut model = load(dir.path()).unwrap();
     let good = fs::read(dir.path().join("model.safetensors")).unwrap();
-    let mut values = model.tensors[1].to_f32();
+    let mut values = model.tensors.get(1).to_f32();
     values[3] = f32::NAN;
-    model.tensors[1] = Tensor::Owned(values);
+    model.tensors.set(1, values);
     let error = save(&model, dir.path(), DType::F32).unwrap_err().to_string();
     assert!(error.contains("blocks.0.attn_norm.weight") && error.contains("element 3"), "{error}");
     assert_eq!(fs::read(dir.path().join("model.safetensors")).unwrap(), good);
@@ -304,7 +305,7 @@ fn tensors_that_repeat_others_are_passed_over() {
     let dir = copy("e_illada_llama_naming");
     let model = load(dir.path()).unwrap();
     let layout = Layout::new(&model.config);
-    let specs = layout.specs().iter().zip(&model.tensors);
+    let specs = layout.specs().iter().zip(model.tensors.iter());
     let mut tensors: Tensors =
         specs.map(|(s, t)| (s.name.clone(), s.shape.clone(), t.to_f32())).collect();
     tensors.push(("lm_head.weight".into(), vec![1], vec![0.0]));

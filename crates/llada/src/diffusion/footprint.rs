@@ -24,9 +24,9 @@ pub struct Weights {
 impl Weights {
     /// Those of a model.
     pub fn of(model: &Model) -> Self {
-        let dtypes = model.tensors.iter().map(|tensor| tensor.dtype());
-        let bytes = model.tensors.iter().map(|tensor| tensor.view().bytes()).sum();
-        Self { bytes, is_quantised: dtypes.into_iter().any(is_quantised) }
+        let bytes = model.tensors.iter().map(|weights| weights.bytes()).sum();
+        let is_quantised = model.tensors.iter().any(|weights| is_quantised(weights.dtype()));
+        Self { bytes, is_quantised }
     }
 
     /// Those of a model of that configuration in a file with such formats.

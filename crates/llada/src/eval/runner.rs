@@ -367,8 +367,7 @@ const JUDGE: u8 = 2;
 /// numbers, evenly spread, so that a model of 16 GB need not be read through.
 fn identity(model: &Model, prepared: &Prepared, plan: &Plan) -> Fnv {
     let mut hash = Fnv::new().add(format!("{:?}", model.config).as_bytes());
-    for tensor in &model.tensors {
-        let view = tensor.view();
+    for view in model.tensors.iter() {
         let mut block = vec![0.0f32; view.dtype().block_len()];
         let step = view.len().div_ceil(block.len() * 64).max(1) * block.len();
         for at in (0..view.len()).step_by(step) {

@@ -9,7 +9,7 @@ use llada_kernels::{
     rope::{self, Table},
 };
 
-use super::{BlockIds, Gradients, Model, Tensor, cache::shape, feed_forward, router::Balance};
+use super::{BlockIds, Gradients, Model, cache::shape, feed_forward, router::Balance};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig, QkNorm},
@@ -320,14 +320,14 @@ impl Pass<'_> {
     }
 
     pub(super) fn matrix(&self, id: usize) -> WeightView<'_> {
-        self.model.tensors[id].view()
+        self.model.tensors.get(id)
     }
 
     /// A norm or a bias; [`super::MaskPredictor::new`] made all of these owned `f32`.
     pub(super) fn vector(&self, id: usize) -> &[f32] {
-        match &self.model.tensors[id] {
-            Tensor::Owned(values) => values,
-            Tensor::Mapped { .. } => &[],
+        match self.model.tensors.get(id) {
+            WeightView::F32(values) => values,
+            _ => &[],
         }
     }
 }

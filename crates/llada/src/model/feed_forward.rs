@@ -317,7 +317,6 @@ impl Pass<'_> {
 
         s.logits.resize(t * experts.count, 0.0);
         let bias = ids.bias.map(|id| &mut gradients.0[id]);
-        let bias = bias.map(Vec::as_mut_slice);
         routing.backward(experts, &s.d_weights, self.balance, &mut s.logits, bias);
         let dw = &mut gradients.0[ids.router];
         linear::backward_weight(cpu, &s.logits, h, t, experts.count, d, dw, Out::Add)?;

@@ -186,6 +186,11 @@ impl Layout {
         &self.specs
     }
 
+    /// Numbers of each, in order: what lies in an [`Arena`](super::Arena) of them.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> {
+        self.specs.iter().map(TensorSpec::len)
+    }
+
     /// The matrix of the LM head: its own, or the embedding when tied.
     pub fn head_or_tied(&self) -> usize {
         self.head.unwrap_or(self.wte)
@@ -195,7 +200,7 @@ impl Layout {
 impl ModelConfig {
     /// Parameters of the matrices and norms, embedding and head included.
     pub fn parameters(&self) -> usize {
-        Layout::new(self).specs().iter().map(|s| s.len()).sum()
+        Layout::new(self).lengths().sum()
     }
 
     /// Those that one token goes through: without the experts that are not its own.

@@ -10,7 +10,7 @@ use llada_kernels::{
     linear::{self, Out},
 };
 
-use super::{Gradients, Layout, Model, ModelError, Tensor, TensorSpec};
+use super::{Arena, Gradients, Layout, Model, ModelError, TensorSpec, Tensors};
 use crate::{
     Result,
     rng::{Purpose, Stream},
@@ -23,6 +23,8 @@ pub struct Adapter {
     pub rank_stabilized: bool,
     /// One for each adapted matrix, in the order of the [`Layout`].
     pub matrices: Vec<LowRank>,
+    /// A [r, in] and then B [out, r] of each, row-major.
+    pub factors: Arena,
 }
 
 /// The adapter of one matrix.
@@ -34,10 +36,6 @@ pub struct LowRank {
     pub rank: usize,
     /// What the product counts by, beside the rank.
     pub alpha: f64,
-    /// A [r, in], row-major.
-    pub a: Vec<f32>,
-    /// B [out, r], row-major.
-    pub b: Vec<f32>,
 }
 
 impl Adapter {
@@ -65,7 +63,7 @@ impl Adapter {
             let known = once.join(", ");
             return Err(ModelError::Target { found: unknown.clone(), known }.into());
         }
-        let mut matrices = Vec::new();
+        let (mut matrices, mut factors) = (Vec::new(), Arena::default());
         for tensor in in_blocks(layout) {
             let spec = &layout.specs()[tensor];
             if !targets.is_empty() && !targets.iter().any(|t| t == module(spec)) {
@@ -79,10 +77,17 @@ impl Adapter {
             let mut stream = Stream::new(seed, Purpose::Adapter, tensor as u64);
             let bound = 1.0 / (inputs as f64).sqrt();
             let mut draw = || ((2.0 * stream.uniform() - 1.0) * bound) as f32;
-            let a = (0..rank * inputs).map(|_| draw()).collect();
-            matrices.push(LowRank { tensor, rank, alpha, a, b: vec![0.0; outputs * rank] });
+            factors.push((0..rank * inputs).map(|_| draw()));
+            factors.push((0..outputs * rank).map(|_| 0.0));
+            matrices.push(LowRank { tensor, rank, alpha });
         }
-        Ok(Self { rank_stabilized: false, matrices })
+        Ok(Self { rank_stabilized: false, matrices, factors })
+    }
+
+    /// Each adapted matrix with its A and its B.
+    pub fn iter(&self) -> impl Iterator<Item = (&LowRank, &[f32], &[f32])> {
+        let both = |(i, matrix)| (matrix, &self.factors[2 * i], &self.factors[2 * i + 1]);
+        self.matrices.iter().enumerate().map(both)
     }
 
     /// The names of the adapted modules, each once, as targets of [`Adapter::init`].
@@ -107,41 +112,48 @@ impl Adapter {
     ///
     /// # Errors
     /// When the adapters do not have the shapes of the model.
-    pub fn merge(&self, cpu: &Cpu, base: &[Tensor], model: &mut Model) -> Result<()> {
+    pub fn merge(&self, cpu: &Cpu, base: &Tensors, model: &mut Model) -> Result<()> {
         let layout = Layout::new(&model.config);
-        for matrix in &self.matrices {
+        for (matrix, a, b) in self.iter() {
             let (outputs, inputs) = shape(&layout, matrix.tensor);
-            let b = self.scaled(matrix, matrix.b.clone());
-            let (a, rank) = (WeightView::F32(&matrix.a), matrix.rank);
-            let mut w = base[matrix.tensor].to_f32();
+            let mut b = b.to_vec();
+            self.scale_by(matrix, &mut b);
+            let (a, rank) = (WeightView::F32(a), matrix.rank);
+            let mut w = base.get(matrix.tensor).to_f32();
             linear::backward_input(cpu, &b, a, outputs, rank, inputs, &mut w, Out::Add)?;
-            model.tensors[matrix.tensor] = Tensor::Owned(w);
+            model.tensors.set(matrix.tensor, w);
         }
         Ok(())
     }
 
-    /// The gradients dA and dB of each matrix in turn, from those of the whole matrices.
+    /// Gives the gradients of the [factors](Self::factors), which lie as they do, from those of the
+    /// whole matrices.
     ///
     /// # Errors
     /// When the gradients do not have the shapes of `layout`.
-    pub fn gradients(&self, cpu: &Cpu, layout: &Layout, full: &Gradients) -> Result<Vec<Vec<f32>>> {
-        let mut gradients = Vec::with_capacity(2 * self.matrices.len());
-        for matrix in &self.matrices {
-            let LowRank { tensor, rank: r, a, b, .. } = matrix;
-            let (m, k) = shape(layout, *tensor);
-            let (r, dw) = (*r, &full.0[*tensor]);
-            let (mut da, mut db) = (vec![0.0; r * k], vec![0.0; m * r]);
-            linear::backward_weight(cpu, b, dw, m, r, k, &mut da, Out::Write)?;
-            linear::forward(cpu, dw, WeightView::F32(a), None, m, r, k, &mut db, Out::Write)?;
-            gradients.extend([self.scaled(matrix, da), self.scaled(matrix, db)]);
+    pub fn gradients(
+        &self,
+        cpu: &Cpu,
+        layout: &Layout,
+        full: &Gradients,
+        gradients: &mut Arena,
+    ) -> Result<()> {
+        for (i, (matrix, a, b)) in self.iter().enumerate() {
+            let (m, k) = shape(layout, matrix.tensor);
+            let (r, dw) = (matrix.rank, &full.0[matrix.tensor]);
+            let da = &mut gradients[2 * i];
+            linear::backward_weight(cpu, b, dw, m, r, k, da, Out::Write)?;
+            self.scale_by(matrix, da);
+            let db = &mut gradients[2 * i + 1];
+            linear::forward(cpu, dw, WeightView::F32(a), None, m, r, k, db, Out::Write)?;
+            self.scale_by(matrix, db);
         }
-        Ok(gradients)
+        Ok(())
     }
 
-    fn scaled(&self, matrix: &LowRank, mut values: Vec<f32>) -> Vec<f32> {
+    fn scale_by(&self, matrix: &LowRank, values: &mut [f32]) {
         let scale = self.scale(matrix);
         values.iter_mut().for_each(|x| *x *= scale);
-        values
     }
 }
 

@@ -1,6 +1,7 @@
 //! The mask predictor p_θ(·|x_t): a transformer without a causal mask that, as Eq. 11 allows, is
 //! not told the time t. The causal baseline of Eq. 2 is the same code under another mask.
 
+mod arena;
 mod block;
 mod cache;
 mod feed_forward;
@@ -12,8 +13,10 @@ mod predictor;
 mod random;
 mod router;
 mod sequences;
+mod tensors;
 mod weights;
 
+pub use arena::Arena;
 pub(crate) use block::TOGETHER;
 pub use cache::KvCache;
 pub use formats::Formats;
@@ -24,6 +27,7 @@ pub(crate) use predictor::tile_rows;
 pub use random::Shape;
 pub use router::{Load, balance_loss};
 pub use sequences::{Feed, Kept, Opened, SequenceId};
+pub use tensors::Tensors;
 pub use weights::Tensor;
 
 use crate::{
@@ -162,8 +166,8 @@ impl ModelError {
 pub struct Model {
     /// Sizes and options.
     pub config: ModelConfig,
-    /// One tensor for each spec of `Layout::new(&config)`, in that order.
-    pub tensors: Vec<Tensor>,
+    /// The numbers of each spec of `Layout::new(&config)`, in that order.
+    pub tensors: Tensors,
 }
 
 impl Model {
@@ -173,30 +177,25 @@ impl Model {
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
         config.check()?;
         let layout = Layout::new(&config);
-        let tensors = layout
-            .specs()
-            .iter()
-            .enumerate()
-            .map(|(i, spec)| Tensor::Owned(initial(spec, seed, i as u64)))
-            .collect();
-        Ok(Self { config, tensors })
+        let mut arena = Arena::zeros(layout.lengths());
+        for (i, spec) in layout.specs().iter().enumerate() {
+            initial(spec, seed, i as u64, &mut arena[i]);
+        }
+        Ok(Self { config, tensors: arena.into() })
     }
 
-    /// Copies every mapped tensor into memory as `f32`, so that the model can be trained.
+    /// Copies all numbers into one allocation as `f32`, so that the model can be trained.
     pub fn into_trainable(mut self) -> Self {
-        for tensor in &mut self.tensors {
-            if let Tensor::Mapped { .. } = tensor {
-                *tensor = Tensor::Owned(tensor.to_f32());
-            }
-        }
+        self.tensors.flatten();
         self
     }
 }
 
-fn initial(spec: &TensorSpec, seed: u64, index: u64) -> Vec<f32> {
+/// Fills `out` with the initial values of a parameter.
+fn initial(spec: &TensorSpec, seed: u64, index: u64, out: &mut [f32]) {
     let sigma = match spec.init {
-        Init::Ones => return vec![1.0; spec.len()],
-        Init::Zeros => return vec![0.0; spec.len()],
+        Init::Ones => return out.fill(1.0),
+        Init::Zeros => return out.fill(0.0),
         Init::Normal(sigma) => f64::from(sigma),
     };
     let mut stream = Stream::new(seed, Purpose::Init, index);
@@ -208,21 +207,21 @@ fn initial(spec: &TensorSpec, seed: u64, index: u64) -> Vec<f32> {
             }
         }
     };
-    (0..spec.len()).map(|_| truncated()).collect()
+    out.iter_mut().for_each(|x| *x = truncated());
 }
 
-/// One gradient for each parameter, in the order of the [`Layout`].
+/// The gradients of all parameters, in the order of the [`Layout`].
 #[derive(Debug, Clone)]
-pub struct Gradients(pub Vec<Vec<f32>>);
+pub struct Gradients(pub Arena);
 
 impl Gradients {
     /// Zeros of the model's shapes.
     pub fn zeros(model: &Model) -> Self {
-        Self(Layout::new(&model.config).specs().iter().map(|s| vec![0.0; s.len()]).collect())
+        Self(Arena::zeros(Layout::new(&model.config).lengths()))
     }
 
     /// Sets all to zero.
     pub fn clear(&mut self) {
-        self.0.iter_mut().for_each(|g| g.fill(0.0));
+        self.0.values_mut().fill(0.0);
     }
 }

@@ -14,7 +14,6 @@ use llada_kernels::{
 
 use super::{
     Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, Opened, SequenceId, Targets,
-    Tensor,
     block::{Pass, Saved, Scratch},
     cache::{self, Past},
     router::{self, Load},
@@ -76,15 +75,13 @@ impl MaskPredictor {
         if expected != found {
             return Err(ModelError::Tensors { expected, found }.into());
         }
-        for (spec, tensor) in layout.specs().iter().zip(&mut model.tensors) {
-            let (expected, found) = (spec.len(), tensor.view().len());
+        for (id, spec) in layout.specs().iter().enumerate() {
+            let (expected, found) = (spec.len(), model.tensors.get(id).len());
             if expected != found {
                 return Err(ModelError::Shape { name: spec.name.clone(), expected, found }.into());
             }
-            if spec.shape.len() == 1
-                && let Tensor::Mapped { .. } = tensor
-            {
-                *tensor = Tensor::Owned(tensor.to_f32());
+            if spec.shape.len() == 1 {
+                model.tensors.own(id);
             }
         }
         let config = &model.config;
@@ -226,7 +223,7 @@ impl MaskPredictor {
         let config = &self.model.config;
         let (vocab, d, n) = (config.embedding_size, config.d_model, part.len());
         logits.resize(n * vocab, 0.0);
-        let head = self.model.tensors[self.layout.head_or_tied()].view();
+        let head = self.model.tensors.get(self.layout.head_or_tied());
         let hidden = &self.memory.hidden[part.start * d..part.end * d];
         linear::forward(&self.cpu, hidden, head, None, n, vocab, d, logits, Out::Write)?;
         if config.scale_logits {
@@ -364,7 +361,7 @@ impl MaskPredictor {
             }
         }
         m.x.resize(t * d, 0.0);
-        let wte = model.tensors[layout.wte].view();
+        let wte = model.tensors.get(layout.wte);
         embedding::forward(cpu, batch.tokens, wte, model.config.embedding_size, d, &mut m.x)?;
         scale_embedding(model, &mut m.x);
         for (past, row) in pasts.iter_mut().zip(batch.starts.windows(2)) {
@@ -434,7 +431,7 @@ enum Keep {
 
 fn head<'a>(model: &'a Model, layout: &Layout) -> Head<'a> {
     Head {
-        weight: model.tensors[layout.head_or_tied()].view(),
+        weight: model.tensors.get(layout.head_or_tied()),
         vocab: model.config.embedding_size,
         d: model.config.d_model,
         scale: model.config.logit_scale(),

@@ -44,14 +44,14 @@ impl Model {
 
 fn tensor(cpu: &Cpu, spec: &TensorSpec, dtype: DType, seed: u64, index: u64) -> Result<Tensor> {
     let (Init::Normal(_), Some(&width)) = (spec.init, spec.shape.last()) else {
-        return Ok(Tensor::Owned(initial(spec, seed, index)));
+        return Ok(Tensor::Owned(fresh(spec, seed, index)));
     };
     let drawn = TensorSpec {
         shape: vec![spec.len().min(DISTINCT)],
         init: Init::Normal(1.0 / (width as f32).sqrt()),
         ..spec.clone()
     };
-    let drawn = stored(cpu, &initial(&drawn, seed, index), dtype)?;
+    let drawn = stored(cpu, &fresh(&drawn, seed, index), dtype)?;
     let bytes = match dtype.bytes(spec.len()) {
         Some(bytes) if bytes > drawn.len() => bytes,
         _ => drawn.len(),
@@ -61,7 +61,14 @@ fn tensor(cpu: &Cpu, spec: &TensorSpec, dtype: DType, seed: u64, index: u64) -> 
         false => repeat(cpu, &drawn, dtype, &|| Stream::new(seed, Purpose::Init, index), out),
     })?;
     let whole = Tensor::mapped(Arc::new(memory), 0..bytes, dtype);
-    Ok(whole.unwrap_or_else(|| Tensor::Owned(initial(spec, seed, index))))
+    Ok(whole.unwrap_or_else(|| Tensor::Owned(fresh(spec, seed, index))))
+}
+
+/// The initial values of a parameter.
+fn fresh(spec: &TensorSpec, seed: u64, index: u64) -> Vec<f32> {
+    let mut values = vec![0.0; spec.len()];
+    initial(spec, seed, index, &mut values);
+    values
 }
 
 /// The bytes of `values`, which are finite and whole blocks.
@@ -182,9 +189,9 @@ mod tests {
 
     fn bytes(model: &Model) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        for tensor in &model.tensors {
+        for tensor in model.tensors.iter() {
             let mut bytes = Vec::new();
-            numbers::encode(tensor.view(), tensor.dtype(), &mut bytes).unwrap();
+            numbers::encode(tensor, tensor.dtype(), &mut bytes).unwrap();
             all.push(bytes);
         }
         all
@@ -215,9 +222,9 @@ mod tests {
                 head: DType::F16,
             };
             let model = Model::random(config(), &formats, 1, &Cpu::new(1).unwrap()).unwrap();
-            let all = layout.specs().iter().zip(formats.of_each(&layout)).zip(&model.tensors);
+            let all = layout.specs().iter().zip(formats.of_each(&layout)).zip(model.tensors.iter());
             for ((spec, dtype), tensor) in all {
-                assert_eq!((tensor.dtype(), tensor.view().len()), (dtype, spec.len()));
+                assert_eq!((tensor.dtype(), tensor.len()), (dtype, spec.len()));
                 let values = tensor.to_f32();
                 let square = values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32;
                 let expected = match spec.init {
@@ -236,7 +243,7 @@ mod tests {
         for dtype in dtypes() {
             let cpu = Cpu::new(2).unwrap();
             let model = Model::random(config(), &Formats::all(dtype), 3, &cpu).unwrap();
-            let rows = model.tensors[Layout::new(&config()).wte].to_f32();
+            let rows = model.tensors.get(Layout::new(&config()).wte).to_f32();
             let rows: BTreeSet<Vec<u32>> =
                 rows.chunks(256).map(|row| row.iter().map(|x| x.to_bits()).collect()).collect();
             // One run of the longest blocks is a whole row here.

@@ -7,7 +7,7 @@ use llada_kernels::{DType, Mapping, WeightView};
 /// The numbers of one parameter: owned `f32`, or bytes of a mapped file in their storage type.
 #[derive(Debug, Clone)]
 pub enum Tensor {
-    /// Owned, and so trainable.
+    /// Owned.
     Owned(Vec<f32>),
     /// A part of a mapped file. The bytes are aligned for `dtype`; [`Tensor::mapped`] checks.
     Mapped {
@@ -74,10 +74,7 @@ impl Tensor {
 
     /// The numbers as `f32`, copied.
     pub fn to_f32(&self) -> Vec<f32> {
-        let view = self.view();
-        let mut out = vec![0.0; view.len()];
-        view.widen(&mut out);
-        out
+        self.view().to_f32()
     }
 }
 
@@ -93,12 +90,7 @@ fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
         DType::F16 => {
             bytes.chunks_exact(2).map(|b| half::f16::from_bits(pair(b)).to_f32()).collect()
         }
-        DType::Blocks(format) => {
-            let view = WeightView::Blocks { format, bytes };
-            let mut out = vec![0.0; view.len()];
-            view.widen(&mut out);
-            out
-        }
+        DType::Blocks(format) => WeightView::Blocks { format, bytes }.to_f32(),
     }
 }
 

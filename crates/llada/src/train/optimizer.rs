@@ -7,6 +7,7 @@ use llada_kernels::{Cpu, DType, WeightView, adamw::AdamW};
 use crate::{
     Result,
     checkpoint::safetensors::{self, Source},
+    model::Arena,
     train::Optim,
 };
 
@@ -17,20 +18,20 @@ pub(super) struct Parameter {
     pub(super) shape: Vec<usize>,
 }
 
-/// The running means of the gradient and of its square, for each parameter.
+/// The running means of the gradient and of its square, which lie as the parameters do.
 #[derive(Debug)]
 pub(super) struct Optimizer {
     adamw: AdamW,
     parameters: Vec<Parameter>,
-    mean: Vec<Vec<f32>>,
-    square: Vec<Vec<f32>>,
+    mean: Arena,
+    square: Arena,
 }
 
 impl Optimizer {
     /// Zero means of the parameters' shapes.
     pub(super) fn new(optim: &Optim, parameters: Vec<Parameter>) -> Self {
-        let zeros = || parameters.iter().map(|p| vec![0.0; p.shape.iter().product()]).collect();
-        let (mean, square) = (zeros(), zeros());
+        let mean = Arena::zeros(parameters.iter().map(|p| p.shape.iter().product()));
+        let square = Arena::like(&mean);
         let Optim { beta1, beta2, eps, weight_decay, .. } = *optim;
         let adamw = AdamW { beta1, beta2, eps, weight_decay };
         Self { adamw, parameters, mean, square }
@@ -40,17 +41,15 @@ impl Optimizer {
     pub(super) fn update(
         &mut self,
         cpu: &Cpu,
-        values: Vec<&mut [f32]>,
-        gradients: &[Vec<f32>],
+        values: &mut Arena,
+        gradients: &Arena,
         update: u64,
         lr: f64,
         scale: f32,
     ) -> Result<()> {
-        let states = self.mean.iter_mut().zip(&mut self.square);
-        for ((values, gradient), (mean, square)) in values.into_iter().zip(gradients).zip(states) {
-            self.adamw.step(cpu, update, lr, scale, values, gradient, mean, square)?;
-        }
-        Ok(())
+        let (values, gradients) = (values.values_mut(), gradients.values());
+        let (mean, square) = (self.mean.values_mut(), self.square.values_mut());
+        Ok(self.adamw.step(cpu, update, lr, scale, values, gradients, mean, square)?)
     }
 
     /// Writes the means as `mean.NAME` and `square.NAME`.
@@ -78,9 +77,9 @@ impl Optimizer {
     pub(super) fn load(&mut self, path: &Path) -> Result<()> {
         let file = safetensors::File::open(path)?;
         for (kind, values) in [("mean", &mut self.mean), ("square", &mut self.square)] {
-            for (parameter, values) in self.parameters.iter().zip(values) {
+            for (i, parameter) in self.parameters.iter().enumerate() {
                 let name = format!("{kind}.{}", parameter.name);
-                *values = file.tensor(&name, &parameter.shape)?.to_f32();
+                file.tensor(&name, &parameter.shape)?.view().widen(&mut values[i]);
             }
         }
         Ok(())

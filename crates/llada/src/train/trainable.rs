@@ -1,9 +1,6 @@
 //! What a run trains: all weights of the model, or adapters of some of them.
 
-use std::{
-    borrow::Cow,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use llada_kernels::{Cpu, DType, WeightView};
 
@@ -11,7 +8,7 @@ use super::{Lora, Recipe, TrainError, optimizer::Parameter};
 use crate::{
     Result,
     checkpoint::{self, Checkpoint},
-    model::{Adapter, Gradients, Layout, LowRank, Model, Tensor},
+    model::{Adapter, Arena, Gradients, Layout, LowRank, Model, Tensors},
 };
 
 /// What the optimiser moves.
@@ -20,21 +17,25 @@ pub(super) enum Trainable {
     /// All weights.
     Weights,
     /// Adapters only; the weights under them are frozen.
-    Adapter {
-        adapter: Adapter,
-        /// The frozen weights, of which the model holds the sum with the adapters.
-        base: Vec<Tensor>,
-        /// The folder of the frozen weights.
-        path: PathBuf,
-    },
+    Adapter(Box<Adapted>),
+}
+
+/// Adapters, and what they are trained with.
+#[derive(Debug)]
+pub(super) struct Adapted {
+    adapter: Adapter,
+    /// The gradients of their factors.
+    gradients: Arena,
+    /// The frozen weights, of which the model holds the sum with the adapters.
+    base: Tensors,
+    /// The folder of the frozen weights.
+    path: PathBuf,
 }
 
 impl Trainable {
     /// All weights of `model`, which become changeable.
     pub(super) fn weights(model: &mut Model) -> Self {
-        for tensor in &mut model.tensors {
-            *tensor = Tensor::Owned(tensor.to_f32());
-        }
+        model.tensors.flatten();
         Self::Weights
     }
 
@@ -58,9 +59,9 @@ impl Trainable {
             }
         };
         let path = base.canonicalize().unwrap_or_else(|_| base.to_path_buf());
-        let trainable = Self::Adapter { adapter, base: model.tensors.clone(), path };
-        trainable.refresh(cpu, model)?;
-        Ok(trainable)
+        let (base, gradients) = (model.tensors.clone(), Arena::like(&adapter.factors));
+        adapter.merge(cpu, &base, model)?;
+        Ok(Self::Adapter(Box::new(Adapted { adapter, gradients, base, path })))
     }
 
     /// Names and shapes of what is trained.
@@ -72,8 +73,8 @@ impl Trainable {
                 .iter()
                 .map(|spec| Parameter { name: spec.own_name(), shape: spec.shape.clone() })
                 .collect(),
-            Self::Adapter { adapter, .. } => {
-                let both = adapter.matrices.iter().flat_map(|matrix| {
+            Self::Adapter(adapted) => {
+                let both = adapted.adapter.matrices.iter().flat_map(|matrix| {
                     let spec = &specs[matrix.tensor];
                     let rank = matrix.rank;
                     let shapes = [vec![rank, spec.shape[1]], vec![spec.shape[0], rank]];
@@ -87,41 +88,37 @@ impl Trainable {
 
     /// Their gradients, from those of all weights.
     pub(super) fn gradients<'a>(
-        &self,
+        &'a mut self,
         cpu: &Cpu,
         model: &Model,
         full: &'a Gradients,
-    ) -> Result<Cow<'a, [Vec<f32>]>> {
-        Ok(match self {
-            Self::Weights => Cow::Borrowed(&full.0),
-            Self::Adapter { adapter, .. } => {
-                Cow::Owned(adapter.gradients(cpu, &Layout::new(&model.config), full)?)
-            }
-        })
-    }
-
-    /// Their numbers.
-    pub(super) fn values<'a>(&'a mut self, model: &'a mut Model) -> Vec<&'a mut [f32]> {
+    ) -> Result<&'a Arena> {
         match self {
-            Self::Weights => {
-                let owned = model.tensors.iter_mut().filter_map(|tensor| match tensor {
-                    Tensor::Owned(values) => Some(values.as_mut_slice()),
-                    Tensor::Mapped { .. } => None,
-                });
-                owned.collect()
-            }
-            Self::Adapter { adapter, .. } => {
-                let both = adapter.matrices.iter_mut().flat_map(|m| [&mut m.a[..], &mut m.b[..]]);
-                both.collect()
+            Self::Weights => Ok(&full.0),
+            Self::Adapter(adapted) => {
+                let Adapted { adapter, gradients, .. } = &mut **adapted;
+                adapter.gradients(cpu, &Layout::new(&model.config), full, gradients)?;
+                Ok(gradients)
             }
         }
     }
 
-    /// Brings the model up to date after a change of the numbers.
-    pub(super) fn refresh(&self, cpu: &Cpu, model: &mut Model) -> Result<()> {
+    /// Has `change` change their numbers by their gradients, as they were last given, and brings the
+    /// model up to date.
+    pub(super) fn update(
+        &mut self,
+        cpu: &Cpu,
+        model: &mut Model,
+        full: &Gradients,
+        change: impl FnOnce(&mut Arena, &Arena) -> Result<()>,
+    ) -> Result<()> {
         match self {
-            Self::Weights => Ok(()),
-            Self::Adapter { adapter, base, .. } => adapter.merge(cpu, base, model),
+            Self::Weights => change(model.tensors.flatten(), &full.0),
+            Self::Adapter(adapted) => {
+                let Adapted { adapter, gradients, base, .. } = &mut **adapted;
+                change(&mut adapter.factors, gradients)?;
+                adapter.merge(cpu, base, model)
+            }
         }
     }
 
@@ -129,7 +126,8 @@ impl Trainable {
     pub(super) fn save(&self, model: &Model, dir: &Path) -> Result<()> {
         match self {
             Self::Weights => checkpoint::save(model, dir, DType::F32),
-            Self::Adapter { adapter, path, .. } => {
+            Self::Adapter(adapted) => {
+                let Adapted { adapter, path, .. } = &**adapted;
                 checkpoint::save_adapter(adapter, &Layout::new(&model.config), path, dir)
             }
         }
@@ -137,14 +135,14 @@ impl Trainable {
 
     /// CRC-32C of the frozen weights.
     pub(super) fn base_crc32c(&self) -> Option<u32> {
-        let Self::Adapter { base, .. } = self else { return None };
-        let append = |crc, tensor: &Tensor| match tensor.view() {
+        let Self::Adapter(adapted) = self else { return None };
+        let append = |crc, weights| match weights {
             WeightView::F32(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
             WeightView::Bf16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
             WeightView::F16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
             WeightView::Blocks { bytes, .. } => crc32c::crc32c_append(crc, bytes),
         };
-        Some(base.iter().fold(0, append))
+        Some(adapted.base.iter().fold(0, append))
     }
 
     /// Numbers that are trained.

@@ -238,8 +238,8 @@ impl Trainer {
         let cpu = self.predictor.cpu().clone();
         let model = self.predictor.model_mut();
         let gradients = self.trainable.gradients(&cpu, model, &self.gradients)?;
-        let slices: Vec<&[f32]> = gradients.iter().map(Vec::as_slice).collect();
-        let norm = grad_norm::forward(&cpu, &slices)?;
+        let each: Vec<&[f32]> = gradients.iter().collect();
+        let norm = grad_norm::forward(&cpu, &each)?;
         let rate = learning_rate(optim, step, train.steps);
         let skipped = if !(total.is_finite() && norm.is_finite()) {
             Some(Skip::NotFinite)
@@ -249,9 +249,10 @@ impl Trainer {
             let clip = optim.clip_norm > 0.0 && norm > optim.clip_norm;
             let scale = if clip { (optim.clip_norm / norm) as f32 } else { 1.0 };
             self.state.updates += 1;
-            let (update, values) = (self.state.updates, self.trainable.values(model));
-            self.optimizer.update(&cpu, values, &gradients, update, rate, scale)?;
-            self.trainable.refresh(&cpu, model)?;
+            let (update, optimizer) = (self.state.updates, &mut self.optimizer);
+            self.trainable.update(&cpu, model, &self.gradients, |values, gradients| {
+                optimizer.update(&cpu, values, gradients, update, rate, scale)
+            })?;
             None
         };
 

@@ -115,8 +115,9 @@ fn training_goes_on_from_a_checkpoint() {
     let from = format!("model.init_from={}", bench.path("a/checkpoints/step-12").display());
     let mut next = bench.trainer("b", bench.recipe(&[&from]), Start::Fresh, 1).unwrap();
     let a = checkpoint::load(&bench.path("a/checkpoints/step-12")).unwrap();
-    let same =
-        |model: &Model| model.tensors.iter().zip(&a.tensors).all(|(x, y)| x.to_f32() == y.to_f32());
+    let same = |model: &Model| {
+        model.tensors.iter().zip(a.tensors.iter()).all(|(x, y)| x.to_f32() == y.to_f32())
+    };
     assert!(same(next.predictor().model()) && next.step() == 0);
     run(&mut next, 2).0.unwrap();
     assert!(!same(next.predictor().model()));

@@ -159,8 +159,8 @@ struct Subject {
 fn measured(subject: Subject, plan: &Plan, cpu: &Cpu, term: &Term) -> Result<Measured> {
     let Subject { name, model, begun, special, random } = subject;
     let config = model.config.clone();
-    let weight_bytes = model.tensors.iter().map(|tensor| tensor.view().bytes()).sum();
-    let dtype = model.tensors[Layout::new(&config).blocks[0].attn_out].dtype();
+    let weight_bytes = model.tensors.iter().map(|weights| weights.bytes()).sum();
+    let dtype = model.tensors.get(Layout::new(&config).blocks[0].attn_out).dtype();
     let mut predictor = MaskPredictor::new(model, cpu.clone())?;
     let seconds_to_start = begun.elapsed().as_secs_f64();
 

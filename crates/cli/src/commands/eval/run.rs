@@ -220,7 +220,7 @@ fn config(args: &EvalRun, session: &Session, date: u64, seconds: f64) -> serde_j
         "model": "llada",
         "model_args": format!("pretrained={}", session.name),
         "model_num_parameters": session.config().parameters(),
-        "model_dtype": session.predictor.model().tensors.first().map(|t| format!("{:?}", t.dtype())),
+        "model_dtype": session.predictor.model().tensors.iter().next().map(|t| format!("{:?}", t.dtype())),
         "batch_size": args.sampling.batch_size.unwrap_or(BATCH_SIZE),
         "device": session.predictor.cpu().isa().to_string(),
         "limit": args.data.limit,

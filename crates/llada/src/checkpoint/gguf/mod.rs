@@ -9,7 +9,11 @@ mod value;
 mod vocabulary;
 mod write;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use llada_kernels::{Cpu, Mapping};
 
@@ -87,14 +91,15 @@ pub fn save_watched(
     metadata.extend(keys);
     let dtypes = formats.of_each(&layout);
     let mut tensors: Vec<write::Source<'_>> = Vec::new();
+    // Where the tensor is that later experts are stacked on.
+    let mut stacks: BTreeMap<String, usize> = BTreeMap::new();
     let named = names(config, &layout).into_iter().zip(layout.specs());
-    for ((name, spec), (tensor, dtype)) in named.zip(model.tensors.iter().zip(dtypes)) {
-        let values = tensor.view();
-        let stack = |source: &&mut write::Source<'_>| source.name.name == name.name;
-        match (name.stacked, tensors.iter_mut().rev().find(stack)) {
-            (Some(_), Some(source)) => source.parts.push(values),
-            (stacked, _) => {
-                let count = stacked.map(|(_, count)| count);
+    for ((name, spec), (values, dtype)) in named.zip(model.tensors.iter().zip(dtypes)) {
+        match name.stacked.and_then(|_| stacks.get(&name.name)) {
+            Some(&at) => tensors[at].parts.push(values),
+            None => {
+                stacks.extend(name.stacked.map(|_| (name.name.clone(), tensors.len())));
+                let count = name.stacked.map(|(_, count)| count);
                 let shape = count.into_iter().chain(spec.shape.iter().copied()).collect();
                 tensors.push(write::Source { name, shape, parts: vec![values], dtype });
             }

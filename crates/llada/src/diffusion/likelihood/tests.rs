@@ -5,7 +5,7 @@ use llada_kernels::Cpu;
 use super::*;
 use crate::{
     config::{AttentionMask, Objective},
-    model::{Batch, Layout, Model, Tensor},
+    model::{Batch, Layout, Model},
 };
 
 pub(super) const MASK: u32 = 19;
@@ -22,8 +22,9 @@ pub(super) fn model(objective: Objective, threads: usize) -> (MaskPredictor, Spe
     let special = SpecialTokens { mask: Some(MASK), eos: Some(EOS), ..Default::default() };
     let mut model = Model::init(config, 3).unwrap();
     let head = Layout::new(&model.config).head_or_tied();
-    for (i, tensor) in model.tensors.iter_mut().enumerate() {
-        let Tensor::Owned(weights) = tensor else { unreachable!() };
+    let arena = model.tensors.flatten();
+    for i in 0..arena.len() {
+        let weights = &mut arena[i];
         // Fresh weights predict almost uniformly; these have opinions, though none for the mask.
         weights.iter_mut().for_each(|w| *w *= 2.0);
         if i == head {

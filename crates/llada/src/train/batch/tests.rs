@@ -150,7 +150,7 @@ fn golden_fine_tuning_step() {
                 assert!((found / golden - 1.0).abs() < tolerance, "{id} {key}: {found} {golden}");
             };
             close(loss, "loss", 1e-5);
-            let all: Vec<&[f32]> = gradients.0.iter().map(Vec::as_slice).collect();
+            let all: Vec<&[f32]> = gradients.0.iter().collect();
             close(grad_norm::forward(predictor.cpu(), &all).unwrap(), "grad_norm", 1e-4);
             let layout = Layout::new(&predictor.model().config);
             for (spec, found) in layout.specs().iter().zip(&gradients.0) {
