@@ -10,16 +10,15 @@ use std::{
 /// Which modules each module at the top of a crate uses, and a file that does.
 type Uses = BTreeMap<String, BTreeMap<String, PathBuf>>;
 
-/// What every module may name at the root of its crate: the one error, which holds those of all
-/// modules and which they all return.
-const ROOT: [&str; 5] = ["Error", "Result", "io", "io_hint", "error"];
+/// The module of the library's one error, which holds those of all modules and which they all return.
+const ERROR: &str = "error";
 
 #[test]
 fn modules_use_those_below_them_only() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for source in [root.join("src"), root.join("../cli/src")].iter().filter(|dir| dir.is_dir()) {
         let is_library = source.join("lib.rs").is_file();
-        let uses = uses(source, if is_library { &ROOT } else { &[] });
+        let uses = uses(source, is_library.then_some(ERROR));
         assert!(uses.len() > 5 && uses.values().any(|below| below.len() > 2), "{uses:?}");
         if let Some(cycle) = cycle(&uses) {
             let edges = cycle.windows(2).map(|edge| {
@@ -47,38 +46,55 @@ fn circles_are_found() {
     let text = "use crate::{\n Result, a::{self, b::C},\n d,\n};\nfn f() { crate::e::g(); }";
     assert_eq!(named(text, "crate::"), ["Result", "a", "d", "e"]);
     assert_eq!(named("super::super::x::Y; super::z", "super::super::"), ["x"]);
+    let root = "mod a;\npub use a::{B,\n c};\npub(crate) use d::e;\nuse std::fmt;";
+    let taken = [("B", "a"), ("c", "a"), ("e", "d")].map(|(name, of)| (name.into(), of.into()));
+    assert_eq!(taken_up(root), BTreeMap::from(taken));
     assert_eq!(plain("a\n // crate::b\n#[cfg(test)]\nmod tests {\n crate::c"), "a\n");
 }
 
-/// Of each module at the top of the crate in `source`, which others it names.
-fn uses(source: &Path, root: &[&str]) -> Uses {
+/// Of each module at the top of the crate in `source`, which others it names; but for `error`.
+fn uses(source: &Path, error: Option<&str>) -> Uses {
     let entries = fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path());
     let of = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let paths: Vec<PathBuf> =
-        entries.filter(|path| !["lib", "main"].contains(&&*of(path))).collect();
+    let (roots, paths): (Vec<PathBuf>, Vec<PathBuf>) =
+        entries.partition(|path| ["lib", "main"].contains(&&*of(path)));
     let modules: BTreeSet<String> = paths.iter().map(of).collect();
+    let taken_up = taken_up(&plain(&fs::read_to_string(&roots[0]).unwrap()));
     let mut uses = Uses::new();
-    for path in &paths {
+    for path in paths.iter().filter(|path| Some(&*of(path)) != error) {
         let module = of(path);
         let below = uses.entry(module.clone()).or_default();
-        // The error of the crate is made of those of all modules.
-        for file in files(path).into_iter().filter(|_| !root.contains(&&*module)) {
+        for file in files(path) {
             let text = plain(&fs::read_to_string(&file).unwrap());
             // From here as many modules up to the root.
             let inside = file.strip_prefix(source).unwrap().with_extension("");
             let depth = inside.iter().filter(|part| *part != "mod").count();
             let names = [named(&text, "crate::"), named(&text, &"super::".repeat(depth))].concat();
-            for name in names.into_iter().filter(|name| *name != module) {
-                if modules.contains(&name) && !root.contains(&&*name) {
-                    below.entry(name).or_insert_with(|| file.clone());
-                } else {
-                    // Names that the root takes from modules would hide where they are from.
-                    assert!(root.contains(&&*name), "{} names crate::{name}", file.display());
+            for name in names {
+                let name = taken_up.get(&name).unwrap_or(&name);
+                assert!(modules.contains(name), "{} names crate::{name}", file.display());
+                if *name != module && Some(name.as_str()) != error {
+                    below.entry(name.clone()).or_insert_with(|| file.clone());
                 }
             }
         }
     }
     uses
+}
+
+/// The names that the root of a crate takes up from its modules, each with the module.
+fn taken_up(root: &str) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for (at, _) in root.match_indices("use ") {
+        let (path, _) = root[at + 4..].split_once(';').unwrap();
+        let (module, rest) = path.split_once("::").unwrap();
+        let is_public = root[..at].ends_with("pub ") || root[..at].ends_with("pub(crate) ");
+        for name in rest.trim_matches(['{', '}']).split(',').filter(|_| is_public) {
+            names.insert(name.trim().to_owned(), module.to_owned());
+        }
+    }
+    names.remove("");
+    names
 }
 
 /// The files of a module, but those of its tests.

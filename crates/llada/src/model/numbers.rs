@@ -3,6 +3,11 @@
 use half::{bf16, f16};
 use llada_kernels::{BlockFormat, DType, WeightView};
 
+/// All exponent bits, in the upper two bytes of a number.
+const EXPONENT: u16 = 0x7f80;
+/// Those of an `f16`.
+const EXPONENT_F16: u16 = 0x7c00;
+
 /// Encodes numbers in a type of one number each, or as they are stored already; gives the index of
 /// the first that is not finite in it. Blocks are not made here.
 pub(crate) fn encode(
@@ -10,34 +15,46 @@ pub(crate) fn encode(
     dtype: DType,
     bytes: &mut Vec<u8>,
 ) -> std::result::Result<(), usize> {
-    fn all<const N: usize>(bytes: &mut Vec<u8>, values: impl Iterator<Item = [u8; N]>) {
-        bytes.extend(values.flatten());
-    }
     bytes.clear();
     match (values, dtype) {
-        (WeightView::F32(w), DType::F32) => all(bytes, w.iter().map(|x| x.to_le_bytes())),
-        (WeightView::Bf16(w), DType::Bf16) => all(bytes, w.iter().map(|x| x.to_le_bytes())),
-        (WeightView::F16(w), DType::F16) => all(bytes, w.iter().map(|x| x.to_le_bytes())),
+        (WeightView::F32(w), DType::F32) => put(w, f32::to_le_bytes, EXPONENT, bytes),
+        (WeightView::Bf16(w), DType::Bf16) => put(w, bf16::to_le_bytes, EXPONENT, bytes),
+        (WeightView::F16(w), DType::F16) => put(w, f16::to_le_bytes, EXPONENT_F16, bytes),
         (WeightView::Blocks { bytes: blocks, .. }, dtype) if dtype == values.dtype() => {
             bytes.extend(blocks);
+            first_non_finite(values).map_or(Ok(()), Err)
         }
-        _ => {
-            let mut wide = vec![0.0; values.len()];
-            values.widen(&mut wide);
-            return match dtype {
-                DType::F32 | DType::Blocks(_) => encode(WeightView::F32(&wide), DType::F32, bytes),
-                DType::Bf16 => {
-                    let narrow: Vec<_> = wide.iter().map(|&x| bf16::from_f32(x)).collect();
-                    encode(WeightView::Bf16(&narrow), dtype, bytes)
-                }
-                DType::F16 => {
-                    let narrow: Vec<_> = wide.iter().map(|&x| f16::from_f32(x)).collect();
-                    encode(WeightView::F16(&narrow), dtype, bytes)
-                }
-            };
+        (_, DType::F32 | DType::Blocks(_)) => {
+            put(&values.to_f32(), f32::to_le_bytes, EXPONENT, bytes)
+        }
+        (_, DType::Bf16) => {
+            put(&values.to_f32(), |x| bf16::from_f32(x).to_le_bytes(), EXPONENT, bytes)
+        }
+        (_, DType::F16) => {
+            put(&values.to_f32(), |x| f16::from_f32(x).to_le_bytes(), EXPONENT_F16, bytes)
         }
     }
-    first_non_finite(values).map_or(Ok(()), Err)
+}
+
+/// Encodes numbers and looks at each of them, in one pass. Which of them is not finite is found once
+/// it is known that one is.
+fn put<T: Copy, const N: usize>(
+    values: &[T],
+    encode: impl Fn(T) -> [u8; N],
+    exponent: u16,
+    bytes: &mut Vec<u8>,
+) -> std::result::Result<(), usize> {
+    let is_full = |b: &[u8; N]| u16::from_le_bytes([b[N - 2], b[N - 1]]) & exponent == exponent;
+    bytes.resize(values.len() * N, 0);
+    let mut any = false;
+    for (out, &x) in bytes.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *out = encode(x);
+        any |= is_full(out);
+    }
+    match any {
+        true => Err(bytes.as_chunks::<N>().0.iter().position(is_full).unwrap_or(0)),
+        false => Ok(()),
+    }
 }
 
 /// The first NaN or infinity: all exponent bits set. Tested on the bits, in whole chunks, so that
@@ -101,6 +118,27 @@ mod tests {
         let fine = [f32::MAX, f32::MIN, 0.0, -0.0, f32::MIN_POSITIVE, 1e-45];
         assert_eq!(first_non_finite(WeightView::F32(&fine)), None);
         assert_eq!(first_non_finite(WeightView::F32(&[])), None);
+    }
+
+    #[test]
+    fn what_is_encoded_is_finite_in_its_type() {
+        let wide: Vec<f32> = (0..9000).map(|i| (i as f32 - 4500.0) * 0.37).collect();
+        let mut bytes = Vec::new();
+        for (dtype, limit) in [(DType::F32, f32::MAX), (DType::Bf16, 3.3e38), (DType::F16, 65504.0)]
+        {
+            for index in [0, 4096, 8999] {
+                let mut values = wide.clone();
+                values[index] = limit;
+                assert_eq!(encode(WeightView::F32(&values), dtype, &mut bytes), Ok(()));
+                assert_eq!(bytes.len(), dtype.bytes(values.len()).unwrap());
+                values[index] = if dtype == DType::F16 { 65520.0 } else { f32::INFINITY };
+                assert_eq!(encode(WeightView::F32(&values), dtype, &mut bytes), Err(index));
+            }
+        }
+        let brain: Vec<bf16> = wide.iter().map(|&x| bf16::from_f32(x)).collect();
+        encode(WeightView::Bf16(&brain), DType::F32, &mut bytes).unwrap();
+        let pairs = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).zip(&brain);
+        assert!(pairs.into_iter().all(|(found, x)| found == x.to_f32()));
     }
 
     /// The scales are where the formats have them: any of them at fault spoils a weight of the block,

@@ -179,34 +179,15 @@ impl Keys<'_> {
     /// The configuration of a file that another program wrote for llama.cpp's `architecture`.
     fn config(&self, family: Family, architecture: &str) -> Result<ModelConfig> {
         let keys = Sized { keys: self, architecture };
-        let d_model = keys.size("embedding_length")?;
+        let (d_model, n_layers) = (keys.size("embedding_length")?, keys.size("block_count")?);
         let n_heads = keys.size("attention.head_count")?;
-        let tensors = self.0.tensors();
-        let embedding = tensors.get("token_embd.weight").map(|entry| entry.shape.as_slice());
-        let Some(&[embedding_size, _]) = embedding else {
-            let (tensor, file) = ("token_embd.weight".to_owned(), self.0.path().to_path_buf());
-            return Err(CheckpointError::Missing { tensor, file }.into());
-        };
-        let n_layers = keys.size("block_count")?;
-        let experts = match architecture.ends_with("-moe") {
-            false => None,
-            true => Some(Experts {
-                count: keys.size("expert_count")?,
-                per_token: keys.size("expert_used_count")?,
-                hidden_size: keys.size("expert_feed_forward_length")?,
-                shared_hidden_size: 0,
-                router: Router::SOFTMAX,
-                layers: vec![true; n_layers.min(MOST_LAYERS)],
-            }),
-        };
-        let mlp = match (&experts, keys.optional_size("feed_forward_length")?) {
-            (None, None) => keys.size("feed_forward_length")?,
-            (Some(_), _) => 0,
-            (_, Some(width)) => width,
-        };
+        let embedding_size = self.embedding_size()?;
         let vocab_size = keys.optional_size("vocab_size")?.unwrap_or(embedding_size);
+        let experts = keys.experts(n_layers)?;
+        let mlp = if experts.is_some() { 0 } else { keys.size("feed_forward_length")? };
         let plain = ModelConfig::llada(d_model, n_layers, n_heads, mlp, vocab_size);
         let head_dim = keys.optional_size("attention.key_length")?.unwrap_or(plain.head_dim);
+        // What llama.cpp has no keys for is part of the architecture.
         let is_dream = family.sampler() == PublishedSampler::Dream;
         let config = ModelConfig {
             family,
@@ -216,14 +197,9 @@ impl Keys<'_> {
             embedding_size,
             max_sequence_length: keys.size("context_length")?,
             // llama.cpp takes this where the key is missing.
-            rope_theta: keys.number("rope.freq_base")?.unwrap_or(10_000.0),
-            rms_norm_eps: keys.number("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
-                self.wrong(
-                    &format!("{architecture}.attention.layer_norm_rms_epsilon"),
-                    "is missing",
-                )
-            })? as f32,
-            weight_tying: !tensors.contains_key(HEAD),
+            rope_theta: keys.optional_number("rope.freq_base")?.unwrap_or(10_000.0),
+            rms_norm_eps: keys.number("attention.layer_norm_rms_epsilon")? as f32,
+            weight_tying: !self.0.tensors().contains_key(HEAD),
             qkv_bias: is_dream,
             shift: if is_dream { LogitShift::Next } else { LogitShift::Same },
             qk_norm: if experts.is_some() { QkNorm::PerHead } else { QkNorm::None },
@@ -234,6 +210,18 @@ impl Keys<'_> {
         config.check()?;
         self.check_the_rest(&config)?;
         Ok(config)
+    }
+
+    /// Rows of the embedding, which no key states.
+    fn embedding_size(&self) -> Result<usize> {
+        let name = "token_embd.weight";
+        match self.0.tensors().get(name).map(|entry| entry.shape.as_slice()) {
+            Some(&[rows, _]) => Ok(rows),
+            _ => {
+                let (tensor, file) = (name.to_owned(), self.0.path().to_path_buf());
+                Err(CheckpointError::Missing { tensor, file }.into())
+            }
+        }
     }
 
     /// Checks the keys that must have one value, where they are there at all, and that those of
@@ -316,12 +304,32 @@ impl Sized<'_> {
     }
 
     /// A number as the shortest decimal of its 32 bits, which is what was meant.
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    fn optional_number(&self, key: &str) -> Result<Option<f64>> {
         let key = format!("{}.{key}", self.architecture);
         match self.keys.0.value(&key) {
             None => Ok(None),
             Some(Value::Float(x)) => Ok(Some((x as f32).to_string().parse().unwrap_or(x))),
             Some(_) => Err(self.keys.wrong(&key, "is no number").into()),
         }
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        let missing = || self.keys.wrong(&format!("{}.{key}", self.architecture), "is missing");
+        Ok(self.optional_number(key)?.ok_or_else(missing)?)
+    }
+
+    /// The experts of an architecture that has some in every block, as its name says.
+    fn experts(&self, n_layers: usize) -> Result<Option<Experts>> {
+        if !self.architecture.ends_with("-moe") {
+            return Ok(None);
+        }
+        Ok(Some(Experts {
+            count: self.size("expert_count")?,
+            per_token: self.size("expert_used_count")?,
+            hidden_size: self.size("expert_feed_forward_length")?,
+            shared_hidden_size: 0,
+            router: Router::SOFTMAX,
+            layers: vec![true; n_layers.min(MOST_LAYERS)],
+        }))
     }
 }
