@@ -14,7 +14,6 @@ use llada::{
 use llada_kernels::Cpu;
 
 use crate::{
-    commands::Wish,
     locate::{self, Shipped},
     term::Term,
     view::units,
@@ -120,15 +119,6 @@ impl Session {
             ));
         }
         Ok(())
-    }
-
-    /// What flags ask of the sampler, and what the model proposes.
-    pub fn wish<'a>(
-        &'a self,
-        asked: &'a Settings,
-        joints: &'a dyn Fn() -> AdaptiveBlocks,
-    ) -> Wish<'a> {
-        Wish { proposed: &self.proposed, ..Wish::flags(asked, joints) }
     }
 
     /// The tokens at which adaptive blocks end.

@@ -59,7 +59,6 @@ pub mod config;
 mod content;
 pub mod data;
 pub mod diffusion;
-pub mod engine;
 mod error;
 pub mod eval;
 pub mod files;
@@ -74,5 +73,6 @@ pub mod tokenizer;
 pub mod train;
 pub mod verify;
 
+pub use diffusion::engine;
 pub(crate) use error::io;
 pub use error::{Error, Result, io_hint};

@@ -69,7 +69,10 @@ fn uses(source: &Path, error: Option<&str>) -> Uses {
             // From here as many modules up to the root.
             let inside = file.strip_prefix(source).unwrap().with_extension("");
             let depth = inside.iter().filter(|part| *part != "mod").count();
-            let names = [named(&text, "crate::"), named(&text, &"super::".repeat(depth))].concat();
+            // Of a module within the file these are names of the file itself.
+            let mut names = named(&text, &"super::".repeat(depth));
+            names.retain(|name| modules.contains(name));
+            names.extend(named(&text, "crate::"));
             for name in names {
                 let name = taken_up.get(&name).unwrap_or(&name);
                 assert!(modules.contains(name), "{} names crate::{name}", file.display());

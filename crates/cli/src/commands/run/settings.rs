@@ -11,7 +11,7 @@ use llada::{
     },
 };
 
-use crate::error::Failure;
+use crate::{error::Failure, session::Session};
 
 /// Shortest blocks that a preset cuts a response into.
 const SHORTEST_BLOCK: usize = 8;
@@ -176,6 +176,17 @@ fn fitting(base: &Sampler, blocks: Blocks, block_length: usize, room: usize) -> 
 /// A seed from the randomness that the standard library gives its hash maps; short, to be retyped.
 pub fn drawn_seed() -> u64 {
     RandomState::new().hash_one(0) & 0xffff_ffff
+}
+
+impl Session {
+    /// What flags ask of the sampler, and what the model proposes.
+    pub fn wish<'a>(
+        &'a self,
+        asked: &'a Settings,
+        joints: &'a dyn Fn() -> AdaptiveBlocks,
+    ) -> Wish<'a> {
+        Wish { proposed: &self.proposed, ..Wish::flags(asked, joints) }
+    }
 }
 
 #[cfg(test)]
