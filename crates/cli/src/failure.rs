@@ -29,9 +29,15 @@ impl Failure {
     }
 
     /// The command line, or a command, asks for a sampler that cannot be (exit code 2).
-    pub fn sampler(error: &SamplerError, spelling: Spelling) -> Self {
+    pub fn sampler(error: SamplerError, spelling: Spelling) -> anyhow::Error {
         let hint = error.hint_for(spelling).unwrap_or_else(|| "see `llada run --help-all`".into());
-        Self::usage(error.to_string(), hint)
+        match error {
+            SamplerError::Proposed(ref cause) => {
+                let cause = Self::usage(cause.to_string(), hint);
+                anyhow::Error::from(cause).context(error.to_string())
+            }
+            error => Self::usage(error.to_string(), hint).into(),
+        }
     }
 
     /// The command line asks for something impossible (exit code 2).

@@ -6,6 +6,7 @@ use anyhow::Result;
 use llada::{
     checkpoint,
     hub::{self, Cache, HubError, Reference},
+    session::{has_config as is_model, newest_checkpoint},
 };
 
 use crate::failure::Failure;
@@ -145,20 +146,6 @@ pub fn near(missing: &Path) -> Option<String> {
     (!shown.is_empty()).then(|| format!("there is {}{more}", shown.join(", ")))
 }
 
-/// What the model at `path` is called: its name on the hub, or that of its folder or file.
-pub fn name(path: &Path) -> String {
-    if let Some(repo) = hub::repo_of(path) {
-        let file = path.file_stem().filter(|_| path.is_file());
-        return match file {
-            Some(file) => format!("{repo}:{}", file.to_string_lossy()),
-            None => repo.to_string(),
-        };
-    }
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = if path.is_file() { path.file_stem() } else { path.file_name() };
-    name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
-}
-
 /// The model of the hub that is meant, by a short name too.
 pub fn reference(given: &Path) -> Option<Reference> {
     let text = given.to_str()?;
@@ -166,23 +153,9 @@ pub fn reference(given: &Path) -> Option<Reference> {
     short.map_or(text, |(_, full)| full).parse().ok()
 }
 
-/// The newest checkpoint of a run's folder.
-fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
-    let steps = std::fs::read_dir(run.join("checkpoints")).ok()?.flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        Some((name.strip_prefix("step-")?.parse::<u64>().ok()?, entry.path()))
-    });
-    steps.filter(|(_, path)| is_model(path)).max().map(|(_, path)| path)
-}
-
 /// Whether a name is rather that of a folder on this machine, whose parent is there.
 fn looks_like_path(given: &Path) -> bool {
     given.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir())
-}
-
-fn is_model(dir: &Path) -> bool {
-    let is_file = checkpoint::gguf::is_gguf(dir) && dir.is_file();
-    is_file || dir.join("config.json").is_file() || checkpoint::is_adapter(dir)
 }
 
 #[cfg(test)]
@@ -226,15 +199,11 @@ mod tests {
     #[test]
     fn a_run_stands_for_its_newest_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(newest_checkpoint(dir.path()).is_none());
-        for step in ["step-9", "step-10", "step-11", "step-x", "other"] {
+        for step in ["step-9", "step-10"] {
             let step = dir.path().join("checkpoints").join(step);
             std::fs::create_dir_all(&step).unwrap();
-            if !step.ends_with("step-11") {
-                std::fs::write(step.join("config.json"), "{}").unwrap();
-            }
+            std::fs::write(step.join("config.json"), "{}").unwrap();
         }
-        assert!(newest_checkpoint(dir.path()).unwrap().ends_with("checkpoints/step-10"));
         assert!(described(dir.path()).unwrap().ends_with("checkpoints/step-10"));
         assert!(looks_like_model(dir.path().to_str().unwrap()));
     }
@@ -264,16 +233,6 @@ mod tests {
         ] {
             assert_eq!(is_like_path(word), expected, "{word}");
         }
-    }
-
-    #[test]
-    fn models_are_called_by_their_names() {
-        assert_eq!(name(Path::new("/c/models--a--b/snapshots/0123")), "a/b");
-        assert_eq!(name(Path::new("/no/such/folder")), "folder");
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("m.Q8_0.gguf");
-        std::fs::write(&file, "").unwrap();
-        assert_eq!(name(&file), "m.Q8_0");
     }
 
     #[test]

@@ -1,27 +1,18 @@
 //! Continues a text, and shows how the canvas is unmasked: `generate MODEL TEXT [TOKENS]`.
 #![allow(clippy::print_stdout)]
 
-use std::{error::Error, ops::ControlFlow, path::Path};
+use std::{error::Error, ops::ControlFlow};
 
-use llada::{
-    checkpoint,
-    diffusion::{Canvas, Sampler, generate},
-    model::MaskPredictor,
-    tokenizer::Tokenizer,
-};
-use llada_kernels::Cpu;
+use llada::{Session, diffusion::Sampler};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (dir, text, length) = match &arguments[..] {
-        [dir, text] => (Path::new(dir), text, 16),
-        [dir, text, length] => (Path::new(dir), text, length.parse()?),
+    let (model, text, length) = match &arguments[..] {
+        [model, text] => (model, text, 16),
+        [model, text, length] => (model, text, length.parse()?),
         _ => return Err("give a model and a text".into()),
     };
-    let tokenizer = Tokenizer::from_dir(dir)?;
-    let model = checkpoint::load(dir)?;
-    let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-    let attention = model.config.attention;
+    let mut session = Session::open(model)?;
 
     // One step for each token, all masks open from the start: the paper's Alg. 4 without blocks.
     let sampler = Sampler {
@@ -31,17 +22,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         temperature: 0.5,
         ..Sampler::default()
     };
-    let prompt = tokenizer.encode(text)?.into();
-    let mut canvases = [Canvas::new(prompt, &sampler, &special, attention)?];
-    let mut predictor = MaskPredictor::new(model, Cpu::new(0)?)?;
-    let summary = generate::run(&mut predictor, &mut canvases, &mut |_row, step| {
-        for kept in &step.committed {
-            let token = tokenizer.decode(&[kept.token], false).unwrap_or_default();
-            println!("{:>4} {:>5.1} % {token:?}", kept.position, kept.confidence * 100.0);
-        }
+    let mut canvases = [session.canvas(session.encode(text)?, &sampler)?];
+    let mut committed = Vec::new();
+    let summary = session.generate(&mut canvases, &mut |_row, step| {
+        committed.extend(step.committed.iter().cloned());
         ControlFlow::Continue(())
     })?;
-    println!("{}", tokenizer.decode(canvases[0].tokens(), true)?);
+    for kept in committed {
+        let token = session.tokenizer.decode(&[kept.token], false)?;
+        println!("{:>4} {:>5.1} % {token:?}", kept.position, kept.confidence * 100.0);
+    }
+    println!("{text}{}", session.text(&canvases[0])?);
     println!("{} forward passes", summary.nfe);
     Ok(())
 }

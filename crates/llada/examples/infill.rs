@@ -1,39 +1,28 @@
-//! Fills the holes of a text, which have given lengths: `infill MODEL 'The {{hole:2}} sat.'`.
+//! Fills the holes of a text: `infill MODEL 'The {{hole:2}} sat on the {{hole}}.'`. Where no length is
+//! given, one of up to eight tokens is chosen.
 #![allow(clippy::print_stdout)]
 
-use std::{error::Error, ops::ControlFlow, path::Path};
+use std::{error::Error, ops::ControlFlow};
 
 use llada::{
-    checkpoint,
-    diffusion::{
-        Canvas, Sampler, generate,
-        infill::{Encoder, Template},
-    },
-    model::MaskPredictor,
-    tokenizer::Tokenizer,
+    Session,
+    diffusion::{Settings, infill::Template},
 };
-use llada_kernels::Cpu;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, text] = &arguments[..] else {
+    let [model, text] = &arguments[..] else {
         return Err("give a model and a text with holes".into());
     };
-    let dir = Path::new(dir);
-    let tokenizer = Tokenizer::from_dir(dir)?;
-    let model = checkpoint::load(dir)?;
-    let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-    let attention = model.config.attention;
-
+    let mut session = Session::open(model)?;
     let template: Template = text.parse()?;
-    let frame = Encoder::new(&tokenizer).frame(&template)?;
-    let lengths: Option<Vec<usize>> = frame.lengths().into_iter().collect();
-    let lengths = lengths.ok_or("give each hole its length, as in `{{hole:2}}`")?;
-    let sampler = Sampler { steps: lengths.iter().sum(), ..Sampler::default() };
-    let mut canvases = [Canvas::infill(&frame, &lengths, &sampler, &special, attention)?];
-    let mut predictor = MaskPredictor::new(model, Cpu::new(0)?)?;
-    generate::run(&mut predictor, &mut canvases, &mut |_, _| ControlFlow::Continue(()))?;
-    let fills = frame.fills(&tokenizer, canvases[0].tokens(), &lengths)?;
+    let frame = session.frame(&template)?;
+    let sampler = Session::infill_sampler(&Settings::default())?;
+    let found = session.hole_lengths(&frame, &sampler, 8, &mut || false)?;
+    let lengths = found.ok_or("nobody stops the search")?.lengths;
+    let mut canvases = [session.infill(&frame, &lengths, &sampler)?];
+    session.generate(&mut canvases, &mut |_, _| ControlFlow::Continue(()))?;
+    let fills = frame.fills(&session.tokenizer, canvases[0].tokens(), &lengths)?;
     println!("{}", template.fill(&fills));
     Ok(())
 }

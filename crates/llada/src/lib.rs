@@ -23,24 +23,21 @@
 //! # From a folder to text
 //!
 //! ```
-//! use std::{ops::ControlFlow, path::Path};
+//! use std::ops::ControlFlow;
 //!
-//! use llada::{checkpoint, diffusion, model::MaskPredictor, tokenizer::Tokenizer};
+//! use llada::{Session, diffusion::Settings};
 //!
 //! # fn main() -> llada::Result<()> {
-//! let dir = Path::new("models/storyteller");
-//! # let dir = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(dir);
-//! let tokenizer = Tokenizer::from_dir(dir)?;
-//! let model = checkpoint::load(dir)?;
-//! let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
-//! let attention = model.config.attention;
-//! let sampler = diffusion::Sampler { gen_length: 32, steps: 32, ..Default::default() };
-//! let prompt = tokenizer.encode("Once upon a time")?.into();
-//! let mut canvas = [diffusion::Canvas::new(prompt, &sampler, &special, attention)?];
-//! let mut predictor = MaskPredictor::new(model, llada_kernels::Cpu::new(0)?)?;
-//! diffusion::generate::run(&mut predictor, &mut canvas, &mut |_, _| ControlFlow::Continue(()))?;
-//! let text = tokenizer.decode(canvas[0].tokens(), true)?;
-//! # assert!(text.starts_with("Once upon a time") && text.len() > 60, "{text}");
+//! let model = "models/storyteller";
+//! # let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(model);
+//! let mut session = Session::open(model)?;
+//! let prompt = session.encode("Once upon a time")?;
+//! let asked = Settings { gen_length: Some(32), ..Settings::default() };
+//! let sampler = session.sampler(&asked, prompt.len())?;
+//! let mut canvases = [session.canvas(prompt, &sampler)?];
+//! session.generate(&mut canvases, &mut |_row, _step| ControlFlow::Continue(()))?;
+//! let text = session.text(&canvases[0])?;
+//! # assert!(text.len() > 40, "{text}");
 //! # Ok(())
 //! # }
 //! ```
@@ -68,6 +65,7 @@ mod json;
 pub mod model;
 mod recycle;
 pub mod rng;
+pub mod session;
 pub mod text;
 pub mod tokenizer;
 pub mod train;
@@ -76,3 +74,4 @@ pub mod verify;
 pub use diffusion::engine;
 pub(crate) use error::io;
 pub use error::{Error, Result, io_hint};
+pub use session::Session;

@@ -1,6 +1,8 @@
 //! Random draws addressed by what they are for, so that a draw does not depend on the batch, the
 //! threads, or on how many draws were made before it.
 
+use std::hash::{BuildHasher, RandomState};
+
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -43,6 +45,12 @@ pub fn nth_seed(seed: u64, n: u64) -> u64 {
         0 => seed,
         _ => Stream::new(seed, Purpose::Seed, n).bits() >> 11,
     }
+}
+
+/// A seed for a run that was given none, from the randomness that the standard library gives its hash
+/// maps; short, to be retyped.
+pub fn drawn_seed() -> u64 {
+    RandomState::new().hash_one(0) & 0xffff_ffff
 }
 
 /// A stream of draws for one `(seed, purpose, index)`.

@@ -10,6 +10,7 @@ use std::{ops::ControlFlow, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use llada::{
+    Session,
     diffusion::{Canvas, Sampler, Settings, Spelling, generate},
     files,
     rng::nth_seed,
@@ -22,7 +23,7 @@ use crate::{
     interrupt::Flag,
     keys,
     locate::Shipped,
-    session::Session,
+    session,
     term::{self, Term},
     view::units,
 };
@@ -52,10 +53,11 @@ fn is_message(word: &str) -> bool {
 
 /// Talks to `model`, or to the one that ships.
 pub fn start(model: Option<&Path>, talk: Talk, term: &Term) -> Result<()> {
-    let session = Session::open(model, Shipped::Tuned, talk.threads.threads.into(), term)?;
-    session.note_base_model(term)?;
+    let session = session::open(model, Shipped::Tuned, talk.threads.threads.into(), term)?;
+    session::note_base_model(&session, term)?;
     let asked = talk.sampler.settings.clone();
-    let sampler = settings::sampler(&asked, &session, Spelling::Flag)?;
+    let sampler = session.chat_sampler(&asked);
+    let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
     let is_watched = !talk.no_watch && term.interactive;
     let message = "stopping the answer; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!is_watched).then_some(message))?;
@@ -214,10 +216,7 @@ impl Chat {
             canvas.prompt().tokens.len(),
             self.room()
         ));
-        // Where the answer was stopped, what stands before the first mask.
-        let certain = canvas.useful().iter().copied();
-        let certain: Vec<u32> = certain.take_while(|&t| Some(t) != canvas.mask_token()).collect();
-        let text = self.session.tokenizer.decode(&certain, true)?.trim().to_owned();
+        let text = self.session.text_so_far(&canvas)?.trim().to_owned();
         Ok((!summary.interrupted || !text.is_empty()).then_some(text))
     }
 
@@ -240,7 +239,7 @@ impl Chat {
 
     fn window(&self) -> Result<Window> {
         let room = self.room();
-        let encode = |messages: &[_]| self.session.encode_chat(messages);
+        let encode = |messages: &[_]| Ok(self.session.encode_chat(messages)?);
         self.conversation.window(room, encode)?.map_err(|needed| {
             let message = format!(
                 "the message has {needed} tokens, with the system's if there is one; the model has \
@@ -271,8 +270,9 @@ impl Chat {
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
-        settings.set(key, value).map_err(|e| Failure::sampler(&e, Spelling::Command))?;
-        self.sampler = settings::sampler(&settings, &self.session, Spelling::Command)?;
+        let refuse = |error| Failure::sampler(error, Spelling::Command);
+        settings.set(key, value).map_err(refuse)?;
+        self.sampler = self.session.chat_sampler(&settings).map_err(refuse)?;
         if key == "seed" {
             self.answers = 0;
         }

@@ -7,13 +7,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use llada::{
-    data,
+    Session, data,
     diffusion::{
-        Blocks, Canvas, Sampler, Spelling, generate,
-        infill::{
-            Encoder, Template,
-            length::{self, Search},
-        },
+        Sampler, Spelling, generate,
+        infill::{Template, length},
     },
 };
 use serde::Deserialize;
@@ -21,17 +18,14 @@ use serde_json::{Value, json};
 
 use super::{
     argument_or_stdin, read_text,
-    run::{
-        observer::{Look, Observer},
-        settings::drawn_seed,
-    },
+    run::observer::{Look, Observer},
 };
 use crate::{
     args::Infill,
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::Shipped,
-    session::Session,
+    session,
     term::{self, Term},
     view::units,
 };
@@ -47,50 +41,40 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             vec![(text.parse().map_err(llada::Error::from)?, None)]
         }
     };
-    let sampler = sampler(&args)?;
-    let session =
-        Session::open(model.as_deref(), Shipped::Base, args.threads.threads.into(), term)?;
+    let sampler = Session::infill_sampler(&args.sampler.settings);
+    let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
+    let threads = args.threads.threads.into();
+    let mut session = session::open(model.as_deref(), Shipped::Base, threads, term)?;
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;
 
-    let Session { name, tokenizer, special, mut predictor, .. } = session;
-    let attention = predictor.model().config.attention;
-    let limit = predictor.model().config.max_sequence_length;
-    let encoder = Encoder::new(&tokenizer);
     let mut total = Total::default();
     let begun = Instant::now();
     for (row, (template, seed)) in templates.iter().enumerate() {
         let started = Instant::now();
         let sampler = Sampler { seed: seed.unwrap_or(sampler.seed), ..sampler.clone() };
         let at_row = || format!("row {}", row + 1);
-        let mut frame = encoder.frame(template)?;
+        let mut frame = session.frame(template)?;
         if args.whole {
-            let eos = special.eos.ok_or_else(|| {
+            let eos = session.special.eos.ok_or_else(|| {
                 Failure::new("this model has no end of text", "leave out `--whole`")
             })?;
             frame = frame.ended(eos);
         }
-        let search = Search {
-            frame: &frame,
-            sampler: &sampler,
-            special: &special,
-            attention,
-            max_hole: args.max_hole.into(),
-            limit,
-        };
-        let lengths = length::search(&mut predictor, &search, &mut || stop.is_set());
+        let longest = args.max_hole.into();
+        let lengths = session.hole_lengths(&frame, &sampler, longest, &mut || stop.is_set());
         let lengths = match args.file {
             Some(_) => lengths.with_context(at_row)?,
             None => lengths?,
         };
         let Some(lengths) = lengths else { return Err(Interrupted.into()) };
-        let canvas = Canvas::infill(&frame, &lengths.lengths, &sampler, &special, attention);
-        let mut canvases = [canvas.map_err(llada::Error::from)?];
+        let mut canvases = [session.infill(&frame, &lengths.lengths, &sampler)?];
+        let Session { name, tokenizer, predictor, .. } = &mut session;
         let look = Look::of(&args.watching);
-        let mut observer = Observer::new(look, &canvases, &tokenizer, &name, term);
+        let mut observer = Observer::new(look, &canvases, tokenizer, name, term);
         // How sure the model was of each token of the row that it filled.
         let mut confidence = vec![0.0; canvases[0].tokens().len()];
-        let summary = observer.follow(&mut predictor, &mut canvases, &stop, |step| {
+        let summary = observer.follow(predictor, &mut canvases, &stop, |step| {
             step.committed.iter().for_each(|c| confidence[c.position] = c.confidence);
         });
         let traced = observer.finish(term);
@@ -101,7 +85,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         }
 
         let tokens = canvases[0].tokens();
-        let fills = frame.fills(&tokenizer, tokens, &lengths.lengths)?;
+        let fills = frame.fills(tokenizer, tokens, &lengths.lengths)?;
         let text = template.fill(&fills);
         total.add(&summary, &lengths);
         if !args.json && args.file.is_none() {
@@ -138,22 +122,6 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
     }
     total.report(begun.elapsed(), &sampler, term);
     Ok(())
-}
-
-/// The settings; without `--steps` more than there are tokens, so that each has its own.
-fn sampler(args: &Infill) -> Result<Sampler, Failure> {
-    let asked = &args.sampler.settings;
-    let base = Sampler {
-        steps: usize::MAX,
-        gen_length: 0,
-        blocks: match asked.block_length.or(asked.suffix_window) {
-            Some(_) => Blocks::SemiAutoregressive,
-            None => Blocks::Pure,
-        },
-        seed: drawn_seed(),
-        ..Sampler::default()
-    };
-    asked.apply(base).map_err(|e| Failure::sampler(&e, Spelling::Flag))
 }
 
 /// A row of the file; other fields are passed over.

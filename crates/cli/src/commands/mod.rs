@@ -31,8 +31,6 @@ use llada::text;
 
 use crate::{args::Command, error::Failure, term::Term};
 
-pub use run::settings::Wish;
-
 /// Does what the command line asks for.
 pub fn run(command: Command, term: &Term) -> Result<()> {
     match command {

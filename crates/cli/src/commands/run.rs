@@ -3,7 +3,6 @@
 pub(super) mod observer;
 mod prompts;
 mod recording;
-pub(super) mod settings;
 
 use std::{
     io::{self, IsTerminal},
@@ -13,9 +12,9 @@ use std::{
 
 use anyhow::Result;
 use llada::{
+    Session,
     chat::Message,
-    diffusion::{Canvas, Sampler, generate},
-    tokenizer::Tokenizer,
+    diffusion::{Canvas, Sampler, Spelling, generate},
 };
 use serde_json::{Value, json};
 
@@ -25,7 +24,7 @@ use crate::{
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::Shipped,
-    session::Session,
+    session,
     term::{self, Term},
     view::units,
 };
@@ -45,7 +44,7 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         None => vec![Ask::from(argument_or_stdin(prompt, "prompt")?)],
     };
     let threads = args.threads.threads.into();
-    let mut session = Session::open(model.as_deref(), Shipped::for_chat(args.chat), threads, term)?;
+    let mut session = session::open(model.as_deref(), Shipped::for_chat(args.chat), threads, term)?;
     let is_chat = is_chat(&args, &session, term)?;
     let system = args.system.as_ref().map(|text| Message::new("system", text));
     let encode = |ask: &Ask| match is_chat {
@@ -55,15 +54,17 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         }
         false => session.encode(&ask.prompt),
     };
-    let rows = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let asked = &args.sampler.settings;
-    let sampler = session.wish(asked, &|| session.joints()).sampler(session.config(), &rows)?;
+    let rows = prompts.iter().map(encode).collect::<llada::Result<Vec<_>>>()?;
+    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let sampler = session.sampler(&args.sampler.settings, longest);
+    let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
     let canvas = |(tokens, ask): (Vec<u32>, &Ask)| {
         let seed = ask.seed.unwrap_or(sampler.seed);
         session.canvas(tokens, &Sampler { seed, ..sampler.clone() })
     };
-    let mut canvases = rows.into_iter().zip(&prompts).map(canvas).collect::<Result<Vec<_>>>()?;
+    let canvases = rows.into_iter().zip(&prompts).map(canvas);
+    let mut canvases = canvases.collect::<llada::Result<Vec<_>>>()?;
 
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;
@@ -80,7 +81,7 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     }
 
     for (canvas, Ask { prompt, .. }) in canvases.iter().zip(&prompts) {
-        let text = text(canvas, &session.tokenizer)?;
+        let text = session.text(canvas)?;
         if args.json || args.prompts.is_some() {
             term::answer(&json(&session.name, prompt, &text, canvas, seconds).to_string())?;
         } else {
@@ -107,7 +108,7 @@ fn operands(args: &Run) -> Result<(Option<PathBuf>, Option<String>)> {
 /// Whether the prompt is sent as a message: where that was asked for, or the model was tuned for it.
 fn is_chat(args: &Run, session: &Session, term: &Term) -> Result<bool> {
     if args.chat {
-        session.note_base_model(term)?;
+        session::note_base_model(session, term)?;
         return Ok(true);
     }
     let is_chat = !args.raw && session.is_for_chat()?;
@@ -122,18 +123,6 @@ fn is_chat(args: &Run, session: &Session, term: &Term) -> Result<bool> {
         return Err(Failure::usage(message, "add `--chat` to use LLaDA's template").into());
     }
     Ok(is_chat)
-}
-
-/// The answer. A prompt with masks in it is a template to fill: the answer is the whole of it.
-fn text(canvas: &Canvas, tokenizer: &Tokenizer) -> Result<String> {
-    let mask = canvas.mask_token();
-    let is_template = canvas.prompt().tokens.iter().any(|&t| Some(t) == mask);
-    let filled = match is_template {
-        true => &canvas.tokens()[..canvas.prompt().tokens.len()],
-        false => &[],
-    };
-    let tokens: Vec<u32> = filled.iter().chain(canvas.useful()).copied().collect();
-    Ok(tokenizer.decode(&tokens, true)?)
 }
 
 fn json(model: &str, prompt: &str, text: &str, canvas: &Canvas, seconds: Duration) -> Value {

@@ -8,11 +8,10 @@ use std::{ops::ControlFlow, time::Instant};
 
 use anyhow::Result;
 use llada::{
+    Session,
     chat::Message,
     config::Objective,
-    diffusion::likelihood::{
-        self, Alike, Event, LikelihoodError, Pair, Settings, encode_pair, is_greedy,
-    },
+    diffusion::likelihood::{Alike, Event, Pair, Settings},
 };
 
 use super::argument_or_stdin;
@@ -21,7 +20,7 @@ use crate::{
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::{self, Shipped},
-    session::Session,
+    session,
     term::{self, Term},
     view::{progress, units},
 };
@@ -53,7 +52,7 @@ pub fn run(mut args: Score, term: &Term) -> Result<()> {
             return Err(Failure::usage("there is nothing to score", hint).into());
         }
     };
-    let session = Session::open(
+    let session = session::open(
         args.model.model.as_deref(),
         Shipped::for_chat(args.chat),
         args.threads.threads.into(),
@@ -124,33 +123,19 @@ fn encode(
     for row in rows {
         match (pairs(&row, session, chat), row.line) {
             (Ok(pairs), _) => encoded.push((row, pairs)),
-            (Err(error), None) => return Err(error),
+            (Err(error), None) => return Err(error.into()),
             (Err(error), Some(line)) => bad.push(format!("line {line}: {error}")),
         }
     }
     Ok(encoded)
 }
 
-fn pairs(row: &Row, session: &Session, chat: bool) -> Result<Vec<Pair>> {
-    let pair = |answer: &String| {
-        let pair = match chat {
-            true => Pair {
-                prompt: session.encode_chat(&[Message::new("user", &row.prompt)])?,
-                answer: session.tokenizer.encode(answer)?,
-            },
-            false => encode_pair(&session.tokenizer, &row.prompt, answer)?,
-        };
-        match likelihood::check(session.config(), &session.special, &pair) {
-            // What the model lacks, every row lacks.
-            Err(error) if is_of_the_model(&error) => Err(error.into()),
-            checked => Ok(checked.map(|()| pair)?),
-        }
+fn pairs(row: &Row, session: &Session, chat: bool) -> llada::Result<Vec<Pair>> {
+    let pair = |answer: &String| match chat {
+        true => session.chat_pair(&[Message::new("user", &row.prompt)], answer),
+        false => session.pair(&row.prompt, answer),
     };
     row.answers.iter().map(pair).collect()
-}
-
-fn is_of_the_model(error: &llada::Error) -> bool {
-    matches!(error, llada::Error::Likelihood(LikelihoodError::NoMask))
 }
 
 /// Scoring under way.
@@ -209,7 +194,6 @@ impl Job<'_> {
         bar: &progress::Bar,
     ) -> Result<Vec<Vec<Scored>>> {
         let Self { args, settings, session, stop, .. } = self;
-        let Session { predictor, special, .. } = session;
         let pairs: Vec<Pair> = rows.iter().flat_map(|(_, pairs)| pairs.clone()).collect();
         let mut draws = Alike { seed: settings.seed };
         let mut on_event = |event| {
@@ -218,21 +202,14 @@ impl Job<'_> {
             }
             if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let estimates = likelihood::score_with(
-            predictor,
-            special,
-            &pairs,
-            settings,
-            &mut draws,
-            &mut on_event,
-        )?;
+        let estimates = session.score_with(&pairs, settings, &mut draws, &mut on_event)?;
         let mut scored = Vec::with_capacity(pairs.len());
         for (pair, estimate) in pairs.iter().zip(estimates) {
             if stop.is_set() {
                 break;
             }
             let greedy = match args.greedy {
-                true => Some(is_greedy(predictor, special, pair, settings.cfg_scale)?),
+                true => Some(session.is_greedy(pair, settings.cfg_scale)?),
                 false => None,
             };
             scored.push(Scored { estimate, greedy });

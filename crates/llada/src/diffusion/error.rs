@@ -62,6 +62,19 @@ pub enum SamplerError {
         /// What the layout is like.
         why: &'static str,
     },
+    /// Prompt and response together are longer than the model's longest sequence.
+    #[error("a prompt of {prompt} tokens and a response of {response} do not fit a row of {limit}")]
+    NoRoom {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// The fewest that the response has.
+        response: usize,
+        /// `max_sequence_length`.
+        limit: usize,
+    },
+    /// What a model proposes cannot be sampled with.
+    #[error("the model's `generation_config.json` contradicts itself")]
+    Proposed(#[source] Box<SamplerError>),
     /// A name that stands for nothing.
     #[error("unknown {what} `{found}`")]
     Unknown {
@@ -250,6 +263,11 @@ impl SamplerError {
             Self::Unused { setting, .. } => {
                 format!("{}, or choose another layout", spelling.drop(setting))
             }
+            Self::NoRoom { prompt, limit, .. } => match limit.saturating_sub(*prompt) {
+                0 => "shorten the prompt".into(),
+                room => give("gen_length", &format!("{room} or less")),
+            },
+            Self::Proposed(error) => return error.hint_for(spelling),
             Self::Unknown { known, .. } => format!("use one of: {known}"),
             Self::NoMask => "give `mask_token_id` in the model's config.json".into(),
             Self::NoToken { setting, .. } => spelling.drop(setting),

@@ -16,17 +16,16 @@ use super::{
     task::Code,
 };
 use crate::{
-    Result,
-    chat::{Message, Template},
-    config::{Objective, SpecialTokens},
+    Result, Session,
+    chat::Message,
+    config::Objective,
     diffusion::{
-        Canvas, Prompt, Sampler, generate,
+        Canvas, Sampler,
         likelihood::{self, Pair},
     },
     eval::settings::Scoring,
-    model::{MaskPredictor, Model},
+    model::Model,
     rng::{Purpose, Stream, nth_seed},
-    tokenizer::Tokenizer,
 };
 
 /// Runs programs that a model wrote. The library has no processes: the caller brings one.
@@ -61,14 +60,8 @@ pub trait Observer {
 
 /// A model that answers.
 pub struct Evaluator<'a> {
-    /// The model on the processor.
-    pub predictor: &'a mut MaskPredictor,
-    /// Its tokenizer.
-    pub tokenizer: &'a Tokenizer,
-    /// Its chat template.
-    pub template: &'a Template,
-    /// Its special tokens.
-    pub special: SpecialTokens,
+    /// The model.
+    pub session: &'a mut Session,
     /// Rows that are generated together.
     pub batch_size: usize,
     /// Runs programs, where that is allowed.
@@ -108,7 +101,7 @@ impl Evaluator<'_> {
         done: &BTreeMap<String, Record>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        let identity = identity(self.predictor.model(), prepared, plan);
+        let identity = identity(self.session.predictor.model(), prepared, plan);
         let mut outcome = Outcome::default();
         let mut pending: Vec<Pending<'_>> = Vec::new();
         for example in &prepared.examples {
@@ -134,11 +127,9 @@ impl Evaluator<'_> {
             }
             if let (Request::Generate { .. }, Some(sampler)) = (&example.request, &plan.sampler) {
                 let prompt = rows.into_iter().next().unwrap_or_default().prompt;
-                let attention = self.predictor.model().config.attention;
-                let prompt = Prompt::from(prompt);
                 let seed = nth_seed(sampler.seed, example.index as u64);
                 let sampler = Sampler { seed, ..sampler.clone() };
-                let canvas = Canvas::new(prompt, &sampler, &self.special, attention)?;
+                let canvas = self.session.canvas(prompt, &sampler)?;
                 pending.push(Pending { example, key, canvas });
                 if pending.len() >= self.batch_size.max(1) {
                     self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;
@@ -160,13 +151,13 @@ impl Evaluator<'_> {
         example: &Example,
         plan: &Plan,
     ) -> Result<std::result::Result<(Vec<Pair>, bool), BadRow>> {
-        let config = &self.predictor.model().config;
+        let config = self.session.config();
         let limit = config.max_sequence_length;
         let is_causal = config.objective == Objective::Autoregressive;
         let context = example.request.context();
         let (mut pairs, response) = match &example.request {
             Request::Document { text, .. } => {
-                return Ok(Ok((windows(self.tokenizer.encode(text)?, limit), false)));
+                return Ok(Ok((windows(self.session.tokenizer.encode(text)?, limit), false)));
             }
             Request::Continuation { target, .. } => {
                 (vec![self.pair(context, target, plan.chat)?], 0)
@@ -178,10 +169,9 @@ impl Evaluator<'_> {
                 (choices.iter().map(pair).collect::<Result<_>>()?, 0)
             }
             Request::Generate { .. } => {
-                let prompt = match (plan.chat, context.is_empty()) {
-                    (true, _) => self.chat(context)?,
-                    (false, true) => self.special.eos.into_iter().collect(),
-                    (false, false) => self.tokenizer.encode(context)?,
+                let prompt = match plan.chat {
+                    true => self.chat(context)?,
+                    false => self.session.encode(context)?,
                 };
                 let length = plan.sampler.as_ref().map_or(0, |s| s.gen_length);
                 (vec![Pair { prompt, answer: Vec::new() }], length)
@@ -206,15 +196,15 @@ impl Evaluator<'_> {
 
     fn pair(&self, context: &str, answer: &str, chat: bool) -> Result<Pair> {
         if chat {
-            let answer = self.tokenizer.encode(answer)?;
+            let answer = self.session.tokenizer.encode(answer)?;
             return Ok(Pair { prompt: self.chat(context)?, answer });
         }
-        likelihood::encode_pair(self.tokenizer, context, answer)
+        likelihood::encode_pair(&self.session.tokenizer, context, answer)
     }
 
     fn chat(&self, context: &str) -> Result<Vec<u32>> {
-        let text = self.template.render(&[Message::new("user", context)], true)?;
-        self.tokenizer.encode(&text)
+        let text = self.session.template.render(&[Message::new("user", context)], true)?;
+        self.session.tokenizer.encode(&text)
     }
 
     /// Scores the texts of a row.
@@ -227,8 +217,9 @@ impl Evaluator<'_> {
     ) -> Result<Judged> {
         let tokens: Vec<usize> = pairs.iter().map(|pair| pair.answer.len()).collect();
         let settings = plan.likelihood;
-        if let (Scoring::Confidence, Some(mask)) = (plan.scoring, self.special.mask) {
-            let scores = confidence::score(self.predictor, mask, pairs, settings.cfg_scale)?;
+        let Session { predictor, special, .. } = &mut *self.session;
+        if let (Scoring::Confidence, Some(mask)) = (plan.scoring, special.mask) {
+            let scores = confidence::score(predictor, mask, pairs, settings.cfg_scale)?;
             let detail = json!({ "scores": scores, "tokens": tokens });
             return Ok((self.judge(prepared, example, &scores, &tokens, None), detail));
         }
@@ -240,17 +231,13 @@ impl Evaluator<'_> {
             cfg_scale: settings.cfg_scale,
             seed,
         };
-        let estimates =
-            likelihood::score(self.predictor, &self.special, pairs, &settings, &mut |_, _| {
-                ControlFlow::Continue(())
-            })?;
+        let estimates = likelihood::score(predictor, special, pairs, &settings, &mut |_, _| {
+            ControlFlow::Continue(())
+        })?;
         let greedy = match (&example.request, pairs) {
-            (Request::Continuation { .. }, [pair]) => Some(likelihood::is_greedy(
-                self.predictor,
-                &self.special,
-                pair,
-                settings.cfg_scale,
-            )?),
+            (Request::Continuation { .. }, [pair]) => {
+                Some(likelihood::is_greedy(predictor, special, pair, settings.cfg_scale)?)
+            }
             _ => None,
         };
         let scores: Vec<f64> = estimates.iter().map(|e| e.log_likelihood).collect();
@@ -300,7 +287,7 @@ impl Evaluator<'_> {
         let (mut canvases, rows): (Vec<Canvas>, Vec<_>) =
             pending.drain(..).map(|p| (p.canvas, (p.example, p.key))).unzip();
         let summary =
-            generate::run(self.predictor, &mut canvases, &mut |_, _| match observer.is_over() {
+            self.session.generate(&mut canvases, &mut |_, _| match observer.is_over() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             })?;
@@ -309,7 +296,7 @@ impl Evaluator<'_> {
             return Ok(());
         }
         for (canvas, (example, key)) in canvases.iter().zip(rows) {
-            let text = self.tokenizer.decode(canvas.useful(), true)?;
+            let text = self.session.tokenizer.decode(canvas.useful(), true)?;
             let text = extract::cut(&text, &plan.stop);
             let (metrics, mut detail) =
                 judge::response(prepared, example, text, &mut self.checker)?;

@@ -6,21 +6,19 @@ use llada_kernels::Cpu;
 
 use super::*;
 use crate::{
+    chat::Template,
     config::{ModelConfig, Objective},
     diffusion::{
         Settings,
-        blocks::AdaptiveBlocks,
         settings::tests::{example, outside},
     },
     eval::{Overrides, Task, prepare, report},
+    model::MaskPredictor,
     tokenizer::{Kind as TokenizerKind, train},
 };
 
 struct Setup {
-    predictor: MaskPredictor,
-    tokenizer: Tokenizer,
-    template: Template,
-    special: SpecialTokens,
+    session: Session,
     _dir: tempfile::TempDir,
     data: std::path::PathBuf,
 }
@@ -44,7 +42,7 @@ fn setup(objective: Objective) -> Setup {
         .map(|i| format!("{{\"q\":\"cat {i}\",\"a\":[\"mat\",\"a cat\"],\"right\":{}}}\n", i % 2))
         .collect();
     std::fs::write(data.join("rows.jsonl"), rows).unwrap();
-    Setup { predictor, tokenizer, template, special, _dir: dir, data }
+    Setup { session: Session::of(tokenizer, template, predictor), _dir: dir, data }
 }
 
 #[derive(Default)]
@@ -120,19 +118,13 @@ impl Setup {
         log: &mut Log,
     ) -> Result<report::Finished> {
         let task = Task::parse(task, "t").unwrap();
-        let plan = Plan::new(&task, asked, &self.predictor.model().config, &self.special, &|| {
-            AdaptiveBlocks::of(&self.tokenizer)
-        })?;
+        let Session { special, .. } = self.session;
+        let ends = || self.session.delimiters();
+        let plan = Plan::new(&task, asked, self.session.config(), &special, &ends)?;
         let prepared = prepare(task, &self.data, None, None)?;
         let mut checker = Contains;
-        let mut evaluator = Evaluator {
-            predictor: &mut self.predictor,
-            tokenizer: &self.tokenizer,
-            template: &self.template,
-            special: self.special,
-            batch_size,
-            checker: Some(&mut checker),
-        };
+        let mut evaluator =
+            Evaluator { session: &mut self.session, batch_size, checker: Some(&mut checker) };
         let outcome = evaluator.run(&prepared, &plan, done, log)?;
         Ok(report::Finished::new(prepared, plan, outcome))
     }
@@ -188,9 +180,9 @@ fn a_changed_setting_does_not_reuse_rows() {
         assert_eq!(reused(&mut setup, CHOICE, &changed), 0, "{changed:?}");
     }
     assert_eq!(reused(&mut setup, &CHOICE.replace("Answer:", "A:"), &Overrides::default()), 0);
-    let weights = setup.predictor.model().clone();
+    let weights = setup.session.predictor.model().clone();
     let changed = Model::init(weights.config.clone(), 4).unwrap();
-    setup.predictor = MaskPredictor::new(changed, Cpu::new(1).unwrap()).unwrap();
+    setup.session.predictor = MaskPredictor::new(changed, Cpu::new(1).unwrap()).unwrap();
     assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), 0);
 }
 

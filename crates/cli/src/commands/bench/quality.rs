@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use llada::{
+    Session,
     chat::Message,
     diffusion::{
-        Preset, Sampler, Settings,
+        Preset, Sampler, Settings, Spelling,
         settings::{Group, Key},
     },
     eval::{
@@ -22,11 +23,11 @@ use serde_json::{Value, json};
 
 use crate::{
     args::Quality,
-    commands::{Wish, eval::table},
+    commands::eval::table,
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::{self, Shipped},
-    session::Session,
+    session,
     term::{self, Term},
     view::progress,
 };
@@ -90,7 +91,9 @@ struct Row {
 impl<'a> Bench<'a> {
     fn open(args: &'a Quality, model: &Path, stop: &'a Flag, term: &'a Term) -> Result<Self> {
         let threads = args.threads.threads.into();
-        let mut session = Session::open(Some(model), Shipped::Base, threads, term)?;
+        let mut session = session::open(Some(model), Shipped::Base, threads, term)?;
+        // The settings are compared as they are, whatever the model proposes.
+        session.proposed = Settings::NONE;
         // No way to sample gains from what another was fed.
         session.predictor.retain(0);
         let path = match &args.questions {
@@ -107,7 +110,7 @@ impl<'a> Bench<'a> {
             true => session.encode_chat(&[Message::new("user", &question.prompt)]),
             false => session.encode(&question.prompt),
         };
-        let prompts = questions.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        let prompts = questions.iter().map(encode).collect::<llada::Result<Vec<_>>>()?;
         let settings = settings(args, &session, &prompts)?;
         Ok(Self { args, session, questions, prompts, settings, stop, term })
     }
@@ -179,8 +182,10 @@ fn settings(
     let mut asked = args.sampler.settings.clone();
     // The noise is the same for all who are compared.
     asked.seed.get_or_insert(0);
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let sampler = |asked: &Settings| {
-        Wish::flags(asked, &|| session.joints()).sampler(session.config(), prompts)
+        let sampler = session.sampler(asked, longest);
+        sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))
     };
     let mut settings = match asked.preset.is_some() || saves(&asked) {
         true => vec![("as asked".to_owned(), sampler(&asked)?)],

@@ -9,8 +9,9 @@ use llada::{
         gguf::{self, Formats},
     },
     config::{ModelConfig, SpecialTokens},
-    diffusion::blocks::AdaptiveBlocks,
+    diffusion::{Spelling, blocks::AdaptiveBlocks, settings::Request},
     model::{Layout, MaskPredictor, Model},
+    session,
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 use llada_kernels::{Cpu, DType};
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     args::{SamplerArgs, Speed},
-    commands::{Wish, convert, doctor},
+    commands::{convert, doctor},
     error::Failure,
     locate::{self, Shipped},
     term::{self, Term},
@@ -91,9 +92,9 @@ fn of_model(path: &Path, args: &Speed, cpu: &Cpu, term: &Term) -> Result<Measure
     measure::forget_peak_memory();
     let begun = Instant::now();
     let model = checkpoint::load(&path)?;
-    let name = locate::name(&path);
+    let name = session::name(&path);
     let special = checkpoint::special_tokens(&model.config, tokenizer.as_ref());
-    let plan = plan(args, &model.config, &special, tokenizer.as_ref())?;
+    let plan = plan(args, &model.config, tokenizer.as_ref())?;
     measured(Subject { name, model, begun, special, random: false }, &plan, cpu, term)
 }
 
@@ -108,7 +109,7 @@ fn of_random(
     let config = shape.config();
     let formats = Formats::usual(dtype);
     let special = config.tokens;
-    let plan = plan(args, &config, &special, None)?;
+    let plan = plan(args, &config, None)?;
     check_memory(shape.name(), &config, &formats)?;
     let wait = progress::status_line(term);
     wait.set_message(format!("{} in {}: making weights", shape.name(), convert::name(dtype)));
@@ -187,12 +188,7 @@ fn measured(subject: Subject, plan: &Plan, cpu: &Cpu, term: &Term) -> Result<Mea
 }
 
 /// What the flags ask for, of a model with this configuration.
-fn plan(
-    args: &Speed,
-    config: &ModelConfig,
-    special: &SpecialTokens,
-    tokenizer: Option<&Tokenizer>,
-) -> Result<Plan> {
+fn plan(args: &Speed, config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Result<Plan> {
     let limit = config.max_sequence_length;
     let lengths: Vec<usize> = match args.lengths.as_slice() {
         [] if limit < LENGTHS[0] => vec![limit],
@@ -216,10 +212,11 @@ fn plan(
                 )
                 .into());
             }
-            let joints = || tokenizer.map_or(AdaptiveBlocks::new(Vec::new()), AdaptiveBlocks::of);
-            let asked = &args.sampler.settings;
-            let rows = [vec![special.mask.unwrap_or(0); prompt]];
-            Some((Wish::flags(asked, &joints).sampler(config, &rows)?, prompt))
+            let delimiters =
+                || tokenizer.map_or(AdaptiveBlocks::new(Vec::new()), AdaptiveBlocks::of);
+            let request = Request::new(&args.sampler.settings, &delimiters);
+            let sampler = request.sampler(config, prompt);
+            Some((sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?, prompt))
         }
         false => None,
     };

@@ -7,11 +7,14 @@ use std::{
 };
 
 use anyhow::Result;
-use llada::diffusion::Settings;
-use llada::eval::{
-    Checker, Evaluator, Kind, Overrides, Plan, Prepared, Task, report,
-    report::{Failed, Finished},
-    shipped,
+use llada::{
+    Session,
+    diffusion::Settings,
+    eval::{
+        Checker, Evaluator, Kind, Overrides, Plan, Prepared, Task, report,
+        report::{Failed, Finished},
+        shipped,
+    },
 };
 use serde_json::json;
 
@@ -21,7 +24,7 @@ use crate::{
     error::{self, Failure, Interrupted, StdoutClosed},
     interrupt::Flag,
     locate::{self, Shipped},
-    session::Session,
+    session,
     term::{self, Term},
     view::units,
 };
@@ -55,7 +58,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     if prepared.is_empty() {
         return Err(failures.summary("failed", MISSING));
     }
-    let mut session = Session::open(
+    let mut session = session::open(
         model.as_deref(),
         Shipped::for_chat(args.chat),
         args.threads.threads.into(),
@@ -71,7 +74,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         truncate: args.truncate,
         seed: args.seed,
     };
-    let ends = || session.joints();
+    let ends = || session.delimiters();
     let plan = |prepared: &Prepared| {
         Plan::new(&prepared.task, &asked, session.config(), &session.special, &ends)
     };
@@ -174,10 +177,7 @@ fn one(
     term.detail(&format!("{name}: {}", serde_json::to_string(&plan)?));
     let mut progress = Progress::new(&name, prepared.examples.len(), store, stop, term);
     let mut evaluator = Evaluator {
-        predictor: &mut session.predictor,
-        tokenizer: &session.tokenizer,
-        template: &session.template,
-        special: session.special,
+        session,
         batch_size: args.sampling.batch_size.unwrap_or(BATCH_SIZE).into(),
         checker: sandbox.map(|sandbox| sandbox as &mut dyn Checker),
     };

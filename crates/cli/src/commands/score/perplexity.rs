@@ -4,6 +4,7 @@ use std::{ops::Range, time::Instant};
 
 use anyhow::Result;
 use llada::{
+    Session,
     config::Objective,
     data::RunningText,
     diffusion::likelihood::{Bound, Evidence, EvidenceSettings, Window, spread_evenly, windows},
@@ -17,14 +18,14 @@ use crate::{
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::Shipped,
-    session::Session,
+    session,
     term::{self, Term},
     view::{progress, units},
 };
 
 /// Scores the text and prints the result.
 pub fn run(args: &Score, term: &Term) -> Result<()> {
-    let mut session = Session::open(
+    let mut session = session::open(
         args.model.model.as_deref(),
         Shipped::Base,
         args.threads.threads.into(),
@@ -93,7 +94,7 @@ fn plan(
     let rows = if args.text.rows == 0 { count } else { args.text.rows.into() };
     let window = |number: u64| Window { number, length: ranges[number as usize].len(), given: 0 };
     let windows = spread_evenly(count, rows).map(window).collect();
-    Ok(Evidence::new(session.config(), session.special.mask, windows, settings)?)
+    Ok(session.evidence(windows, settings)?)
 }
 
 /// The result, and what it is of.

@@ -82,17 +82,33 @@ fn joins_space(token: &str) -> bool {
     token.strip_prefix(' ').is_some_and(|rest| !rest.is_empty() && !rest.starts_with(' '))
 }
 
+/// Which tokens of a tokenizer holes may take, shared by the frames of its texts.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedChoices(Arc<Choices>);
+
+impl SharedChoices {
+    /// Looks at every token of the vocabulary.
+    pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
+        Self(Arc::new(Choices::new(tokenizer)))
+    }
+}
+
 /// Makes frames of templates.
 #[derive(Debug)]
 pub struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
-    choices: Arc<Choices>,
+    choices: SharedChoices,
 }
 
 impl<'a> Encoder<'a> {
     /// Looks at every token of a vocabulary, once.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, choices: Arc::new(Choices::new(tokenizer)) }
+        Self::with(tokenizer, SharedChoices::new(tokenizer))
+    }
+
+    /// With the choices of that tokenizer.
+    pub(crate) fn with(tokenizer: &'a Tokenizer, choices: SharedChoices) -> Self {
+        Self { tokenizer, choices }
     }
 
     /// Encodes a template.
@@ -100,7 +116,7 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// When the tokenizer refuses a text.
     pub fn frame(&self, template: &Template) -> Result<Frame> {
-        let joins = self.choices.spaced.contains(&true);
+        let joins = self.choices.0.spaced.contains(&true);
         let mut pieces = Vec::new();
         let mut spaced = false;
         for (i, part) in template.parts().iter().enumerate() {
@@ -117,7 +133,7 @@ impl<'a> Encoder<'a> {
             }
             spaced = false;
         }
-        Ok(Frame { pieces, choices: Arc::clone(&self.choices) })
+        Ok(Frame { pieces, choices: Arc::clone(&self.choices.0) })
     }
 }
 

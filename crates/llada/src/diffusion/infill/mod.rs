@@ -12,6 +12,7 @@ mod frame;
 pub mod length;
 mod template;
 
+pub(crate) use frame::SharedChoices;
 pub(super) use frame::{Choices, Holes};
 pub use frame::{Encoder, Frame, Piece};
 pub use template::{Part, Template};

@@ -3,16 +3,19 @@
 //!
 //! All that is known of a setting is its row in the table: see [`Key`].
 
+mod chat;
 mod json;
 mod key;
 mod places;
 mod range;
+mod resolve;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use key::{Group, Key, Kind};
 pub use range::Range;
+pub use resolve::Request;
 pub use table::Settings;
 
 use range::{MAX_FACTOR, MAX_LENGTH, MAX_STEPS, above, real, whole};

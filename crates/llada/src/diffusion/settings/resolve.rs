@@ -1,48 +1,56 @@
 //! From settings to a sampler: what was not said is chosen to fit the model and the prompts.
 
-use std::hash::{BuildHasher, RandomState};
-
-use anyhow::{Context, Result};
-use llada::{
-    checkpoint::GENERATION_CONFIG,
+use super::{Settings, chat};
+use crate::{
     config::{AttentionMask, ModelConfig},
     diffusion::{
-        Blocks, Keep, Reference, Remasking, Sampler, Settings, Spelling, blocks::AdaptiveBlocks,
+        Blocks, Keep, Reference, Remasking, Sampler, SamplerError, blocks::AdaptiveBlocks,
     },
+    rng::drawn_seed,
 };
-
-use crate::{error::Failure, session::Session};
 
 /// Shortest blocks that a preset cuts a response into.
 const SHORTEST_BLOCK: usize = 8;
 
 /// What a sampler is made of.
 #[derive(Clone, Copy)]
-pub struct Wish<'a> {
+pub struct Request<'a> {
     /// What was asked for.
     pub asked: &'a Settings,
     /// What the model proposes where nothing was asked for.
     pub proposed: &'a Settings,
-    /// Where adaptive blocks end.
-    pub joints: &'a dyn Fn() -> AdaptiveBlocks,
-    /// How settings are asked for.
-    pub spelling: Spelling,
-    /// Chooses what is left open, before the preset does; the last is the length that the model
-    /// proposes.
-    pub shape: fn(&mut Settings, &ModelConfig, Option<usize>),
+    /// The delimiters at which adaptive blocks end.
+    pub delimiters: &'a dyn Fn() -> AdaptiveBlocks,
+    /// Whether the response answers a conversation: it is then written from left to right up to the end
+    /// of its text, and leaves room for more of the conversation.
+    pub is_chat: bool,
 }
 
-impl<'a> Wish<'a> {
-    /// What flags ask for, of a model that proposes nothing.
-    pub fn flags(asked: &'a Settings, joints: &'a dyn Fn() -> AdaptiveBlocks) -> Self {
+impl<'a> Request<'a> {
+    /// What is `asked` of a model that proposes nothing.
+    pub fn new(asked: &'a Settings, delimiters: &'a dyn Fn() -> AdaptiveBlocks) -> Self {
         const NOTHING: &Settings = &Settings::NONE;
-        Self { asked, proposed: NOTHING, joints, spelling: Spelling::Flag, shape: |_, _, _| () }
+        Self { asked, proposed: NOTHING, delimiters, is_chat: false }
     }
 
-    /// The sampler for these prompts, checked. What the model proposes is never the reason of an
-    /// error, unless it contradicts itself: it yields to what was asked for.
-    pub fn sampler(&self, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    /// The sampler for prompts of which the longest has so many tokens, checked; without a seed that
+    /// was asked for its seed is drawn. What the model proposes is never the reason of an error, unless
+    /// it contradicts itself: it yields to what was asked for.
+    ///
+    /// # Errors
+    /// If what was asked for contradicts itself, the model or the prompts.
+    pub fn sampler(&self, config: &ModelConfig, longest: usize) -> Result<Sampler, SamplerError> {
+        match self.is_chat {
+            false => self.resolved(config, longest),
+            true => {
+                let proposed = chat::proposed(self.proposed, config);
+                let request = Request { proposed: &proposed, ..*self };
+                Ok(Sampler { stop_at_eos: true, ..request.resolved(config, longest)? })
+            }
+        }
+    }
+
+    fn resolved(&self, config: &ModelConfig, longest: usize) -> Result<Sampler, SamplerError> {
         let (asked, proposed) = (self.asked, self.proposed);
         let with = |proposed: &Settings| self.checked(asked, proposed, config, longest);
         let whole = with(proposed);
@@ -50,7 +58,7 @@ impl<'a> Wish<'a> {
             return whole;
         }
         self.checked(&Settings::NONE, proposed, config, 0)
-            .with_context(|| format!("the model's `{GENERATION_CONFIG}` contradicts itself"))?;
+            .map_err(|error| SamplerError::Proposed(Box::new(error)))?;
         with(&proposed.unbound()).or_else(|_| with(&Settings::NONE))
     }
 
@@ -61,12 +69,14 @@ impl<'a> Wish<'a> {
         proposed: &Settings,
         config: &ModelConfig,
         longest: usize,
-    ) -> Result<Sampler> {
+    ) -> Result<Sampler, SamplerError> {
         let mut settings = asked.over(proposed);
         // A length that is only proposed is one that may be shortened.
         let usual = proposed.gen_length.filter(|_| asked.gen_length.is_none());
         settings.gen_length = asked.gen_length;
-        (self.shape)(&mut settings, config, usual);
+        if self.is_chat {
+            chat::shape(&mut settings, config, usual);
+        }
         let mut base = settings.preset.unwrap_or_default().sampler_for(config);
         base.gen_length = usual.unwrap_or(base.gen_length);
         let base = yielding(base, &settings);
@@ -74,15 +84,8 @@ impl<'a> Wish<'a> {
         let room = limit.saturating_sub(longest);
         let least = settings.gen_length.unwrap_or(1);
         if least > room {
-            let message = format!(
-                "a prompt of {longest} tokens and a response of {least} do not fit a row of {limit}"
-            );
-            let hint = match (room, self.spelling) {
-                (0, _) => "shorten the prompt".to_owned(),
-                (_, Spelling::Command) => format!("use `/set gen_length` with {room} or less"),
-                _ => format!("use --gen-length {room} or less"),
-            };
-            return Err(Failure::new(message, hint).into());
+            let (prompt, response) = (longest, least);
+            return Err(SamplerError::NoRoom { prompt, response, limit });
         }
         self.fitted(&settings, base, config, room)
     }
@@ -94,7 +97,7 @@ impl<'a> Wish<'a> {
         base: Sampler,
         config: &ModelConfig,
         room: usize,
-    ) -> Result<Sampler> {
+    ) -> Result<Sampler, SamplerError> {
         let adaptive = settings.adaptive_blocks == Some(true);
         let needs_blocks =
             settings.block_length.is_some() || adaptive || settings.suffix_window.is_some();
@@ -110,16 +113,15 @@ impl<'a> Wish<'a> {
         let block_length = settings.block_length.or(block_length).unwrap_or(base.block_length);
         let gen_length =
             settings.gen_length.unwrap_or_else(|| fitting(&base, blocks, block_length, room));
-        let refuse = |e| Failure::sampler(&e, self.spelling);
         // The layout and its lengths are those found above.
         let (blocks, block_length) = (Some(blocks), Some(block_length));
         let gen_length = Some(gen_length);
         let steps = settings.steps.or(gen_length);
         let seed = Some(settings.seed.unwrap_or_else(drawn_seed));
         let whole = Settings { gen_length, steps, blocks, block_length, seed, ..settings.clone() };
-        let sampler = whole.apply(base).map_err(refuse)?.ending_blocks(self.joints);
-        settings.check_used(&sampler).map_err(refuse)?;
-        sampler.check().map_err(refuse)?;
+        let sampler = whole.apply(base)?.ending_blocks(self.delimiters);
+        settings.check_used(&sampler)?;
+        sampler.check()?;
         Ok(sampler)
     }
 }
@@ -173,32 +175,18 @@ fn fitting(base: &Sampler, blocks: Blocks, block_length: usize, room: usize) -> 
     }
 }
 
-/// A seed from the randomness that the standard library gives its hash maps; short, to be retyped.
-pub fn drawn_seed() -> u64 {
-    RandomState::new().hash_one(0) & 0xffff_ffff
-}
-
-impl Session {
-    /// What flags ask of the sampler, and what the model proposes.
-    pub fn wish<'a>(
-        &'a self,
-        asked: &'a Settings,
-        joints: &'a dyn Fn() -> AdaptiveBlocks,
-    ) -> Wish<'a> {
-        Wish { proposed: &self.proposed, ..Wish::flags(asked, joints) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use llada::{
+    use crate::{
         config::{Family, LogitShift, Objective, SpecialTokens},
         diffusion::{Cache, Preset},
     };
 
+    type Result<T> = std::result::Result<T, SamplerError>;
+
     fn config() -> ModelConfig {
-        llada::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
+        crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
     }
 
     fn args() -> Settings {
@@ -206,7 +194,8 @@ mod tests {
     }
 
     fn sampler(settings: &Settings, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
-        Wish::flags(settings, &|| AdaptiveBlocks::new(vec![1])).sampler(config, rows)
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        Request::new(settings, &|| AdaptiveBlocks::new(vec![1])).sampler(config, longest)
     }
 
     #[test]
@@ -358,9 +347,9 @@ mod tests {
         let mut settings = Settings::default();
         proposed.iter().for_each(|(name, value)| settings.set(name, value).unwrap());
         let config = ModelConfig { max_sequence_length: 256, ..config() };
-        let joints = || AdaptiveBlocks::new(vec![1]);
-        let wish = Wish { proposed: &settings, ..Wish::flags(&asked, &joints) };
-        wish.sampler(&config, &[vec![1; 20]])
+        let delimiters = || AdaptiveBlocks::new(vec![1]);
+        let request = Request { proposed: &settings, ..Request::new(&asked, &delimiters) };
+        request.sampler(&config, 20)
     }
 
     #[test]
@@ -395,6 +384,7 @@ mod tests {
     #[test]
     fn a_model_that_contradicts_itself_is_an_error_of_its_own() {
         let error = proposed(args(), &[("keep", "leap"), ("remasking", "random")]).unwrap_err();
-        assert!(format!("{error:#}").contains("`generation_config.json` contradicts"), "{error:#}");
+        assert!(error.to_string().contains("`generation_config.json` contradicts"), "{error}");
+        assert!(matches!(error, SamplerError::Proposed(cause) if cause.hint().is_some()));
     }
 }
