@@ -78,7 +78,8 @@ pub fn run<P: Predictor + ?Sized>(
     }
     while !engine.is_empty() && !summary.interrupted && failure.is_none() {
         let pass = engine.step(usize::MAX, &mut |row, event| match event {
-            Event::Step(step) => {
+            Event::Step(canvas) => {
+                let step = canvas.last_step();
                 summary.interrupted |= on_step(row.number(), step).is_break();
             }
             Event::Failed(_, error) => failure = failure.take().or(Some(error)),

@@ -5,7 +5,7 @@ use super::{Reading, SamplerError, cache::CacheType, reverse::ReadSpec};
 use crate::{
     Result,
     config::{AttentionMask, LogitShift},
-    model::{Batch, Feed, MaskPredictor, ModelError, Opened, SequenceId},
+    model::{Batch, Feed, MaskPredictor, ModelError, Opened, Said, SequenceId, Wanted},
 };
 
 /// One reading, and where its logits are in a [`Feed`].
@@ -169,8 +169,15 @@ impl Predictor for MaskPredictor {
         let positions = reads.len();
         out.clear();
         out.resize_with(positions, || Err(SamplerError::Readings { found: 0, positions }));
-        let rows = reads.iter().map(|read| (read.row, read.unconditional));
-        self.read_logits(feed, rows, &|i, logits| reads[i].of(logits), out)
+        let wanted = reads.iter().map(|read| match read.spec.fused_loss() {
+            Some(target) => Wanted::Loss { row: read.row, target },
+            None => Wanted::Logits(read.row, read.unconditional),
+        });
+        let read = |number: usize, said: Said<'_>| match said {
+            Said::Logits(logits) => reads[number].of(logits),
+            Said::Loss(nll) => Ok(reads[number].spec.with_loss(nll)),
+        };
+        self.read(feed, wanted, &read, out)
     }
 }
 

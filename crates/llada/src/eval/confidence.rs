@@ -1,6 +1,6 @@
 //! Choosing an answer by the confidence with which it is unmasked.
 //!
-//! The answer begins as masks. Each step predicts all that is still masked, reveals the token of
+//! The answer begins as masks. Each step predicts all that is still masked, unmasks the token of
 //! the answer that is the most probable at its place, and adds the logarithm of that probability;
 //! L steps for L tokens, the first of equals first. So it is what low-confidence decoding would pay
 //! to write this answer: log p(answer | prompt) by the chain rule, in the order of confidence. It
@@ -9,108 +9,83 @@
 
 use crate::{
     Result,
+    config::AttentionMask,
     diffusion::{
-        ReadSpec,
-        likelihood::Pair,
-        predictor::{Predictor, Read, ReadResult},
+        Query, ReadSpec, Reading,
+        likelihood::{Pair, Row, most_probable},
+        predictor::Predictor,
     },
-    model::Batch,
+    engine::{self, Work},
 };
 
-/// The log-probability of each answer, in nats. `mask` is the mask token; above 0, `cfg_scale` is
-/// the w of Eq. 16, at twice the work.
+/// The log-probability of each answer, in nats. `mask` is the mask token of a model that attends as
+/// `attention` says; above 0, `cfg_scale` is the w of Eq. 16, at twice the work.
 ///
 /// # Errors
 /// If the model fails, or its logits are not finite.
 pub fn score<P: Predictor + ?Sized>(
     predictor: &mut P,
     mask: u32,
+    attention: AttentionMask,
     pairs: &[Pair],
     cfg_scale: f32,
 ) -> Result<Vec<f64>> {
-    let mut slots: Vec<Slot> = pairs.iter().map(|pair| Slot::new(pair, mask)).collect();
-    let (mut tokens, mut starts) = (Vec::new(), Vec::new());
-    let (mut reads, mut said) = (Vec::new(), Vec::new());
-    while slots.iter().any(|slot| !slot.masked.is_empty()) {
-        tokens.clear();
-        starts.clear();
-        starts.push(0);
-        reads.clear();
-        for slot in slots.iter().filter(|slot| !slot.masked.is_empty()) {
-            let start = tokens.len();
-            tokens.extend_from_slice(&slot.tokens);
-            starts.push(tokens.len());
-            let twin = (cfg_scale > 0.0).then_some(tokens.len());
-            if twin.is_some() {
-                tokens.resize(tokens.len() + slot.prompt, mask);
-                tokens.extend_from_slice(&slot.tokens[slot.prompt..]);
-                starts.push(tokens.len());
-            }
-            reads.extend(slot.masked.iter().map(|&position| Read {
-                spec: ReadSpec::probe(position, slot.target(position), cfg_scale),
-                row: start + position,
-                unconditional: twin.map(|twin| twin + position),
-            }));
-        }
-        let batch = Batch { tokens: &tokens, starts: &starts, keep: None };
-        predictor.forward(&batch.into(), &reads, &mut said)?;
-        let mut said = said.drain(..);
-        for slot in slots.iter_mut().filter(|slot| !slot.masked.is_empty()) {
-            slot.reveal(said.by_ref().take(slot.masked.len()))?;
-        }
-    }
-    Ok(slots.iter().map(|slot| slot.score).collect())
+    let works = pairs.iter().map(|pair| Confidence::new(pair, mask, attention, cfg_scale));
+    Ok(engine::run(predictor, works)?.iter().map(Confidence::score).collect())
 }
 
-/// An answer on its way from masks to text.
-struct Slot {
-    tokens: Vec<u32>,
-    prompt: usize,
-    answer: Vec<u32>,
-    /// Positions that are still masked, in ascending order.
-    masked: Vec<usize>,
+/// An answer on its way from masks to text, as work of an [`Engine`](crate::engine::Engine).
+#[derive(Debug)]
+pub struct Confidence {
+    row: Row,
     score: f64,
 }
 
-impl Slot {
-    fn new(pair: &Pair, mask: u32) -> Self {
-        let prompt = pair.prompt.len();
-        let mut tokens = pair.prompt.clone();
-        tokens.resize(prompt + pair.answer.len(), mask);
-        let masked = (prompt..tokens.len()).collect();
-        Self { tokens, prompt, answer: pair.answer.clone(), masked, score: 0.0 }
+impl Confidence {
+    /// Begins with the whole answer masked.
+    pub fn new(pair: &Pair, mask: u32, attention: AttentionMask, cfg_scale: f32) -> Self {
+        let Pair { prompt, answer } = pair;
+        let masked: Vec<usize> = (0..answer.len()).collect();
+        Self { row: Row::masked(prompt, answer, &masked, mask, attention, cfg_scale), score: 0.0 }
     }
 
-    /// The token of the answer at `position`.
-    fn target(&self, position: usize) -> u32 {
-        self.answer[position - self.prompt]
+    /// The log-probability of what is unmasked so far, in nats.
+    pub fn score(&self) -> f64 {
+        self.score
+    }
+}
+
+impl Work for Confidence {
+    fn plan(&self, ahead: usize) -> Option<Query<'_>> {
+        (ahead == 0 && !self.row.positions.is_empty()).then(|| self.row.query())
     }
 
-    /// Reveals the token that is the most probable at its place, by what is `said` of those masked.
-    fn reveal(&mut self, said: impl Iterator<Item = ReadResult>) -> Result<()> {
-        let mut best = (0, f64::NEG_INFINITY);
-        for (i, said) in said.enumerate() {
-            let value = said?.log_probability();
-            if value > best.1 || i == 0 {
-                best = (i, value);
-            }
-        }
-        let position = self.masked.remove(best.0);
-        self.tokens[position] = self.target(position);
-        self.score += best.1;
+    fn read_spec(&self, _ahead: usize, wanted: usize) -> ReadSpec<'_> {
+        ReadSpec::probe(wanted, self.row.target(wanted), self.row.cfg_scale)
+    }
+
+    fn commit(&mut self, readings: &[Reading]) -> Result<()> {
+        let best = most_probable(readings);
+        self.row.unmask(best);
+        self.score += readings[best].log_probability();
         Ok(())
+    }
+
+    fn attention(&self) -> AttentionMask {
+        self.row.attention
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::Logits;
+    use crate::{diffusion::Logits, model::Batch};
 
     /// Predicts by a table: the logits of a position depend on the number of masks in its row.
     struct Table;
 
     const MASK: u32 = 3;
+    const ALL: AttentionMask = AttentionMask::Bidirectional;
 
     impl Logits for Table {
         fn logits(
@@ -143,7 +118,7 @@ mod tests {
     #[test]
     fn a_letter_is_scored_by_the_confidence_of_the_first_step() {
         let pairs = [0, 1, 2].map(|token| Pair { prompt: vec![0, 0], answer: vec![token] });
-        let scores = score(&mut Table, MASK, &pairs, 0.0).unwrap();
+        let scores = score(&mut Table, MASK, ALL, &pairs, 0.0).unwrap();
         for (token, score) in scores.iter().enumerate() {
             assert!((score - log_p([1.0, 1.0, 1.0, 0.0], token)).abs() < 1e-6, "{scores:?}");
         }
@@ -155,9 +130,9 @@ mod tests {
         let pair = Pair { prompt: vec![0], answer: vec![1, 1] };
         let expected = log_p([1.0, 1.0, 2.0, 0.0], 1) + log_p([1.0, 0.5, 1.0, 0.0], 1);
         let other = Pair { prompt: vec![0, 0, 0], answer: vec![2] };
-        let together = score(&mut Table, MASK, &[pair.clone(), other], 0.0).unwrap();
+        let together = score(&mut Table, MASK, ALL, &[pair.clone(), other], 0.0).unwrap();
         assert!((together[0] - expected).abs() < 1e-6, "{together:?} {expected}");
-        assert_eq!(score(&mut Table, MASK, &[pair], 0.0).unwrap()[0], together[0]);
+        assert_eq!(score(&mut Table, MASK, ALL, &[pair], 0.0).unwrap()[0], together[0]);
     }
 
     #[test]
@@ -165,7 +140,7 @@ mod tests {
         let pair = Pair { prompt: vec![0], answer: vec![0] };
         // Conditional (1, 0.5, 1, 0), unconditional (0, 0.5, 2, 0): u + 2 (l − u).
         let expected = log_p([2.0, 0.5, 0.0, 0.0], 0);
-        let found = score(&mut Table, MASK, &[pair], 1.0).unwrap()[0];
+        let found = score(&mut Table, MASK, ALL, &[pair], 1.0).unwrap()[0];
         assert!((found - expected).abs() < 1e-6, "{found} {expected}");
     }
 }

@@ -217,9 +217,10 @@ impl Evaluator<'_> {
     ) -> Result<Judged> {
         let tokens: Vec<usize> = pairs.iter().map(|pair| pair.answer.len()).collect();
         let settings = plan.likelihood;
+        let attention = self.session.config().attention;
         let Session { predictor, special, .. } = &mut *self.session;
         if let (Scoring::Confidence, Some(mask)) = (plan.scoring, special.mask) {
-            let scores = confidence::score(predictor, mask, pairs, settings.cfg_scale)?;
+            let scores = confidence::score(predictor, mask, attention, pairs, settings.cfg_scale)?;
             let detail = json!({ "scores": scores, "tokens": tokens });
             return Ok((self.judge(prepared, example, &scores, &tokens, None), detail));
         }

@@ -185,9 +185,9 @@ pub(super) struct Past {
 
 /// Checks that the tokens of each row fit what its cache holds.
 pub(super) fn check(batch: &Batch<'_>, pasts: &[Past], config: &ModelConfig) -> Result<()> {
-    for (row, Past { first, cache, .. }) in batch.starts.windows(2).zip(pasts) {
+    for (row, Past { first, cache, .. }) in batch.ranges().zip(pasts) {
         let (first, len, capacity) = (*first, cache.len(), cache.capacity);
-        let (found, limit) = (first.saturating_add(row[1] - row[0]), config.max_sequence_length);
+        let (found, limit) = (first.saturating_add(row.len()), config.max_sequence_length);
         if first > len {
             return Err(ModelError::Gap { first, len }.into());
         } else if found > limit {

@@ -2,6 +2,7 @@
 //! not told the time t. The causal baseline of Eq. 2 is the same code under another mask.
 
 mod arena;
+mod batch;
 mod block;
 mod cache;
 mod feed_forward;
@@ -17,13 +18,14 @@ mod tensors;
 mod weights;
 
 pub use arena::Arena;
+pub use batch::{Batch, Ragged};
 pub(crate) use block::TOGETHER;
 pub use cache::KvCache;
 pub use formats::Formats;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};
 pub use predictor::MaskPredictor;
-pub(crate) use predictor::tile_rows;
+pub(crate) use predictor::{Said, Wanted, tile_rows};
 pub use random::Shape;
 pub use router::{Load, balance_loss};
 pub use sequences::{Feed, Kept, Opened, SequenceId};
@@ -35,18 +37,6 @@ use crate::{
     config::ModelConfig,
     rng::{Purpose, Stream},
 };
-
-/// Rows of tokens, one after the other and without padding between them ("ragged"). A token
-/// attends within its row only, and its position is its index in the row.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
-    /// The tokens of all rows.
-    pub tokens: &'a [u32],
-    /// Where each row starts, and at the end the number of tokens: rows + 1 offsets.
-    pub starts: &'a [usize],
-    /// `false` where a token is padding that no query may see; `None` keeps all.
-    pub keep: Option<&'a [bool]>,
-}
 
 /// Which positions are scored, against what, and how much each counts in the loss.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,9 @@
 //! A model on a processor: logits for sampling, losses and gradients for training.
 
+mod read;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use llada_kernels::{
@@ -20,6 +24,7 @@ use super::{
     sequences::Sequences,
 };
 use crate::{Result, recycle::recycled};
+pub(crate) use read::{Said, Wanted, tile_rows};
 
 /// A model on a processor, with the memory that its passes reuse.
 #[derive(Debug)]
@@ -55,15 +60,13 @@ struct Memory {
     /// The rows of the logits that are read, and where the group of each reading begins.
     wanted: Vec<usize>,
     groups: Vec<usize>,
+    /// The tokens whose losses are wanted, and these.
+    targets: Vec<u32>,
+    nll: Vec<f32>,
     /// How the tokens were spread over the experts of each layer; of layers without, nothing.
     loads: Vec<Load>,
     /// What attention needs of the caches in one block.
     caches: Vec<CachedRow<'static>>,
-}
-
-/// Positions whose logits are in memory at once: 64, or as many as fill 8 MiB.
-pub(crate) fn tile_rows(vocabulary: usize) -> usize {
-    (1 << 21) / vocabulary.clamp(1, 1 << 15)
 }
 
 impl MaskPredictor {
@@ -155,67 +158,6 @@ impl MaskPredictor {
     ) -> Result<()> {
         self.hidden(&feed.into(), wanted, Keep::Nothing)?;
         self.project(0..wanted.len(), logits)
-    }
-
-    /// Hands the logits of each of `rows` (an index into the tokens of `feed`, or two, whose logits are
-    /// then one after the other) to `read`, on all threads, and writes what it gives to `out`, one for
-    /// each. No buffer of all positions × vocabulary exists.
-    ///
-    /// # Errors
-    /// Those of [`MaskPredictor::logits`].
-    pub(crate) fn read_logits<T: Send>(
-        &mut self,
-        feed: &Feed<'_>,
-        rows: impl Iterator<Item = (usize, Option<usize>)>,
-        read: &(dyn Fn(usize, &mut [f32]) -> T + Sync),
-        out: &mut [T],
-    ) -> Result<()> {
-        let mut wanted = std::mem::take(&mut self.memory.wanted);
-        let mut groups = std::mem::take(&mut self.memory.groups);
-        wanted.clear();
-        groups.clear();
-        groups.push(0);
-        for (row, other) in rows {
-            wanted.push(row);
-            wanted.extend(other);
-            groups.push(wanted.len());
-        }
-        let result = self.hidden(feed, &wanted, Keep::Nothing);
-        let result = result.and_then(|()| self.read_groups(&groups, read, out));
-        (self.memory.wanted, self.memory.groups) = (wanted, groups);
-        result
-    }
-
-    /// Reads the logits of the wanted positions that [`hidden`](Self::hidden) left, those of
-    /// `groups[g]..groups[g + 1]` together.
-    fn read_groups<T: Send>(
-        &mut self,
-        groups: &[usize],
-        read: &(dyn Fn(usize, &mut [f32]) -> T + Sync),
-        mut out: &mut [T],
-    ) -> Result<()> {
-        let vocab = self.model.config.embedding_size;
-        let mut logits = std::mem::take(&mut self.memory.logits);
-        for tile in tiles(groups, tile_rows(vocab)) {
-            let bounds = &groups[tile.start..=tile.end];
-            self.project(bounds[0]..bounds[tile.len()], &mut logits)?;
-            let mut rest = logits.as_mut_slice();
-            let mut parts = recycled(std::mem::take(&mut self.memory.parts));
-            for (number, group) in tile.zip(bounds.windows(2)) {
-                let (part, after) = rest.split_at_mut((group[1] - group[0]) * vocab);
-                let Some((own, others)) = std::mem::take(&mut out).split_first_mut() else { break };
-                parts.push((number, part, own));
-                (rest, out) = (after, others);
-            }
-            self.cpu.chunks(&mut parts, 1, |_, part| {
-                for (number, logits, out) in part {
-                    **out = read(*number, logits);
-                }
-            });
-            self.memory.parts = recycled(parts);
-        }
-        self.memory.logits = logits;
-        Ok(())
     }
 
     /// Logits of the wanted positions numbered `part`, from what [`hidden`](Self::hidden) left.
@@ -354,9 +296,9 @@ impl MaskPredictor {
         match positions {
             Some(positions) => m.positions.extend_from_slice(positions),
             None => {
-                for (i, row) in batch.starts.windows(2).enumerate() {
+                for (i, row) in batch.ranges().enumerate() {
                     let first = pasts.get(i).map_or(0, |past| past.first);
-                    m.positions.extend(first as u32..(first + row[1] - row[0]) as u32);
+                    m.positions.extend(first as u32..(first + row.len()) as u32);
                 }
             }
         }
@@ -364,10 +306,10 @@ impl MaskPredictor {
         let wte = model.tensors.get(layout.wte);
         embedding::forward(cpu, batch.tokens, wte, model.config.embedding_size, d, &mut m.x)?;
         scale_embedding(model, &mut m.x);
-        for (past, row) in pasts.iter_mut().zip(batch.starts.windows(2)) {
-            let keep = batch.keep.map(|keep| &keep[row[0]..row[1]]);
-            let end = past.first + row[1] - row[0];
-            let (tokens, positions) = (&batch.tokens[row[0]..row[1]], &m.positions[row[0]..row[1]]);
+        for (past, row) in pasts.iter_mut().zip(batch.ranges()) {
+            let keep = batch.keep.map(|keep| &keep[row.clone()]);
+            let end = past.first + row.len();
+            let (tokens, positions) = (&batch.tokens[row.clone()], &m.positions[row]);
             past.cache.extend(past.first, tokens, positions, keep);
             past.cache.truncate(past.len.max(end));
         }
@@ -385,8 +327,8 @@ impl MaskPredictor {
                 input.extend_from_slice(&m.x);
             }
             let mut caches = recycled(std::mem::take(&mut m.caches));
-            let rows = pasts.iter_mut().zip(batch.starts.windows(2));
-            caches.extend(rows.map(|(past, row)| past.cache.row(i, past.first, row[1] - row[0])));
+            let rows = pasts.iter_mut().zip(batch.ranges());
+            caches.extend(rows.map(|(past, row)| past.cache.row(i, past.first, row.len())));
             let (saved, scratch) = (&mut m.saved[saved], &mut m.scratch);
             pass.forward(ids, &mut caches, &mut m.x, saved, scratch, keep == Keep::All)?;
             m.loads[i].clone_from(&saved.ff.load);
@@ -403,20 +345,6 @@ impl MaskPredictor {
         rms_norm::forward(cpu, &m.x_wanted, norm, eps, &mut m.hidden, &mut m.rstd)?;
         Ok(())
     }
-}
-
-/// Cuts `groups`, given by where they begin and the last ends, into runs of at most `most` positions; a
-/// group with more is a run of its own.
-fn tiles(groups: &[usize], most: usize) -> impl Iterator<Item = Range<usize>> {
-    let mut first = 0;
-    std::iter::from_fn(move || {
-        let start = *groups.get(first)?;
-        let fits = |&&end: &&usize| end - start <= most;
-        let ends = groups.get(first + 1..).filter(|ends| !ends.is_empty())?;
-        let count = ends.iter().take_while(fits).count().max(1);
-        first += count;
-        Some(first - count..first)
-    })
 }
 
 /// How much a forward pass leaves for the backward pass.
@@ -488,6 +416,3 @@ fn check_positions(positions: Option<&[u32]>, tokens: usize, limit: usize) -> Re
         _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -153,18 +153,18 @@ impl Sequences {
         feed: &Feed<'_>,
         pasts: &mut Vec<Past>,
     ) -> Result<()> {
-        let Feed { batch: Batch { starts, .. }, kept, .. } = feed;
-        if kept.len() + 1 != starts.len() {
+        let Feed { batch, kept, .. } = feed;
+        if kept.len() != batch.ranges().len() {
             let what = "there must be one entry for each sequence that is kept, or none at all";
             return Err(ModelError::Batch(what.into()).into());
         }
-        for (&Kept { id, first, len }, row) in kept.iter().zip(starts.windows(2)) {
+        for (&Kept { id, first, len }, row) in kept.iter().zip(batch.ranges()) {
             let cache = match id {
                 Some(id) => {
                     let found = self.open.iter().position(|(open, _)| *open == id);
                     self.open.swap_remove(found.ok_or(ModelError::Sequence)?).1
                 }
-                None => self.spare(config, row[1].saturating_sub(row[0]))?,
+                None => self.spare(config, row.len())?,
             };
             pasts.push(Past { id, first, len, cache });
         }

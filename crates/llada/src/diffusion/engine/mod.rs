@@ -1,76 +1,79 @@
-//! Many canvases on one predictor: they come and go, each with its own sampler, length and progress,
-//! and share the forward passes.
+//! Many works on one predictor, which share its forward passes: canvases, each with its own sampler,
+//! length and progress, and answers that are scored. They come and go.
 //!
-//! What a canvas gets does not depend on who shares its passes, and neither does its failure: a canvas
+//! What a work gets does not depend on who shares its passes, and neither does its failure: a canvas
 //! whose logits are no numbers, or that outgrows the model, fails alone.
 
 mod batch;
+mod held;
 #[cfg(test)]
 mod tests;
-
-use std::borrow::BorrowMut;
+mod work;
 
 use crate::{
     Error, Result,
-    diffusion::{Canvas, Reading, Step, predictor::Predictor},
+    diffusion::{Reading, predictor::Predictor},
 };
-use batch::{Assembly, Held, Limits};
+use batch::{Assembly, Limits};
+use held::Held;
 
-/// Names a canvas of an engine, in the order of their admission.
+pub use work::{CacheRequest, Work};
+
+/// Names a work of an engine, in the order of their admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(u64);
 
 impl RowId {
-    /// How many canvases the engine had admitted before this one.
+    /// How many works the engine had admitted before this one.
     pub fn number(self) -> usize {
         self.0 as usize
     }
 }
 
-/// What happened to a canvas. The last two take it out of the engine.
+/// What happened to a work. The last two take it out of the engine.
 #[derive(Debug)]
-pub enum Event<'a, C> {
-    /// It took a step.
-    Step(&'a Step),
+pub enum Event<'a, W> {
+    /// It took a step. Of a canvas it is [`Canvas::last_step`](crate::diffusion::Canvas::last_step).
+    Step(&'a W),
     /// It is done.
-    Done(C),
+    Done(W),
     /// It cannot go on; it stands as after its last step.
-    Failed(C, Error),
+    Failed(W, Error),
 }
 
 /// What one step of an engine did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Canvases that took part in the forward pass; 0 if there was none.
+    /// Works that took part in the forward pass; 0 if there was none.
     pub rows: usize,
     /// Tokens that were fed, those of guidance included.
     pub tokens_fed: usize,
-    /// Tokens at the beginning of canvases that were fed for the first time, which others had been fed
+    /// Tokens at the beginning of sequences that were fed for the first time, which others had been fed
     /// before and which were not fed again.
     pub tokens_reused: usize,
 }
 
-/// Canvases that share the forward passes of `predictor`, whose caches are theirs as long as they are
-/// in the engine. `C` is a [`Canvas`], or a mutable reference to one.
-pub struct Engine<'p, P: Predictor + ?Sized, C> {
+/// Works that share the forward passes of `predictor`, whose caches are theirs as long as they are in the
+/// engine. `W` is what [works](Work), or a mutable reference to it.
+pub struct Engine<'p, P: Predictor + ?Sized, W> {
     predictor: &'p mut P,
     /// In the order of their admission.
-    rows: Vec<Row<C>>,
+    rows: Vec<Row<W>>,
     admitted: u64,
-    /// Which canvas the next pass begins with: the first that the last one had no room for.
+    /// Which work the next pass begins with: the first that the last one had no room for.
     next: RowId,
     assembly: Assembly,
     readings: Vec<Reading>,
 }
 
-struct Row<C> {
+struct Row<W> {
     id: RowId,
-    canvas: C,
+    work: W,
     held: Option<Held>,
     state: State,
 }
 
-/// How a canvas stands.
+/// How a work stands.
 enum State {
     /// Nothing of it was fed yet.
     New,
@@ -79,8 +82,8 @@ enum State {
     Failed(Error),
 }
 
-impl<'p, P: Predictor + ?Sized, C: BorrowMut<Canvas>> Engine<'p, P, C> {
-    /// An engine without canvases.
+impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
+    /// An engine without works.
     pub fn new(predictor: &'p mut P) -> Self {
         Self {
             predictor,
@@ -92,47 +95,52 @@ impl<'p, P: Predictor + ?Sized, C: BorrowMut<Canvas>> Engine<'p, P, C> {
         }
     }
 
-    /// Takes a canvas in; the next pass that has room for it feeds it. What is wrong with it is told as
+    /// Takes a work in; the next pass that has room for it feeds it. What is wrong with it is told as
     /// [`Event::Failed`] by then.
-    pub fn admit(&mut self, canvas: C) -> RowId {
+    pub fn admit(&mut self, work: W) -> RowId {
         let id = RowId(self.admitted);
         self.admitted += 1;
-        self.rows.push(Row { id, canvas, held: None, state: State::New });
+        self.rows.push(Row { id, work, held: None, state: State::New });
         id
     }
 
-    /// Gives a canvas back as it stands; `None` if it is not in the engine.
-    pub fn cancel(&mut self, id: RowId) -> Option<C> {
+    /// Gives a work back as it stands; `None` if it is not in the engine.
+    pub fn cancel(&mut self, id: RowId) -> Option<W> {
         let index = self.rows.binary_search_by_key(&id, |row| row.id).ok()?;
-        Some(self.remove(index).canvas)
+        Some(self.remove(index).work)
     }
 
-    /// Canvases in the engine.
+    /// The works in the engine, in the order of their admission.
+    pub fn works(&self) -> impl ExactSizeIterator<Item = (RowId, &W)> {
+        self.rows.iter().map(|row| (row.id, &row.work))
+    }
+
+    /// Works in the engine.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether no canvas is in the engine.
+    /// Whether no work is in the engine.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// One forward pass over the canvases that fit in `budget` tokens, at least one of them, beginning
-    /// where the last pass ended; then a step of each. `on` is called for every event.
+    /// One forward pass over what the works ask and fits in `budget` tokens, at least one query,
+    /// beginning where the last pass ended; then a step of each. `on` is called for every event.
     ///
     /// # Errors
-    /// If the predictor fails as a whole. The canvases are then as before, and may step again.
-    pub fn step(&mut self, budget: usize, on: &mut dyn FnMut(RowId, Event<'_, C>)) -> Result<Pass> {
+    /// If the predictor fails as a whole. The works are then as before, and may step again.
+    pub fn step(&mut self, budget: usize, on: &mut dyn FnMut(RowId, Event<'_, W>)) -> Result<Pass> {
         self.gather(budget);
         let pass = Pass {
-            rows: self.assembly.parts.len(),
-            tokens_fed: self.assembly.tokens.len(),
+            rows: self.assembly.works(),
+            tokens_fed: self.assembly.tokens(),
             tokens_reused: self.assembly.reused,
         };
         if pass.rows > 0 {
             let rows = &self.rows;
-            let canvas = |index: usize| rows[index].canvas.borrow();
-            if let Err(error) = self.assembly.forward(&mut *self.predictor, canvas) {
+            let work = |index: usize| &rows[index].work;
+            if let Err(error) = self.assembly.forward(&mut *self.predictor, work) {
                 self.rows.iter_mut().filter_map(|row| row.held.as_mut()).for_each(Held::forget);
                 return Err(error);
             }
@@ -158,7 +166,8 @@ impl<'p, P: Predictor + ?Sized, C: BorrowMut<Canvas>> Engine<'p, P, C> {
             match row.gather(&mut *self.predictor, &limits, index, &mut self.assembly) {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.next = row.id;
+                    // Whoever has a part in this pass lets the others go first in the next.
+                    self.next = RowId(row.id.0 + u64::from(self.assembly.has(index)));
                     break;
                 }
                 Err(error) => row.state = State::Failed(error),
@@ -166,35 +175,37 @@ impl<'p, P: Predictor + ?Sized, C: BorrowMut<Canvas>> Engine<'p, P, C> {
         }
     }
 
-    /// A step of each canvas of the pass.
-    fn commit(&mut self, on: &mut dyn FnMut(RowId, Event<'_, C>)) {
+    /// A step of each work of the pass, for each query that was answered.
+    fn commit(&mut self, on: &mut dyn FnMut(RowId, Event<'_, W>)) {
         let rows = &mut self.rows;
         self.assembly.readings(&mut self.readings, |index, readings| {
-            let Row { id, canvas, state, .. } = &mut rows[index];
-            let canvas: &mut Canvas = canvas.borrow_mut();
-            match readings.and_then(|readings| canvas.commit(readings)) {
-                Ok(step) => on(*id, Event::Step(step)),
-                Err(error) => *state = State::Failed(error.into()),
+            let Row { id, work, state, .. } = &mut rows[index];
+            if matches!(state, State::Failed(_)) {
+                return;
             }
-            if canvas.is_done() {
+            match readings.map_err(Error::from).and_then(|readings| work.commit(readings)) {
+                Ok(()) => on(*id, Event::Step(work)),
+                Err(error) => return *state = State::Failed(error),
+            }
+            if work.is_done() {
                 *state = State::Done;
             }
         });
     }
 
-    /// Lets the canvases go that are done or have failed.
-    fn release(&mut self, on: &mut dyn FnMut(RowId, Event<'_, C>)) {
-        let has_ended = |row: &Row<C>| matches!(row.state, State::Done | State::Failed(_));
+    /// Lets the works go that are done or have failed.
+    fn release(&mut self, on: &mut dyn FnMut(RowId, Event<'_, W>)) {
+        let has_ended = |row: &Row<W>| matches!(row.state, State::Done | State::Failed(_));
         while let Some(index) = self.rows.iter().position(has_ended) {
-            let Row { id, canvas, state, .. } = self.remove(index);
+            let Row { id, work, state, .. } = self.remove(index);
             match state {
-                State::Failed(error) => on(id, Event::Failed(canvas, error)),
-                _ => on(id, Event::Done(canvas)),
+                State::Failed(error) => on(id, Event::Failed(work, error)),
+                _ => on(id, Event::Done(work)),
             }
         }
     }
 
-    fn remove(&mut self, index: usize) -> Row<C> {
+    fn remove(&mut self, index: usize) -> Row<W> {
         let mut row = self.rows.remove(index);
         if let Some(held) = row.held.take() {
             held.close(&mut *self.predictor);
@@ -203,8 +214,8 @@ impl<'p, P: Predictor + ?Sized, C: BorrowMut<Canvas>> Engine<'p, P, C> {
     }
 }
 
-impl<C: BorrowMut<Canvas>> Row<C> {
-    /// Adds what it asks for to the pass; `false` if there is no room for it.
+impl<W: Work> Row<W> {
+    /// Adds what it asks for to the pass; `false` if there is no room for all of it.
     fn gather<P: Predictor + ?Sized>(
         &mut self,
         predictor: &mut P,
@@ -212,25 +223,47 @@ impl<C: BorrowMut<Canvas>> Row<C> {
         index: usize,
         assembly: &mut Assembly,
     ) -> Result<bool> {
-        let canvas: &Canvas = self.canvas.borrow();
-        if canvas.is_done() {
+        if self.work.is_done() {
             self.state = State::Done;
             return Ok(true);
         }
         if let State::New = self.state {
-            self.held = Held::open(predictor, canvas)?;
-            assembly.reused += self.held.as_ref().map_or(0, Held::reused);
+            self.held = Held::open(predictor, &self.work)?;
+            assembly.reused += self.held.as_ref().map_or(0, |held| held.reused);
             self.state = State::Open;
         }
-        assembly.add(limits, index, canvas, self.held.as_mut())
+        assembly.add(limits, index, &self.work, self.held.as_mut())
     }
 }
 
-impl<P: Predictor + ?Sized, C> Drop for Engine<'_, P, C> {
-    /// Gives the memory of its canvases' caches back.
+impl<P: Predictor + ?Sized, W> Drop for Engine<'_, P, W> {
+    /// Gives the memory of its works' caches back.
     fn drop(&mut self) {
         for held in self.rows.drain(..).filter_map(|row| row.held) {
             held.close(&mut *self.predictor);
         }
     }
+}
+
+/// Runs works to their end, in an engine of their own and as many in a pass as there are, and gives them
+/// back in their order.
+///
+/// # Errors
+/// That of the first that fails.
+pub fn run<P: Predictor + ?Sized, W: Work>(
+    predictor: &mut P,
+    works: impl IntoIterator<Item = W>,
+) -> Result<Vec<W>> {
+    let mut engine = Engine::new(predictor);
+    works.into_iter().for_each(|work| _ = engine.admit(work));
+    let (mut done, mut failure) = (Vec::with_capacity(engine.len()), None);
+    while !engine.is_empty() && failure.is_none() {
+        engine.step(usize::MAX, &mut |row, event| match event {
+            Event::Step(_) => {}
+            Event::Done(work) => done.push((row, work)),
+            Event::Failed(_, error) => failure = failure.take().or(Some(error)),
+        })?;
+    }
+    done.sort_by_key(|(row, _)| *row);
+    failure.map_or(Ok(done.into_iter().map(|(_, work)| work).collect()), Err)
 }

@@ -1,4 +1,4 @@
-//! Canvases that come and go get what they get alone.
+//! Works that come and go get what they get alone.
 
 use proptest::prelude::*;
 
@@ -7,8 +7,12 @@ use crate::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Keep, Logits, Prompt, Remasking, Sampler, cache::Refresh, generate,
+        Blocks, Cache, Canvas, Keep, Logits, Prompt, Query, ReadSpec, Remasking, Sampler,
+        cache::Refresh,
+        generate,
+        likelihood::{Alike, Greedy, Pair, Scoring, Settings},
     },
+    eval::confidence::Confidence,
     model::{Batch, MaskPredictor},
 };
 
@@ -47,28 +51,126 @@ fn canvas(i: usize) -> Canvas {
 
 const CANVASES: usize = 7;
 
-/// What each canvas gets alone: its tokens after every step.
-fn alone() -> &'static Vec<Vec<Vec<u32>>> {
-    static ALONE: std::sync::OnceLock<Vec<Vec<Vec<u32>>>> = std::sync::OnceLock::new();
+/// A work of any kind.
+#[derive(Debug)]
+enum Task {
+    Canvas(Box<Canvas>),
+    Scoring(Scoring),
+    Greedy(Greedy),
+    Confidence(Confidence),
+}
+
+impl Task {
+    fn work(&self) -> &dyn Work {
+        match self {
+            Self::Canvas(work) => &**work,
+            Self::Scoring(work) => work,
+            Self::Greedy(work) => work,
+            Self::Confidence(work) => work,
+        }
+    }
+}
+
+impl Work for Task {
+    fn plan(&self, ahead: usize) -> Option<Query<'_>> {
+        self.work().plan(ahead)
+    }
+
+    fn read_spec(&self, ahead: usize, wanted: usize) -> ReadSpec<'_> {
+        self.work().read_spec(ahead, wanted)
+    }
+
+    fn commit(&mut self, readings: &[Reading]) -> Result<()> {
+        match self {
+            Self::Canvas(work) => Work::commit(&mut **work, readings),
+            Self::Scoring(work) => work.commit(readings),
+            Self::Greedy(work) => work.commit(readings),
+            Self::Confidence(work) => work.commit(readings),
+        }
+    }
+
+    fn attention(&self) -> AttentionMask {
+        self.work().attention()
+    }
+
+    fn cache(&self) -> Option<CacheRequest> {
+        self.work().cache()
+    }
+}
+
+/// A prompt and an answer, no two alike.
+fn pair(i: usize) -> Pair {
+    let tokens = |from: usize, count: usize| {
+        (from..from + count).map(|t| 3 + (t * 11 + i * 5) as u32 % 200).collect()
+    };
+    Pair { prompt: tokens(0, 4 * (i % 3)), answer: tokens(40, 1 + i % 6) }
+}
+
+/// The greedy answer to a prompt, of which `token` is another one.
+fn answered(predictor: &mut MaskPredictor, token: Option<(usize, u32)>) -> Pair {
+    let sampler = Sampler { gen_length: 4, steps: 4, block_length: 4, ..Sampler::exact() };
+    let prompt = vec![5, 6, 7];
+    let all = AttentionMask::Bidirectional;
+    let canvas = Canvas::new(prompt.clone().into(), &sampler, &SPECIAL, all).unwrap();
+    let mut answer = run(predictor, [canvas]).unwrap()[0].tokens()[3..].to_vec();
+    token.into_iter().for_each(|(i, token)| answer[i] = token);
+    Pair { prompt, answer }
+}
+
+/// Work number `i`.
+fn task(i: usize) -> Task {
+    const GREEDY: usize = CANVASES + 6;
+    let cfg_scale = if i.is_multiple_of(3) { 0.5 } else { 0.0 };
+    match i {
+        0..CANVASES => Task::Canvas(canvas(i).into()),
+        CANVASES..GREEDY => {
+            let settings = Settings { mc_num: 12, batch_size: 4, cfg_scale, seed: i as u64 };
+            let config = &predictor(1).model().config.clone();
+            let draws = &mut Alike { seed: settings.seed };
+            let scoring = Scoring::new(config, &SPECIAL, &pair(i), &settings, 0, draws);
+            Task::Scoring(scoring.unwrap())
+        }
+        GREEDY..TASKS if i.is_multiple_of(2) => {
+            let mut predictor = predictor(1);
+            let pair = answered(&mut predictor, (i == GREEDY + 1).then_some((2, 9)));
+            let greedy = Greedy::new(&predictor.model().config, &SPECIAL, &pair, 0.0);
+            Task::Greedy(greedy.unwrap())
+        }
+        _ => {
+            let (mask, all) = (SPECIAL.mask.unwrap(), AttentionMask::Bidirectional);
+            Task::Confidence(Confidence::new(&pair(i), mask, all, cfg_scale))
+        }
+    }
+}
+
+const TASKS: usize = CANVASES + 10;
+
+/// How a work stands.
+fn state(task: &Task) -> String {
+    format!("{task:?}")
+}
+
+/// What each work gets alone: its states, from the first to the last.
+fn alone() -> &'static Vec<Vec<String>> {
+    static ALONE: std::sync::OnceLock<Vec<Vec<String>>> = std::sync::OnceLock::new();
     ALONE.get_or_init(|| {
         let mut predictor = predictor(1);
         let states = |i| {
-            let mut engine = Engine::new(&mut predictor);
-            engine.admit(canvas(i));
-            let mut states = Vec::new();
-            while let Some(row) = engine.rows.first() {
-                states.push(row.canvas.tokens().to_vec());
+            let (mut engine, task) = (Engine::new(&mut predictor), task(i));
+            let mut states = vec![state(&task)];
+            engine.admit(task);
+            while !engine.is_empty() {
                 engine
-                    .step(usize::MAX, &mut |_, event| {
-                        if let Event::Done(canvas) = event {
-                            states.push(canvas.tokens().to_vec());
-                        }
+                    .step(usize::MAX, &mut |_, event| match event {
+                        Event::Step(task) => states.push(state(task)),
+                        Event::Done(task) => assert_eq!(states.last(), Some(&state(&task))),
+                        Event::Failed(_, error) => panic!("{error}"),
                     })
                     .unwrap();
             }
             states
         };
-        (0..CANVASES).map(states).collect()
+        (0..TASKS).map(states).collect()
     })
 }
 
@@ -81,19 +183,20 @@ enum Act {
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
-        2 => Just(Act::Admit),
-        1 => (0usize..CANVASES).prop_map(Act::Cancel),
+        3 => Just(Act::Admit),
+        1 => (0..TASKS).prop_map(Act::Cancel),
         4 => prop_oneof![Just(usize::MAX), 1usize..80].prop_map(Act::Step),
     ];
-    prop::collection::vec(act, 1..40)
+    prop::collection::vec(act, 1..60)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_order_of_admissions_and_cancellations_gives_each_row_its_own_tokens(
+    fn any_order_of_admissions_and_cancellations_gives_each_work_what_it_gets_alone(
         acts in acts(),
+        order in Just((0..TASKS).collect::<Vec<_>>()).prop_shuffle(),
         threads in 1usize..3,
     ) {
         let alone = alone();
@@ -102,17 +205,17 @@ proptest! {
         let (mut admitted, mut ended) = (0, Vec::new());
         for act in acts.into_iter().chain(std::iter::repeat_n(Act::Step(50), 2000)) {
             match act {
-                Act::Admit if admitted < CANVASES => {
-                    prop_assert_eq!(engine.admit(canvas(admitted)).number(), admitted);
+                Act::Admit if admitted < TASKS => {
+                    prop_assert_eq!(engine.admit(task(order[admitted])).number(), admitted);
                     admitted += 1;
                 }
                 Act::Admit => {}
                 Act::Cancel(i) => {
-                    let canvas = engine.cancel(RowId(i as u64));
+                    let task = engine.cancel(RowId(i as u64));
                     let was_in = i < admitted && !ended.contains(&i);
-                    prop_assert_eq!(canvas.is_some(), was_in);
-                    if let Some(canvas) = canvas {
-                        prop_assert!(alone[i].iter().any(|state| state == canvas.tokens()));
+                    prop_assert_eq!(task.is_some(), was_in);
+                    if let Some(task) = task {
+                        prop_assert!(alone[order[i]].contains(&state(&task)));
                         ended.push(i);
                     }
                 }
@@ -121,9 +224,9 @@ proptest! {
                     let count = engine.len();
                     let pass = engine.step(budget, &mut |row, event| match event {
                         Event::Step(_) => {}
-                        Event::Done(canvas) => {
-                            wrong |= alone[row.number()].last().map(Vec::as_slice)
-                                != Some(canvas.tokens());
+                        Event::Done(task) => {
+                            let states = &alone[order[row.number()]];
+                            wrong |= states.last() != Some(&state(&task));
                             ended.push(row.number());
                         }
                         Event::Failed(_, error) => panic!("{error}"),
@@ -136,17 +239,60 @@ proptest! {
                     }
                 }
             }
-            for row in &engine.rows {
-                let states = &alone[row.id.number()];
-                prop_assert!(states.iter().any(|state| state == row.canvas.tokens()));
+            for (row, task) in engine.works() {
+                prop_assert!(alone[order[row.number()]].contains(&state(task)));
             }
-            if engine.is_empty() && admitted == CANVASES {
+            if engine.is_empty() && admitted == TASKS {
                 break;
             }
         }
         prop_assert!(engine.is_empty());
         prop_assert_eq!(ended.len(), admitted);
     }
+}
+
+#[test]
+fn works_of_every_kind_say_what_they_found() {
+    let done = run(&mut predictor(2), (0..TASKS).map(task)).unwrap();
+    let mut verdicts = Vec::new();
+    for (i, task) in done.iter().enumerate() {
+        match task {
+            Task::Canvas(canvas) => assert_eq!(canvas.outcome().masks_left, 0),
+            Task::Scoring(scoring) => {
+                let estimate = scoring.estimate().unwrap();
+                assert_eq!((estimate.samples, scoring.samples_done()), (12, 12));
+                assert!(estimate.log_likelihood < 0.0, "{i}: {estimate:?}");
+            }
+            Task::Greedy(greedy) => verdicts.push(greedy.verdict().unwrap()),
+            Task::Confidence(confidence) => assert!(confidence.score() < 0.0, "{i}"),
+        }
+    }
+    assert_eq!(verdicts, [false, true]);
+}
+
+#[test]
+fn many_queries_of_one_work_leave_room_for_the_others() {
+    let mut model = predictor(1);
+    let config = model.model().config.clone();
+    let settings = Settings { mc_num: 64, batch_size: 4, cfg_scale: 0.0, seed: 1 };
+    let pair = Pair { prompt: vec![9; 10], answer: (3..23).collect() };
+    let draws = &mut Alike { seed: 1 };
+    let scoring = Scoring::new(&config, &SPECIAL, &pair, &settings, 0, draws).unwrap();
+    let mut engine = Engine::new(&mut model);
+    engine.admit(Task::Scoring(scoring));
+    engine.admit(Task::Canvas(short(&[5; 8]).into()));
+    let mut rows = Vec::new();
+    while engine.len() == 2 {
+        rows.push([0, 0]);
+        let steps = rows.last_mut().unwrap();
+        engine
+            .step(100, &mut |row, event| {
+                steps[row.number()] += usize::from(matches!(event, Event::Step(_)));
+            })
+            .unwrap();
+    }
+    // Three of the copies, then a step of the canvas beside two of them.
+    assert_eq!(rows, [[3, 0], [2, 1], [2, 1], [2, 1], [2, 1]]);
 }
 
 /// Every logit is the row's first token, but those of a row that begins with 7 are no numbers.

@@ -22,10 +22,10 @@ use crate::{
     Result,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Canvas, ReadSpec, Sampler, SamplerError, generate,
-        predictor::{Predictor, Read},
+        Canvas, Query, ReadSpec, Reading, Sampler, SamplerError, generate, likelihood::Row,
+        predictor::Predictor,
     },
-    model::Batch,
+    engine::{self, Work},
 };
 
 /// Tokens after a hole that a fill is judged by.
@@ -125,54 +125,57 @@ fn scores<P: Predictor + ?Sized>(
     if summary.interrupted {
         return Ok(None);
     }
-    let rows: Vec<(&[u32], Range<usize>)> = canvases
-        .iter()
-        .zip(&places)
-        .map(|(canvas, places)| {
-            let start = places[hole].end;
-            let end = places.get(hole + 1).map_or(canvas.tokens().len(), |next| next.start);
-            (canvas.tokens(), start..end.min(start + BORDER))
-        })
-        .collect();
-    if rows.iter().any(|(_, border)| !border.is_empty()) {
-        let mask = special.mask.ok_or(SamplerError::NoMask)?;
-        let borders = border_scores(predictor, &rows, mask)?;
-        scores.iter_mut().zip(borders).for_each(|(score, border)| *score += border);
+    let mask = special.mask.ok_or(SamplerError::NoMask)?;
+    let borders = canvases.iter().zip(&places).map(|(canvas, places)| {
+        let start = places[hole].end;
+        let end = places.get(hole + 1).map_or(canvas.tokens().len(), |next| next.start);
+        Border::new(canvas.tokens(), start..end.min(start + BORDER), mask, attention)
+    });
+    let borders: Vec<Border> = borders.collect();
+    if borders.iter().any(|border| !border.row.positions.is_empty()) {
         found.nfe += 1;
-        found.row_forwards += rows.len();
+        found.row_forwards += borders.len();
+        for (score, border) in scores.iter_mut().zip(engine::run(predictor, borders)?) {
+            *score += border.score.unwrap_or(0.0);
+        }
     }
     Ok(Some(scores))
 }
 
-/// Mean ln p of the tokens that each row has in its range, masked together.
-fn border_scores<P: Predictor + ?Sized>(
-    predictor: &mut P,
-    rows: &[(&[u32], Range<usize>)],
-    mask: u32,
-) -> Result<Vec<f64>> {
-    let (mut tokens, mut starts, mut reads) = (Vec::new(), vec![0], Vec::new());
-    for (row, border) in rows {
-        let start = tokens.len();
-        tokens.extend_from_slice(row);
-        for position in border.clone() {
-            tokens[start + position] = mask;
-            let spec = ReadSpec::probe(position, row[position], 0.0);
-            reads.push(Read { spec, row: start + position, unconditional: None });
-        }
-        starts.push(tokens.len());
+/// The tokens of a range, masked together: work of an engine.
+struct Border {
+    row: Row,
+    /// Mean ln p of the tokens, once that is known.
+    score: Option<f64>,
+}
+
+impl Border {
+    fn new(tokens: &[u32], range: Range<usize>, mask: u32, attention: AttentionMask) -> Self {
+        let masked: Vec<usize> = range.collect();
+        Self { row: Row::masked(&[], tokens, &masked, mask, attention, 0.0), score: None }
     }
-    let mut said = Vec::new();
-    let batch = Batch { tokens: &tokens, starts: &starts, keep: None };
-    predictor.forward(&batch.into(), &reads, &mut said)?;
-    let mut said = said.into_iter();
-    let mut score = |(_, border): &(&[u32], Range<usize>)| {
+}
+
+impl Work for Border {
+    fn plan(&self, ahead: usize) -> Option<Query<'_>> {
+        let is_asked = !self.row.positions.is_empty() && self.score.is_none();
+        (ahead == 0 && is_asked).then(|| self.row.query())
+    }
+
+    fn read_spec(&self, _ahead: usize, wanted: usize) -> ReadSpec<'_> {
+        ReadSpec::probe(wanted, self.row.target(wanted), 0.0)
+    }
+
+    fn commit(&mut self, readings: &[Reading]) -> Result<()> {
         let least = f64::MIN_POSITIVE.ln();
-        let said = said.by_ref().take(border.len());
-        let sum: f64 =
-            said.map(|said| said.map_or(least, |said| said.log_probability().max(least))).sum();
-        sum / border.len().max(1) as f64
-    };
-    Ok(rows.iter().map(&mut score).collect())
+        let sum: f64 = readings.iter().map(|said| said.log_probability().max(least)).sum();
+        self.score = Some(sum / readings.len() as f64);
+        Ok(())
+    }
+
+    fn attention(&self) -> AttentionMask {
+        self.row.attention
+    }
 }
 
 /// The logarithm; of 0 that of the smallest number, so that means stay comparable.

@@ -4,14 +4,15 @@
 use std::ops::Range;
 
 use super::{
-    LikelihoodError,
+    LikelihoodError, TOKENS,
     draws::subset,
-    rows::{Row, Rows, TOKENS},
+    row::{Losses, Row},
     scorer::mask_of,
 };
 use crate::{
     Result,
-    config::{LogitShift, ModelConfig, Objective},
+    config::{AttentionMask, ModelConfig, Objective},
+    engine,
     model::MaskPredictor,
     rng::{Purpose, Stream},
 };
@@ -62,8 +63,7 @@ pub struct Evidence {
     settings: EvidenceSettings,
     /// The mask token of a diffusion model.
     mask: Option<u32>,
-    /// Which position a row of the logits predicts.
-    shift: LogitShift,
+    attention: AttentionMask,
     /// Where in 1..=L the number of masks of each version lies, from 0 to below 1.
     levels: Vec<f64>,
     /// Versions that are scored.
@@ -148,7 +148,7 @@ impl Evidence {
             windows,
             settings,
             mask,
-            shift: config.shift,
+            attention: config.attention,
             done: 0,
             buckets: [(0.0, 0); BUCKETS],
         })
@@ -174,10 +174,11 @@ impl Evidence {
         predictor: &mut MaskPredictor,
         read: &mut dyn FnMut(Window, &mut Vec<u32>) -> Result<()>,
     ) -> Result<bool> {
-        let mut rows = Rows::new(0.0);
+        let (mut rows, mut tokens_fed) = (Vec::new(), 0);
         for version in self.done..self.versions() {
             let window = self.windows[version / self.settings.draws];
-            if rows.is_full(window.length, self.settings.tokens_per_forward) {
+            tokens_fed += window.length;
+            if !rows.is_empty() && tokens_fed > self.settings.tokens_per_forward {
                 break;
             }
             let mut tokens = Vec::with_capacity(window.length);
@@ -186,15 +187,14 @@ impl Evidence {
             if found != limit {
                 return Err(LikelihoodError::RowLength { found, least: limit, limit }.into());
             }
-            rows.push(&match self.mask {
-                Some(mask) => self.masked_row(version, tokens, mask),
-                None => causal_row(tokens, window.given),
-            });
+            rows.push(Losses::of(vec![match self.mask {
+                Some(mask) => self.masked_row(version, &tokens, mask),
+                None => causal_row(tokens, window.given, self.attention),
+            }]));
         }
-        for (i, loss) in rows.losses_or_nan(predictor)?.into_iter().enumerate() {
-            self.add(self.done + i, loss);
+        for losses in engine::run(predictor, rows)? {
+            losses.losses.into_iter().for_each(|loss| self.add(loss));
         }
-        self.done += rows.len();
         Ok(self.done < self.versions())
     }
 
@@ -241,21 +241,20 @@ impl Evidence {
         (1 + (self.levels[version] * length as f64) as usize).min(length)
     }
 
-    fn masked_row(&self, version: usize, mut tokens: Vec<u32>, mask: u32) -> Row {
+    fn masked_row(&self, version: usize, tokens: &[u32], mask: u32) -> Row {
         let draws = self.settings.draws;
         let (window, draw) = (self.windows[version / draws], version % draws);
         let address = (window.number << 16) | draw as u64;
         let mut stream = Stream::new(self.settings.seed, Purpose::Validation, address);
-        let response = tokens.len() - window.given;
-        let mut positions = subset(&mut stream, response, self.masks(version));
-        positions.iter_mut().for_each(|position| *position += window.given);
-        let targets = positions.iter().map(|&i| std::mem::replace(&mut tokens[i], mask)).collect();
-        positions.iter_mut().for_each(|position| *position = self.shift.row(*position));
-        Row { tokens, unconditional: None, positions, targets }
+        let (given, response) = tokens.split_at(window.given);
+        let masked = subset(&mut stream, response.len(), self.masks(version));
+        Row::masked(given, response, &masked, mask, self.attention, 0.0)
     }
 
-    /// Takes in the loss of a version.
-    fn add(&mut self, version: usize, loss: f64) {
+    /// Takes in the loss of the next version.
+    fn add(&mut self, loss: f64) {
+        let version = self.done;
+        self.done += 1;
         let row = version / self.settings.draws;
         if self.mask.is_none() {
             self.nats[row] = loss;
@@ -271,10 +270,10 @@ impl Evidence {
 }
 
 /// Each token of the row that is not `given` predicted from those before it.
-fn causal_row(tokens: Vec<u32>, given: usize) -> Row {
+fn causal_row(tokens: Vec<u32>, given: usize, attention: AttentionMask) -> Row {
     let first = given.max(1);
-    let targets = tokens[first..].to_vec();
-    Row { positions: (first - 1..tokens.len() - 1).collect(), tokens, unconditional: None, targets }
+    let (targets, positions) = (tokens[first..].to_vec(), (first - 1..tokens.len() - 1).collect());
+    Row { tokens, unconditional: None, positions, targets, attention, cfg_scale: 0.0 }
 }
 
 /// Levels of `n` versions that share out [0, 1) evenly, in a mixed order.

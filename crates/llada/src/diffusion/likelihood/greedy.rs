@@ -1,13 +1,11 @@
 //! Whether greedy decoding gives an answer.
 
-use llada_kernels::statistics;
-
-use super::LikelihoodError;
-use super::{Pair, Scorer, rows::Rows};
+use super::{Pair, Scorer, row::Row};
 use crate::{
     Result,
-    config::SpecialTokens,
-    diffusion::{Precision, sample},
+    config::{AttentionMask, ModelConfig, SpecialTokens},
+    diffusion::{Query, ReadSpec, Reading},
+    engine::{self, Work},
     model::MaskPredictor,
 };
 
@@ -27,47 +25,80 @@ pub fn is_greedy(
     pair: &Pair,
     cfg_scale: f32,
 ) -> Result<bool> {
-    let scorer = Scorer::new(&predictor.model().config, special, cfg_scale)?;
-    scorer.check(pair)?;
-    if scorer.is_autoregressive() {
-        let guesses = guesses(&scorer.causal_row(pair), 0.0, predictor)?;
-        return Ok(guesses.iter().zip(&pair.answer).all(|(guess, &token)| guess.token == token));
+    let greedy = Greedy::new(&predictor.model().config, special, pair, cfg_scale)?;
+    let done = engine::run(predictor, [greedy])?;
+    Ok(done.iter().all(|greedy| greedy.verdict() == Some(true)))
+}
+
+/// An answer that is decoded greedily, as work of an [`Engine`](crate::engine::Engine): see
+/// [`is_greedy`].
+#[derive(Debug)]
+pub struct Greedy {
+    row: Row,
+    is_autoregressive: bool,
+    verdict: Option<bool>,
+}
+
+impl Greedy {
+    /// Begins with the whole answer masked.
+    ///
+    /// # Errors
+    /// If the pair cannot be scored.
+    pub fn new(
+        config: &ModelConfig,
+        special: &SpecialTokens,
+        pair: &Pair,
+        cfg_scale: f32,
+    ) -> Result<Self> {
+        let scorer = Scorer::new(config, special, cfg_scale)?;
+        scorer.check(pair)?;
+        let is_autoregressive = scorer.is_autoregressive();
+        let row = match is_autoregressive {
+            true => scorer.causal_row(pair),
+            false => scorer.noisy_row(pair, &(0..pair.answer.len()).collect::<Vec<_>>()),
+        };
+        Ok(Self { row, is_autoregressive, verdict: None })
     }
-    let mut masked: Vec<usize> = (0..pair.answer.len()).collect();
-    while !masked.is_empty() {
-        let guesses = guesses(&scorer.noisy_row(pair, &masked), cfg_scale, predictor)?;
-        let best = guesses.iter().enumerate().fold(0, |best, (i, guess)| {
-            if guess.probability > guesses[best].probability { i } else { best }
-        });
-        if guesses[best].token != pair.answer[masked[best]] {
-            return Ok(false);
+
+    /// Whether it gives the answer; `None` until that is known.
+    pub fn verdict(&self) -> Option<bool> {
+        self.verdict
+    }
+}
+
+impl Work for Greedy {
+    fn plan(&self, ahead: usize) -> Option<Query<'_>> {
+        (ahead == 0 && self.verdict.is_none()).then(|| self.row.query())
+    }
+
+    fn read_spec(&self, _ahead: usize, wanted: usize) -> ReadSpec<'_> {
+        ReadSpec::best(wanted, self.row.cfg_scale)
+    }
+
+    fn commit(&mut self, readings: &[Reading]) -> Result<()> {
+        if self.is_autoregressive {
+            self.verdict =
+                Some(readings.iter().map(Reading::token).eq(self.row.targets.iter().copied()));
+            return Ok(());
         }
-        masked.remove(best);
+        let best = most_probable(readings);
+        let is_right = readings[best].token() == self.row.targets[best];
+        if is_right {
+            self.row.unmask(best);
+        }
+        if !is_right || self.row.positions.is_empty() {
+            self.verdict = Some(is_right);
+        }
+        Ok(())
     }
-    Ok(true)
+
+    fn attention(&self) -> AttentionMask {
+        self.row.attention
+    }
 }
 
-/// The most probable token of a position.
-struct Guess {
-    token: u32,
-    probability: f64,
-}
-
-/// The most probable tokens at the positions of a row that predict.
-fn guesses(
-    row: &super::rows::Row,
-    cfg_scale: f32,
-    predictor: &mut MaskPredictor,
-) -> Result<Vec<Guess>> {
-    let mut rows = Rows::new(cfg_scale);
-    rows.push(row);
-    let guesses = rows.read(predictor, &|_, logits| {
-        let whole = statistics::of(logits)?;
-        let probability = sample::probability(logits, &whole, whole.token, Precision::F32);
-        Some(Guess { token: whole.token as u32, probability })
-    })?;
-    let found = |(guess, &position): (Option<Guess>, &usize)| {
-        guess.ok_or_else(|| LikelihoodError::NotFinite { position }.into())
-    };
-    guesses.into_iter().zip(&row.positions).map(found).collect()
+/// The most probable of what was read, the first of equals.
+pub(crate) fn most_probable(readings: &[Reading]) -> usize {
+    let value = |i: usize| readings[i].log_probability();
+    (1..readings.len()).fold(0, |best, i| if value(i) > value(best) { i } else { best })
 }

@@ -5,15 +5,18 @@
 //! and over which. Its mean is at least −log p. For the autoregressive baseline it is −log p by the
 //! chain rule. [`is_greedy`] says whether greedy decoding gives the answer, and [`Evidence`] scores
 //! running text.
+//!
+//! [`Scoring`] and [`Greedy`] are [works](crate::engine::Work) of an engine, beside canvases and others
+//! of their kind.
 
 mod counts;
 mod draws;
 mod error;
 mod evidence;
 mod greedy;
-mod rows;
+mod row;
 mod scorer;
-mod tally;
+mod scoring;
 mod text;
 
 use std::ops::ControlFlow;
@@ -21,6 +24,7 @@ use std::ops::ControlFlow;
 use crate::{
     Result,
     config::{ModelConfig, SpecialTokens},
+    engine::{self, Engine},
     model::MaskPredictor,
 };
 
@@ -28,11 +32,15 @@ pub use counts::mask_counts;
 pub use draws::{Alike, Draws, Seeded};
 pub use error::LikelihoodError;
 pub use evidence::{Bound, Bucket, Evidence, EvidenceSettings, Window, spread_evenly, windows};
-pub use greedy::is_greedy;
-use rows::Rows;
+pub(crate) use greedy::most_probable;
+pub use greedy::{Greedy, is_greedy};
+pub(crate) use row::Row;
 use scorer::Scorer;
-use tally::Tally;
+pub use scoring::Scoring;
 pub use text::encode_pair;
+
+/// Tokens of one forward pass: enough to keep the processor busy. No result depends on it.
+const TOKENS: usize = 4096;
 
 /// How to estimate. An autoregressive model needs no estimate and reads none of it but
 /// `cfg_scale`, which it refuses.
@@ -166,26 +174,43 @@ pub fn score_with(
     let scorer = Scorer::new(&predictor.model().config, special, settings.cfg_scale)?;
     pairs.iter().try_for_each(|pair| scorer.check(pair))?;
 
-    let mut tally = Tally::default();
-    let mut rows = Rows::new(settings.cfg_scale);
-    for (number, pair) in pairs.iter().enumerate() {
-        let (distinct, samples) = scorer.rows(number, pair, settings, draws);
-        tally.open(number, pair, samples, distinct.len());
-        for row in &distinct {
-            if rows.is_full_for(row) {
-                let full = std::mem::replace(&mut rows, Rows::new(settings.cfg_scale));
-                if tally.settle(full.losses(predictor)?, on_event).is_break() {
-                    return Ok(tally.into_done());
-                }
-            }
-            rows.push(row);
+    let mut engine = Engine::new(predictor);
+    let mut waiting = pairs.iter().enumerate();
+    let mut estimates: Vec<Option<Estimate>> = vec![None; pairs.len()];
+    let (mut told, mut failure) = (0, None);
+    loop {
+        let tokens_left = |engine: &Engine<'_, _, Scoring>| -> usize {
+            engine.works().map(|(_, scoring)| scoring.tokens_left()).sum()
+        };
+        while tokens_left(&engine) < TOKENS
+            && let Some((number, pair)) = waiting.next()
+        {
+            engine.admit(Scoring::begin(&scorer, pair, settings, number, draws));
+        }
+        if engine.is_empty() {
+            break;
+        }
+        engine.step(TOKENS, &mut |row, event| match event {
+            engine::Event::Step(_) => {}
+            engine::Event::Done(scoring) => estimates[row.number()] = scoring.estimate(),
+            engine::Event::Failed(_, error) => failure = failure.take().or(Some(error)),
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let mut goes_on = ControlFlow::Continue(());
+        while let Some(&Some(estimate)) = estimates.get(told).filter(|_| goes_on.is_continue()) {
+            goes_on = on_event(Event::Done(told, estimate));
+            told += 1;
+        }
+        let done = estimates.iter().flatten().map(|estimate| estimate.samples);
+        let begun = engine.works().map(|(_, scoring)| scoring.samples_done());
+        let samples = done.chain(begun).sum();
+        if goes_on.is_break() || on_event(Event::Forward { samples }).is_break() {
+            break;
         }
     }
-    if rows.len() > 0 {
-        // Nothing is left that a break could spare.
-        let _ = tally.settle(rows.losses(predictor)?, on_event);
-    }
-    Ok(tally.into_done())
+    Ok(estimates.into_iter().take(told).flatten().collect())
 }
 
 /// Checks that a pair can be scored, as [`score`] does before it begins.

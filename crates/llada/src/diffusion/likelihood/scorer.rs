@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Draws, LikelihoodError, Pair, Settings, rows::Row, tally::Samples};
+use super::{Draws, LikelihoodError, Pair, Settings, row::Row, scoring::Samples};
 use crate::{
     Result,
-    config::{LogitShift, ModelConfig, Objective, SpecialTokens},
+    config::{AttentionMask, ModelConfig, Objective, SpecialTokens},
     diffusion::Range,
 };
 
@@ -16,9 +16,8 @@ pub(super) struct Scorer {
     mask: Option<u32>,
     /// Stands for an empty prompt of a causal model.
     start: Option<u32>,
-    guided: bool,
-    /// Which position a row of the logits predicts.
-    shift: LogitShift,
+    cfg_scale: f32,
+    attention: AttentionMask,
     limit: usize,
     vocabulary: usize,
 }
@@ -43,13 +42,13 @@ impl Scorer {
         if Range::check(&[("cfg_scale", f64::from(cfg_scale))]).is_err() {
             return Err(LikelihoodError::CfgScale(cfg_scale).into());
         }
-        let guided = cfg_scale > 0.0;
         let mask = mask_of(config, special.mask)?;
-        if mask.is_none() && guided {
+        if mask.is_none() && cfg_scale > 0.0 {
             return Err(LikelihoodError::CausalGuidance(cfg_scale).into());
         }
         let (limit, vocabulary) = (config.max_sequence_length, config.embedding_size);
-        Ok(Self { mask, start: special.eos, guided, shift: config.shift, limit, vocabulary })
+        let (start, attention) = (special.eos, config.attention);
+        Ok(Self { mask, start, cfg_scale, attention, limit, vocabulary })
     }
 
     pub(super) fn is_autoregressive(&self) -> bool {
@@ -108,20 +107,7 @@ impl Scorer {
     pub(super) fn noisy_row(&self, pair: &Pair, masked: &[usize]) -> Row {
         // A scorer of a causal model makes no noisy rows.
         let mask = self.mask.unwrap_or_default();
-        let prompt = pair.prompt.len();
-        let mut tokens = [pair.prompt.as_slice(), &pair.answer].concat();
-        masked.iter().for_each(|&i| tokens[prompt + i] = mask);
-        let unconditional = self.guided.then(|| {
-            let mut tokens = tokens.clone();
-            tokens[..prompt].fill(mask);
-            tokens
-        });
-        Row {
-            tokens,
-            unconditional,
-            positions: masked.iter().map(|i| self.shift.row(prompt + i)).collect(),
-            targets: masked.iter().map(|&i| pair.answer[i]).collect(),
-        }
+        Row::masked(&pair.prompt, &pair.answer, masked, mask, self.attention, self.cfg_scale)
     }
 
     /// Prompt and answer without its last token, each token of the answer predicted from the one
@@ -138,6 +124,8 @@ impl Scorer {
             tokens,
             unconditional: None,
             targets: pair.answer.clone(),
+            attention: self.attention,
+            cfg_scale: 0.0,
         }
     }
 }

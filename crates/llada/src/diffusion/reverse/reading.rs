@@ -38,6 +38,10 @@ pub struct ReadSpec<'a> {
 enum Ask<'a> {
     /// How probable a token is.
     Probe(u32),
+    /// The same in the precision of training, which needs no logits in memory where nothing guides.
+    Loss(u32),
+    /// Which token is the most probable.
+    Best,
     /// What a step of a canvas needs.
     Step(Question<'a>),
 }
@@ -90,12 +94,23 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The token that was probed, or else the most probable one.
+    /// ln p of `token` at `position`.
+    fn of(position: usize, token: u32, log_probability: f64) -> Self {
+        let (end, is_contradicted, belief, past) = (0.0, false, None, None);
+        Self { position, log_probability, token, end, is_contradicted, belief, past }
+    }
+
+    /// The position in its sequence.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The token that was asked for, or else the most probable one.
     pub fn token(&self) -> u32 {
         self.token
     }
 
-    /// ln p of the token that was probed; 0 where none was.
+    /// ln p of that token; 0 where a canvas asked. Of a loss it may be no finite number.
     pub fn log_probability(&self) -> f64 {
         self.log_probability
     }
@@ -152,6 +167,31 @@ impl<'a> ReadSpec<'a> {
         Self { position, cfg_scale, ask: Ask::Probe(token) }
     }
 
+    /// Asks for the loss −ln p of `token` at `position`, as training computes it.
+    pub fn loss(position: usize, token: u32, cfg_scale: f32) -> Self {
+        Self { position, cfg_scale, ask: Ask::Loss(token) }
+    }
+
+    /// Asks for the most probable token at `position`, the first of equals; as probable as the reference
+    /// finds it, in `f32`.
+    pub fn best(position: usize, cfg_scale: f32) -> Self {
+        Self { position, cfg_scale, ask: Ask::Best }
+    }
+
+    /// The token whose loss is asked for, where the cross-entropy of the head gives it.
+    pub(in crate::diffusion) fn fused_loss(&self) -> Option<u32> {
+        match self.ask {
+            Ask::Loss(token) if !self.is_guided() => Some(token),
+            _ => None,
+        }
+    }
+
+    /// The answer to [`fused_loss`](Self::fused_loss).
+    pub(in crate::diffusion) fn with_loss(&self, nll: f32) -> Reading {
+        let token = self.fused_loss().unwrap_or_default();
+        Reading::of(self.position, token, -f64::from(nll))
+    }
+
     /// The position in its sequence.
     pub fn position(&self) -> usize {
         self.position
@@ -180,22 +220,30 @@ impl<'a> ReadSpec<'a> {
         if let Some(unconditional) = unconditional {
             guidance::combine(logits, unconditional, self.cfg_scale);
         }
-        match &self.ask {
+        match self.ask {
             Ask::Step(question) => question.read(logits, position),
             Ask::Probe(token) => {
-                let log_probability = log_probability(logits, *token);
-                Ok(Reading {
-                    position,
-                    log_probability: log_probability.ok_or(SamplerError::NotFinite { position })?,
-                    token: *token,
-                    end: 0.0,
-                    is_contradicted: false,
-                    belief: None,
-                    past: None,
-                })
+                let log_probability = log_probability(logits, token);
+                let log_probability =
+                    log_probability.ok_or(SamplerError::NotFinite { position })?;
+                Ok(Reading::of(position, token, log_probability))
+            }
+            Ask::Loss(token) => Ok(Reading::of(position, token, -loss(logits, token))),
+            Ask::Best => {
+                let whole = statistics::of(logits).ok_or(SamplerError::NotFinite { position })?;
+                let p = sample::probability(logits, &whole, whole.token, Precision::F32);
+                Ok(Reading::of(position, whole.token as u32, p.ln()))
             }
         }
     }
+}
+
+/// −log softmax(logits)[token], in the precision of training.
+fn loss(logits: &[f32], token: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
+    let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    sum.ln() + f64::from(max) - f64::from(logit)
 }
 
 /// The logarithm of the probability of `token`; `None` if it is no number.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::Canvas;
 use crate::{
     config::AttentionMask,
-    diffusion::{Outcome, Prompt, Sampler},
+    diffusion::{Outcome, Prompt, Sampler, Step},
 };
 
 impl Canvas {
@@ -84,6 +84,11 @@ impl Canvas {
             useful_tokens: self.useful().iter().filter(|token| !is_mask(token)).count(),
             stopped_at_eos: self.stopped_at_eos,
         }
+    }
+
+    /// The last step that it took; before the first, one without any commit.
+    pub fn last_step(&self) -> &Step {
+        &self.work.step
     }
 
     /// Whether it gains from a predictor that keeps keys and values, or leaves positions out.

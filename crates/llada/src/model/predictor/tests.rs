@@ -1,4 +1,4 @@
-use super::*;
+use super::{read::tiles, *};
 use crate::{config::SpecialTokens, model::TOGETHER, train::Recipe};
 
 /// Where nothing is kept, the tokens go through the feed-forward halves some at a time.
