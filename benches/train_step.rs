@@ -8,7 +8,7 @@ mod duel;
 use duel::{Result, Side, Sizes};
 use llada::{
     diffusion::{forward, loss},
-    model::{Batch, Gradients, MaskPredictor, Model, Targets},
+    model::{Batch, Gradients, MaskPredictor, Model, Ragged, Targets},
     rng::{Purpose, Stream},
 };
 use llada_kernels::{Cpu, adamw::AdamW, grad_norm, peak};
@@ -49,8 +49,10 @@ fn ours() -> Result<()> {
     let (rows, length, vocab) = (duel::size("batch")?, duel::size("length")?, config.vocab_size);
     let mask = vocab as u32 - 1;
     let mut stream = Stream::new(0, Purpose::Masking, 0);
-    let ids: Vec<u32> = (0..rows * length).map(|_| stream.below(u64::from(mask)) as u32).collect();
-    let starts: Vec<usize> = (0..=rows).map(|row| row * length).collect();
+    let mut batch = Ragged::default();
+    for _ in 0..rows {
+        batch.push((0..length).map(|_| stream.below(u64::from(mask)) as u32));
+    }
     let model = Model::init(config, 0)?;
     let mut gradients = Gradients::zeros(&model);
     let mut moments = [Gradients::zeros(&model), Gradients::zeros(&model)];
@@ -62,10 +64,10 @@ fn ours() -> Result<()> {
         step += 1;
         let t = forward::noise_levels(&mut stream, rows, false);
         let mut draw = |_| stream.uniform();
-        let noised = forward::noise(&ids, &starts, &t, 1e-3, mask, &mut draw);
-        let weights = loss::pretrain_weights(&noised, ids.len());
+        let noised = forward::noise(batch.tokens(), batch.starts(), &t, 1e-3, mask, &mut draw);
+        let weights = loss::pretrain_weights(&noised, batch.tokens().len());
         gradients.clear();
-        let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
+        let batch = Batch { tokens: &noised.tokens, ..batch.as_batch() };
         let targets = Targets {
             positions: &noised.positions,
             tokens: &noised.targets,

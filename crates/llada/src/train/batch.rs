@@ -8,7 +8,7 @@ use crate::{
         forward::{self, Noised},
         loss,
     },
-    model::{Batch, Targets},
+    model::{Batch, Ragged, Targets},
     rng::{Purpose, Stream},
     train::Recipe,
 };
@@ -16,15 +16,15 @@ use crate::{
 /// Some rows of an update with their targets, ready for the model.
 #[derive(Debug)]
 pub(super) struct MicroBatch {
-    /// Offsets of the rows.
-    pub(super) starts: Vec<usize>,
+    /// The rows before any token was masked.
+    rows: Ragged,
     /// Tokens and targets; the weights are ∂loss/∂nll of each target.
     pub(super) noised: Noised,
 }
 
 impl MicroBatch {
     pub(super) fn batch(&self) -> Batch<'_> {
-        Batch { tokens: &self.noised.tokens, starts: &self.starts, keep: None }
+        Batch { tokens: &self.noised.tokens, ..self.rows.as_batch() }
     }
 
     pub(super) fn targets(&self) -> Targets<'_> {
@@ -33,40 +33,36 @@ impl MicroBatch {
     }
 }
 
-/// The tokens of rows, one row after the other.
+/// Rows, and what is given of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rows {
-    /// The tokens of all rows.
-    pub(super) tokens: Vec<u32>,
-    /// Where each row ends.
-    pub(super) ends: Vec<usize>,
+    rows: Ragged,
     /// How many tokens at the start of each row are given and never masked.
-    pub(super) prompts: Vec<usize>,
+    prompts: Vec<usize>,
 }
 
 impl Rows {
     /// Adds a row, padded with `padding.0` up to `padding.1` tokens.
     pub(super) fn push(&mut self, row: &[u32], prompt: usize, padding: (u32, usize)) {
         let (token, length) = padding;
-        self.tokens.extend_from_slice(row);
-        self.tokens.extend(std::iter::repeat_n(token, length.saturating_sub(row.len())));
-        self.ends.push(self.tokens.len());
+        let padding = std::iter::repeat_n(token, length.saturating_sub(row.len()));
+        self.rows.push(row.iter().copied().chain(padding));
         self.prompts.push(prompt);
     }
 
     /// Rows.
     pub(super) fn count(&self) -> usize {
-        self.ends.len()
+        self.rows.count()
     }
 
-    /// Where row `row` starts; of the number of rows, where the last one ends.
-    fn start(&self, row: usize) -> usize {
-        if row == 0 { 0 } else { self.ends[row - 1] }
+    /// The tokens of all rows.
+    pub(super) fn tokens(&self) -> &[u32] {
+        self.rows.tokens()
     }
 
     /// Tokens of each row.
     pub(super) fn lengths(&self) -> impl Iterator<Item = usize> {
-        (0..self.count()).map(|row| self.start(row + 1) - self.start(row))
+        self.rows.lengths()
     }
 
     /// Tokens of each row's response; what a baseline predicts never has the first token.
@@ -133,15 +129,12 @@ impl<'a> StepRows<'a> {
     /// The rows `range`, with the uniform draws that `draw` gives for the tokens of a row in turn.
     fn noised(&self, range: Range<usize>, draw: &mut dyn FnMut(usize) -> f64) -> MicroBatch {
         let Self { recipe, rows, .. } = self;
-        let (first, begin) = (range.start, rows.start(range.start));
-        let tokens = &rows.tokens[begin..rows.start(range.end)];
-        let starts: Vec<usize> =
-            (range.start..=range.end).map(|row| rows.start(row) - begin).collect();
-        let prompts = &rows.prompts[range];
+        let (first, part) = (range.start, rows.rows.part(range.clone()));
+        let (tokens, starts, prompts) = (part.tokens(), part.starts(), &rows.prompts[range]);
         let (eps, copies) = (recipe.diffusion.eps, recipe.row_copies());
         let mut noised = match recipe.train.objective {
             Objective::Diffusion => {
-                let mut noised = forward::choose(tokens, &starts, prompts, self.mask, &mut |row| {
+                let mut noised = forward::choose(tokens, starts, prompts, self.mask, &mut |row| {
                     let (row, u) = (first + row, draw(first + row));
                     let p = forward::masking_probability(self.levels[row / copies], eps);
                     match row % copies {
@@ -149,14 +142,14 @@ impl<'a> StepRows<'a> {
                         _ => forward::weight_in_complement(u, p, eps),
                     }
                 });
-                noised.shift(self.shift, &starts);
+                noised.shift(self.shift, starts);
                 noised
             }
-            Objective::Autoregressive => loss::autoregressive_response(tokens, &starts, prompts),
+            Objective::Autoregressive => loss::autoregressive_response(tokens, starts, prompts),
         };
         noised.rows.iter_mut().for_each(|row| *row += first);
         noised.weights = self.weights(&noised);
-        MicroBatch { starts, noised }
+        MicroBatch { rows: part, noised }
     }
 
     /// Every part of the batch weighs as its share of the whole.
@@ -164,7 +157,9 @@ impl<'a> StepRows<'a> {
         let Recipe { sft, train, .. } = self.recipe;
         match (sft, train.objective) {
             (Some(_), _) => loss::sft_weights(noised, &self.answers),
-            (None, Objective::Diffusion) => loss::pretrain_weights(noised, self.rows.tokens.len()),
+            (None, Objective::Diffusion) => {
+                loss::pretrain_weights(noised, self.rows.tokens().len())
+            }
             (None, Objective::Autoregressive) => {
                 let predicted: usize = self.answers.iter().sum();
                 vec![1.0 / predicted as f32; noised.positions.len()]

@@ -217,7 +217,7 @@ impl Trainer {
             let end = train.batch_size.min(start + self.recipe.micro_batch());
             let micro = rows.micro_batch(start..end);
             // Each part of the batch counts by its tokens.
-            let share = micro.noised.tokens.len() as f64 / rows.rows().tokens.len().max(1) as f64;
+            let share = micro.noised.tokens.len() as f64 / rows.rows().tokens().len().max(1) as f64;
             let targets = Targets { balance: train.balance * share, ..micro.targets() };
             self.predictor.nll_and_gradient(
                 &micro.batch(),

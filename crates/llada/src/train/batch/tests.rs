@@ -66,7 +66,7 @@ fn padding_belongs_to_the_response() {
     let mut rows = Rows::default();
     rows.push(&[1, 2, 3], 1, (0, 5));
     rows.push(&[1, 2, 3, 4, 5], 2, (0, 5));
-    assert_eq!(rows.tokens, [1, 2, 3, 0, 0, 1, 2, 3, 4, 5]);
+    assert_eq!(rows.tokens(), [1, 2, 3, 0, 0, 1, 2, 3, 4, 5]);
     assert_eq!(rows.lengths().collect::<Vec<_>>(), [5, 5]);
     assert_eq!(rows.answers(Objective::Diffusion), [4, 3]);
     assert_eq!(ragged().answers(Objective::Autoregressive), [3, 2, 5]);
@@ -125,7 +125,7 @@ fn golden_fine_tuning_step() {
             let end = row.iter().rposition(|id| *id != eos).unwrap() + 1;
             rows.push(&row[..end], *prompt as usize, (eos, length));
         }
-        assert!(rows.tokens.iter().zip(&tokens).all(|(a, b)| f64::from(*a) == *b));
+        assert!(rows.tokens().iter().zip(&tokens).all(|(a, b)| f64::from(*a) == *b));
         let mut step = StepRows::new(&recipe, rows, mask, LogitShift::Same, 0);
         step.levels = t;
         let answers = numbers(&file, "answer_lengths");
