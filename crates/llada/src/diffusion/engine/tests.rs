@@ -347,6 +347,38 @@ fn a_bad_row_fails_alone() {
 }
 
 #[test]
+fn an_answer_without_a_likelihood_fails_alone() {
+    let config = predictor(1).model().config.clone();
+    let mut predictor = Poisoned;
+    let mut engine = Engine::new(&mut predictor);
+    for first in [3, 7, 4] {
+        let pair = Pair { prompt: vec![first], answer: vec![5, 6] };
+        let settings = Settings { mc_num: 4, batch_size: 4, ..Settings::default() };
+        let draws = &mut Alike { seed: 0 };
+        let scoring = Scoring::new(&config, &SPECIAL, &pair, &settings, 0, draws);
+        engine.admit(Task::Scoring(scoring.unwrap()));
+        engine.admit(Task::Greedy(Greedy::new(&config, &SPECIAL, &pair, 0.0).unwrap()));
+    }
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    while !engine.is_empty() {
+        engine
+            .step(9, &mut |row, event| match event {
+                Event::Step(_) => {}
+                Event::Done(_) => done.push(row.number()),
+                Event::Failed(_, error) => failed.push((row.number(), error.to_string())),
+            })
+            .unwrap();
+    }
+    done.sort_unstable();
+    failed.sort_unstable();
+    assert_eq!(done, [0, 1, 4, 5]);
+    assert_eq!(failed.iter().map(|f| f.0).collect::<Vec<_>>(), [2, 3]);
+    for (_, error) in failed {
+        assert!(error.contains("are not finite numbers"), "{error}");
+    }
+}
+
+#[test]
 fn a_row_that_outgrows_the_model_fails_alone() {
     let mut model = predictor(1);
     let mut engine = Engine::new(&mut model);
