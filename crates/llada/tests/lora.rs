@@ -292,7 +292,9 @@ fn ranks_and_alphas_of_their_own_are_written_as_patterns() {
     let pairs = adapter.iter().zip(other.iter()).flat_map(|(q, out)| [q, out]);
     for (matrix, a, b) in pairs {
         matrices.push(matrix.clone());
-        [a, b].map(|factor| factors.push(factor.iter().copied()));
+        for factor in [a, b] {
+            factors.push(factor.iter().copied());
+        }
     }
     (adapter.matrices, adapter.factors) = (matrices, factors);
     adapter.rank_stabilized = true;
