@@ -13,8 +13,8 @@ use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Canvas, Edit, Keep, Predictor, Prompt, Reference, Remasking, Sampler, generate,
-        sample::Draws,
+        Blocks, Canvas, Edit, Keep, Predictor, Prompt, Reference, Remasking, Sampler, Step,
+        diffusers as batch, generate, sample::Draws,
     },
     model::MaskPredictor,
 };
@@ -70,10 +70,25 @@ fn replay<P: Predictor>(
     predictor: &mut P,
     canvases: &mut [Canvas],
     states: &[Vec<Vec<u32>>],
-) {
+) -> usize {
+    replay_with(id, canvases, states, |canvases, on_step| {
+        generate::run(predictor, canvases, on_step).unwrap().nfe
+    })
+}
+
+/// What is told of the steps of each row.
+type OnStep<'a> = &'a mut dyn FnMut(usize, &Step) -> ControlFlow<()>;
+
+/// As [`replay`], in whatever way `run` takes the steps. Gives the number of passes.
+fn replay_with(
+    id: &str,
+    canvases: &mut [Canvas],
+    states: &[Vec<Vec<u32>>],
+    run: impl FnOnce(&mut [Canvas], OnStep<'_>) -> usize,
+) -> usize {
     let mut current = states[0].clone();
     let mut seen = vec![0; canvases.len()];
-    let summary = generate::run(predictor, canvases, &mut |row, step| {
+    let nfe = run(canvases, &mut |row, step| {
         assert_eq!(current[row], states[step.nfe - 1][row], "{id}: row {row} before {}", step.nfe);
         let mask = canvas_mask(states);
         step.remasked.iter().for_each(|&position| current[row][position] = mask[row]);
@@ -83,7 +98,6 @@ fn replay<P: Predictor>(
         seen[row] = step.nfe;
         ControlFlow::Continue(())
     });
-    summary.unwrap();
     for (row, canvas) in canvases.iter().enumerate() {
         // Steps after a row is full change nothing.
         for state in &states[seen[row]..] {
@@ -92,6 +106,7 @@ fn replay<P: Predictor>(
         let tokens = canvas.tokens();
         assert_eq!(tokens, &current[row][..tokens.len()], "{id}: row {row} as told by its steps");
     }
+    nfe
 }
 
 /// The mask of each row: what its last token is before the first step.
@@ -172,7 +187,11 @@ fn dream() {
 
 /// The canvas of a case in which blocks follow on each other.
 fn by_blocks(case: &Value, sampler: &Sampler, recorded: Recorded) -> Canvas {
-    let prompt = Prompt::from(rows(&case["prompt"]).remove(0));
+    row_by_blocks(case, 0, sampler, recorded)
+}
+
+fn row_by_blocks(case: &Value, row: usize, sampler: &Sampler, recorded: Recorded) -> Canvas {
+    let prompt = Prompt::from(rows(&case["prompt"]).remove(row));
     let block_length = sampler.block_length;
     let attention = AttentionMask::BlockCausal { block_length };
     let (special, draws) = (special(case), Box::new(recorded));
@@ -199,6 +218,7 @@ fn llada2() {
     for case in cases("llada2", 34) {
         let (algorithm, params) = (case["algorithm"].as_str().unwrap(), &case["params"]);
         if algorithm.starts_with("diffusers") {
+            diffusers(&case);
             continue;
         }
         let (gen_length, block_length) =
@@ -234,6 +254,50 @@ fn llada2() {
         let response = canvases[0].response();
         let end = response.iter().position(|&t| Some(t) == special(&case).eos);
         assert_eq!(response[..end.map_or(response.len(), |end| end + 1)], returned, "{id}");
+    }
+}
+
+/// A case of `LLaDA2Pipeline`: rows of a batch wait for each other.
+fn diffusers(case: &Value) {
+    let (id, params) = (case["id"].as_str().unwrap(), &case["params"]);
+    let (gen_length, block_length) = (size(&params["gen_length"]), size(&params["block_length"]));
+    let steps =
+        size(&params["num_inference_steps"]).min(gen_length / size(&params["minimal_topk"]));
+    let sampler = Sampler {
+        steps: steps * gen_length.div_ceil(block_length),
+        gen_length,
+        block_length,
+        blocks: Blocks::BlockDiffusion,
+        keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
+        stop_at_eos: params["eos_early_stop"].as_bool().unwrap(),
+        reference: Reference::Diffusers,
+        edit: params["editing_threshold"]
+            .as_f64()
+            .map(|threshold| Edit { threshold, rounds: size(&params["max_post_steps"]) }),
+        ..Sampler::exact()
+    };
+    let states = states(case);
+    let canvases = || -> Vec<Canvas> {
+        let canvas = |row| row_by_blocks(case, row, &sampler, Recorded::default());
+        (0..size(&case["batch"])).map(canvas).collect()
+    };
+    let passes = size(&case["num_forwards"]);
+    let (mut batch, mut model) = (canvases(), load(case));
+    let nfe = replay_with(id, &mut batch, &states, |canvases, on_step| {
+        batch::run(&mut model, canvases, on_step).unwrap()
+    });
+    assert_eq!(nfe, passes, "{id}: forward passes");
+    if let [_] = &batch[..] {
+        // A row alone waits for nobody, and is the same with the model's cache and without one.
+        assert_eq!(replay(id, &mut model, &mut canvases(), &states), passes, "{id}");
+        assert_eq!(replay(id, &mut Whole(model), &mut canvases(), &states), passes, "{id}");
+    }
+    // What is returned goes on after the end of the text, where it is left masked.
+    let mask = special(case).mask.unwrap();
+    for (canvas, returned) in batch.iter().zip(rows(&case["returned"])) {
+        let mut response = canvas.response().to_vec();
+        response.resize(gen_length, mask);
+        assert_eq!(response, returned, "{id}: returned");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong while sampling: settings that contradict each other or the model.
 
-use crate::diffusion::{Blocks, Range};
+use crate::diffusion::{Blocks, Range, Reference};
 
 /// Settings that cannot be sampled with, or logits that cannot be sampled from.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -114,8 +114,11 @@ pub enum SamplerError {
         attention: usize,
     },
     /// A sampler that is made for another attention mask.
-    #[error("the exact mode of LLaDA2 and SDAR needs a model that attends by blocks")]
-    ByBlocks,
+    #[error("the published code `{0}` needs a model that attends {how}", how = match .0.is_by_blocks() {
+        true => "by blocks",
+        false => "to all tokens",
+    })]
+    ByBlocks(Reference),
     /// A model that attends by blocks sees nothing of what follows a hole's block.
     #[error("a model that attends by blocks cannot fill holes: it sees nothing of later blocks")]
     BlockInfill,
@@ -254,6 +257,7 @@ impl SamplerError {
             Self::Steps { steps, blocks } => give("steps", &neighbours(*steps, *blocks)),
             Self::Combination { setting, .. } => match *setting {
                 "blocks" => give("blocks", "pure or semi-autoregressive"),
+                "reference" => give("preset", "exact"),
                 "remasking" => give("remasking", "low-confidence, margin or entropy"),
                 setting => spelling.drop(setting),
             },
@@ -278,7 +282,7 @@ impl SamplerError {
             }
             Self::BlockLayout(_) => give("blocks", "block-diffusion"),
             Self::BlockAttention { attention, .. } => give("block_length", &attention.to_string()),
-            Self::ByBlocks => "use another preset: `balanced` or `fast`".into(),
+            Self::ByBlocks(_) => "use the preset `balanced` or `fast`, or another reference".into(),
             Self::CausalInfill | Self::BlockInfill => {
                 "use a masked-diffusion model; `llada show` names its kind".into()
             }

@@ -18,6 +18,7 @@
 pub mod blocks;
 pub mod cache;
 mod confidence;
+pub mod diffusers;
 pub mod engine;
 mod error;
 mod fast_dllm;

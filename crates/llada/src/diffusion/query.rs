@@ -33,6 +33,8 @@ pub struct Query<'a> {
     pub present: Option<&'a [u32]>,
     /// How many of the first tokens are padding that no position may attend to.
     pub padding: usize,
+    /// From which position on no position may attend to the tokens.
+    pub unseen: usize,
     /// The row with its prompt masked, padding included, for guidance (Eq. 16).
     pub unconditional: Option<&'a [u32]>,
     /// Positions whose logits are wanted: those that can be committed now, in ascending order;

@@ -158,7 +158,8 @@ impl Assembly {
         // Who is fed the whole sequence is told which tokens take no part.
         let absent = query.present.filter(|present| feed.len() > present.len());
         let keep = |p: u32| {
-            p as usize >= query.padding && absent.is_none_or(|a| a.binary_search(&p).is_ok())
+            (query.padding..query.unseen).contains(&(p as usize))
+                && absent.is_none_or(|a| a.binary_search(&p).is_ok())
         };
         let start = self.add_sequence(query.tokens, feed, &keep);
         self.kept.push(Kept { id: ids.map(|(id, _)| id), first, len });

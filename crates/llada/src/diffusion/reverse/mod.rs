@@ -4,6 +4,7 @@
 
 mod adaptive;
 mod aligned;
+mod diffusers;
 mod edit;
 mod length;
 mod progress;
@@ -16,7 +17,7 @@ mod view;
 use std::ops::Range;
 
 use super::{
-    Commit, Keep, Prompt, Query, Sampler, SamplerError, Step,
+    Commit, Keep, Prompt, Query, Reference, Sampler, SamplerError, Step,
     confidence::Belief,
     infill::Holes,
     keep::Memory,
@@ -59,6 +60,8 @@ pub struct Canvas {
     revision: Revision,
     /// Passes over the open block since it is full.
     rounds: usize,
+    /// Whether it stays in its block until the other rows of its batch leave theirs.
+    waits: bool,
     /// Where a length that is not given stands.
     end: End,
     nfe: usize,
@@ -171,6 +174,7 @@ impl Canvas {
             memory: Memory::default(),
             revision: Revision::default(),
             rounds: 0,
+            waits: false,
             end: End::default(),
             nfe: 0,
             committed: 0,
@@ -206,6 +210,7 @@ impl Canvas {
             fresh: self.fresh(),
             present: is_partial.then_some(present),
             padding: self.prompt.padding,
+            unseen: self.unseen(),
             unconditional: is_guided.then_some(unconditional),
             wanted,
         })
@@ -282,6 +287,7 @@ impl Canvas {
             return self.choose_as_dream(beliefs, share, kept);
         }
         let least = match self.schedule.tokens(self.step) {
+            _ if self.sampler.follows(Reference::Diffusers) => self.schedule_of_diffusers(),
             _ if self.sampler.edit.is_some() => self.schedule.tokens(0).max(1),
             share if exact => share,
             _ if fast_dllm.is_some() && keep != Keep::Schedule => 1,

@@ -23,24 +23,27 @@ impl Canvas {
         }
         self.revise(&step.committed, &step.remasked);
         self.committed = self.committed + filled - step.remasked.len();
-        self.rounds += usize::from(was_full);
+        self.rounds += usize::from(was_full && !self.waits);
         self.stale = self.block_start();
         self.nfe += 1;
         self.step += 1;
         self.end.has_moved = false;
-        let is_finished = self.block_is_finished(step);
+        let is_finished = !self.waits && self.block_is_finished(step, was_full);
         let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
         let edited = self.sampler.edit.map(|_| self.start);
         let firm = self.revision.first().or(edited).filter(|_| !is_finished);
         step.stable = open.into_iter().chain(firm).min().unwrap_or(self.tokens.len());
         (step.nfe, step.block) = (self.nfe, self.block);
-        let end = self.text_end(step).filter(|&end| self.sampler.stop_at_eos && end <= step.stable);
+        let at_once = self.sampler.follows(Reference::Diffusers);
+        let stops = |&end: &usize| self.sampler.stop_at_eos && (at_once || end <= step.stable);
+        let end = self.text_end(step).filter(stops);
         if let (None, Some(position)) = (end, doubtful) {
             step.inserted.extend(self.insert_after(position));
         }
         match end {
             Some(end) => {
-                self.tokens.truncate(end);
+                // That code leaves what follows as it is.
+                self.tokens.truncate(if at_once { usize::MAX } else { end });
                 self.stop();
             }
             None if is_finished => self.close_block(),
@@ -111,15 +114,17 @@ impl Canvas {
     }
 
     /// Whether the open block takes no more steps.
-    fn block_is_finished(&self, last: &Step) -> bool {
+    fn block_is_finished(&self, last: &Step, was_full: bool) -> bool {
         if self.mask.is_none() {
             return true;
+        }
+        if self.sampler.follows(Reference::Diffusers) {
+            return self.diffusers_leaves(was_full, last.changes());
         }
         let is_full = self.is_full();
         if let Some(edit) = self.sampler.edit {
             // What no pass changes any more stays as it is.
-            let is_at_rest = last.committed.is_empty() && last.remasked.is_empty();
-            return is_at_rest || (is_full && self.rounds >= edit.rounds);
+            return !last.changes() || (is_full && self.rounds >= edit.rounds);
         }
         let Schedule { masks, steps } = self.schedule;
         match self.sampler.fast_dllm {
@@ -144,8 +149,8 @@ impl Canvas {
         }
     }
 
-    fn close_block(&mut self) {
-        let goes_on = self.sampler.exact && self.sampler.reference == Reference::Llada21;
+    pub(super) fn close_block(&mut self) {
+        let goes_on = self.sampler.exact && self.sampler.reference.edits();
         let looks = self.sampler.blocks.grows() && !goes_on;
         if looks && self.tokens[self.start..].iter().any(|&token| self.ends(token)) {
             return self.stop();
@@ -172,6 +177,9 @@ impl Canvas {
         let response = self.prompt.tokens.len();
         if self.exact_end_in_prompt(step) {
             return Some(response);
+        }
+        if self.diffusers_overlooks_end(step) {
+            return None;
         }
         let end = response + self.response().iter().position(|&token| self.ends(token))?;
         let filled = self.tokens[..end].iter().all(|&token| Some(token) != self.mask);

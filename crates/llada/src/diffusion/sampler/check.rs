@@ -80,7 +80,7 @@ impl Sampler {
             let why = "the reference knows no such thing";
             let by_blocks = self.reference.is_by_blocks();
             let other = !(by_blocks && matches!(self.keep, Keep::Threshold(_)));
-            let edit = ("edit", edit.1 && self.reference != Reference::Llada21);
+            let edit = ("edit", edit.1 && !self.reference.edits());
             refuse(&[("keep", keep.1 && other), edit], "the exact mode", why)?;
             refuse(&[cache, rounded], "the exact mode", why)?;
             refuse(&found, "the exact mode", why)?;
@@ -159,7 +159,7 @@ impl Sampler {
                     refuse(&[rounded], "no cache", "which keeps nothing")?;
                 }
                 if self.exact && self.reference.is_by_blocks() {
-                    return Err(SamplerError::ByBlocks);
+                    return Err(SamplerError::ByBlocks(self.reference));
                 }
             }
             AttentionMask::Causal => {
@@ -186,6 +186,9 @@ impl Sampler {
                 if self.block_length != block_length {
                     let (found, attention) = (self.block_length, block_length);
                     return Err(SamplerError::BlockAttention { found, attention });
+                }
+                if self.exact && !self.reference.is_by_blocks() {
+                    return Err(SamplerError::ByBlocks(self.reference));
                 }
                 let why = "which keeps what is exact in any case";
                 let cache = ("cache", self.cache != Cache::None);

@@ -262,6 +262,11 @@ impl Sampler {
             || self.edit.is_some()
     }
 
+    /// Whether this published code is followed to the letter.
+    pub(super) fn follows(&self, reference: Reference) -> bool {
+        self.exact && self.reference == reference
+    }
+
     /// Whether Dream's code is followed to the letter.
     pub(super) fn follows_dream(&self) -> bool {
         self.exact && self.reference.is_dream()

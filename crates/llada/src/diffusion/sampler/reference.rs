@@ -1,8 +1,10 @@
 //! Whose published sampler the exact mode follows, and the rules that came with these.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::Remasking;
+use crate::diffusion::{Remasking, SamplerError};
 
 /// The published sampler that [`Sampler::exact`](super::Sampler::exact) follows also where it is
 /// peculiar. Common to all: the model may predict the mask token, which then stays where it is.
@@ -29,9 +31,33 @@ pub enum Reference {
     Llada21,
     /// `block_diffusion_generate()` of SDAR: as LLaDA2.0, tempered before it is filtered.
     Sdar,
+    /// `LLaDA2Pipeline` of diffusers with its `BlockRefinementScheduler`, for LLaDA2.0 and 2.1: a block
+    /// has the steps of its schedule, of which a pass over a full block takes none; one more pass looks
+    /// whether a full block is at rest, with [`Edit`] or without; nothing attends to what a last whole
+    /// block has beyond the response; and the end of the text stops where it is asked to, at once and
+    /// unless the prompt holds one. Rows of one batch wait for each other:
+    /// [`diffusers::run`](crate::diffusion::diffusers::run).
+    Diffusers,
 }
 
 impl Reference {
+    /// The names of all, in commands and files.
+    pub const NAMES: [&'static str; 7] =
+        ["llada", "dream", "dream-origin", "llada2", "llada2.1", "sdar", "diffusers"];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llada => "llada",
+            Self::Dream { origin: false, .. } => "dream",
+            Self::Dream { origin: true, .. } => "dream-origin",
+            Self::Llada2 => "llada2",
+            Self::Llada21 => "llada2.1",
+            Self::Sdar => "sdar",
+            Self::Diffusers => "diffusers",
+        }
+    }
+
     /// Whether its confidences are of the logits divided by the temperature, and of those that
     /// `top_k` and `top_p` leave.
     pub(in crate::diffusion) fn tempers(self) -> bool {
@@ -43,9 +69,14 @@ impl Reference {
         matches!(self, Self::Dream { .. })
     }
 
+    /// Whether it edits.
+    pub(in crate::diffusion) fn edits(self) -> bool {
+        matches!(self, Self::Llada21 | Self::Diffusers)
+    }
+
     /// Whether it fills blocks that end at multiples of their length.
     pub(in crate::diffusion) fn is_by_blocks(self) -> bool {
-        matches!(self, Self::Llada2 | Self::Llada21 | Self::Sdar)
+        matches!(self, Self::Llada2 | Self::Llada21 | Self::Sdar | Self::Diffusers)
     }
 
     /// Whether it has this measure.
@@ -54,7 +85,7 @@ impl Reference {
             Self::Llada => matches!(remasking, Remasking::LowConfidence | Remasking::Random),
             Self::Dream { origin: true, .. } => remasking == Remasking::Random,
             Self::Dream { .. } => !matches!(remasking, Remasking::Random | Remasking::Sequential),
-            Self::Llada2 | Self::Llada21 => remasking == Remasking::LowConfidence,
+            Self::Llada2 | Self::Llada21 | Self::Diffusers => remasking == Remasking::LowConfidence,
             Self::Sdar => matches!(remasking, Remasking::LowConfidence | Remasking::Sequential),
         }
     }
@@ -75,7 +106,35 @@ impl Reference {
     }
 }
 
-/// Tokens of the open block that were kept give way to others (LLaDA2.1).
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Reference {
+    type Err = SamplerError;
+
+    fn from_str(s: &str) -> Result<Self, SamplerError> {
+        let dream = |origin| Self::Dream { eps: 1e-3, origin };
+        match s.to_ascii_lowercase().as_str() {
+            "llada" => Ok(Self::Llada),
+            "dream" => Ok(dream(false)),
+            "dream-origin" => Ok(dream(true)),
+            "llada2" => Ok(Self::Llada2),
+            "llada2.1" => Ok(Self::Llada21),
+            "sdar" => Ok(Self::Sdar),
+            "diffusers" => Ok(Self::Diffusers),
+            _ => Err(SamplerError::Unknown {
+                what: "reference",
+                found: s.to_owned(),
+                known: Self::NAMES.join(", "),
+            }),
+        }
+    }
+}
+
+/// Tokens of the open block that were kept give way to others (LLaDA2.1, diffusers).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Edit {
@@ -94,6 +153,15 @@ impl Default for Edit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for name in Reference::NAMES {
+            assert_eq!(name.to_uppercase().parse::<Reference>().unwrap().to_string(), name);
+        }
+        let error = "openai".parse::<Reference>().unwrap_err();
+        assert!(error.hint().unwrap().contains("diffusers"));
+    }
 
     #[test]
     fn the_shares_of_dream_follow_its_times() {

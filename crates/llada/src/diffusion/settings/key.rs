@@ -3,7 +3,9 @@
 use std::fmt::Display;
 
 use super::{Range, Settings};
-use crate::diffusion::{Blocks, Cache, Keep, Preset, Remasking, SamplerError, cache::CacheType};
+use crate::diffusion::{
+    Blocks, Cache, Keep, Preset, Reference, Remasking, SamplerError, cache::CacheType,
+};
 
 /// A row of the table: all that is said of a setting but where it takes effect.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +167,7 @@ macro_rules! names {
 }
 
 numbers!(usize, u64, f32, f64);
-names!(Preset, Blocks, Remasking, Keep, Cache, CacheType);
+names!(Preset, Reference, Blocks, Remasking, Keep, Cache, CacheType);
 
 impl Value for bool {
     fn read(name: &'static str, text: &str) -> Result<Self, SamplerError> {

@@ -72,6 +72,11 @@ impl Settings {
     /// # Errors
     /// If there is such a setting.
     pub fn check_used(&self, sampler: &Sampler) -> Result<(), SamplerError> {
+        if self.reference.is_some() && !sampler.exact {
+            let (setting, with) = ("reference", "a preset that follows no published code".into());
+            let why = "which is what the preset exact does";
+            return Err(SamplerError::Combination { setting, with, why });
+        }
         let blocks = sampler.blocks;
         let refuse = |setting, why| Err(SamplerError::Unused { setting, blocks, why });
         match blocks {

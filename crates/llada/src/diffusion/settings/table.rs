@@ -9,7 +9,7 @@ use super::{
     real, whole,
 };
 use crate::diffusion::{
-    Blocks, Cache, Keep, Preset, Remasking, Sampler, SamplerError, cache::CacheType,
+    Blocks, Cache, Keep, Preset, Reference, Remasking, Sampler, SamplerError, cache::CacheType,
 };
 
 /// Makes [`Settings`] of the table. A row has what the setting is, its name and type, in braces the
@@ -115,6 +115,14 @@ settings! {
     preset: Preset {
         kind: Kind::Name(|| Preset::ALL.map(Preset::name).into()), placeholder: "PRESET", is_frequent: true,
     } [read |_| None, write |_, _| Ok(())]
+
+    /// With --preset exact: whose published code is followed: llada, dream, dream-origin, llada2,
+    /// llada2.1, sdar, diffusers
+    reference: Reference {
+        kind: Kind::Name(|| Reference::NAMES.into()), placeholder: "CODE",
+        default: Some("that of the model's family"),
+        source: "the families' repositories; `LLaDA2Pipeline` of diffusers",
+    } [field reference]
 
     /// Length of the response
     gen_length: usize {

@@ -58,6 +58,13 @@ pub struct Step {
     pub stable: usize,
 }
 
+impl Step {
+    /// Whether it changed a token.
+    pub(super) fn changes(&self) -> bool {
+        !self.committed.is_empty() || !self.remasked.is_empty()
+    }
+}
+
 /// What a trace is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
