@@ -1,7 +1,7 @@
 //! Forward passes and whole generations against libllama, on the same GGUF file, and against PyTorch,
 //! with weights of the same shape.
 //!
-//! `cargo bench --bench inference -- [shape=100m,1b] [format=q8_0,q4_0,q4_k] [lengths=32,128,512]
+//! `cargo bench --bench inference -- [shape=100m,1b,moe-7b] [format=q8_0,q4_0,q4_k] [lengths=32,128,512]
 //! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle]`; with `generate=N`, N whole
 //! generations instead, ours with `preset`, `steps`, `blocks`, `block`, `keep`, `cache` as given.
 
@@ -115,7 +115,9 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
         sides.push(python("libllama, flash attention", &args)?);
     }
     let config = shape.config();
-    if has_peer("torch") {
+    // The others have no mixture of experts.
+    let is_dense = config.experts.is_none();
+    if has_peer("torch") && is_dense {
         let model = [
             ("d", config.d_model),
             ("layers", config.n_layers),
@@ -133,7 +135,7 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
             sides.push(Side::torch(name, mode, &sizes)?);
         }
     }
-    if has_peer("candle") {
+    if has_peer("candle") && is_dense {
         let own =
             concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers/candle/target/release/peer");
         let path = std::env::var("LLADA_CANDLE").unwrap_or_else(|_| own.to_owned());

@@ -13,8 +13,8 @@ use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Canvas, Edit, Keep, Predictor, Prompt, Reference, Remasking, Sampler, Step,
-        diffusers as batch, generate, sample::Draws,
+        Blocks, Cache, Canvas, Edit, Keep, Predictor, Prompt, Reference, Remasking, Sampler, Step,
+        cache::Refresh, diffusers as batch, generate, sample::Draws,
     },
     model::MaskPredictor,
 };
@@ -298,6 +298,59 @@ fn diffusers(case: &Value) {
         let mut response = canvas.response().to_vec();
         response.resize(gen_length, mask);
         assert_eq!(response, returned, "{id}: returned");
+    }
+}
+
+#[test]
+fn fast_dllm_v2() {
+    for case in cases("fast_dllm_v2", 15) {
+        let (id, params) = (case["id"].as_str().unwrap(), &case["params"]);
+        let block_length = size(&params["block_size"]);
+        let prompt = rows(&case["prompt"])[0].len();
+        // After a prompt of whole blocks it gives one token more than it was asked for.
+        let more = usize::from(prompt.is_multiple_of(block_length));
+        let gen_length = size(&params["max_new_tokens"]) + more;
+        let is_cached = params["use_block_cache"].as_bool().unwrap();
+        let temperature = params["temperature"].as_f64().unwrap();
+        let sampler = Sampler {
+            gen_length,
+            block_length,
+            sub_block_length: Some(size(&params["small_block_size"])),
+            temperature,
+            top_p: params["top_p"].as_f64().filter(|_| temperature > 0.0),
+            blocks: Blocks::BlockDiffusion,
+            keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
+            cache: if is_cached { Cache::Dual(Refresh::default()) } else { Cache::None },
+            stop_at_eos: true,
+            reference: Reference::FastDllmV2,
+            ..Sampler::exact()
+        };
+        // A pass over the prompt that gives no token is none of ours.
+        let all = states(&case);
+        let kinds = case["forward_kind"].as_array().unwrap().iter();
+        let changes = |&(i, kind): &(usize, &Value)| *kind == "denoise" || all[i] != all[i + 1];
+        let steps: Vec<(usize, &Value)> = kinds.enumerate().filter(changes).collect();
+        let last = [all.last().unwrap().clone()];
+        let states: Vec<_> = steps.iter().map(|(i, _)| all[*i].clone()).chain(last).collect();
+        let recorded = || {
+            let mut drawn = case["sampled_tokens"].as_array().into_iter().flatten();
+            let token = |token: &Value| token.as_u64().map_or(0, |token| token as u32);
+            let mut tokens = |kind: &Value| match kind == "denoise" {
+                true => drawn.next().map(|row| row.as_array().unwrap().iter().map(token).collect()),
+                false => None,
+            };
+            let tokens: Vec<Vec<u32>> =
+                steps.iter().map(|(_, kind)| tokens(kind).unwrap_or_default()).collect();
+            Recorded { tokens, block_length: usize::MAX, ..Recorded::default() }
+        };
+        let (cached, plain) =
+            (by_blocks(&case, &sampler, recorded()), by_blocks(&case, &sampler, recorded()));
+        let mut cached = [cached];
+        assert_eq!(replay(id, &mut load(&case), &mut cached, &states), steps.len(), "{id}: passes");
+        assert_eq!(cached[0].tokens(), rows(&case["output"])[0], "{id}: output");
+        if !is_cached {
+            replay(id, &mut Whole(load(&case)), &mut [plain], &states);
+        }
     }
 }
 

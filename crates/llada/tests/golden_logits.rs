@@ -95,6 +95,7 @@ fn logits_of_the_other_families() {
         ("g_dream", "logits_nomask_unshifted"),
         ("h_llada2_moe", "logits_full_bidirectional"),
         ("i_sdar", "logits_full_bidirectional"),
+        ("j_fast_dllm_v2", "logits_full_bidirectional"),
     ] {
         check(name, unmasked);
     }
@@ -128,7 +129,7 @@ fn hidden_states_of_every_block() {
 #[test]
 fn a_row_is_the_same_alone_in_a_batch_and_on_any_threads() {
     let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "c_a_bf16_sharded"];
-    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar"];
+    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar", "j_fast_dllm_v2"];
     for name in llada.into_iter().chain(others) {
         let bytes = bytes(&format!("logits/{name}.safetensors"));
         let rows = Rows::read(&SafeTensors::deserialize(&bytes).unwrap());

@@ -7,7 +7,7 @@ mod common;
 use llada::{
     checkpoint,
     config::{AttentionMask, Objective, SpecialTokens},
-    diffusion::{Blocks, Canvas, Keep, Sampler, cache::CacheType},
+    diffusion::{Blocks, Canvas, Keep, Preset, Sampler, cache::CacheType},
     engine::{Engine, Event},
     model::MaskPredictor,
 };
@@ -17,9 +17,10 @@ use proptest::prelude::*;
 const SPECIAL: SpecialTokens =
     SpecialTokens { mask: Some(301), eos: Some(300), eot: None, bos: None, pad: None };
 
-/// The models: one that attends to what is before, one that attends by blocks, one to all.
-const MODELS: [(&str, bool); 3] =
-    [("a_mha_untied", true), ("i_sdar", false), ("a_mha_untied", false)];
+/// The models: one that attends to what is before, one that attends by blocks, one to all, and one
+/// whose blocks get their first token from the block before.
+const MODELS: [(&str, bool); 4] =
+    [("a_mha_untied", true), ("i_sdar", false), ("a_mha_untied", false), ("j_fast_dllm_v2", false)];
 
 fn predictor((name, is_causal): (&str, bool)) -> MaskPredictor {
     let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
@@ -33,11 +34,9 @@ fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> C
     let attention = predictor.model().config.attention;
     let sampler = match attention {
         AttentionMask::Causal => Sampler { blocks: Blocks::Autoregressive, ..Sampler::default() },
-        AttentionMask::BlockCausal { block_length } => Sampler {
-            blocks: Blocks::BlockDiffusion,
-            block_length,
+        AttentionMask::BlockCausal { .. } => Sampler {
             keep: Keep::Threshold(0.3),
-            ..Sampler::default()
+            ..Preset::Balanced.sampler_for(&predictor.model().config)
         },
         AttentionMask::Bidirectional => Sampler::balanced(),
     };
@@ -80,7 +79,7 @@ proptest! {
 
     #[test]
     fn what_is_reused_changes_no_token(
-        model in 0usize..3,
+        model in 0usize..4,
         retained in 1usize..4,
         is_small in any::<bool>(),
         // How much of the last answer the next prompt begins with, and what it adds.

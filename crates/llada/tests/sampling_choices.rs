@@ -55,9 +55,17 @@ fn samplers() -> impl Strategy<Value = Sampler> {
     let choice = (0usize..4, 0u8..3, 0u8..2, any::<bool>(), any::<u64>());
     let window = prop::option::of((0usize..6, any::<bool>()));
     let found = (any::<bool>(), prop::option::of(numbers(1)), any::<bool>(), 1usize..6);
-    (layout, choice, keeps(), caches(), window, found)
+    let parts = prop::option::of(1usize..4);
+    (layout, choice, keeps(), caches(), (window, parts), found)
         .prop_map(
-            |((blocks, count, block_length, per_block), choice, keep, cache, window, found)| {
+            |(
+                (blocks, count, block_length, per_block),
+                choice,
+                keep,
+                cache,
+                (window, parts),
+                found,
+            )| {
                 let (remasking, temperature, cfg, confidence_eos_eot_inf, seed) = choice;
                 let (adaptive, revise, variable, initial) = found;
                 let blocks = Blocks::ALL[blocks];
@@ -70,6 +78,7 @@ fn samplers() -> impl Strategy<Value = Sampler> {
                     remasking: Remasking::ALL[remasking],
                     keep,
                     blocks,
+                    sub_block_length: parts,
                     adaptive_blocks: adaptive.then(|| AdaptiveBlocks::new(vec![3, 4, 5, 6])),
                     revise,
                     variable_length: variable.then_some(VariableLength {
@@ -95,9 +104,14 @@ fn samplers() -> impl Strategy<Value = Sampler> {
 fn possible(mut sampler: Sampler) -> Sampler {
     while let Err(error) = sampler.check() {
         assert!(error.hint().is_some(), "{error}");
+        if let SamplerError::SubBlock { .. } = error {
+            sampler.sub_block_length = None;
+            continue;
+        }
         let SamplerError::Combination { setting, .. } = error else { panic!("{error}") };
         match setting {
             "suffix_window" => sampler.suffix_window = None,
+            "revise" => sampler.revise = None,
             "adaptive_blocks" => sampler.adaptive_blocks = None,
             "variable_length" => sampler.variable_length = None,
             "remasking" => sampler.remasking = Remasking::LowConfidence,
@@ -160,7 +174,9 @@ proptest! {
         let is_regular = sampler.revise.is_none() && sampler.variable_length.is_none();
         if is_regular && sampler.adaptive_blocks.is_none() {
             prop_assert!(outcome.nfe <= sampler.forwards());
-            let is_whole = !outcome.stopped_at_eos && sampler.keep == Keep::Schedule;
+            let is_whole = !outcome.stopped_at_eos
+                && sampler.keep == Keep::Schedule
+                && sampler.sub_block_length.is_none();
             prop_assert!(!is_whole || outcome.nfe == sampler.forwards());
         }
     }
@@ -216,7 +232,8 @@ proptest! {
         {
             let mut canvases = [canvas(&prompt, &all, 0)];
             let (summary, _) = run(&mut Mock::default(), &mut canvases);
-            prop_assert_eq!(summary.nfe, all.block_count());
+            let parts = all.sub_block_length.map_or(1, |part| all.block() / part);
+            prop_assert_eq!(summary.nfe, all.block_count() * parts);
         }
     }
 

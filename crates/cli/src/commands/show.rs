@@ -13,14 +13,14 @@ use llada::{
         family::{Parameter, Part},
     },
     diffusion::{
-        Blocks, Sampler,
+        Blocks, Preset, Sampler, Settings,
         footprint::{Footprint, Weights},
     },
     model::{Layout, Model},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 use llada_kernels::{BlockFormat, Cpu, DType};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     args::{Generation, Show},
@@ -104,6 +104,7 @@ fn facts(
         "parameters": config.parameters(),
         "active_parameters": config.active_parameters(),
         "non_embedding_parameters": config.parameters() - embedding,
+        "recommended": recommended(config),
         "tokens": tokens(&special, tokenizer),
         "tokenizer_size": tokenizer.map(Tokenizer::vocab_size),
         "files": files(dir)?,
@@ -124,6 +125,31 @@ fn attention(mask: AttentionMask) -> Value {
             json!({"mask": "block-causal", "block_length": block_length})
         }
     }
+}
+
+/// What the default preset makes of the family's best rule, and where that is from.
+fn recommended(config: &ModelConfig) -> Value {
+    const TOLD: [&str; 7] = [
+        "blocks",
+        "block_length",
+        "sub_block_length",
+        "remasking",
+        "keep",
+        "cache",
+        "cache_refresh",
+    ];
+    let preset = Preset::default();
+    let told =
+        |sampler: &Sampler| Settings::of(sampler).only(|key| TOLD.contains(&key.name)).list();
+    let (usual, is_causal) = (told(&Sampler::default()), config.attention == AttentionMask::Causal);
+    let settings: Map<String, Value> = told(&preset.sampler_for(config))
+        .into_iter()
+        .filter(|pair| !usual.contains(pair) && (!is_causal || pair.0 == "blocks"))
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    let source = config.family.sampler().source();
+    let source = if is_causal { Value::Null } else { source.into() };
+    json!({"preset": preset.name(), "settings": settings, "source": source})
 }
 
 /// The mixture of experts.
@@ -411,6 +437,14 @@ fn text(facts: &Value) -> String {
         ));
     }
     rows.extend(planned(memory));
+    let recommended = &facts["recommended"];
+    let settings = recommended["settings"].as_object().into_iter().flatten();
+    let settings: Vec<String> =
+        settings.map(|(name, v)| format!("{name} {}", v.as_str().unwrap_or("?"))).collect();
+    let source = recommended["source"].as_str().map(|source| format!(" ({source})"));
+    let preset = recommended["preset"].as_str().unwrap_or("?");
+    let said = format!("preset {preset}: {}{}", settings.join(", "), source.unwrap_or_default());
+    rows.push(("recommended", said));
     let proposed = listed("generation", &|name, value| Some(format!("{name} {}", value.as_str()?)));
     if !proposed.is_empty() {
         rows.push(("generation", proposed));

@@ -6,6 +6,7 @@ mod bounds;
 mod chat;
 mod convert;
 mod eval;
+mod families;
 mod grammar;
 mod hostile_text;
 mod hub;

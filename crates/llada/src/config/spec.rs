@@ -40,6 +40,22 @@ pub enum PublishedSampler {
     Llada2,
     /// `block_diffusion_generate()` of SDAR.
     Sdar,
+    /// `generate()` of Fast-dLLM v2.
+    FastDllmV2,
+}
+
+impl PublishedSampler {
+    /// Where the rules are from that the preset [`balanced`](crate::diffusion::Preset::Balanced) has for
+    /// its models.
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::Llada => "Fast-dLLM, arXiv 2505.22618",
+            Self::Dream => "Dream, arXiv 2508.15487; Fast-dLLM, arXiv 2505.22618",
+            Self::Llada2 => "the card of LLaDA2.0; arXiv 2512.15745",
+            Self::Sdar => "the defaults of SDAR's `generate.py`; arXiv 2510.06303",
+            Self::FastDllmV2 => "the card of Fast-dLLM v2; arXiv 2509.26328",
+        }
+    }
 }
 
 /// Which position the logits of a row predict.

@@ -160,6 +160,12 @@ fn the_families_differ_in_data() {
     assert_eq!(h.experts, Some(Experts { shared_hidden_size: 24, router, layers, ..experts }));
     let i = get("i_sdar");
     assert_eq!((i.attention, i.q_dim(), i.d_model), (blocks(4), 64, 48));
+    let j = get("j_fast_dllm_v2");
+    assert_eq!((j.attention, j.shift, j.qkv_bias), (blocks(8), LogitShift::Next, true));
+    // The released files do not name the mask, and have a key of their training.
+    let released = json!({"bd_size": 32, "conplemenrary_mask": true, "mask_token_id": null});
+    let released = and("j_fast_dllm_v2", released).unwrap();
+    assert_eq!((released.attention, released.tokens.mask), (blocks(32), None));
 }
 
 /// What a router cannot do is refused by the key that asks for it.
@@ -208,7 +214,7 @@ fn other_architectures_are_refused_by_name() {
 #[test]
 fn what_is_written_is_read_back() {
     let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
-    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar"];
+    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar", "j_fast_dllm_v2"];
     let mut configs: Vec<_> = llada.into_iter().chain(others).map(golden_config).collect();
     let tokens =
         SpecialTokens { mask: Some(1), eos: Some(2), eot: Some(3), bos: Some(4), pad: Some(5) };

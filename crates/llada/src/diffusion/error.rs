@@ -113,6 +113,17 @@ pub enum SamplerError {
         /// That of the attention mask.
         attention: usize,
     },
+    /// Parts of a block that do not fill it.
+    #[error("sub_block_length is {part}, which does not divide a block of {block_length} tokens")]
+    SubBlock {
+        /// The length of a part.
+        part: usize,
+        /// The length of a block.
+        block_length: usize,
+    },
+    /// A sampler for models whose logits are for the next position.
+    #[error("the published code `fast-dllm-v2` needs a model whose logits predict the next token")]
+    Unshifted,
     /// A sampler that is made for another attention mask.
     #[error("the published code `{0}` needs a model that attends {how}", how = match .0.is_by_blocks() {
         true => "by blocks",
@@ -282,6 +293,11 @@ impl SamplerError {
             }
             Self::BlockLayout(_) => give("blocks", "block-diffusion"),
             Self::BlockAttention { attention, .. } => give("block_length", &attention.to_string()),
+            Self::SubBlock { part, block_length } => {
+                let divisor = (1..=*part).rev().find(|&part| block_length.is_multiple_of(part));
+                give("sub_block_length", &divisor.unwrap_or(1).to_string())
+            }
+            Self::Unshifted => "use another reference, or none".into(),
             Self::ByBlocks(_) => "use the preset `balanced` or `fast`, or another reference".into(),
             Self::CausalInfill | Self::BlockInfill => {
                 "use a masked-diffusion model; `llada show` names its kind".into()

@@ -38,7 +38,8 @@ pub struct Query<'a> {
     /// The row with its prompt masked, padding included, for guidance (Eq. 16).
     pub unconditional: Option<&'a [u32]>,
     /// Positions whose logits are wanted: those that can be committed now, in ascending order;
-    /// of a causal model, the one before.
+    /// of a causal model, the one before. The one after the row where the first token of a block is
+    /// found before the block is opened.
     pub wanted: &'a [usize],
 }
 

@@ -22,7 +22,7 @@ pub(crate) const TOOLS: &str = "tool_use";
 const FURTHER: [&str; 2] = ["extra_special_tokens", "model_specific_special_tokens"];
 
 /// Names by which models of this family call their special tokens; the first that is known counts.
-const MASK: &[&str] = &["<|mdm_mask|>", "<|mask|>", "[MASK]", "<mask>"];
+const MASK: &[&str] = &["<|mdm_mask|>", "<|mask|>", "<|MASK|>", "|<MASK>|", "[MASK]", "<mask>"];
 const EOS: &[&str] = &["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"];
 const EOT: &[&str] = &["<|eot_id|>", "<|role_end|>", "<|im_end|>"];
 const BOS: &[&str] = &["<|startoftext|>", "<|begin_of_text|>", "<s>", "<bos>"];

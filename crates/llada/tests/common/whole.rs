@@ -1,6 +1,7 @@
 //! A model without its memory.
 
 use llada::{
+    config::LogitShift,
     diffusion::{Logits, Predictor},
     model::{Batch, MaskPredictor},
 };
@@ -20,5 +21,9 @@ impl Logits for Whole {
 
     fn vocabulary(&self) -> usize {
         self.0.vocabulary()
+    }
+
+    fn shift(&self) -> LogitShift {
+        Predictor::shift(&self.0)
     }
 }

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn every_tensor_has_a_name_of_its_own() {
         let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
-        let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar"];
+        let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar", "j_fast_dllm_v2"];
         for model in llada.into_iter().chain(others) {
             let config = load_config(&own(model)).unwrap();
             let layout = Layout::new(&config);

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Models of every kind that a file can hold.
-const MODELS: [&str; 9] = [
+const MODELS: [&str; 10] = [
     "a_mha_untied",
     "b_gqa_tied",
     "c_a_bf16_sharded",
@@ -25,6 +25,7 @@ const MODELS: [&str; 9] = [
     "g_dream",
     "h_llada2_moe",
     "i_sdar",
+    "j_fast_dllm_v2",
 ];
 
 fn cpu() -> Cpu {
@@ -181,6 +182,7 @@ fn what_llama_cpp_would_compute_otherwise_has_another_architecture() {
         ("g_dream", "dream"),
         ("h_llada2_moe", "llada-extended"),
         ("i_sdar", "llada-extended"),
+        ("j_fast_dllm_v2", "llada-extended"),
     ] {
         let (_dir, path) = converted(&own(model));
         let file = File::open(&path).unwrap();

@@ -2,6 +2,7 @@
 //! they compute is data, a [`ModelConfig`]; nothing outside of this folder asks for a family.
 
 mod dream;
+mod fast_dllm_v2;
 mod illada;
 mod llada;
 mod llada2;
@@ -28,6 +29,8 @@ pub enum Family {
     Llada2,
     /// SDAR: Qwen3's keys and names, a mask by blocks.
     Sdar,
+    /// Fast-dLLM v2: Qwen2.5's keys and names, a mask by blocks, logits for the next position.
+    FastDllmV2,
 }
 
 /// A parameter, whatever a checkpoint calls it.
@@ -179,8 +182,15 @@ trait Convention: Sync {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 6] =
-        [Self::Llada, Self::Illada, Self::LladaMoe, Self::Dream, Self::Llada2, Self::Sdar];
+    pub const ALL: [Self; 7] = [
+        Self::Llada,
+        Self::Illada,
+        Self::LladaMoe,
+        Self::Dream,
+        Self::Llada2,
+        Self::Sdar,
+        Self::FastDllmV2,
+    ];
 
     fn convention(self) -> &'static dyn Convention {
         match self {
@@ -190,6 +200,7 @@ impl Family {
             Self::Dream => &dream::Dream,
             Self::Llada2 => &llada2::Llada2,
             Self::Sdar => &sdar::Sdar,
+            Self::FastDllmV2 => &fast_dllm_v2::FastDllmV2,
         }
     }
 

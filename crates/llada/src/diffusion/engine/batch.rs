@@ -111,6 +111,9 @@ impl Assembly {
                 return Err(ModelError::TooLong { found, limit }.into());
             }
             let shift = row_shift(work.attention(), limits.shift);
+            if query.wanted.last().is_some_and(|&wanted| shift.row(wanted) >= found) {
+                return Err(SamplerError::Unshifted.into());
+            }
             query.fresh.start = shift.row(query.fresh.start);
             if let Some(held) = &held {
                 query.fresh.start = query.fresh.start.max(held.reused).min(query.fresh.end);

@@ -21,8 +21,20 @@ impl Canvas {
 
     /// Length of the row when its response is full, whole blocks where the model attends by blocks.
     pub(super) fn whole_length(&self) -> usize {
-        let length = self.prompt.tokens.len() + self.sampler.gen_length;
+        let length = self.goal();
         self.aligned().map_or(length, |block| length.next_multiple_of(block))
+    }
+
+    /// Length of the row at its end, as far as it is read.
+    pub(super) fn goal(&self) -> usize {
+        let length = self.prompt.tokens.len() + self.sampler.gen_length;
+        match self.aligned() {
+            Some(block) if self.sampler.follows(Reference::FastDllmV2) => {
+                let blocks = (self.sampler.gen_length / block).max(1);
+                length.min((self.prompt.tokens.len() / block + blocks) * block + 1)
+            }
+            _ => length,
+        }
     }
 
     /// Whether LLaDA2.0's code would find the end of the text in the prompt: it looks for the first of

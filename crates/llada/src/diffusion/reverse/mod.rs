@@ -7,6 +7,7 @@ mod aligned;
 mod diffusers;
 mod edit;
 mod length;
+mod parts;
 mod progress;
 mod reading;
 mod revision;
@@ -52,6 +53,8 @@ pub struct Canvas {
     span: Range<usize>,
     /// Where it could have ended when it was opened.
     horizon: usize,
+    /// Whether the next pass gives the first token of a block, which is not open yet.
+    leads: bool,
     /// Step within the block.
     step: usize,
     schedule: Schedule,
@@ -169,6 +172,7 @@ impl Canvas {
             start: length,
             span: length..length,
             horizon: length,
+            leads: false,
             step: 0,
             schedule: Schedule { masks: 0, steps: 0 },
             memory: Memory::default(),
@@ -283,13 +287,20 @@ impl Canvas {
     /// Leaves in `kept` which of the `beliefs` are.
     fn choose(&self, beliefs: &[Belief], kept: &mut Vec<usize>) {
         let Sampler { keep, fast_dllm, exact, reference, .. } = self.sampler;
+        if self.leads {
+            kept.clear();
+            return kept.extend(0..beliefs.len());
+        }
         if let Some(share) = reference.share(self.step, self.schedule.steps).filter(|_| exact) {
             return self.choose_as_dream(beliefs, share, kept);
         }
         let least = match self.schedule.tokens(self.step) {
             _ if self.sampler.follows(Reference::Diffusers) => self.schedule_of_diffusers(),
             _ if self.sampler.edit.is_some() => self.schedule.tokens(0).max(1),
+            _ if self.sampler.follows(Reference::FastDllmV2) => 1,
             share if exact => share,
+            // A part of a block may have fewer masks than a step's share, and the rest would be lost.
+            _ if self.sampler.sub_block_length.is_some() => self.schedule.tokens(0).max(1),
             _ if fast_dllm.is_some() && keep != Keep::Schedule => 1,
             share => share.max(1),
         };

@@ -28,7 +28,8 @@ impl Canvas {
         self.nfe += 1;
         self.step += 1;
         self.end.has_moved = false;
-        let is_finished = !self.waits && self.block_is_finished(step, was_full);
+        let stays = self.waits || self.leads;
+        let is_finished = !stays && self.block_is_finished(step, was_full);
         let open = self.tokens.iter().position(|&token| Some(token) == self.mask);
         let edited = self.sampler.edit.map(|_| self.start);
         let firm = self.revision.first().or(edited).filter(|_| !is_finished);
@@ -46,6 +47,7 @@ impl Canvas {
                 self.tokens.truncate(if at_once { usize::MAX } else { end });
                 self.stop();
             }
+            None if self.leads => self.follow(),
             None if is_finished => self.close_block(),
             None => {}
         }
@@ -65,6 +67,11 @@ impl Canvas {
                 self.schedule = Schedule { masks: 1, steps: 1 };
                 return;
             };
+            if self.needs_lead(start) {
+                self.leads = true;
+                self.span = start..start;
+                return;
+            }
             if self.sampler.blocks.grows() {
                 self.tokens.resize(end, mask);
             }
@@ -128,6 +135,7 @@ impl Canvas {
         }
         let Schedule { masks, steps } = self.schedule;
         match self.sampler.fast_dllm {
+            None if self.sampler.follows(Reference::FastDllmV2) => is_full || !last.changes(),
             // Masks of the prompt are open but not counted in the schedule.
             None if self.sampler.exact && self.sampler.reference.tempers() => {
                 is_full || self.step >= steps
@@ -165,9 +173,9 @@ impl Canvas {
     }
 
     /// Ends the run, without what a last whole block has beyond the response's length.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if self.aligned().is_some() {
-            self.tokens.truncate(self.prompt.tokens.len() + self.sampler.gen_length);
+            self.tokens.truncate(self.goal());
         }
         self.done = true;
     }
@@ -199,7 +207,7 @@ impl Canvas {
                 }
             }
             Some(_) if self.end.is_open || self.end.has_moved => 0..len,
-            Some(_) if self.aligned().is_some() => self.stale..len,
+            Some(_) if self.aligned().is_some() => self.fresh_of_block(),
             Some(_) => self.sampler.cache.fresh(self.step, self.span.clone(), len),
         }
     }
@@ -233,12 +241,15 @@ impl Canvas {
     /// reference.
     fn ask(&self, wanted: &mut Vec<usize>) {
         let Some(mask) = self.mask else { return wanted.push(self.tokens.len() - self.lag()) };
+        if self.leads {
+            return wanted.push(self.tokens.len());
+        }
         if self.end.is_open {
             return wanted.extend(self.tail().filter(|&i| self.tokens[i] == mask));
         }
         let fed = self.fresh();
         let from = if self.aligned().is_some() { self.block_start() } else { fed.start };
-        let in_block = (from..self.span.end)
+        let in_block = (from..self.part().end)
             .filter(|&i| self.tokens[i] == mask || self.revision.may_revise(i) || self.may_edit(i));
         let after = self.tail().filter(|&i| i >= self.span.end && self.tokens[i] == mask);
         wanted.extend(in_block.chain(after.filter(|i| fed.contains(i))));
@@ -252,8 +263,9 @@ impl Canvas {
 
     /// Whether `position` can be committed now.
     pub(super) fn is_candidate(&self, position: usize) -> bool {
-        position < self.span.end && self.tokens.get(position).copied() == self.mask
+        position < self.part().end && self.tokens.get(position).copied() == self.mask
             || self.mask.is_none()
+            || self.leads
     }
 
     /// Index of the current step in the whole schedule.

@@ -53,6 +53,8 @@ struct Question<'a> {
     special: SpecialTokens,
     /// The mask, which no position takes; `None` where it is not excluded.
     excluded: Option<u32>,
+    /// Whether no token is drawn, whatever the temperature.
+    is_greedy: bool,
     /// Which tokens a hole may take, and whether only those that begin with a space.
     choices: Option<(&'a Choices, bool)>,
     draws: &'a dyn Draws,
@@ -134,7 +136,8 @@ impl Canvas {
         let question = Question {
             sampler: &self.sampler,
             special: self.special,
-            excluded: self.mask.filter(|_| excludes),
+            excluded: self.mask.filter(|_| excludes || self.leads),
+            is_greedy: self.leads && self.sampler.exact,
             choices: holes.map(|holes| (&*holes.choices, holes.spaced.contains(&position))),
             draws: &*self.draws,
             step: self.step_index(),
@@ -319,7 +322,7 @@ impl Question<'_> {
     fn believe(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Belief {
         let (sampler, SpecialTokens { eos, eot, .. }) = (self.sampler, self.special);
         let step = self.step;
-        let mut temperature = sampler.temperature;
+        let mut temperature = if self.is_greedy { 0.0 } else { sampler.temperature };
         if sampler.tempers() {
             if temperature > 0.0 {
                 logits.iter_mut().for_each(|logit| *logit /= temperature as f32);

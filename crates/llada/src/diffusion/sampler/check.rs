@@ -40,7 +40,8 @@ impl Sampler {
         let why = "holes have their lengths, and blocks run over their masks";
         let adaptive = ("adaptive_blocks", self.adaptive_blocks.is_some());
         let variable = ("variable_length", self.variable_length.is_some());
-        refuse(&[adaptive, variable], "an infill", why)?;
+        let parts = ("sub_block_length", self.sub_block_length.is_some());
+        refuse(&[adaptive, variable, parts], "an infill", why)?;
         self.check_parts()
     }
 
@@ -73,6 +74,7 @@ impl Sampler {
         let revise = ("revise", self.revise.is_some());
         let variable = ("variable_length", self.variable_length.is_some());
         let edit = ("edit", self.edit.is_some());
+        let parts = ("sub_block_length", self.sub_block_length.is_some());
         let drawn = ("alg_temp", self.alg_temp > 0.0);
         let tempered = [("top_k", self.top_k.is_some()), ("top_p", self.top_p.is_some()), drawn];
         let found = [suffix, adaptive, revise, variable];
@@ -82,7 +84,9 @@ impl Sampler {
             let other = !(by_blocks && matches!(self.keep, Keep::Threshold(_)));
             let edit = ("edit", edit.1 && !self.reference.edits());
             refuse(&[("keep", keep.1 && other), edit], "the exact mode", why)?;
-            refuse(&[cache, rounded], "the exact mode", why)?;
+            let has_parts = self.reference == Reference::FastDllmV2;
+            refuse(&[("cache", cache.1 && !has_parts), rounded], "the exact mode", why)?;
+            refuse(&[(parts.0, parts.1 && !has_parts)], "the exact mode", why)?;
             refuse(&found, "the exact mode", why)?;
             let measure = !self.reference.has(self.remasking);
             let both = self.fast_dllm.is_some();
@@ -112,12 +116,20 @@ impl Sampler {
         if self.fast_dllm.is_some() {
             refuse(&[rounded], "Fast-dLLM's code", "which keeps what it computed")?;
             refuse(&tempered, "Fast-dLLM's code", "its code knows no such thing")?;
-            refuse(&[edit], "Fast-dLLM's code", "its code knows no such thing")?;
+            refuse(&[edit, parts], "Fast-dLLM's code", "its code knows no such thing")?;
             let why = "its code knows no such thing";
             let other = matches!(self.keep, Keep::Schedule | Keep::Threshold(_) | Keep::Factor(_));
             let grows = ("blocks", self.blocks.grows());
             refuse(&[("keep", !other), grows], "Fast-dLLM's code", why)?;
             refuse(&found, "Fast-dLLM's code", why)?;
+        }
+        if let Some(part) = self.sub_block_length {
+            let why = "which need the block that is divided to stay as it is";
+            refuse(&[adaptive, variable, revise, edit], "parts of a block", why)?;
+            let block_length = self.block();
+            if !block_length.is_multiple_of(part) {
+                return Err(SamplerError::SubBlock { part, block_length });
+            }
         }
         if self.keep.compares() && self.remasking.is_ranked_by_place() {
             let why = "which compares confidences, and neither luck nor place is one";
@@ -191,8 +203,11 @@ impl Sampler {
                     return Err(SamplerError::ByBlocks(self.reference));
                 }
                 let why = "which keeps what is exact in any case";
-                let cache = ("cache", self.cache != Cache::None);
-                refuse(&[cache], "a model that attends by blocks", why)?;
+                // Only of the open block can something be kept that is not exact: its other parts.
+                let has_parts = self.sub_block_length.is_some();
+                let other = self.cache != Cache::None;
+                let other = other && !(has_parts && matches!(self.cache, Cache::Dual(_)));
+                refuse(&[("cache", other)], "a model that attends by blocks", why)?;
             }
         }
         if self.edit.is_some() && attention == AttentionMask::Bidirectional {

@@ -64,6 +64,10 @@ pub struct Sampler {
     pub keep: Keep,
     /// Where tokens may be committed.
     pub blocks: Blocks,
+    /// Fill each block a part of this length at a time, from left to right (Fast-dLLM v2, arXiv
+    /// 2509.26328); `None` fills it all over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_block_length: Option<usize>,
     /// Blocks that end where the text has a joint; `None` is after `block_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive_blocks: Option<AdaptiveBlocks>,
@@ -128,6 +132,7 @@ impl Default for Sampler {
             remasking: Remasking::LowConfidence,
             keep: Keep::Schedule,
             blocks: Blocks::Pure,
+            sub_block_length: None,
             adaptive_blocks: None,
             revise: None,
             edit: None,
@@ -260,6 +265,8 @@ impl Sampler {
             || self.variable_length.is_some()
             || self.revise.is_some()
             || self.edit.is_some()
+            || self.sub_block_length.is_some()
+            || self.reference == Reference::FastDllmV2
     }
 
     /// Whether this published code is followed to the letter.
@@ -292,7 +299,12 @@ impl Sampler {
     /// the schedule, if nothing is revised or found while sampling, its prompt has no masks and its
     /// text does not end early: steps beyond the tokens of a block need none.
     pub fn forwards(&self) -> usize {
-        self.block_count() * self.steps_per_block().min(self.block())
+        let (block, steps) = (self.block(), self.steps_per_block());
+        let passes = match self.sub_block_length {
+            Some(part) => block / part * part.div_ceil(block.div_ceil(steps.max(1)).max(1)),
+            None => steps.min(block),
+        };
+        self.block_count() * passes
     }
 }
 

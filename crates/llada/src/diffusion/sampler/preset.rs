@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{Reference, Sampler};
 use crate::{
     config::{AttentionMask, ModelConfig, PublishedSampler},
-    diffusion::{Blocks, Cache, Keep, Remasking, SamplerError},
+    diffusion::{Blocks, Cache, Keep, Remasking, SamplerError, cache::Refresh},
 };
 
 /// Where settings start from.
@@ -71,6 +71,17 @@ impl Preset {
                 sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.95 });
                 sampler.reference = Reference::Llada2;
             }
+            // What its card calls `generate()` with; parts of 8 whose neighbours are kept as they were
+            // (the sub-block cache of arXiv 2509.26328) are its faster mode.
+            PublishedSampler::FastDllmV2 => {
+                let block = sampler.block_length;
+                sampler.sub_block_length = Some(8).filter(|&part| block.is_multiple_of(part));
+                sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.9 });
+                (sampler.reference, sampler.stop_at_eos) = (Reference::FastDllmV2, true);
+                if is_fast && sampler.sub_block_length.is_some() {
+                    sampler.cache = Cache::Dual(Refresh::default());
+                }
+            }
             // `low_confidence_dynamic` at its default.
             PublishedSampler::Sdar => {
                 sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.85 });
@@ -103,12 +114,26 @@ impl FromStr for Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        checkpoint::{load_config, tests::own},
+        config::SpecialTokens,
+    };
 
     #[test]
     fn names_stand_for_samplers() {
         for preset in Preset::ALL {
             assert_eq!(preset.to_string().to_uppercase().parse(), Ok(preset));
             preset.sampler().check().unwrap();
+        }
+        for model in crate::checkpoint::tests::FAMILIES {
+            let config = load_config(&own(model)).unwrap();
+            let special = SpecialTokens { mask: Some(1), ..config.tokens };
+            for preset in Preset::ALL {
+                let sampler = preset.sampler_for(&config);
+                sampler.check().unwrap();
+                sampler.check_model(&special, config.attention).unwrap();
+            }
+            assert!(!config.family.sampler().source().is_empty());
         }
         assert!("best".parse::<Preset>().unwrap_err().hint().unwrap().contains("balanced"));
     }

@@ -31,6 +31,12 @@ pub enum Reference {
     Llada21,
     /// `block_diffusion_generate()` of SDAR: as LLaDA2.0, tempered before it is filtered.
     Sdar,
+    /// `generate()` of Fast-dLLM v2: a block is left once it is full, however many steps that takes; the
+    /// most probable token is kept as the first of a block, whatever the temperature. It fills as many
+    /// blocks as `gen_length` has whole ones, and gives the token after the last. Two of its flaws are
+    /// not repeated: a prompt of exactly one block is not ignored, and a `gen_length` of less than one
+    /// block gives an answer.
+    FastDllmV2,
     /// `LLaDA2Pipeline` of diffusers with its `BlockRefinementScheduler`, for LLaDA2.0 and 2.1: a block
     /// has the steps of its schedule, of which a pass over a full block takes none; one more pass looks
     /// whether a full block is at rest, with [`Edit`] or without; nothing attends to what a last whole
@@ -42,8 +48,16 @@ pub enum Reference {
 
 impl Reference {
     /// The names of all, in commands and files.
-    pub const NAMES: [&'static str; 7] =
-        ["llada", "dream", "dream-origin", "llada2", "llada2.1", "sdar", "diffusers"];
+    pub const NAMES: [&'static str; 8] = [
+        "llada",
+        "dream",
+        "dream-origin",
+        "llada2",
+        "llada2.1",
+        "sdar",
+        "fast-dllm-v2",
+        "diffusers",
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -54,6 +68,7 @@ impl Reference {
             Self::Llada2 => "llada2",
             Self::Llada21 => "llada2.1",
             Self::Sdar => "sdar",
+            Self::FastDllmV2 => "fast-dllm-v2",
             Self::Diffusers => "diffusers",
         }
     }
@@ -76,7 +91,7 @@ impl Reference {
 
     /// Whether it fills blocks that end at multiples of their length.
     pub(in crate::diffusion) fn is_by_blocks(self) -> bool {
-        matches!(self, Self::Llada2 | Self::Llada21 | Self::Sdar | Self::Diffusers)
+        !matches!(self, Self::Llada | Self::Dream { .. })
     }
 
     /// Whether it has this measure.
@@ -85,7 +100,9 @@ impl Reference {
             Self::Llada => matches!(remasking, Remasking::LowConfidence | Remasking::Random),
             Self::Dream { origin: true, .. } => remasking == Remasking::Random,
             Self::Dream { .. } => !matches!(remasking, Remasking::Random | Remasking::Sequential),
-            Self::Llada2 | Self::Llada21 | Self::Diffusers => remasking == Remasking::LowConfidence,
+            Self::Llada2 | Self::Llada21 | Self::FastDllmV2 | Self::Diffusers => {
+                remasking == Remasking::LowConfidence
+            }
             Self::Sdar => matches!(remasking, Remasking::LowConfidence | Remasking::Sequential),
         }
     }
@@ -124,6 +141,7 @@ impl FromStr for Reference {
             "llada2" => Ok(Self::Llada2),
             "llada2.1" => Ok(Self::Llada21),
             "sdar" => Ok(Self::Sdar),
+            "fast-dllm-v2" => Ok(Self::FastDllmV2),
             "diffusers" => Ok(Self::Diffusers),
             _ => Err(SamplerError::Unknown {
                 what: "reference",

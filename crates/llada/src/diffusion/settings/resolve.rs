@@ -4,7 +4,7 @@ use super::{Settings, chat};
 use crate::{
     config::{AttentionMask, ModelConfig},
     diffusion::{
-        Blocks, Keep, Reference, Remasking, Sampler, SamplerError, blocks::AdaptiveBlocks,
+        Blocks, Cache, Keep, Reference, Remasking, Sampler, SamplerError, blocks::AdaptiveBlocks,
     },
     rng::drawn_seed,
 };
@@ -140,6 +140,13 @@ fn yielding(base: Sampler, settings: &Settings) -> Sampler {
     if base.exact && base.reference == Reference::Llada2 && settings.edit.is_some() {
         base.reference = Reference::Llada21;
     }
+    let other = settings.reference.is_some_and(|code| code != Reference::FastDllmV2);
+    let revised = settings.edit.is_some() || settings.revise.is_some();
+    let found = [settings.adaptive_blocks, settings.variable_length].contains(&Some(true));
+    if base.sub_block_length.is_some() && (other || revised || found) {
+        // Their cache is of parts.
+        (base.sub_block_length, base.cache) = (None, Cache::None);
+    }
     if base.exact
         && settings.remasking == Some(Remasking::Random)
         && let Reference::Dream { origin, .. } = &mut base.reference
@@ -180,7 +187,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Family, LogitShift, Objective, SpecialTokens},
-        diffusion::{Cache, Preset},
+        diffusion::Preset,
     };
 
     type Result<T> = std::result::Result<T, SamplerError>;
@@ -259,6 +266,27 @@ mod tests {
         let exact = Settings { preset: Some(Preset::Exact), ..args() };
         let s = sampler(&exact, &config, &[vec![1; 5]]).unwrap();
         assert_eq!((s.exact, s.reference), (true, Reference::Sdar));
+        let config = ModelConfig { family: Family::FastDllmV2, ..config };
+        let s = sampler(&exact, &config, &[vec![1; 5]]).unwrap();
+        assert_eq!((s.reference, s.sub_block_length), (Reference::FastDllmV2, None), "blocks of 4");
+        let attention = AttentionMask::BlockCausal { block_length: 32 };
+        let wide = ModelConfig { attention, max_sequence_length: 256, ..config.clone() };
+        let s = sampler(&args(), &wide, &[vec![1; 5]]).unwrap();
+        assert_eq!((s.sub_block_length, s.cache), (Some(8), Cache::None));
+        let fast = Settings { preset: Some(Preset::Fast), ..args() };
+        assert!(matches!(sampler(&fast, &wide, &[]).unwrap().cache, Cache::Dual(_)));
+        // The parts of the preset yield to what does not go with them.
+        for other in [
+            Settings { edit: Some(0.9), ..fast.clone() },
+            Settings { revise: Some(0.9), ..fast.clone() },
+            Settings { reference: Some(Reference::Diffusers), ..exact.clone() },
+        ] {
+            let s = sampler(&other, &wide, &[vec![1; 5]]).unwrap();
+            assert_eq!((s.sub_block_length, s.cache), (None, Cache::None));
+        }
+        let idle = Settings { reference: Some(Reference::Diffusers), ..args() };
+        let error = sampler(&idle, &wide, &[vec![1; 5]]).unwrap_err();
+        assert!(error.to_string().starts_with("reference cannot be combined"), "{error}");
         let config = ModelConfig { family: Family::Llada2, ..config };
         let edits = Settings { edit: Some(0.9), ..exact };
         assert_eq!(sampler(&edits, &config, &[]).unwrap().reference, Reference::Llada21);

@@ -117,7 +117,7 @@ settings! {
     } [read |_| None, write |_, _| Ok(())]
 
     /// With --preset exact: whose published code is followed: llada, dream, dream-origin, llada2,
-    /// llada2.1, sdar, diffusers
+    /// llada2.1, sdar, fast-dllm-v2, diffusers
     reference: Reference {
         kind: Kind::Name(|| Reference::NAMES.into()), placeholder: "CODE",
         default: Some("that of the model's family"),
@@ -148,6 +148,12 @@ settings! {
         kind: Kind::Number(whole(1.0, MAX_LENGTH)), placeholder: "TOKENS",
         aliases: &["diffusion-block-length"], source: "LLaDA's `generate()`",
     } [read |s| Some(s.block()), write |s, n| { s.block_length = n; Ok(()) }]
+
+    /// Fill each block a part of this length at a time
+    sub_block_length: usize {
+        kind: Kind::Number(whole(1.0, MAX_LENGTH)), placeholder: "TOKENS",
+        source: "Fast-dLLM v2, arXiv 2509.26328",
+    } [option sub_block_length]
 
     /// End blocks where the text has a joint, such as the end of a line; asks for semi-autoregressive
     /// blocks

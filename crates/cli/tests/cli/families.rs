@@ -1,0 +1,61 @@
+//! What is told of the models of each family.
+
+use serde_json::{Value, json};
+
+use crate::run;
+
+/// A model, what it is, and what is recommended for it.
+const FAMILIES: [(&str, &str, &str, &str); 7] = [
+    ("a_mha_untied", "llada", "bidirectional", "keep threshold=0.9, cache dual"),
+    ("e_illada_llama_naming", "illada", "bidirectional", "keep threshold=0.9, cache dual"),
+    ("f_llada_moe", "llada-moe", "bidirectional", "keep threshold=0.9, cache dual"),
+    ("g_dream", "dream", "bidirectional", "remasking entropy, keep threshold=0.9, cache dual"),
+    ("h_llada2_moe", "llada2", "blocks of 32 tokens", "keep threshold=0.95 (the card of LLaDA2.0"),
+    ("i_sdar", "sdar", "blocks of 4 tokens", "block_length 4, keep threshold=0.85 (the defaults"),
+    (
+        "j_fast_dllm_v2",
+        "fast-dllm-v2",
+        "blocks of 8 tokens",
+        "sub_block_length 8, keep threshold=0.9",
+    ),
+];
+
+#[test]
+fn every_family_is_told_with_its_recommended_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, family, attention, settings) in FAMILIES {
+        let path = format!("{}/../../tests/fixtures/models/{model}", env!("CARGO_MANIFEST_DIR"));
+        let file = format!("{model}.gguf");
+        let (code, _, stderr) = run(folder.path(), &["convert", &path, "-o", &file]);
+        assert_eq!(code, 0, "{stderr}");
+        for model in [path.as_str(), &file] {
+            let (code, shown, stderr) = run(folder.path(), &["show", model]);
+            assert_eq!(code, 0, "{stderr}");
+            for said in [family, attention, settings, "arXiv", "preset balanced"] {
+                assert!(shown.contains(said), "{model}: no `{said}` in {shown}");
+            }
+        }
+        let (_, shown, _) = run(folder.path(), &["show", &file, "--json"]);
+        let facts: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(facts["family"], json!(family));
+        assert_eq!(facts["recommended"]["preset"], json!("balanced"));
+    }
+}
+
+#[test]
+fn every_family_generates_from_folder_and_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, ..) in FAMILIES {
+        let path = format!("{}/../../tests/fixtures/models/{model}", env!("CARGO_MANIFEST_DIR"));
+        for preset in ["exact", "balanced", "fast"] {
+            let line = ["bench", "-m", &path, "--generate", "--rounds", "1", "--lengths", "8"];
+            let more = ["--wanted", "4", "--prompt", "8", "--preset", preset, "-n", "16", "--json"];
+            let (code, stdout, stderr) = run(folder.path(), &[&line[..], &more].concat());
+            assert_eq!(code, 0, "{model} {preset}: {stderr}");
+            let report: Value = serde_json::from_str(&stdout).unwrap();
+            let generation = &report["models"][0]["generation"];
+            assert_eq!(generation["sampler"]["exact"] == true, preset == "exact", "{stdout}");
+            assert!(generation["seconds"][0].as_f64().is_some(), "{stdout}");
+        }
+    }
+}
