@@ -11,7 +11,11 @@ use llada::{
     model::{Batch, Gradients, MaskPredictor, Model, Ragged, Targets},
     rng::{Purpose, Stream},
 };
-use llada_kernels::{Cpu, adamw::AdamW, grad_norm, peak};
+use llada_kernels::{
+    Cpu,
+    adamw::{AdamW, Parameter, Step},
+    grad_norm, peak,
+};
 
 const SIZES: &Sizes<'_> = &[
     ("d", 256),
@@ -79,9 +83,14 @@ fn ours() -> Result<()> {
         let norm = grad_norm::forward(&cpu, &all)?;
         let clip = (1.0 / norm).min(1.0) as f32;
         let [mean, square] = &mut moments;
-        let (g, m, v) = (gradients.0.values(), mean.0.values_mut(), square.0.values_mut());
-        let weights = predictor.model_mut().tensors.flatten().values_mut();
-        adamw.step(&cpu, step, 1e-4, clip, weights, g, m, v)?;
+        let values = predictor.model_mut().tensors.flatten().values_mut();
+        let parameter = Parameter {
+            value: values,
+            grad: gradients.0.values(),
+            mean: mean.0.values_mut(),
+            square: square.0.values_mut(),
+        };
+        adamw.step(&cpu, Step { number: step, lr: 1e-4, grad_scale: clip }, parameter)?;
         Ok(())
     })
 }

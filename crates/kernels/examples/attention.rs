@@ -42,11 +42,23 @@ fn time(cpu: &Cpu, what: &str, rows: usize, len: usize, shape: Shape, mask: Mask
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
     let rows = Rows { starts: &starts, keep: None };
 
-    let forward =
-        seconds(|| attention::forward(cpu, shape, mask, rows, &q, &k, &v, &mut out, &mut lse))?;
+    let forward = seconds(|| {
+        attention::forward(
+            cpu,
+            attention::Inputs { shape, mask, q: &q, k: &k, v: &v },
+            rows,
+            &mut out,
+            &mut lse,
+        )
+    })?;
     let backward = seconds(|| {
         attention::backward(
-            cpu, shape, mask, rows, &q, &k, &v, &out, &lse, &dout, &mut dq, &mut dk, &mut dv,
+            cpu,
+            attention::Inputs { shape, mask, q: &q, k: &k, v: &v },
+            rows,
+            attention::Saved { out: &out, lse: &lse },
+            &dout,
+            attention::Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv },
         )
     })?;
     // Two products forward and five backward, of all the scores whatever the mask.
@@ -74,10 +86,24 @@ fn share(cpu: &Cpu, heads: usize, ffn: usize, len: usize) -> Result<()> {
     for _ in 0..9 {
         peak = peak.max(peak::f32_flops(cpu));
         let start = Instant::now();
-        attention::forward(cpu, shape, Mask::Bidirectional, rows, &x, &x, &x, &mut out, &mut lse)?;
+        attention::forward(
+            cpu,
+            attention::Inputs { shape, mask: Mask::Bidirectional, q: &x, k: &x, v: &x },
+            rows,
+            &mut out,
+            &mut lse,
+        )?;
         attention = attention.min(start.elapsed().as_secs_f64());
         let start = Instant::now();
-        linear::forward(cpu, &x, weight, None, len, ffn, d, &mut y, Out::Write)?;
+        linear::forward(
+            cpu,
+            linear::Shape { m: len, n: ffn, k: d },
+            &x,
+            weight,
+            None,
+            &mut y,
+            Out::Write,
+        )?;
         linear = linear.min(start.elapsed().as_secs_f64());
     }
     // Four matrices of d x d and three of d x ffn, at the speed of the one that was timed.

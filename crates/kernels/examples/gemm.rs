@@ -69,13 +69,29 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let (mut y, mut dw) = (fill(m * n), w.clone());
         let view = WeightView::F32(&w);
         let run = || match what {
-            "y" => linear::forward(&cpu, &x, view, None, m, n, k, &mut y, Out::Write),
+            "y" => {
+                linear::forward(&cpu, linear::Shape { m, n, k }, &x, view, None, &mut y, Out::Write)
+            }
             "y bf16" => {
                 let w = WeightView::Bf16(&half);
-                linear::forward(&cpu, &x, w, None, m, n, k, &mut y, Out::Write)
+                linear::forward(&cpu, linear::Shape { m, n, k }, &x, w, None, &mut y, Out::Write)
             }
-            "dx" => linear::backward_input(&cpu, &y, view, m, n, k, &mut x, Out::Write),
-            _ => linear::backward_weight(&cpu, &y, &x, m, n, k, &mut dw, Out::Write),
+            "dx" => linear::backward_input(
+                &cpu,
+                linear::Shape { m, n, k },
+                &y,
+                view,
+                &mut x,
+                Out::Write,
+            ),
+            _ => linear::backward_weight(
+                &cpu,
+                linear::Shape { m, n, k },
+                &y,
+                &x,
+                &mut dw,
+                Out::Write,
+            ),
         };
         let before = peak::f32_flops(&cpu);
         let (best, median) = times(run)?;

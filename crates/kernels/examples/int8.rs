@@ -72,7 +72,15 @@ fn shape(cpu: &Cpu, m: usize, n: usize, k: usize) -> Result<()> {
         for (view, seconds) in views.iter().zip(&mut seconds) {
             for _ in 0..repeats {
                 let start = Instant::now();
-                linear::forward(cpu, &x, *view, None, m, n, k, &mut y, Out::Write)?;
+                linear::forward(
+                    cpu,
+                    linear::Shape { m, n, k },
+                    &x,
+                    *view,
+                    None,
+                    &mut y,
+                    Out::Write,
+                )?;
                 seconds.push(start.elapsed().as_secs_f64());
             }
         }

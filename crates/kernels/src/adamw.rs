@@ -21,6 +21,30 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
+/// One step of the optimiser, the same for all parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Its number, counted from 1.
+    pub number: u64,
+    /// The learning rate.
+    pub lr: f64,
+    /// Multiplies the gradient first (clipping; 1 for none).
+    pub grad_scale: f32,
+}
+
+/// A parameter, its gradient and the optimiser's state, all of one length.
+#[derive(Debug)]
+pub struct Parameter<'a, T = f32> {
+    /// The values: updated.
+    pub value: &'a mut [T],
+    /// The gradient.
+    pub grad: &'a [T],
+    /// The mean of the gradient: updated.
+    pub mean: &'a mut [T],
+    /// The mean of its square: updated.
+    pub square: &'a mut [T],
+}
+
 /// The factors of one step, as every element uses them.
 #[derive(Clone, Copy)]
 struct Factors {
@@ -35,47 +59,36 @@ struct Factors {
 }
 
 impl AdamW {
-    /// Step number `t`, counted from 1, at learning rate `lr`.
-    ///
-    /// `grad_scale` multiplies the gradient first (clipping; 1 for none). `param`, `m` (mean of the
-    /// gradient) and `v` (mean of its square) have the length of `grad` and are updated.
+    /// Updates a parameter.
     ///
     /// # Errors
     /// [`Length`](KernelError::Length) when the lengths differ, and
-    /// [`Argument`](KernelError::Argument) when `t` is 0.
-    pub fn step(
-        &self,
-        cpu: &Cpu,
-        t: u64,
-        lr: f64,
-        grad_scale: f32,
-        param: &mut [f32],
-        grad: &[f32],
-        m: &mut [f32],
-        v: &mut [f32],
-    ) -> Result<()> {
-        check("adamw::step", "param", param.len(), &[grad.len()])?;
-        check("adamw::step", "m", m.len(), &[grad.len()])?;
-        check("adamw::step", "v", v.len(), &[grad.len()])?;
-        if t == 0 {
-            let what = "`t` is 0, but steps are counted from 1".into();
-            return Err(KernelError::Argument { op: "adamw::step", what });
+    /// [`Argument`](KernelError::Argument) when the number of the step is 0.
+    pub fn step(&self, cpu: &Cpu, step: Step, parameter: Parameter<'_>) -> Result<()> {
+        const OP: &str = "adamw::step";
+        let Parameter { value, grad, mean, square } = parameter;
+        check(OP, "value", value.len(), &[grad.len()])?;
+        check(OP, "mean", mean.len(), &[grad.len()])?;
+        check(OP, "square", square.len(), &[grad.len()])?;
+        if step.number == 0 {
+            let what = "the number of the step is 0, but steps are counted from 1".into();
+            return Err(KernelError::Argument { op: OP, what });
         }
-        let factors = self.factors(t, lr, grad_scale);
-        let states = m.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK));
-        let mut jobs: Vec<_> = param.chunks_mut(CHUNK).zip(states).collect();
+        let factors = self.factors(step);
+        let states = mean.chunks_mut(CHUNK).zip(square.chunks_mut(CHUNK));
+        let mut jobs: Vec<_> = value.chunks_mut(CHUNK).zip(states).collect();
         cpu.chunks(&mut jobs, 1, |i, jobs| {
-            for (param, (m, v)) in jobs {
-                let grad = &grad[i * CHUNK..][..param.len()];
-                step_chunk(cpu.isa(), factors, param, grad, m, v);
+            for (value, (mean, square)) in jobs {
+                let grad = &grad[i * CHUNK..][..value.len()];
+                step_chunk(cpu.isa(), factors, value, grad, mean, square);
             }
         });
         Ok(())
     }
 
-    fn factors(&self, t: u64, lr: f64, grad_scale: f32) -> Factors {
-        let correction1 = 1.0 - self.beta1.powf(t as f64);
-        let correction2 = 1.0 - self.beta2.powf(t as f64);
+    fn factors(&self, Step { number, lr, grad_scale }: Step) -> Factors {
+        let correction1 = 1.0 - self.beta1.powf(number as f64);
+        let correction2 = 1.0 - self.beta2.powf(number as f64);
         Factors {
             grad_scale,
             keep: (1.0 - lr * self.weight_decay) as f32,
@@ -108,6 +121,10 @@ mod tests {
 
     const OPTIMISER: AdamW = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
 
+    fn step(number: u64) -> Step {
+        Step { number, lr: 1e-3, grad_scale: 0.5 }
+    }
+
     #[test]
     fn agrees_with_the_reference() {
         for n in [0, 1, 37, CHUNK + 9] {
@@ -116,14 +133,17 @@ mod tests {
             let found = on_every_cpu(|cpu| {
                 let (mut p, mut m, mut v) = (start.clone(), vec![0.0; n], vec![0.0; n]);
                 for (t, grad) in (1..).zip(&grads) {
-                    OPTIMISER.step(cpu, t, 1e-3, 0.5, &mut p, grad, &mut m, &mut v).unwrap();
+                    let parameter = Parameter { value: &mut p, grad, mean: &mut m, square: &mut v };
+                    OPTIMISER.step(cpu, step(t), parameter).unwrap();
                 }
                 [p, m, v].concat()
             });
             let (mut p, mut m, mut v) = (wide(&start), vec![0.0; n], vec![0.0; n]);
             for (t, grad) in (1..).zip(&grads) {
                 let grad = wide(grad);
-                reference::adamw::step(&OPTIMISER, t, 1e-3, 0.5, &mut p, &grad, &mut m, &mut v);
+                let parameter =
+                    Parameter { value: &mut p, grad: &grad, mean: &mut m, square: &mut v };
+                reference::adamw::step(&OPTIMISER, step(t), parameter);
             }
             // Each of the five steps rounds a few times, by 6e-8 at most.
             assert_close("param", &found[..n], &p, 4e-7);
@@ -137,7 +157,8 @@ mod tests {
         let cpu = Cpu::new(1).unwrap();
         let (mut p, mut m, mut v) = ([1.0; 3], [0.0; 3], [0.0; 3]);
         let grad = [1.0, f32::NAN, -1.0];
-        OPTIMISER.step(&cpu, 1, 0.1, 1.0, &mut p, &grad, &mut m, &mut v).unwrap();
+        let parameter = Parameter { value: &mut p, grad: &grad, mean: &mut m, square: &mut v };
+        OPTIMISER.step(&cpu, step(1), parameter).unwrap();
         assert_eq!(p.map(f32::is_nan), [false, true, false]);
     }
 
@@ -146,7 +167,9 @@ mod tests {
         let cpu = Cpu::new(1).unwrap();
         let run = |t, p: usize, m: usize, v: usize| {
             let (mut p, mut m, mut v) = (vec![0.0; p], vec![0.0; m], vec![0.0; v]);
-            OPTIMISER.step(&cpu, t, 0.1, 1.0, &mut p, &[1.0, 2.0], &mut m, &mut v)
+            let grad = &[1.0, 2.0];
+            let parameter = Parameter { value: &mut p, grad, mean: &mut m, square: &mut v };
+            OPTIMISER.step(&cpu, step(t), parameter)
         };
         assert!(run(1, 2, 2, 2).is_ok());
         assert!(run(0, 2, 2, 2).is_err());

@@ -68,11 +68,18 @@ pub fn forward(
     Ok(())
 }
 
+/// The gradients of [`forward_backward`].
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// Of the hidden rows `[n, d]`: written over.
+    pub dhidden: &'a mut [f32],
+    /// Of the head's weight `[vocab, d]`: added to, block of rows after block of rows.
+    pub dweight: &'a mut [f32],
+}
+
 /// The loss of each row as [`forward`] gives it, and its gradients.
 ///
-/// `weights`, `[n]`, is the derivative of the total loss by each `nll`. The gradient of `hidden`
-/// is written over `dhidden`, `[n, d]`; that of the head's weight is added to `dweight`,
-/// `[vocab, d]`, block of rows after block of rows.
+/// `weights`, `[n]`, is the derivative of the total loss by each `nll`.
 ///
 /// # Errors
 /// Those of [`forward`].
@@ -83,8 +90,7 @@ pub fn forward_backward(
     targets: &[u32],
     weights: &[f32],
     nll: &mut [f32],
-    dhidden: &mut [f32],
-    dweight: &mut [f32],
+    Gradients { dhidden, dweight }: Gradients<'_>,
 ) -> Result<()> {
     let (op, d) = ("cross_entropy::forward_backward", head.d);
     check_shapes(op, hidden, head, targets, nll)?;
@@ -116,8 +122,22 @@ pub fn forward_backward(
             let factors: Vec<f32> = factors.collect();
             logit_gradients(cpu, &sums, targets, &factors, &columns, logits);
             let weight = head.weight.slice(part.clone());
-            linear::backward_input(cpu, logits, weight, m, n, d, dhidden, out)?;
-            linear::backward_weight(cpu, logits, hidden, m, n, d, &mut dweight[part], Out::Add)?;
+            linear::backward_input(
+                cpu,
+                linear::Shape { m, n, k: d },
+                logits,
+                weight,
+                dhidden,
+                out,
+            )?;
+            linear::backward_weight(
+                cpu,
+                linear::Shape { m, n, k: d },
+                logits,
+                hidden,
+                &mut dweight[part],
+                Out::Add,
+            )?;
             out = Out::Add;
         }
     }
@@ -172,7 +192,15 @@ impl Head<'_> {
     ) -> Result<()> {
         let weight = self.weight.slice(columns.start * self.d..columns.end * self.d);
         let (m, n) = (logits.len() / columns.len(), columns.len());
-        linear::forward(cpu, hidden, weight, None, m, n, self.d, logits, Out::Write)?;
+        linear::forward(
+            cpu,
+            linear::Shape { m, n, k: self.d },
+            hidden,
+            weight,
+            None,
+            logits,
+            Out::Write,
+        )?;
         if self.scale != 1.0 {
             cpu.chunks(logits, CHUNK, |_, part| part.iter_mut().for_each(|x| *x *= self.scale));
         }

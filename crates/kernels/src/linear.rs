@@ -1,7 +1,7 @@
 //! The linear layer `y = x W^T + b` (`torch.nn.functional.linear`) and its gradients.
 //!
-//! `m` rows (tokens), `k` inputs, `n` outputs. Weights are read in their storage type and computed
-//! in `f32`; a row of the result has the same bits in any batch, on any number of threads.
+//! Weights are read in their storage type and computed in `f32`; a row of the result has the same
+//! bits in any batch, on any number of threads.
 
 use std::cell::Cell;
 
@@ -14,6 +14,17 @@ use crate::{
     weights::Floats,
 };
 
+/// The sizes of a linear layer and its batch, by the names of a matrix product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of the batch (tokens).
+    pub m: usize,
+    /// Outputs of the layer: rows of its weight.
+    pub n: usize,
+    /// Inputs of the layer: columns of its weight.
+    pub k: usize,
+}
+
 /// What happens to the values that a result buffer holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Out {
@@ -21,6 +32,56 @@ pub enum Out {
     Write,
     /// The result is added to them.
     Add,
+}
+
+/// Rows that several linear layers take as their input. They are quantised once, by the first layer
+/// whose weight is of blocks.
+#[derive(Debug)]
+pub struct Input<'a> {
+    x: &'a [f32],
+    m: usize,
+    k: usize,
+    quantized: &'a mut Activations,
+    is_quantized: bool,
+}
+
+impl<'a> Input<'a> {
+    /// The `m` rows `x` of `k` inputs each; `quantized` lends its memory, whatever it holds.
+    pub fn new(x: &'a [f32], m: usize, k: usize, quantized: &'a mut Activations) -> Self {
+        Self { x, m, k, quantized, is_quantized: false }
+    }
+
+    /// [`forward`] for these rows, `n` being the outputs: the same bits.
+    ///
+    /// # Errors
+    /// Those of [`forward`].
+    pub fn forward(
+        &mut self,
+        cpu: &Cpu,
+        w: WeightView<'_>,
+        bias: Option<&[f32]>,
+        n: usize,
+        y: &mut [f32],
+        out: Out,
+    ) -> Result<()> {
+        const OP: &str = "linear forward";
+        let Self { x, m, k, .. } = *self;
+        check(OP, "x", x.len(), &[m, k])?;
+        w.check_matrix(OP, "w", n, k)?;
+        check(OP, "y", y.len(), &[m, n])?;
+        if let WeightView::Blocks { .. } = w {
+            if !self.is_quantized {
+                self.quantized.quantize(cpu, x, m, k)?;
+                self.is_quantized = true;
+            }
+            return forward_quantized(cpu, self.quantized, w, bias, n, y, out);
+        }
+        let out = add_bias(OP, bias, n, y, out)?;
+        let x = Operand { data: Floats::F32(x), layout: Layout::KInner };
+        let w = Operand { data: w.floats(OP)?, layout: Layout::KInner };
+        gemm(cpu, Shape { m, n, k }, x, w, y, out);
+        Ok(())
+    }
 }
 
 thread_local! {
@@ -38,38 +99,23 @@ thread_local! {
 /// A buffer that does not have the length of its shape, or a weight whose rows are not whole blocks.
 pub fn forward(
     cpu: &Cpu,
+    Shape { m, n, k }: Shape,
     x: &[f32],
     w: WeightView<'_>,
     bias: Option<&[f32]>,
-    m: usize,
-    n: usize,
-    k: usize,
     y: &mut [f32],
     out: Out,
 ) -> Result<()> {
-    const OP: &str = "linear forward";
-    check(OP, "x", x.len(), &[m, k])?;
-    w.check_matrix(OP, "w", n, k)?;
-    check(OP, "y", y.len(), &[m, n])?;
-    if let WeightView::Blocks { .. } = w {
-        return ACTIVATIONS.with(|cell| {
-            let mut quantized = cell.take();
-            let result = quantized
-                .quantize(cpu, x, m, k)
-                .and_then(|()| forward_quantized(cpu, &quantized, w, bias, n, y, out));
-            cell.set(quantized);
-            result
-        });
-    }
-    let out = add_bias(OP, bias, n, y, out)?;
-    let x = Operand { data: Floats::F32(x), layout: Layout::KInner };
-    let w = Operand { data: w.floats(OP)?, layout: Layout::KInner };
-    gemm(cpu, x, w, (m, n, k), y, out);
-    Ok(())
+    ACTIVATIONS.with(|cell| {
+        let mut quantized = cell.take();
+        let result = Input::new(x, m, k, &mut quantized).forward(cpu, w, bias, n, y, out);
+        cell.set(quantized);
+        result
+    })
 }
 
-/// [`forward`] with a weight of blocks and rows that are quantised already: the same bits, and cheaper
-/// where several weights multiply the same rows. `n` are the outputs.
+/// [`forward`] with a weight of blocks and rows that are quantised already: the same bits. `n` are the
+/// outputs.
 ///
 /// # Errors
 /// A buffer that does not have the length of its shape, a weight that is not of blocks, or rows of it
@@ -120,11 +166,9 @@ fn add_bias(
 /// A buffer that does not have the length of its shape.
 pub fn backward_input(
     cpu: &Cpu,
+    Shape { m, n, k }: Shape,
     dy: &[f32],
     w: WeightView<'_>,
-    m: usize,
-    n: usize,
-    k: usize,
     dx: &mut [f32],
     out: Out,
 ) -> Result<()> {
@@ -134,7 +178,7 @@ pub fn backward_input(
     check(OP, "dx", dx.len(), &[m, k])?;
     let dy = Operand { data: Floats::F32(dy), layout: Layout::KInner };
     let w = Operand { data: w.floats(OP)?, layout: Layout::KOuter };
-    gemm(cpu, dy, w, (m, k, n), dx, out);
+    gemm(cpu, Shape { m, n: k, k: n }, dy, w, dx, out);
     Ok(())
 }
 
@@ -144,11 +188,9 @@ pub fn backward_input(
 /// A buffer that does not have the length of its shape.
 pub fn backward_weight(
     cpu: &Cpu,
+    Shape { m, n, k }: Shape,
     dy: &[f32],
     x: &[f32],
-    m: usize,
-    n: usize,
-    k: usize,
     dw: &mut [f32],
     out: Out,
 ) -> Result<()> {
@@ -158,7 +200,7 @@ pub fn backward_weight(
     check(OP, "dw", dw.len(), &[n, k])?;
     let dy = Operand { data: Floats::F32(dy), layout: Layout::KOuter };
     let x = Operand { data: Floats::F32(x), layout: Layout::KOuter };
-    gemm(cpu, dy, x, (n, k, m), dw, out);
+    gemm(cpu, Shape { m: n, n: k, k: m }, dy, x, dw, out);
     Ok(())
 }
 

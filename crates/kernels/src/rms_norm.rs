@@ -44,21 +44,36 @@ pub fn forward(
     Ok(())
 }
 
-/// Adds the gradients of [`forward`] for `dout` to `dx` (`[rows, d]`) and `dweight` (`[d]`).
+/// What [`forward`] read and gave, for [`backward`].
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// Its input `[rows, d]`.
+    pub x: &'a [f32],
+    /// The reciprocal root mean square of each row `[rows]`.
+    pub rstd: &'a [f32],
+}
+
+/// The gradients of [`forward`].
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// Of the input `[rows, d]`.
+    pub dx: &'a mut [f32],
+    /// Of the weight `[d]`.
+    pub dweight: &'a mut [f32],
+}
+
+/// Adds to `gradients` those of [`forward`] for the gradient `dout` of its output, `[rows, d]`.
 ///
-/// `rstd` is what [`forward`] gave. `dweight` is summed over blocks of rows, then over the blocks,
-/// both in order.
+/// `dweight` is summed over blocks of rows, then over the blocks, both in order.
 ///
 /// # Errors
 /// [`Length`](crate::KernelError::Length) when a buffer is not of its shape.
 pub fn backward(
     cpu: &Cpu,
-    x: &[f32],
     weight: &[f32],
-    rstd: &[f32],
+    Saved { x, rstd }: Saved<'_>,
     dout: &[f32],
-    dx: &mut [f32],
-    dweight: &mut [f32],
+    Gradients { dx, dweight }: Gradients<'_>,
 ) -> Result<()> {
     let d = weight.len();
     check("rms_norm::backward", "x", x.len(), &[rstd.len(), d])?;
@@ -136,7 +151,8 @@ mod tests {
                 let (mut out, mut rstd) = (vec![9.0; rows * d], vec![9.0; rows]);
                 forward(cpu, &x, &weight, EPS, &mut out, &mut rstd).unwrap();
                 let (mut dx, mut dweight) = (vec![1.0; rows * d], vec![2.0; d]);
-                backward(cpu, &x, &weight, &rstd, &dout, &mut dx, &mut dweight).unwrap();
+                let gradients = Gradients { dx: &mut dx, dweight: &mut dweight };
+                backward(cpu, &weight, Saved { x: &x, rstd: &rstd }, &dout, gradients).unwrap();
                 [out, dx, dweight].concat()
             });
             let (x, weight, dout) = (wide(&x), wide(&weight), wide(&dout));
@@ -173,7 +189,9 @@ mod tests {
         forward(&cpu, &x, &[1.0; 3], EPS, &mut out, &mut rstd).unwrap();
         assert!(out[..3].iter().all(|y| y.is_nan()) && out[3..].iter().all(|y| y.is_finite()));
         let (mut dx, mut dweight) = ([0.0; 6], [0.0; 3]);
-        backward(&cpu, &x, &[1.0; 3], &rstd, &[1.0; 6], &mut dx, &mut dweight).unwrap();
+        let gradients = Gradients { dx: &mut dx, dweight: &mut dweight };
+        let saved = Saved { x: &x, rstd: &rstd };
+        backward(&cpu, &[1.0; 3], saved, &[1.0; 6], gradients).unwrap();
         assert!(dx[..3].iter().all(|g| g.is_nan()) && dx[3..].iter().all(|g| g.is_finite()));
         assert!(dweight.iter().all(|g| g.is_nan()));
     }
@@ -185,7 +203,9 @@ mod tests {
         assert!(forward(&cpu, &x[..5], &w, EPS, &mut [0.0; 6], &mut [0.0; 2]).is_err());
         assert!(forward(&cpu, &x, &w, EPS, &mut [0.0; 5], &mut [0.0; 2]).is_err());
         let run = |x: &[f32], dout: &[f32], dx: usize, dw: usize| {
-            backward(&cpu, x, &w, &[1.0; 2], dout, &mut vec![0.0; dx], &mut vec![0.0; dw])
+            let (saved, dx, dw) =
+                (Saved { x, rstd: &[1.0; 2] }, &mut vec![0.0; dx], &mut vec![0.0; dw]);
+            backward(&cpu, &w, saved, dout, Gradients { dx, dweight: dw })
         };
         assert!(run(&x, &x, 6, 3).is_ok());
         assert!(run(&x[..3], &x, 6, 3).is_err());

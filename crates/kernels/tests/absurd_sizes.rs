@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 use llada_kernels::{
     BlockFormat, Cpu, DType, KernelError, Mapping, Result, WeightView,
-    adamw::AdamW,
+    adamw::{AdamW, Parameter, Step},
     attention::{self, Cache, CachedRow, Mask, Rows, Shape, Storage},
     cross_entropy::{self, Head},
     embedding, grad_norm,
@@ -117,8 +117,14 @@ fn the_calls_that_once_crashed() {
     assert!(Activations::new().quantize(&cpu, &[], 256, 1 << 59).is_err());
     let (w, mut y) = (WeightView::F32(&[]), [0.0; 64]);
     let out = Out::Write;
-    assert!(linear::forward(&cpu, &[], w, None, 8, 8, 1 << 61, &mut y, out).is_err());
-    assert!(linear::backward_input(&cpu, &y, w, 8, 8, 1 << 61, &mut [], out).is_err());
+    assert!(
+        linear::forward(&cpu, linear::Shape { m: 8, n: 8, k: 1 << 61 }, &[], w, None, &mut y, out)
+            .is_err()
+    );
+    assert!(
+        linear::backward_input(&cpu, linear::Shape { m: 8, n: 8, k: 1 << 61 }, &y, w, &mut [], out)
+            .is_err()
+    );
 }
 
 #[test]
@@ -134,14 +140,38 @@ fn linear_layers() {
             let dw_fits = length(&[n, k]).1;
             for (w, w_fits) in buffers.weights(n, k) {
                 let (mut y, fits) = (dy.to_vec(), x_fits && dy_fits && w_fits);
-                let found = linear::forward(&cpu, x, w, None, m, n, k, &mut y, Out::Write);
+                let found = linear::forward(
+                    &cpu,
+                    linear::Shape { m, n, k },
+                    x,
+                    w,
+                    None,
+                    &mut y,
+                    Out::Write,
+                );
                 judge(&what, fits, found);
-                let found = linear::forward(&cpu, x, w, Some(bias), m, n, k, &mut y, Out::Add);
+                let found = linear::forward(
+                    &cpu,
+                    linear::Shape { m, n, k },
+                    x,
+                    w,
+                    Some(bias),
+                    &mut y,
+                    Out::Add,
+                );
                 judge(&what, fits && bias_fits, found);
-                let found = linear::backward_input(&cpu, dy, w, m, n, k, &mut dx, Out::Write);
+                let found = linear::backward_input(
+                    &cpu,
+                    linear::Shape { m, n, k },
+                    dy,
+                    w,
+                    &mut dx,
+                    Out::Write,
+                );
                 judge(&what, fits, found);
             }
-            let found = linear::backward_weight(&cpu, dy, x, m, n, k, &mut dw, Out::Add);
+            let found =
+                linear::backward_weight(&cpu, linear::Shape { m, n, k }, dy, x, &mut dw, Out::Add);
             judge(&what, x_fits && dy_fits && dw_fits, found);
             let mut db = bias.to_vec();
             judge(&what, dy_fits && bias_fits, linear::backward_bias(&cpu, dy, m, n, &mut db));
@@ -218,8 +248,7 @@ fn output_heads() {
                         targets,
                         &weights,
                         &mut nll,
-                        &mut dhidden,
-                        &mut dweight,
+                        cross_entropy::Gradients { dhidden: &mut dhidden, dweight: &mut dweight },
                     );
                     judge(&what, fits && dweight_fits, found);
                 }
@@ -278,12 +307,22 @@ fn attention_of_rows() {
                 let fits = q_fits && k_fits && lse_fits && !starts.is_empty();
                 let (mut out, mut sums) = (q.to_vec(), lse.to_vec());
                 let rows = Rows { starts, keep: None };
-                let found =
-                    attention::forward(&cpu, shape, mask, rows, q, k, k, &mut out, &mut sums);
+                let found = attention::forward(
+                    &cpu,
+                    attention::Inputs { shape, mask, q, k, v: k },
+                    rows,
+                    &mut out,
+                    &mut sums,
+                );
                 judge(&what, fits, found);
                 let (mut dk, mut dv) = (k.to_vec(), k.to_vec());
                 let found = attention::backward(
-                    &cpu, shape, mask, rows, q, k, k, q, lse, q, &mut out, &mut dk, &mut dv,
+                    &cpu,
+                    attention::Inputs { shape, mask, q, k, v: k },
+                    rows,
+                    attention::Saved { out: q, lse },
+                    q,
+                    attention::Gradients { dq: &mut out, dk: &mut dk, dv: &mut dv },
                 );
                 judge(&what, fits, found);
             }
@@ -322,12 +361,8 @@ fn caches_and_rows_that_go_on() {
                         [CachedRow { tokens, first, len, keep: None, cache: &mut cache }];
                     let found = attention::forward_cached(
                         &cpu,
-                        shape,
-                        Mask::Causal,
+                        attention::Inputs { shape, mask: Mask::Causal, q, k, v: k },
                         &mut rows,
-                        q,
-                        k,
-                        k,
                         &mut out,
                         &mut lse,
                     );
@@ -382,15 +417,22 @@ fn operations_without_sizes_of_their_own() {
         let all_same = same && c == d && d == e;
         let found = swiglu::backward(&cpu, &new(a), &new(b), &new(c), &mut y, &mut z);
         judge("swiglu", all_same, found);
-        let found = adam.step(&cpu, u64::MAX, 0.1, 1.0, &mut x, &new(a), &mut y, &mut z);
+        let last = Step { number: u64::MAX, lr: 0.1, grad_scale: 1.0 };
+        let grad = &new(a);
+        let parameter = Parameter { value: &mut x, grad, mean: &mut y, square: &mut z };
+        let found = adam.step(&cpu, last, parameter);
         judge("adamw", a == c && c == d && d == e, found);
         let found = rms_norm::forward(&cpu, &new(a), &new(b), 1e-5, &mut x, &mut y);
         judge("rms_norm", a == b * d && c == a, found);
         let (x, dout) = (new(a), new(c));
-        let found = rms_norm::backward(&cpu, &x, &new(b), &new(b), &dout, &mut y, &mut z);
+        let saved = rms_norm::Saved { x: &x, rstd: &new(b) };
+        let gradients = rms_norm::Gradients { dx: &mut y, dweight: &mut z };
+        let found = rms_norm::backward(&cpu, &new(b), saved, &dout, gradients);
         judge("rms_norm", a == b * b && c == a && d == a && e == b, found);
     });
-    assert!(adam.step(&cpu, 0, 0.1, 1.0, &mut [], &[], &mut [], &mut []).is_err());
+    let none = Step { number: 0, lr: 0.1, grad_scale: 1.0 };
+    let empty = Parameter { value: &mut [], grad: &[], mean: &mut [], square: &mut [] };
+    assert!(adam.step(&cpu, none, empty).is_err());
     assert_eq!(grad_norm::forward(&cpu, &[&[], &[]]).unwrap(), 0.0);
     assert_eq!(statistics::of(&[]), None);
 }

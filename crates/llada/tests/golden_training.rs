@@ -10,7 +10,11 @@ use llada::{
     diffusion::{forward, forward::Noised, loss},
     model::{Batch, Gradients, Layout, MaskPredictor, Model, Targets, balance_loss},
 };
-use llada_kernels::{Cpu, adamw::AdamW, grad_norm};
+use llada_kernels::{
+    Cpu,
+    adamw::{AdamW, Parameter, Step},
+    grad_norm,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -222,9 +226,14 @@ fn replay_adamw(case: &Value) {
         let lr = recorded["lr"].as_f64().unwrap();
         let cpu = predictor.cpu().clone();
         let [m, v] = &mut moments;
-        let values = predictor.model_mut().tensors.flatten().values_mut();
-        let (g, m, v) = (gradients.0.values(), m.0.values_mut(), v.0.values_mut());
-        adamw.step(&cpu, n as u64 + 1, lr, clip, values, g, m, v).unwrap();
+        let parameter = Parameter {
+            value: predictor.model_mut().tensors.flatten().values_mut(),
+            grad: gradients.0.values(),
+            mean: m.0.values_mut(),
+            square: v.0.values_mut(),
+        };
+        let step = Step { number: n as u64 + 1, lr, grad_scale: clip };
+        adamw.step(&cpu, step, parameter).unwrap();
     }
     let mut compared = 0;
     for (spec, tensor) in layout.specs().iter().zip(predictor.model().tensors.iter()) {

@@ -2,7 +2,7 @@
 //! values are summed in one order.
 
 use super::{
-    Problem, Rows,
+    Gradients, Inputs, Rows, Saved,
     forward::{hide, penalties},
     matmul::{Left, matmul},
     scratch::{Head, Scratch, Shared, TASK, line, split},
@@ -15,41 +15,35 @@ const QUERIES: usize = 64;
 /// Keys of one tile.
 const KEYS: usize = 64;
 
-/// What the forward pass left, and the gradient of its output.
-#[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
-    pub(super) out: &'a [f32],
-    pub(super) lse: &'a [f32],
-    pub(super) dout: &'a [f32],
-}
-
-/// Runs the checked `problem`.
+/// Runs the checked `inputs`.
 pub(super) fn run(
     cpu: &Cpu,
-    problem: Problem<'_>,
+    inputs: Inputs<'_>,
     rows: Rows<'_>,
     saved: Saved<'_>,
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
+    dout: &[f32],
+    Gradients { dq, dk, dv }: Gradients<'_>,
 ) {
-    let heads = problem.shape.kv_heads;
+    let heads = inputs.shape.kv_heads;
     let starts = rows.starts;
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
     cpu.for_each((starts.len() - 1) * heads, |task| {
         let (row, key_head) = (task / heads, task % heads);
         let (start, len) = (starts[row], starts[row + 1] - starts[row]);
         if len > 0 {
-            simd::run(cpu.isa(), Row { problem, rows, saved, start, len, key_head, dq, dk, dv });
+            let row = Row { inputs, rows, saved, dout, start, len, key_head, dq, dk, dv };
+            simd::run(cpu.isa(), row);
         }
     });
 }
 
 /// One key head of one row, with all the query heads that use it.
 struct Row<'a> {
-    problem: Problem<'a>,
+    inputs: Inputs<'a>,
     rows: Rows<'a>,
     saved: Saved<'a>,
+    /// The gradient of the output.
+    dout: &'a [f32],
     start: usize,
     len: usize,
     key_head: usize,
@@ -61,10 +55,10 @@ struct Row<'a> {
 impl Kernel for Row<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { problem, rows, saved, start, len, key_head, .. } = self;
-        let shape = problem.shape;
+        let Self { inputs, rows, saved, start, len, key_head, .. } = self;
+        let shape = inputs.shape;
         let (heads, dim) = (shape.heads, shape.head_dim);
-        let (width, padded, scale) = (line(dim), line(len), problem.scale());
+        let (width, padded, scale) = (line(dim), line(len), inputs.scale());
 
         let mut memory =
             Scratch::take(&TASK, 5 * padded * width + QUERIES * (3 * width + 2 * KEYS + 1) + KEYS);
@@ -82,8 +76,8 @@ impl Kernel for Row<'_> {
         let deltas = split(&mut rest, QUERIES);
         let padding = split(&mut rest, KEYS);
 
-        let k_rows = Head::new(problem.k, start, shape.kv_heads, key_head, dim);
-        let v_rows = Head::new(problem.v, start, shape.kv_heads, key_head, dim);
+        let k_rows = Head::new(inputs.k, start, shape.kv_heads, key_head, dim);
+        let v_rows = Head::new(inputs.v, start, shape.kv_heads, key_head, dim);
         k_rows.copy(0, len, 1.0, keys, width);
         if len < padded {
             keys_across.fill(0.0);
@@ -99,9 +93,9 @@ impl Kernel for Row<'_> {
 
         let group = heads / shape.kv_heads;
         for head in key_head * group..(key_head + 1) * group {
-            let q_rows = Head::new(problem.q, start, heads, head, dim);
+            let q_rows = Head::new(inputs.q, start, heads, head, dim);
             let out_rows = Head::new(saved.out, start, heads, head, dim);
-            let dout_rows = Head::new(saved.dout, start, heads, head, dim);
+            let dout_rows = Head::new(self.dout, start, heads, head, dim);
             for first_query in (0..len).step_by(QUERIES) {
                 let queries = QUERIES.min(len - first_query);
                 q_rows.copy(first_query, queries, scale, q, width);
@@ -113,7 +107,7 @@ impl Kernel for Row<'_> {
                 }
                 dq.fill(0.0);
 
-                let seen = problem.mask.visible(first_query + queries - 1, len);
+                let seen = inputs.mask.visible(first_query + queries - 1, len);
                 for first in (0..seen).step_by(KEYS) {
                     let stride = line(KEYS.min(len - first));
                     let count = KEYS.min(seen - first);
@@ -128,7 +122,7 @@ impl Kernel for Row<'_> {
                     for i in 0..queries {
                         let p = &mut p[i * KEYS..][..line(count)];
                         let ds = &mut ds[i * KEYS..][..line(count)];
-                        let visible = problem.mask.visible(first_query + i, len);
+                        let visible = inputs.mask.visible(first_query + i, len);
                         hide(s, p, padding, visible.saturating_sub(first));
                         let lse = saved.lse[(start + first_query + i) * heads + head];
                         if lse == f32::MIN {
@@ -166,7 +160,7 @@ impl Row<'_> {
         factor: f32,
         from: &[f32],
     ) {
-        let dim = self.problem.shape.head_dim;
+        let dim = self.inputs.shape.head_dim;
         for (i, from) in from.chunks_exact(line(dim)).take(count).enumerate() {
             let place = (self.start + first + i) * heads + head;
             // SAFETY: no other task has these tokens and this head, and this one writes them once.

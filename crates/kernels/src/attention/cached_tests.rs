@@ -50,7 +50,8 @@ impl Whole {
         let mut lse = vec![f32::NAN; self.len * self.shape.heads];
         let rows = Rows { starts: &[0, self.len], keep: self.keep.as_deref() };
         let (q, k, v) = (&self.q, &self.k, &self.v);
-        forward(cpu, self.shape, mask, rows, q, k, v, &mut out, &mut lse).unwrap();
+        forward(cpu, Inputs { shape: self.shape, mask, q, k, v }, rows, &mut out, &mut lse)
+            .unwrap();
         (out, lse)
     }
 
@@ -101,7 +102,14 @@ fn feed(
             cache,
         })
         .collect();
-    forward_cached(cpu, shape, mask, &mut cached, &q, &k, &v, &mut out, &mut lse).unwrap();
+    forward_cached(
+        cpu,
+        Inputs { shape, mask, q: &q, k: &k, v: &v },
+        &mut cached,
+        &mut out,
+        &mut lse,
+    )
+    .unwrap();
     (out, lse)
 }
 
@@ -280,7 +288,13 @@ fn refuses_rows_that_do_not_fit_their_cache() {
         let mut cache = Cache::new(cache_shape, 5, Storage::F32).unwrap();
         let mut rows = [CachedRow { tokens, first, len, keep, cache: &mut cache }];
         let (q, mut out, mut lse) = (vec![0.0; 2 * 32], vec![0.0; 2 * 32], vec![0.0; 4]);
-        forward_cached(&cpu, shape, Mask::Causal, &mut rows, &q, &q, &q, &mut out, &mut lse)
+        forward_cached(
+            &cpu,
+            Inputs { shape, mask: Mask::Causal, q: &q, k: &q, v: &q },
+            &mut rows,
+            &mut out,
+            &mut lse,
+        )
     };
     assert!(attempt(shape, (2, 3, 5), Some(&[true; 5])).is_ok());
     for (tokens, first, len) in [(2, 3, 4), (2, 4, 6), (1, 0, 5), (2, usize::MAX, 5)] {

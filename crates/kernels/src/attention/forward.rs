@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::{
-    CachedRow, Problem, Rows,
+    CachedRow, Inputs, Rows,
     cache::{KEYS, Layout, Packed, PackedMut},
     matmul::{Left, matmul},
     scratch::{CALL, Element, Head, LINE, Scratch, Shared, TASK, line, split},
@@ -31,16 +31,10 @@ pub(super) struct Row<'a> {
     pub(super) packed: Packed<'a>,
 }
 
-/// Runs the checked `problem` on rows that see no keys but their own: each is packed into memory of
+/// Runs the checked `inputs` on rows that see no keys but their own: each is packed into memory of
 /// this call, as a cache that is filled by one call and forgotten.
-pub(super) fn run(
-    cpu: &Cpu,
-    problem: Problem<'_>,
-    rows: Rows<'_>,
-    out: &mut [f32],
-    lse: &mut [f32],
-) {
-    let (shape, count) = (problem.shape, rows.starts.len() - 1);
+pub(super) fn run(cpu: &Cpu, inputs: Inputs<'_>, rows: Rows<'_>, out: &mut [f32], lse: &mut [f32]) {
+    let (shape, count) = (inputs.shape, rows.starts.len() - 1);
     let row = |r: usize| (rows.starts[r], rows.starts[r + 1] - rows.starts[r]);
     // Rounding a row up to whole lines adds less than a line, and nothing to an empty row.
     let rounded = |r: usize| rows.starts[r] / LINE + r.min(rows.starts[r]);
@@ -54,7 +48,7 @@ pub(super) fn run(
         let size = layout.head_len();
         // SAFETY: no other task has this row and head.
         let packed = unsafe { shared.part(place(r) + head * size, size) };
-        problem.pack(layout, head, start, (0, tokens), packed);
+        inputs.pack(layout, head, start, (0, tokens), packed);
     });
 
     let row = |r: usize| {
@@ -64,14 +58,14 @@ pub(super) fn run(
         let packed = Packed::F32(&memory[place(r)..][..layout.len()]);
         Row { start, tokens, first: 0, len: tokens, keep, layout, packed }
     };
-    attend(cpu, problem, || (0..count).map(row), out, lse);
+    attend(cpu, inputs, || (0..count).map(row), out, lse);
 }
 
-/// Runs the checked `problem`: adds the keys and values of the tokens to those in the caches, and lets
+/// Runs the checked `inputs`: adds the keys and values of the tokens to those in the caches, and lets
 /// the tokens attend to all of them.
 pub(super) fn run_cached(
     cpu: &Cpu,
-    problem: Problem<'_>,
+    inputs: Inputs<'_>,
     rows: &mut [CachedRow<'_>],
     out: &mut [f32],
     lse: &mut [f32],
@@ -80,8 +74,8 @@ pub(super) fn run_cached(
     for CachedRow { tokens, first, cache, .. } in rows.iter_mut() {
         let (layout, range) = (cache.layout, (*first, *tokens));
         match cache.packed_mut() {
-            PackedMut::F32(packed) => pack(cpu, problem, layout, start, range, packed),
-            PackedMut::Bf16(packed) => pack(cpu, problem, layout, start, range, packed),
+            PackedMut::F32(packed) => pack(cpu, inputs, layout, start, range, packed),
+            PackedMut::Bf16(packed) => pack(cpu, inputs, layout, start, range, packed),
         }
         start += *tokens;
     }
@@ -95,27 +89,27 @@ pub(super) fn run_cached(
             Some(Row { start, tokens, first, len, keep, layout, packed })
         })
     };
-    attend(cpu, problem, rows, out, lse);
+    attend(cpu, inputs, rows, out, lse);
 }
 
 /// Packs the keys and values of a row's tokens from `start` on as those of the positions `range`.
 fn pack<E: Element>(
     cpu: &Cpu,
-    problem: Problem<'_>,
+    inputs: Inputs<'_>,
     layout: Layout,
     start: usize,
     range: (usize, usize),
     packed: &mut [E],
 ) {
     cpu.chunks(packed, layout.head_len(), |head, packed| {
-        problem.pack(layout, head, start, range, packed);
+        inputs.pack(layout, head, start, range, packed);
     });
 }
 
 /// Lets the tokens of all rows attend to the packed keys and values.
 fn attend<'a, R: Iterator<Item = Row<'a>>>(
     cpu: &Cpu,
-    problem: Problem<'_>,
+    inputs: Inputs<'_>,
     rows: impl Fn() -> R + Sync,
     out: &mut [f32],
     lse: &mut [f32],
@@ -128,12 +122,12 @@ fn attend<'a, R: Iterator<Item = Row<'a>>>(
             })
         })
     };
-    let heads = problem.shape.heads;
+    let heads = inputs.shape.heads;
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     cpu.for_each(blocks().count() * heads, |task| {
         // Found anew for each task: that is little beside a task, and needs no memory.
         if let Some(block) = blocks().nth(task / heads) {
-            simd::run(cpu.isa(), Tile { problem, block, head: task % heads, out, lse });
+            simd::run(cpu.isa(), Tile { inputs, block, head: task % heads, out, lse });
         }
     });
 }
@@ -149,7 +143,7 @@ struct Block<'a> {
 
 /// One head of one block.
 struct Tile<'a> {
-    problem: Problem<'a>,
+    inputs: Inputs<'a>,
     block: Block<'a>,
     head: usize,
     out: Shared<'a>,
@@ -159,12 +153,12 @@ struct Tile<'a> {
 impl Kernel for Tile<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { problem, block, head, .. } = self;
+        let Self { inputs, block, head, .. } = self;
         let Block { row, queries, .. } = block;
-        let (heads, dim) = (problem.shape.heads, problem.shape.head_dim);
+        let (heads, dim) = (inputs.shape.heads, inputs.shape.head_dim);
         let width = line(dim);
         let size = row.layout.head_len();
-        let head_at = problem.key_head(head) * size;
+        let head_at = inputs.key_head(head) * size;
         let is_wide = matches!(row.packed, Packed::F32(_));
         let widened = if is_wide { 0 } else { KEYS * width };
 
@@ -180,8 +174,8 @@ impl Kernel for Tile<'_> {
         let wide_keys = split(&mut rest, widened);
         let wide_values = split(&mut rest, widened);
 
-        let q_rows = Head::new(problem.q, row.start, heads, head, dim);
-        q_rows.copy(block.first, queries, problem.scale(), q, width);
+        let q_rows = Head::new(inputs.q, row.start, heads, head, dim);
+        q_rows.copy(block.first, queries, inputs.scale(), q, width);
         acc[..queries * width].fill(0.0);
         sums[..queries * MAX_LANES].fill(0.0);
         peaks[..queries].fill(f32::NEG_INFINITY);
@@ -189,7 +183,7 @@ impl Kernel for Tile<'_> {
         // A key that a query does not see leaves its bits alone, so it does not matter with which
         // other queries it shares a block.
         let position = row.first + block.first;
-        let seen = problem.mask.visible(position + queries - 1, row.len);
+        let seen = inputs.mask.visible(position + queries - 1, row.len);
         for first in (0..seen).step_by(KEYS) {
             let keys = KEYS.min(seen - first);
             let stride = row.layout.stride(first);
@@ -213,7 +207,7 @@ impl Kernel for Tile<'_> {
             let padding = keep.map(|keep| penalties(keep, padding));
             for i in 0..queries {
                 let scores = &mut scores[i * KEYS..][..line(keys)];
-                let visible = problem.mask.visible(position + i, row.len);
+                let visible = inputs.mask.visible(position + i, row.len);
                 hide(s, scores, padding, visible.saturating_sub(first));
                 let sum = &mut sums[i * MAX_LANES..][..MAX_LANES];
                 exponentiate(s, scores, &mut peaks[i], sum, &mut acc[i * width..][..width]);

@@ -80,10 +80,44 @@ pub struct Rows<'a> {
     pub keep: Option<&'a [bool]>,
 }
 
+/// What attention reads, forward and backward.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The heads.
+    pub shape: Shape,
+    /// The keys that a query sees.
+    pub mask: Mask,
+    /// Queries `[tokens, heads * head_dim]`.
+    pub q: &'a [f32],
+    /// Keys `[tokens, kv_heads * head_dim]`.
+    pub k: &'a [f32],
+    /// Values, shaped as the keys.
+    pub v: &'a [f32],
+}
+
+/// What [`forward`] gave and [`backward`] reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// The outputs `[tokens, heads * head_dim]`.
+    pub out: &'a [f32],
+    /// The logarithm of the sum of the exponentials of each query's scores `[tokens, heads]`.
+    pub lse: &'a [f32],
+}
+
+/// The gradients of [`Inputs`], each shaped as what it is the gradient of.
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// Of the queries.
+    pub dq: &'a mut [f32],
+    /// Of the keys.
+    pub dk: &'a mut [f32],
+    /// Of the values.
+    pub dv: &'a mut [f32],
+}
+
 /// `out = softmax(q k^T / sqrt(head_dim) + padding) v` for each row and head.
 ///
-/// `q` and `out` are `[tokens, heads * head_dim]`, `k` and `v` are `[tokens, kv_heads * head_dim]`.
-/// `lse` is `[tokens, heads]` and receives the logarithm of the sum of the exponentials of each
+/// `out` is shaped as the queries. `lse` is `[tokens, heads]` and receives the logarithm of the sum of the exponentials of each
 /// query's scores, for [`backward`]; it is `f32::MIN` where a query sees nothing but padding. NaN
 /// anywhere in a row reaches its outputs.
 ///
@@ -92,21 +126,18 @@ pub struct Rows<'a> {
 /// a shape, mask or rows that make no sense.
 pub fn forward(
     cpu: &Cpu,
-    shape: Shape,
-    mask: Mask,
+    inputs: Inputs<'_>,
     rows: Rows<'_>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
     out: &mut [f32],
     lse: &mut [f32],
 ) -> Result<()> {
     const OP: &str = "attention::forward";
+    let Inputs { shape, mask, q, k, v } = inputs;
     let sizes = Sizes::new(OP, shape, mask, rows)?;
     let queries = [("q", q.len()), ("out", out.len())];
     sizes.check(OP, &queries, &[("k", k.len()), ("v", v.len())], lse.len())?;
     if !out.is_empty() {
-        forward::run(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
+        forward::run(cpu, inputs, rows, out, lse);
     }
     Ok(())
 }
@@ -130,8 +161,8 @@ pub struct CachedRow<'a> {
 /// As [`forward`] for tokens that go on where earlier calls ended: first writes their keys and
 /// values to the caches of their rows, then attends to all that the caches hold.
 ///
-/// The tokens of all rows lie one after the other in `q`, `out`, `k`, `v` and `lse`, which are shaped
-/// as in [`forward`]. A token that sees the same keys gets the same bits, whether its row comes in
+/// The tokens of all rows lie one after the other in the inputs, `out` and `lse`, which are shaped as
+/// in [`forward`]. A token that sees the same keys gets the same bits, whether its row comes in
 /// one call or in many.
 ///
 /// # Errors
@@ -139,16 +170,13 @@ pub struct CachedRow<'a> {
 /// a shape, mask or rows that make no sense, or a cache that was made for others.
 pub fn forward_cached(
     cpu: &Cpu,
-    shape: Shape,
-    mask: Mask,
+    inputs: Inputs<'_>,
     rows: &mut [CachedRow<'_>],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
     out: &mut [f32],
     lse: &mut [f32],
 ) -> Result<()> {
     const OP: &str = "attention::forward_cached";
+    let Inputs { shape, mask, q, k, v } = inputs;
     let mut total = 0usize;
     for row in &*rows {
         let CachedRow { tokens, first, len, .. } = *row;
@@ -176,56 +204,40 @@ pub fn forward_cached(
     let queries = [("q", q.len()), ("out", out.len())];
     sizes.check(OP, &queries, &[("k", k.len()), ("v", v.len())], lse.len())?;
     if !out.is_empty() {
-        forward::run_cached(cpu, Problem { shape, mask, q, k, v }, rows, out, lse);
+        forward::run_cached(cpu, inputs, rows, out, lse);
     }
     Ok(())
 }
 
-/// The gradients of [`forward`], written over `dq`, `dk` and `dv`.
+/// The gradients of [`forward`], written over what `gradients` hold.
 ///
-/// `out` and `lse` are what `forward` gave for the same arguments on the same instruction set;
-/// `dout` and `dq` are shaped as `q`, `dk` and `dv` as `k`.
+/// `saved` is what `forward` gave for the same arguments on the same instruction set; `dout`, the
+/// gradient of its output, is shaped as that.
 ///
 /// # Errors
 /// Those of [`forward`].
 pub fn backward(
     cpu: &Cpu,
-    shape: Shape,
-    mask: Mask,
+    inputs: Inputs<'_>,
     rows: Rows<'_>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &[f32],
-    lse: &[f32],
+    saved: Saved<'_>,
     dout: &[f32],
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
+    gradients: Gradients<'_>,
 ) -> Result<()> {
     const OP: &str = "attention::backward";
+    let Inputs { shape, mask, q, k, v } = inputs;
+    let (Saved { out, lse }, Gradients { dq, dk, dv }) = (saved, &gradients);
     let sizes = Sizes::new(OP, shape, mask, rows)?;
     let queries = [("q", q.len()), ("out", out.len()), ("dout", dout.len()), ("dq", dq.len())];
     let keys = [("k", k.len()), ("v", v.len()), ("dk", dk.len()), ("dv", dv.len())];
     sizes.check(OP, &queries, &keys, lse.len())?;
     if !out.is_empty() {
-        let problem = Problem { shape, mask, q, k, v };
-        backward::run(cpu, problem, rows, backward::Saved { out, lse, dout }, dq, dk, dv);
+        backward::run(cpu, inputs, rows, saved, dout, gradients);
     }
     Ok(())
 }
 
-/// What both passes read.
-#[derive(Clone, Copy)]
-struct Problem<'a> {
-    shape: Shape,
-    mask: Mask,
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-}
-
-impl Problem<'_> {
+impl Inputs<'_> {
     /// The factor of the scores.
     fn scale(&self) -> f32 {
         1.0 / (self.shape.head_dim as f32).sqrt()

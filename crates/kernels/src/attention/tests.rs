@@ -59,11 +59,25 @@ impl Case {
         let garbage = |like: &[f32]| vec![f32::NAN; like.len()];
         let mut out = garbage(q);
         let mut lse = vec![f32::NAN; q.len() / shape.head_dim];
-        forward(cpu, *shape, *mask, self.rows(), q, k, v, &mut out, &mut lse).unwrap();
+        forward(
+            cpu,
+            Inputs { shape: *shape, mask: *mask, q, k, v },
+            self.rows(),
+            &mut out,
+            &mut lse,
+        )
+        .unwrap();
         let (mut dq, mut dk, mut dv) = (garbage(q), garbage(k), garbage(v));
         let rows = self.rows();
-        backward(cpu, *shape, *mask, rows, q, k, v, &out, &lse, dout, &mut dq, &mut dk, &mut dv)
-            .unwrap();
+        backward(
+            cpu,
+            Inputs { shape: *shape, mask: *mask, q, k, v },
+            rows,
+            Saved { out: &out, lse: &lse },
+            dout,
+            Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv },
+        )
+        .unwrap();
         [out, lse, dq, dk, dv]
     }
 
@@ -290,7 +304,7 @@ fn refuses_what_does_not_fit() {
         let (q, k) = (vec![0.0; 12], vec![0.0; k]);
         let (mut out, mut lse) = (vec![0.0; 12], vec![0.0; 6]);
         let rows = Rows { starts, keep };
-        forward(&cpu, shape, mask, rows, &q, &k, &k, &mut out, &mut lse)
+        forward(&cpu, Inputs { shape, mask, q: &q, k: &k, v: &k }, rows, &mut out, &mut lse)
     };
     let all = Mask::Bidirectional;
     assert!(attempt(shape, all, &[0, 3], None, 6).is_ok());

@@ -46,8 +46,7 @@ impl Problem {
             targets,
             weights,
             &mut nll,
-            &mut dhidden,
-            &mut dweight,
+            Gradients { dhidden: &mut dhidden, dweight: &mut dweight },
         )
         .unwrap();
         let mut alone = vec![9.0; nll.len()];
@@ -133,8 +132,7 @@ fn gradients_of_the_weight_are_added_and_narrow_weights_widened() {
         &p.targets,
         &p.weights,
         &mut nll,
-        &mut dhidden,
-        &mut dweight,
+        Gradients { dhidden: &mut dhidden, dweight: &mut dweight },
     )
     .unwrap();
     assert_close("nll", &nll, &wide(&expected[0]), 1e-6);
@@ -168,7 +166,8 @@ fn without_width_every_token_is_as_likely() {
     let cpu = Cpu::new(1).unwrap();
     let head = Head { weight: WeightView::F32(&[]), vocab: 3, d: 0, scale: 1.0 };
     let mut nll = [0.0; 2];
-    forward_backward(&cpu, &[], &head, &[0, 2], &[1.0; 2], &mut nll, &mut [], &mut []).unwrap();
+    let none = Gradients { dhidden: &mut [], dweight: &mut [] };
+    forward_backward(&cpu, &[], &head, &[0, 2], &[1.0; 2], &mut nll, none).unwrap();
     assert_eq!(nll, [3f32.ln(); 2]);
 }
 
@@ -188,7 +187,8 @@ fn refuses_other_shapes_and_targets() {
         let (mut dhidden, mut dweight) = (vec![0.0; dhidden], vec![0.0; dweight]);
         let (weights, mut nll) = (vec![1.0; weights], [0.0; 2]);
         let (x, t) = ([0.0; 4], [0, 1]);
-        forward_backward(&cpu, &x, &head, &t, &weights, &mut nll, &mut dhidden, &mut dweight)
+        let gradients = Gradients { dhidden: &mut dhidden, dweight: &mut dweight };
+        forward_backward(&cpu, &x, &head, &t, &weights, &mut nll, gradients)
     };
     assert!(run(2, 4, 6).is_ok());
     assert!(run(1, 4, 6).is_err());

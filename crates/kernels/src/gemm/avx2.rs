@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{FEW, Kernel, Layout, Next, Panel, ahead};
+use super::{FEW, Few, Kernel, Layout, Next, Panel, Tile, ahead};
 use crate::weights::Floats;
 
 /// Elements of a vector.
@@ -31,51 +31,33 @@ impl Kernel for Avx2 {
         }
     }
 
-    unsafe fn tile(
-        rows: usize,
-        kc: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        add: bool,
-        next: Next,
-    ) {
+    unsafe fn tile(work: Tile) {
         // SAFETY: the caller's promises are those of `tile`.
         unsafe {
-            match rows {
-                1 => tile::<1>(kc, a, b, c, ldc, add, next),
-                2 => tile::<2>(kc, a, b, c, ldc, add, next),
-                3 => tile::<3>(kc, a, b, c, ldc, add, next),
-                4 => tile::<4>(kc, a, b, c, ldc, add, next),
-                5 => tile::<5>(kc, a, b, c, ldc, add, next),
-                _ => tile::<{ Self::MR }>(kc, a, b, c, ldc, add, next),
+            match work.rows {
+                1 => tile::<1>(work),
+                2 => tile::<2>(work),
+                3 => tile::<3>(work),
+                4 => tile::<4>(work),
+                5 => tile::<5>(work),
+                _ => tile::<{ Self::MR }>(work),
             }
         }
     }
 
-    unsafe fn few(
-        rows: usize,
-        a: *const f32,
-        lda: usize,
-        panel: Panel<'_>,
-        left: usize,
-        c: *mut f32,
-        ldc: usize,
-        add: bool,
-    ) {
+    unsafe fn few(work: Few<'_>) {
         macro_rules! by_rows {
             ($data:ident: $($r:literal)*) => {
                 // SAFETY: the caller's promises are those of `few`.
                 unsafe {
-                    match rows {
-                        $($r => few::<_, $r>($data, a, lda, panel, left, c, ldc, add),)*
-                        _ => few::<_, FEW>($data, a, lda, panel, left, c, ldc, add),
+                    match work.rows {
+                        $($r => few::<_, $r>($data, work),)*
+                        _ => few::<_, FEW>($data, work),
                     }
                 }
             };
         }
-        match panel.data {
+        match work.panel.data {
             Floats::F32(data) => by_rows!(data: 1 2 3 4 5 6 7),
             Floats::Bf16(data) => by_rows!(data: 1 2 3 4 5 6 7),
             Floats::F16(data) => by_rows!(data: 1 2 3 4 5 6 7),
@@ -86,15 +68,8 @@ impl Kernel for Avx2 {
 /// # Safety
 /// As [`Kernel::tile`], with `rows` equal to `R`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const R: usize>(
-    kc: usize,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    add: bool,
-    next: Next,
-) {
+unsafe fn tile<const R: usize>(work: Tile) {
+    let Tile { kc, a, b, c, ldc, add, next, .. } = work;
     // SAFETY: every address is one of the panels' or the tile's elements, which the caller vouches
     // for; prefetching touches nothing.
     unsafe {
@@ -223,16 +198,8 @@ pub(crate) type Square = [__m256; LANES];
 /// # Safety
 /// As [`Kernel::few`], with `rows` equal to `R` and the elements of `panel` in `data`.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn few<T: Load, const R: usize>(
-    data: &[T],
-    a: *const f32,
-    lda: usize,
-    panel: Panel<'_>,
-    left: usize,
-    c: *mut f32,
-    ldc: usize,
-    add: bool,
-) {
+unsafe fn few<T: Load, const R: usize>(data: &[T], work: Few<'_>) {
+    let Few { a, lda, panel, left, c, ldc, add, .. } = work;
     let Panel { ld, len, kc, .. } = panel;
     let mut sums = [_mm256_setzero_ps(); R];
     // SAFETY: `len` rows of `kc` elements of the panel, `R` rows of as many of `A` and the elements

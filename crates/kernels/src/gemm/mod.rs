@@ -21,7 +21,11 @@ pub(crate) use avx2::transposed;
 
 use std::{cell::Cell, ops::Range};
 
-use crate::{Cpu, Isa, linear::Out, weights::Floats};
+use crate::{
+    Cpu, Isa,
+    linear::{Out, Shape},
+    weights::Floats,
+};
 
 /// Terms summed in a lane before they are added to `C`.
 const KC: usize = 384;
@@ -100,40 +104,58 @@ trait Kernel {
     /// The processor has the instruction set, and `out` is at least `kc * stride + SLACK` long.
     unsafe fn pack(panel: Panel<'_>, stride: usize, out: &mut [f32]);
 
-    /// The tile `rows x NR` of `C` at `c`: overwritten with the product of the packed panels `a`
-    /// (`[kc, rows]`) and `b` (`[kc, NR]`), or added to; the lines `next` are asked for meanwhile.
+    /// Computes a tile of [`NR`](Kernel::NR) columns.
     ///
     /// # Safety
-    /// The processor has the instruction set, `1 <= rows <= MR`, the panels are as long as said, and
-    /// `c` holds `rows` rows of `NR` elements, `ldc` apart.
-    unsafe fn tile(
-        rows: usize,
-        kc: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        add: bool,
-        next: Next,
-    );
+    /// The processor has the instruction set, `1 <= rows <= MR`, and the pointers are to what
+    /// [`Tile`] says.
+    unsafe fn tile(tile: Tile);
 
-    /// The elements `rows x panel.len` of `C` at `c`, `ldc` apart, from the rows of `A` at `a`, `lda`
-    /// apart, and a panel of `B` whose terms lie side by side, neither of them packed. The panel's
-    /// rows end `left` terms after its beginning; those of the panel after it follow.
+    /// Computes a few rows from what is not packed.
     ///
     /// # Safety
-    /// The processor has the instruction set, `1 <= rows <= FEW`, `panel.len <= LANES`, each row of
-    /// `A` has `panel.kc` elements, and `c` holds `rows` rows of `panel.len` elements.
-    unsafe fn few(
-        rows: usize,
-        a: *const f32,
-        lda: usize,
-        panel: Panel<'_>,
-        left: usize,
-        c: *mut f32,
-        ldc: usize,
-        add: bool,
-    );
+    /// The processor has the instruction set, `1 <= rows <= FEW`, `panel.len <= LANES`, and the
+    /// pointers are to what [`Few`] says.
+    unsafe fn few(few: Few<'_>);
+}
+
+/// A tile of `C`: overwritten with the product of two packed panels, or added to.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// Rows of the tile.
+    rows: usize,
+    /// Terms of the panels.
+    kc: usize,
+    /// The packed rows of `A`, `[kc, rows]`.
+    a: *const f32,
+    /// The packed rows of `B`, `[kc, NR]`.
+    b: *const f32,
+    /// The tile, `[rows, NR]`, its rows `ldc` elements apart.
+    c: *mut f32,
+    ldc: usize,
+    /// Whether the product is added to what `c` holds.
+    add: bool,
+    /// What is prefetched meanwhile.
+    next: Next,
+}
+
+/// A few rows of `C`: overwritten with the product of rows of `A` with a panel of `B` whose terms lie
+/// side by side, neither of them packed, or added to.
+#[derive(Clone, Copy)]
+struct Few<'a> {
+    /// Rows of `A` and of `C`.
+    rows: usize,
+    /// The rows of `A`, of `panel.kc` elements, `lda` elements apart.
+    a: *const f32,
+    lda: usize,
+    /// The rows of `B`. They end `left` terms after their beginning; those of the next panel follow.
+    panel: Panel<'a>,
+    left: usize,
+    /// The elements of `C`, `[rows, panel.len]`, their rows `ldc` elements apart.
+    c: *mut f32,
+    ldc: usize,
+    /// Whether the product is added to what `c` holds.
+    add: bool,
 }
 
 /// How far behind element `p` of a row of an unpacked panel lies what will be read [`AHEAD`] terms
@@ -214,9 +236,9 @@ struct Product<'a> {
 /// The buffers must have the lengths of their shapes: the linear layer has checked them.
 pub(crate) fn gemm(
     cpu: &Cpu,
+    Shape { m, n, k }: Shape,
     a: Operand<'_>,
     b: Operand<'_>,
-    (m, n, k): (usize, usize, usize),
     c: &mut [f32],
     out: Out,
 ) {
@@ -288,12 +310,11 @@ impl Product<'_> {
                 let panel = self.b.panel(self.n, self.k, columns.clone(), terms);
                 let (left, add) = (self.k - start, self.add || start > 0);
                 let a = a[rows.start * self.k + start..].as_ptr();
-                // SAFETY: the instruction set is there, the rows of `A` are `k` long, and these
-                // elements of `C` are in the block of this task.
-                unsafe {
-                    let c = self.c.0.add(rows.start * self.n + j);
-                    K::few(rows.len(), a, self.k, panel, left, c, self.n, add);
-                }
+                // SAFETY: these elements of `C` are in the block of this task.
+                let c = unsafe { self.c.0.add(rows.start * self.n + j) };
+                let (rows, lda, ldc) = (rows.len(), self.k, self.n);
+                // SAFETY: the instruction set is there, and the rows of `A` are `k` long.
+                unsafe { K::few(Few { rows, a, lda, panel, left, c, ldc, add }) };
             }
         }
     }
@@ -338,42 +359,46 @@ impl Product<'_> {
         let after = self.b.panel(self.n, self.k, columns_after, terms);
         for panel in 0..panels {
             let part = share(rows.len(), panels, panel);
-            let a = &a[panel_at(part.start, panel, kc)..];
             let at = (rows.start + part.start) * self.n + columns.start;
-            self.tile::<K>(part.len(), kc, a, b, at, width, add, Next::of(&after, panel));
+            // SAFETY: the panels are packed for these rows and `NR`, and the tile, `width` wide, lies
+            // in the block of `C` that this task alone writes.
+            unsafe {
+                let tile = Tile {
+                    rows: part.len(),
+                    kc,
+                    a: a[panel_at(part.start, panel, kc)..].as_ptr(),
+                    b: b.as_ptr(),
+                    c: self.c.0.add(at),
+                    ldc: self.n,
+                    add,
+                    next: Next::of(&after, panel),
+                };
+                tile.compute::<K>(width);
+            }
         }
     }
+}
 
-    /// One tile of `C` at element `at`, `rows x width`.
-    fn tile<K: Kernel>(
-        &self,
-        rows: usize,
-        kc: usize,
-        a: &[f32],
-        b: &[f32],
-        at: usize,
-        width: usize,
-        add: bool,
-        next: Next,
-    ) {
-        // SAFETY: the tile lies in `C`, in the block of `C` that this task alone writes.
-        let c = unsafe { self.c.0.add(at) };
+impl Tile {
+    /// Computes the first `width` columns of a tile.
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`], but for the columns of `c` from `width` on.
+    unsafe fn compute<K: Kernel>(self, width: usize) {
         if width == K::NR {
-            // SAFETY: the panels are packed for `rows` and `NR`, and the whole tile lies in `C`.
-            unsafe { K::tile(rows, kc, a.as_ptr(), b.as_ptr(), c, self.n, add, next) };
+            // SAFETY: the caller's promises, and the whole tile lies in `C`.
+            unsafe { K::tile(self) };
             return;
         }
         let mut whole = [0.0f32; 16 * 64];
         debug_assert!(K::MR * K::NR <= whole.len());
         // SAFETY: as above, into a buffer that holds the largest tile.
-        unsafe {
-            K::tile(rows, kc, a.as_ptr(), b.as_ptr(), whole.as_mut_ptr(), K::NR, false, next)
-        };
-        for (i, line) in whole.chunks_exact(K::NR).take(rows).enumerate() {
+        unsafe { K::tile(Self { c: whole.as_mut_ptr(), ldc: K::NR, add: false, ..self }) };
+        for (i, line) in whole.chunks_exact(K::NR).take(self.rows).enumerate() {
             // SAFETY: row `i` of the tile, cut at the last column of `C`.
-            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * self.n), width) };
+            let c = unsafe { std::slice::from_raw_parts_mut(self.c.add(i * self.ldc), width) };
             for (c, sum) in c.iter_mut().zip(line) {
-                *c = if add { *c + sum } else { *sum };
+                *c = if self.add { *c + sum } else { *sum };
             }
         }
     }

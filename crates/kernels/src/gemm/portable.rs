@@ -1,6 +1,6 @@
 //! The tile kernel in plain Rust, which the compiler vectorises as the target allows.
 
-use super::{Kernel, Layout, Next, Panel};
+use super::{Few, Kernel, Layout, Panel, Tile};
 use crate::weights::Floats;
 
 /// The kernel of every machine.
@@ -19,16 +19,8 @@ impl Kernel for Portable {
         }
     }
 
-    unsafe fn tile(
-        rows: usize,
-        kc: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        add: bool,
-        _: Next,
-    ) {
+    unsafe fn tile(work: Tile) {
+        let Tile { rows, kc, a, b, c, ldc, add, .. } = work;
         // SAFETY: the caller vouches for `[kc, rows]` and `[kc, NR]` elements and for the tile.
         let (a, b) = unsafe {
             (std::slice::from_raw_parts(a, kc * rows), std::slice::from_raw_parts(b, kc * Self::NR))
@@ -44,16 +36,8 @@ impl Kernel for Portable {
         }
     }
 
-    unsafe fn few(
-        rows: usize,
-        a: *const f32,
-        lda: usize,
-        panel: Panel<'_>,
-        _: usize,
-        c: *mut f32,
-        ldc: usize,
-        add: bool,
-    ) {
+    unsafe fn few(work: Few<'_>) {
+        let Few { rows, a, lda, panel, c, ldc, add, .. } = work;
         for r in 0..rows {
             // SAFETY: the caller vouches for these elements of `A` and of `C`.
             let (a, c) = unsafe {

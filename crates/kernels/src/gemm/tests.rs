@@ -14,10 +14,15 @@ fn cpus(isa: Isa) -> Vec<Cpu> {
     [1, 2, 3].iter().filter_map(|threads| Cpu::with_isa(isa, *threads).ok()).collect()
 }
 
-fn product(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, shape: (usize, usize, usize)) -> Vec<u32> {
-    let mut c = numbers(shape.0 * shape.1, 9);
-    gemm(cpu, a, b, shape, &mut c, Out::Write);
-    gemm(cpu, a, b, shape, &mut c, Out::Add);
+fn product(
+    cpu: &Cpu,
+    a: Operand<'_>,
+    b: Operand<'_>,
+    (m, n, k): (usize, usize, usize),
+) -> Vec<u32> {
+    let (shape, mut c) = (Shape { m, n, k }, numbers(m * n, 9));
+    gemm(cpu, shape, a, b, &mut c, Out::Write);
+    gemm(cpu, shape, a, b, &mut c, Out::Add);
     c.into_iter().map(f32::to_bits).collect()
 }
 
@@ -109,7 +114,7 @@ fn long_sums_pass_through_every_block_of_terms() {
             for (a, b) in [(Layout::KInner, Layout::KOuter), (Layout::KOuter, Layout::KInner)] {
                 let mut c = vec![0.5; 15 * 17];
                 let a = operand(&ones[..15 * k], a);
-                gemm(&cpu, a, operand(&ones, b), (15, 17, k), &mut c, Out::Add);
+                gemm(&cpu, Shape { m: 15, n: 17, k }, a, operand(&ones, b), &mut c, Out::Add);
                 assert!(c.iter().all(|c| *c == 0.5 + k as f32), "{cpu:?}");
             }
         }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     KernelError, WeightView,
-    linear::{forward, forward_quantized},
+    linear::{Shape, forward, forward_quantized},
     reference::linear as reference,
     testing::{cpus, noise, on_every_cpu},
 };
@@ -37,7 +37,7 @@ impl Weights {
 fn product(x: &[f32], w: &Weights, (m, n, k): (usize, usize, usize)) -> Vec<f32> {
     on_every_cpu(|cpu| {
         let mut y = vec![f32::NAN; m * n];
-        forward(cpu, x, w.view(), None, m, n, k, &mut y, Out::Write).unwrap();
+        forward(cpu, Shape { m, n, k }, x, w.view(), None, &mut y, Out::Write).unwrap();
         y
     })
 }
@@ -208,13 +208,15 @@ fn a_row_and_a_column_have_the_same_bits_in_any_company() {
         let cpu = Cpu::new(2).unwrap();
         for m in [1, 2, 7, 8, 9, 16, 17, 24, 25, 32, 33, 57, 64, 72, 129] {
             let mut y = vec![0.0; m * n];
-            forward(&cpu, &x[..m * k], w.view(), None, m, n, k, &mut y, Out::Write).unwrap();
+            forward(&cpu, Shape { m, n, k }, &x[..m * k], w.view(), None, &mut y, Out::Write)
+                .unwrap();
             assert!(y == whole[..m * n], "{format}: the first {m} rows");
         }
         for width in [1, 15, 16, 17, 32, 49] {
             let part = w.view().slice(0..width * k);
             let mut y = vec![0.0; most * width];
-            forward(&cpu, &x, part, None, most, width, k, &mut y, Out::Write).unwrap();
+            forward(&cpu, Shape { m: most, n: width, k }, &x, part, None, &mut y, Out::Write)
+                .unwrap();
             for (part, whole) in y.chunks(width).zip(whole.chunks(n)) {
                 assert!(part == &whole[..width], "{format}: the first {width} columns");
             }
@@ -266,9 +268,10 @@ fn biases_and_what_was_there_are_added() {
         for cpu in cpus() {
             let mut with_bias = vec![f32::NAN; m * n];
             let view = w.view();
-            forward(&cpu, &x, view, Some(&bias), m, n, k, &mut with_bias, Out::Write).unwrap();
+            forward(&cpu, Shape { m, n, k }, &x, view, Some(&bias), &mut with_bias, Out::Write)
+                .unwrap();
             let mut added = before.clone();
-            forward(&cpu, &x, view, None, m, n, k, &mut added, Out::Add).unwrap();
+            forward(&cpu, Shape { m, n, k }, &x, view, None, &mut added, Out::Add).unwrap();
             for at in 0..m * n {
                 assert_eq!(with_bias[at], bias[at % n] + y[at]);
                 assert_eq!(added[at], before[at] + y[at]);
@@ -291,7 +294,7 @@ fn rows_quantised_once_give_the_same_bits() {
             for format in [BlockFormat::Q8_0, BlockFormat::Q4K] {
                 let w = Weights::of(format, &noise(1, n * k));
                 let (mut y, mut again) = (vec![0.0; m * n], vec![f32::NAN; m * n]);
-                forward(&cpu, &x, w.view(), None, m, n, k, &mut y, Out::Write).unwrap();
+                forward(&cpu, Shape { m, n, k }, &x, w.view(), None, &mut y, Out::Write).unwrap();
                 forward_quantized(&cpu, &rows, w.view(), None, n, &mut again, Out::Write).unwrap();
                 assert!(y == again);
             }
@@ -308,7 +311,7 @@ fn wrong_shapes_are_refused() {
     let w = Weights::of(BlockFormat::Q4K, &noise(1, 512));
     let run = |x: usize, n: usize, k: usize, y: usize| {
         let (x, mut y) = (vec![0.0; x], vec![0.0; y]);
-        forward(&cpu, &x, w.view(), None, 1, n, k, &mut y, Out::Write)
+        forward(&cpu, Shape { m: 1, n, k }, &x, w.view(), None, &mut y, Out::Write)
     };
     assert!(run(512, 1, 512, 1).is_ok());
     assert!(run(511, 1, 512, 1).is_err());
@@ -335,8 +338,14 @@ fn gradients_refuse_blocks() {
     let cpu = Cpu::new(1).unwrap();
     let w = Weights::of(BlockFormat::Q8_0, &noise(1, 64));
     let mut dx = [0.0; 32];
-    let error =
-        crate::linear::backward_input(&cpu, &[0.0; 2], w.view(), 1, 2, 32, &mut dx, Out::Write);
+    let error = crate::linear::backward_input(
+        &cpu,
+        Shape { m: 1, n: 2, k: 32 },
+        &[0.0; 2],
+        w.view(),
+        &mut dx,
+        Out::Write,
+    );
     assert!(error.unwrap_err().to_string().contains("Q8_0"));
 }
 

@@ -37,29 +37,29 @@ fn agrees_with_the_reference(m: usize, n: usize, k: usize) {
     let wv = WeightView::F32(&w);
     for cpu in &cpus() {
         let mut y = vec![f32::NAN; m * n];
-        forward(cpu, &x, wv, Some(&b), m, n, k, &mut y, Out::Write).unwrap();
+        forward(cpu, Shape { m, n, k }, &x, wv, Some(&b), &mut y, Out::Write).unwrap();
         close(&y, &reference::forward(&x, &w, Some(&b), m, n, k), k + 1);
         let before = numbers(m * n, 5);
         y.clone_from(&before);
-        forward(cpu, &x, wv, None, m, n, k, &mut y, Out::Add).unwrap();
+        forward(cpu, Shape { m, n, k }, &x, wv, None, &mut y, Out::Add).unwrap();
         close(&y, &added(&before, &reference::forward(&x, &w, None, m, n, k)), k + 1);
 
         let expected = reference::backward_input(&dy, &w, m, n, k);
         let mut dx = vec![f32::NAN; m * k];
-        backward_input(cpu, &dy, wv, m, n, k, &mut dx, Out::Write).unwrap();
+        backward_input(cpu, Shape { m, n, k }, &dy, wv, &mut dx, Out::Write).unwrap();
         close(&dx, &expected, n);
         let before = numbers(m * k, 6);
         dx.clone_from(&before);
-        backward_input(cpu, &dy, wv, m, n, k, &mut dx, Out::Add).unwrap();
+        backward_input(cpu, Shape { m, n, k }, &dy, wv, &mut dx, Out::Add).unwrap();
         close(&dx, &added(&before, &expected), n + 1);
 
         let expected = reference::backward_weight(&dy, &x, m, n, k);
         let mut dw = vec![f32::NAN; n * k];
-        backward_weight(cpu, &dy, &x, m, n, k, &mut dw, Out::Write).unwrap();
+        backward_weight(cpu, Shape { m, n, k }, &dy, &x, &mut dw, Out::Write).unwrap();
         close(&dw, &expected, m);
         let before = numbers(n * k, 7);
         dw.clone_from(&before);
-        backward_weight(cpu, &dy, &x, m, n, k, &mut dw, Out::Add).unwrap();
+        backward_weight(cpu, Shape { m, n, k }, &dy, &x, &mut dw, Out::Add).unwrap();
         close(&dw, &added(&before, &expected), m + 1);
 
         let before = numbers(n, 8);
@@ -105,8 +105,9 @@ fn the_gradients_are_those_of_the_forward_pass() {
     let by_w: Vec<f64> = (0..n * k).map(|i| slope(&w, i, &|w| loss(&x, w))).collect();
     for cpu in cpus() {
         let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
-        backward_input(&cpu, &dy, WeightView::F32(&w), m, n, k, &mut dx, Out::Write).unwrap();
-        backward_weight(&cpu, &dy, &x, m, n, k, &mut dw, Out::Write).unwrap();
+        backward_input(&cpu, Shape { m, n, k }, &dy, WeightView::F32(&w), &mut dx, Out::Write)
+            .unwrap();
+        backward_weight(&cpu, Shape { m, n, k }, &dy, &x, &mut dw, Out::Write).unwrap();
         close(&dx, &by_x, n);
         close(&dw, &by_w, m);
     }
@@ -125,8 +126,8 @@ fn half_weights_give_the_bits_of_their_f32_values() {
             let (x, dy) = (numbers(m * k, 3), numbers(m * n, 4));
             let bits = |w: WeightView<'_>| -> Vec<u32> {
                 let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);
-                forward(cpu, &x, w, None, m, n, k, &mut y, Out::Write).unwrap();
-                backward_input(cpu, &dy, w, m, n, k, &mut dx, Out::Write).unwrap();
+                forward(cpu, Shape { m, n, k }, &x, w, None, &mut y, Out::Write).unwrap();
+                backward_input(cpu, Shape { m, n, k }, &dy, w, &mut dx, Out::Write).unwrap();
                 y.into_iter().chain(dx).map(f32::to_bits).collect()
             };
             assert!(bits(view) == bits(WeightView::F32(&wide)), "{cpu:?} {m}");
@@ -142,7 +143,8 @@ fn what_is_not_a_number_stays_in_its_row_or_column() {
     w[36 * k + 2] = f32::INFINITY;
     for cpu in cpus() {
         let mut y = vec![0.0; m * n];
-        forward(&cpu, &x, WeightView::F32(&w), None, m, n, k, &mut y, Out::Write).unwrap();
+        forward(&cpu, Shape { m, n, k }, &x, WeightView::F32(&w), None, &mut y, Out::Write)
+            .unwrap();
         for (at, y) in y.iter().enumerate() {
             match (at / n, at % n) {
                 (3, _) => assert!(y.is_nan()),
@@ -158,9 +160,10 @@ fn nothing_to_sum_gives_zero_or_leaves_what_was_there() {
     let cpu = Cpu::new(1).unwrap();
     let w = WeightView::F32(&[]);
     let mut y = [f32::NAN; 6];
-    forward(&cpu, &[], w, None, 2, 3, 0, &mut y, Out::Write).unwrap();
+    forward(&cpu, Shape { m: 2, n: 3, k: 0 }, &[], w, None, &mut y, Out::Write).unwrap();
     assert_eq!(y, [0.0; 6]);
-    forward(&cpu, &[], w, Some(&[1.0, 2.0, 3.0]), 2, 3, 0, &mut y, Out::Add).unwrap();
+    forward(&cpu, Shape { m: 2, n: 3, k: 0 }, &[], w, Some(&[1.0, 2.0, 3.0]), &mut y, Out::Add)
+        .unwrap();
     assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
 }
 
@@ -169,11 +172,15 @@ fn a_wrong_length_is_named() {
     let cpu = Cpu::new(1).unwrap();
     let w = WeightView::F32(&[0.0; 6]);
     let mut y = [0.0; 4];
-    let error = forward(&cpu, &[0.0; 5], w, None, 2, 2, 3, &mut y, Out::Write).unwrap_err();
+    let error = forward(&cpu, Shape { m: 2, n: 2, k: 3 }, &[0.0; 5], w, None, &mut y, Out::Write)
+        .unwrap_err();
     assert!(matches!(error, KernelError::Length { what: "x", expected: 6, found: 5, .. }));
-    let error = forward(&cpu, &[0.0; 6], w, Some(&[0.0]), 2, 2, 3, &mut y, Out::Write).unwrap_err();
+    let error =
+        forward(&cpu, Shape { m: 2, n: 2, k: 3 }, &[0.0; 6], w, Some(&[0.0]), &mut y, Out::Write)
+            .unwrap_err();
     assert!(matches!(error, KernelError::Length { what: "bias", .. }));
-    let error = backward_input(&cpu, &y, w, 2, 2, 3, &mut [0.0; 5], Out::Add).unwrap_err();
+    let error = backward_input(&cpu, Shape { m: 2, n: 2, k: 3 }, &y, w, &mut [0.0; 5], Out::Add)
+        .unwrap_err();
     assert!(matches!(error, KernelError::Length { what: "dx", .. }));
     let error = backward_bias(&cpu, &[0.0; 4], 2, 2, &mut [0.0; 3]).unwrap_err();
     assert!(matches!(error, KernelError::Length { what: "db", .. }));

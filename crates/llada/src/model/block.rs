@@ -4,7 +4,7 @@
 use llada_kernels::{
     Cpu, WeightView,
     attention::{self, CachedRow, Mask, Rows},
-    linear::{self, Activations, Out},
+    linear::{self, Input, Out},
     rms_norm,
     rope::{self, Table},
 };
@@ -61,8 +61,6 @@ pub(super) struct Saved {
 pub(super) struct Scratch {
     /// A normalised input [T, d].
     pub(super) normed: Vec<f32>,
-    /// The same, quantised for the layers of blocks that share it.
-    pub(super) quantized: Activations,
     /// Gradients: of `normed` [T, d], of attention's output and of q, k, v.
     pub(super) d_normed: Vec<f32>,
     d_attended: Vec<f32>,
@@ -117,13 +115,12 @@ impl Pass<'_> {
         let eps = config.rms_norm_eps;
         let h = &mut scratch.normed;
         rms_norm::forward(cpu, x, self.vector(ids.attn_norm), eps, h, &mut saved.rstd_attn)?;
-        let shared = &mut scratch.quantized;
-        self.quantize(&ids.qkv, h, d, shared)?;
+        let mut input = Input::new(h, t, d, &mut scratch.ff.quantized);
         for (part, width) in [q, kv, kv].into_iter().enumerate() {
             let bias = ids.qkv_bias.map(|b| self.vector(b[part]));
             let normalised = ids.qk_norm.is_some() && part < 2;
             let out = if normalised { &mut saved.raw[part] } else { &mut saved.qkv[part] };
-            self.linear(ids.qkv[part], h, shared, bias, width, out)?;
+            input.forward(cpu, self.matrix(ids.qkv[part]), bias, width, out, Out::Write)?;
         }
         if let Some(norms) = ids.qk_norm {
             for (part, norm) in norms.into_iter().enumerate() {
@@ -134,20 +131,14 @@ impl Pass<'_> {
         }
         rope::forward(cpu, &mut saved.qkv[0], config.n_heads, self.table, self.positions)?;
         rope::forward(cpu, &mut saved.qkv[1], config.n_kv_heads, self.table, self.positions)?;
-        let [queries, keys, values] = &saved.qkv;
-        let (shape, mask) = (shape(config), self.mask());
+        let inputs = self.attention_inputs(&saved.qkv);
         let (out, lse) = (&mut saved.attended, &mut saved.lse);
         match caches {
-            [] => {
-                let rows = self.rows;
-                attention::forward(cpu, shape, mask, rows, queries, keys, values, out, lse)?;
-            }
-            rows => {
-                attention::forward_cached(cpu, shape, mask, rows, queries, keys, values, out, lse)?;
-            }
+            [] => attention::forward(cpu, inputs, self.rows, out, lse)?,
+            rows => attention::forward_cached(cpu, inputs, rows, out, lse)?,
         }
-        let w = self.matrix(ids.attn_out);
-        linear::forward(cpu, &saved.attended, w, None, t, d, q, x, Out::Add)?;
+        let (w, shape) = (self.matrix(ids.attn_out), linear::Shape { m: t, n: d, k: q });
+        linear::forward(cpu, shape, &saved.attended, w, None, x, Out::Add)?;
 
         if keep {
             copy(&mut saved.x_mid, x);
@@ -157,43 +148,7 @@ impl Pass<'_> {
             let (x, h) = (&mut x[first * d..][..rows * d], &mut scratch.normed[..rows * d]);
             let rstd = &mut saved.rstd_ff[first..][..rows];
             rms_norm::forward(cpu, x, self.vector(ids.ff_norm), eps, h, rstd)?;
-            let (quantized, ff) = (&mut scratch.quantized, &mut scratch.ff);
-            self.feed_forward(&ids.ff, h, x, quantized, &mut saved.ff, ff)?;
-        }
-        Ok(())
-    }
-
-    /// Quantises the rows of `h` [T, d] once for all the matrices `ids`, if any of them are of blocks.
-    pub(super) fn quantize(
-        &self,
-        ids: &[usize],
-        h: &[f32],
-        d: usize,
-        shared: &mut Activations,
-    ) -> Result<()> {
-        if ids.iter().any(|&id| matches!(self.matrix(id), WeightView::Blocks { .. })) {
-            shared.quantize(self.cpu, h, h.len() / d, d)?;
-        }
-        Ok(())
-    }
-
-    /// `y = W h + bias` [T, n], where `shared` has the rows of `h` [T, d] if `W` is of blocks.
-    pub(super) fn linear(
-        &self,
-        id: usize,
-        h: &[f32],
-        shared: &Activations,
-        bias: Option<&[f32]>,
-        n: usize,
-        y: &mut [f32],
-    ) -> Result<()> {
-        let (cpu, w, d) = (self.cpu, self.matrix(id), self.model.config.d_model);
-        let t = h.len() / d;
-        match w {
-            WeightView::Blocks { .. } => {
-                linear::forward_quantized(cpu, shared, w, bias, n, y, Out::Write)?
-            }
-            _ => linear::forward(cpu, h, w, bias, t, n, d, y, Out::Write)?,
+            self.feed_forward(&ids.ff, h, x, &mut saved.ff, &mut scratch.ff)?;
         }
         Ok(())
     }
@@ -223,11 +178,11 @@ impl Pass<'_> {
         self.normalise(ids.ff_norm, &saved.x_mid, &saved.rstd_ff, &mut s.normed);
         s.d_normed.resize(dx.len(), 0.0);
         s.d_normed.fill(0.0);
-        let (h, dh) = (&s.normed, &mut s.d_normed);
-        self.backward_networks(&ids.ff, h, dx, &saved.ff, dh, &mut s.ff, gradients)?;
-        let (w, dw) = (self.vector(ids.ff_norm), &mut gradients.0[ids.ff_norm]);
-        rms_norm::backward(self.cpu, &saved.x_mid, w, &saved.rstd_ff, &s.d_normed, dx, dw)?;
-        Ok(())
+        let (h, dh, scratch) = (&s.normed, &mut s.d_normed, &mut s.ff);
+        let backward = feed_forward::Backward { h, dh, scratch, gradients };
+        self.backward_networks(&ids.ff, dx, &saved.ff, backward)?;
+        let saved = rms_norm::Saved { x: &saved.x_mid, rstd: &saved.rstd_ff };
+        self.backward_norm(ids.ff_norm, saved, &s.d_normed, dx, gradients)
     }
 
     fn backward_attention(
@@ -244,54 +199,59 @@ impl Pass<'_> {
         let (cpu, t) = (self.cpu, self.positions.len());
         s.d_attended.resize(t * widths[0], 0.0);
         s.d_qkv.iter_mut().zip(widths).for_each(|(b, n)| b.resize(t * n, 0.0));
-        let g = &mut gradients.0;
 
-        let (w, dw) = (self.matrix(ids.attn_out), &mut g[ids.attn_out]);
-        linear::backward_weight(cpu, dx, &saved.attended, t, d, widths[0], dw, Out::Add)?;
-        linear::backward_input(cpu, dx, w, t, d, widths[0], &mut s.d_attended, Out::Write)?;
-        let [q, k, v] = &saved.qkv;
+        let shape = linear::Shape { m: t, n: d, k: widths[0] };
+        let (w, dw) = (self.matrix(ids.attn_out), &mut gradients.0[ids.attn_out]);
+        linear::backward_weight(cpu, shape, dx, &saved.attended, dw, Out::Add)?;
+        linear::backward_input(cpu, shape, dx, w, &mut s.d_attended, Out::Write)?;
+        let inputs = self.attention_inputs(&saved.qkv);
+        let outputs = attention::Saved { out: &saved.attended, lse: &saved.lse };
         let [dq, dk, dv] = &mut s.d_qkv;
-        attention::backward(
-            cpu,
-            shape(config),
-            self.mask(),
-            self.rows,
-            q,
-            k,
-            v,
-            &saved.attended,
-            &saved.lse,
-            &s.d_attended,
-            dq,
-            dk,
-            dv,
-        )?;
+        let d_inputs = attention::Gradients { dq, dk, dv };
+        attention::backward(cpu, inputs, self.rows, outputs, &s.d_attended, d_inputs)?;
+        let [dq, dk, _] = &mut s.d_qkv;
         rope::backward(cpu, dq, config.n_heads, self.table, self.positions)?;
         rope::backward(cpu, dk, config.n_kv_heads, self.table, self.positions)?;
         if let Some(norms) = ids.qk_norm {
             for (part, norm) in norms.into_iter().enumerate() {
                 s.d_raw.clear();
                 s.d_raw.resize(t * widths[part], 0.0);
-                let (raw, rstd) = (&saved.raw[part], &saved.rstd_qk[part]);
-                let (w, d_out) = (self.vector(norm), &s.d_qkv[part]);
-                rms_norm::backward(cpu, raw, w, rstd, d_out, &mut s.d_raw, &mut g[norm])?;
+                let saved = rms_norm::Saved { x: &saved.raw[part], rstd: &saved.rstd_qk[part] };
+                self.backward_norm(norm, saved, &s.d_qkv[part], &mut s.d_raw, gradients)?;
                 std::mem::swap(&mut s.d_raw, &mut s.d_qkv[part]);
             }
         }
 
         self.normalise(ids.attn_norm, &saved.x, &saved.rstd_attn, &mut s.normed);
         for (part, n) in widths.into_iter().enumerate() {
-            let (dy, id) = (&s.d_qkv[part], ids.qkv[part]);
-            linear::backward_weight(cpu, dy, &s.normed, t, n, d, &mut g[id], Out::Add)?;
+            let (dy, id, shape) = (&s.d_qkv[part], ids.qkv[part], linear::Shape { m: t, n, k: d });
+            linear::backward_weight(cpu, shape, dy, &s.normed, &mut gradients.0[id], Out::Add)?;
             if let Some(biases) = ids.qkv_bias {
-                linear::backward_bias(cpu, dy, t, n, &mut g[biases[part]])?;
+                linear::backward_bias(cpu, dy, t, n, &mut gradients.0[biases[part]])?;
             }
             let out = if part == 0 { Out::Write } else { Out::Add };
-            linear::backward_input(cpu, dy, self.matrix(id), t, n, d, &mut s.d_normed, out)?;
+            linear::backward_input(cpu, shape, dy, self.matrix(id), &mut s.d_normed, out)?;
         }
-        let (w, dw) = (self.vector(ids.attn_norm), &mut g[ids.attn_norm]);
-        rms_norm::backward(cpu, &saved.x, w, &saved.rstd_attn, &s.d_normed, dx, dw)?;
+        let saved = rms_norm::Saved { x: &saved.x, rstd: &saved.rstd_attn };
+        self.backward_norm(ids.attn_norm, saved, &s.d_normed, dx, gradients)
+    }
+
+    /// Adds to `dx` the gradient of the input of the norm `id`, and to `gradients` that of its weight.
+    fn backward_norm(
+        &self,
+        id: usize,
+        saved: rms_norm::Saved<'_>,
+        dout: &[f32],
+        dx: &mut [f32],
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let gradients = rms_norm::Gradients { dx, dweight: &mut gradients.0[id] };
+        rms_norm::backward(self.cpu, self.vector(id), saved, dout, gradients)?;
         Ok(())
+    }
+
+    fn attention_inputs<'a>(&self, [q, k, v]: &'a [Vec<f32>; 3]) -> attention::Inputs<'a> {
+        attention::Inputs { shape: shape(&self.model.config), mask: self.mask(), q, k, v }
     }
 
     /// rms(x) again from the kept 1/rms: cheaper to compute than to keep.

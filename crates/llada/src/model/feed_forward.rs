@@ -7,7 +7,7 @@
 //! it.
 
 use llada_kernels::{
-    linear::{self, Activations, Out},
+    linear::{self, Activations, Input, Out},
     swiglu,
 };
 
@@ -48,6 +48,8 @@ impl Inner {
 /// Buffers that no pass needs to keep.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
+    /// The input of linear layers, quantised.
+    pub(super) quantized: Activations,
     /// Output of SwiGLU [T, f].
     activated: Vec<f32>,
     /// Logits of the router [T, experts], and their gradient.
@@ -62,6 +64,17 @@ pub(super) struct Scratch {
     d_weights: Vec<f32>,
 }
 
+/// What the backward pass of a network reads beside the gradient of its output, and adds to.
+pub(super) struct Backward<'a> {
+    /// Input of the network [T, d].
+    pub(super) h: &'a [f32],
+    /// Its gradient [T, d].
+    pub(super) dh: &'a mut [f32],
+    pub(super) scratch: &'a mut Scratch,
+    /// Those of the parameters.
+    pub(super) gradients: &'a mut Gradients,
+}
+
 /// Tokens of one task that gathers or adds up rows.
 const ROWS: usize = 16;
 
@@ -72,49 +85,49 @@ impl Pass<'_> {
         ids: &FeedForwardIds,
         h: &[f32],
         x: &mut [f32],
-        quantized: &mut Activations,
         saved: &mut Saved,
         scratch: &mut Scratch,
     ) -> Result<()> {
         match (ids, &self.model.config.experts) {
             (FeedForwardIds::Experts(ids), Some(experts)) => {
-                self.experts(ids, experts, h, x, quantized, saved, scratch)
+                self.experts(ids, experts, h, x, saved, scratch)
             }
             (ids, _) => ids.networks().try_for_each(|ids| {
                 let f = self.model.config.mlp_hidden_size;
                 let rows = h.len() / self.model.config.d_model;
                 saved.inner.resize(rows * f);
                 let Inner { gate, up } = &mut saved.inner;
-                self.network(&ids, h, gate, up, quantized, &mut scratch.activated)?;
+                self.network(&ids, h, gate, up, scratch)?;
                 self.down(&ids, &scratch.activated, f, x, Out::Add)
             }),
         }
     }
 
-    /// Leaves swiglu(W_gate h, W_up h) [T, f] in `activated`, and both products in `gate` and `up`.
+    /// Leaves swiglu(W_gate h, W_up h) [T, f] in `s.activated`, and both products in `gate` and `up`.
     fn network(
         &self,
         ids: &SwigluIds,
         h: &[f32],
         gate: &mut [f32],
         up: &mut [f32],
-        quantized: &mut Activations,
-        activated: &mut Vec<f32>,
+        s: &mut Scratch,
     ) -> Result<()> {
-        let d = self.model.config.d_model;
-        let f = gate.len() / (h.len() / d).max(1);
-        self.quantize(&[ids.gate, ids.up], h, d, quantized)?;
-        self.linear(ids.gate, h, quantized, None, f, gate)?;
-        self.linear(ids.up, h, quantized, None, f, up)?;
-        activated.resize(gate.len(), 0.0);
-        swiglu::forward(self.cpu, gate, up, activated)?;
+        let (cpu, d) = (self.cpu, self.model.config.d_model);
+        let t = h.len() / d;
+        let f = gate.len() / t.max(1);
+        let mut input = Input::new(h, t, d, &mut s.quantized);
+        input.forward(cpu, self.matrix(ids.gate), None, f, gate, Out::Write)?;
+        input.forward(cpu, self.matrix(ids.up), None, f, up, Out::Write)?;
+        s.activated.resize(gate.len(), 0.0);
+        swiglu::forward(cpu, gate, up, &mut s.activated)?;
         Ok(())
     }
 
     /// `y = W_down a`, or added to it; `a` is [T, f].
     fn down(&self, ids: &SwigluIds, a: &[f32], f: usize, y: &mut [f32], out: Out) -> Result<()> {
         let (d, w) = (self.model.config.d_model, self.matrix(ids.down));
-        linear::forward(self.cpu, a, w, None, a.len() / f.max(1), d, f, y, out)?;
+        let shape = linear::Shape { m: a.len() / f.max(1), n: d, k: f };
+        linear::forward(self.cpu, shape, a, w, None, y, out)?;
         Ok(())
     }
 
@@ -124,7 +137,6 @@ impl Pass<'_> {
         experts: &Experts,
         h: &[f32],
         x: &mut [f32],
-        quantized: &mut Activations,
         saved: &mut Saved,
         s: &mut Scratch,
     ) -> Result<()> {
@@ -132,26 +144,28 @@ impl Pass<'_> {
         let t = h.len() / d;
         s.logits.resize(t * experts.count, 0.0);
         let router = self.matrix(ids.router);
-        let logits = &mut s.logits;
-        linear::forward(cpu, h, router, None, t, experts.count, d, logits, Out::Write)?;
+        let shape = linear::Shape { m: t, n: experts.count, k: d };
+        linear::forward(cpu, shape, h, router, None, &mut s.logits, Out::Write)?;
         let bias = ids.bias.map(|id| self.vector(id));
         saved.routing.choose(cpu, experts, bias, &s.logits);
         saved.load.add(&saved.routing, experts.count);
 
         let slots = saved.routing.slots();
-        s.gathered.resize(slots * d, 0.0);
+        let mut gathered = std::mem::take(&mut s.gathered);
+        gathered.resize(slots * d, 0.0);
         s.given.resize(slots * d, 0.0);
         saved.inner.resize(slots * f);
-        self.gather(&saved.routing, h, &mut s.gathered);
+        self.gather(&saved.routing, h, &mut gathered);
         for (expert, part) in saved.routing.experts() {
             let ids = &ids.experts[expert];
-            let h = &s.gathered[part.start * d..part.end * d];
+            let h = &gathered[part.start * d..part.end * d];
             let [gate, up] = [&mut saved.inner.gate, &mut saved.inner.up]
                 .map(|inner| &mut inner[part.start * f..part.end * f]);
-            self.network(ids, h, gate, up, quantized, &mut s.activated)?;
+            self.network(ids, h, gate, up, s)?;
             let given = &mut s.given[part.start * d..part.end * d];
             self.down(ids, &s.activated, f, given, Out::Write)?;
         }
+        s.gathered = gathered;
         let (routing, given) = (&saved.routing, &s.given);
         cpu.chunks(x, ROWS * d, |chunk, x| {
             for (i, x) in x.chunks_exact_mut(d).enumerate() {
@@ -165,7 +179,7 @@ impl Pass<'_> {
             let f = experts.shared_hidden_size;
             saved.shared.resize(t * f);
             let Inner { gate, up } = &mut saved.shared;
-            self.network(ids, h, gate, up, quantized, &mut s.activated)?;
+            self.network(ids, h, gate, up, s)?;
             self.down(ids, &s.activated, f, x, Out::Add)?;
         }
         Ok(())
@@ -182,75 +196,67 @@ impl Pass<'_> {
         });
     }
 
-    /// Adds to `dh` [T, d] the gradient of the network's input `h`, and those of its parameters to
-    /// `gradients`; `dx` is the gradient of what it gave.
+    /// Adds up the gradients of the feed-forward half; `dx` is the gradient of what it gave.
     pub(super) fn backward_networks(
         &self,
         ids: &FeedForwardIds,
-        h: &[f32],
         dx: &[f32],
         saved: &Saved,
-        dh: &mut [f32],
-        scratch: &mut Scratch,
-        gradients: &mut Gradients,
+        mut b: Backward<'_>,
     ) -> Result<()> {
         match (ids, &self.model.config.experts) {
             (FeedForwardIds::Experts(ids), Some(experts)) => {
-                self.backward_experts(ids, experts, h, dx, saved, dh, scratch, gradients)
+                self.backward_experts(ids, experts, dx, saved, b)
             }
-            (ids, _) => ids.networks().try_for_each(|ids| {
-                self.backward_network(&ids, h, dx, &saved.inner, dh, scratch, gradients)
-            }),
+            (ids, _) => ids
+                .networks()
+                .try_for_each(|ids| self.backward_network(&ids, dx, &saved.inner, &mut b)),
         }
     }
 
     fn backward_network(
         &self,
         ids: &SwigluIds,
-        h: &[f32],
         dx: &[f32],
         Inner { gate, up }: &Inner,
-        dh: &mut [f32],
-        s: &mut Scratch,
-        gradients: &mut Gradients,
+        b: &mut Backward<'_>,
     ) -> Result<()> {
         let (cpu, d) = (self.cpu, self.model.config.d_model);
-        let t = h.len() / d;
+        let (t, s) = (dx.len() / d, &mut *b.scratch);
         let f = gate.len() / t.max(1);
         s.activated.resize(t * f, 0.0);
         s.d_activated.resize(t * f, 0.0);
         swiglu::forward(cpu, gate, up, &mut s.activated)?;
-        let dw = &mut gradients.0[ids.down];
-        linear::backward_weight(cpu, dx, &s.activated, t, d, f, dw, Out::Add)?;
-        let w = self.matrix(ids.down);
-        linear::backward_input(cpu, dx, w, t, d, f, &mut s.d_activated, Out::Write)?;
-        self.backward_gated(ids, h, (gate, up), dh, s, gradients, Out::Add)
+        let (w, dw) = (self.matrix(ids.down), &mut b.gradients.0[ids.down]);
+        let shape = linear::Shape { m: t, n: d, k: f };
+        linear::backward_weight(cpu, shape, dx, &s.activated, dw, Out::Add)?;
+        linear::backward_input(cpu, shape, dx, w, &mut s.d_activated, Out::Write)?;
+        self.backward_gated(ids, (gate, up), b, Out::Add)
     }
 
-    /// From the gradient `s.d_activated` of swiglu(gate, up): adds those of W_gate and W_up, and
+    /// From the gradient `scratch.d_activated` of swiglu(gate, up): adds those of W_gate and W_up, and
     /// gives or adds that of `h`.
     fn backward_gated(
         &self,
         ids: &SwigluIds,
-        h: &[f32],
         (gate, up): (&[f32], &[f32]),
-        dh: &mut [f32],
-        s: &mut Scratch,
-        gradients: &mut Gradients,
+        b: &mut Backward<'_>,
         out: Out,
     ) -> Result<()> {
         let (cpu, d) = (self.cpu, self.model.config.d_model);
+        let Backward { h, dh, scratch: s, gradients } = b;
         let t = h.len() / d;
         let f = gate.len() / t.max(1);
         s.d_gate.resize(t * f, 0.0);
         s.d_up.resize(t * f, 0.0);
         swiglu::backward(cpu, gate, up, &s.d_activated, &mut s.d_gate, &mut s.d_up)?;
         let halves = [(ids.gate, &s.d_gate, out), (ids.up, &s.d_up, Out::Add)];
+        let shape = linear::Shape { m: t, n: f, k: d };
         for (id, dy, _) in halves {
-            linear::backward_weight(cpu, dy, h, t, f, d, &mut gradients.0[id], Out::Add)?;
+            linear::backward_weight(cpu, shape, dy, h, &mut gradients.0[id], Out::Add)?;
         }
         for (id, dy, out) in halves {
-            linear::backward_input(cpu, dy, self.matrix(id), t, f, d, dh, out)?;
+            linear::backward_input(cpu, shape, dy, self.matrix(id), dh, out)?;
         }
         Ok(())
     }
@@ -259,19 +265,17 @@ impl Pass<'_> {
         &self,
         ids: &ExpertIds,
         experts: &Experts,
-        h: &[f32],
         dx: &[f32],
         saved: &Saved,
-        dh: &mut [f32],
-        s: &mut Scratch,
-        gradients: &mut Gradients,
+        mut b: Backward<'_>,
     ) -> Result<()> {
         let (cpu, d, f) = (self.cpu, self.model.config.d_model, experts.hidden_size);
-        let (t, routing) = (h.len() / d, &saved.routing);
+        let (t, routing) = (dx.len() / d, &saved.routing);
         let slots = routing.slots();
         if let Some(ids) = &ids.shared {
-            self.backward_network(ids, h, dx, &saved.shared, dh, s, gradients)?;
+            self.backward_network(ids, dx, &saved.shared, &mut b)?;
         }
+        let Backward { h, dh, scratch: s, gradients } = b;
         // The inputs of the experts, and the gradients of these and of what the experts gave.
         let mut inputs = std::mem::take(&mut s.gathered);
         let mut d_given = std::mem::take(&mut s.given);
@@ -290,7 +294,8 @@ impl Pass<'_> {
             s.d_activated.resize(n * f, 0.0);
             swiglu::forward(cpu, gate, up, &mut s.activated)?;
             let (w, dy) = (self.matrix(ids.down), &mut d_given[wide.clone()]);
-            linear::backward_input(cpu, dy, w, n, d, f, &mut s.d_activated, Out::Write)?;
+            let shape = linear::Shape { m: n, n: d, k: f };
+            linear::backward_input(cpu, shape, dy, w, &mut s.d_activated, Out::Write)?;
             // What an expert gives counts by its weight w: ∂/∂w is ⟨dx, W_down a⟩ = ⟨W_downᵀ dx, a⟩.
             for (i, slot) in part.clone().enumerate() {
                 let weight = routing.weight(slot);
@@ -301,9 +306,10 @@ impl Pass<'_> {
                 dy[i * d..][..d].iter_mut().for_each(|dy| *dy *= weight);
             }
             let dw = &mut gradients.0[ids.down];
-            linear::backward_weight(cpu, dy, &s.activated, n, d, f, dw, Out::Add)?;
+            linear::backward_weight(cpu, shape, dy, &s.activated, dw, Out::Add)?;
             let (h, dh) = (&inputs[wide.clone()], &mut d_inputs[wide]);
-            self.backward_gated(ids, h, (gate, up), dh, s, gradients, Out::Write)?;
+            let mut expert = Backward { h, dh, scratch: &mut *s, gradients: &mut *gradients };
+            self.backward_gated(ids, (gate, up), &mut expert, Out::Write)?;
         }
         cpu.chunks(dh, ROWS * d, |chunk, dh| {
             for (i, dh) in dh.chunks_exact_mut(d).enumerate() {
@@ -319,9 +325,9 @@ impl Pass<'_> {
         let bias = ids.bias.map(|id| &mut gradients.0[id]);
         routing.backward(experts, &s.d_weights, self.balance, &mut s.logits, bias);
         let dw = &mut gradients.0[ids.router];
-        linear::backward_weight(cpu, &s.logits, h, t, experts.count, d, dw, Out::Add)?;
-        let w = self.matrix(ids.router);
-        linear::backward_input(cpu, &s.logits, w, t, experts.count, d, dh, Out::Add)?;
+        let shape = linear::Shape { m: t, n: experts.count, k: d };
+        linear::backward_weight(cpu, shape, &s.logits, h, dw, Out::Add)?;
+        linear::backward_input(cpu, shape, &s.logits, self.matrix(ids.router), dh, Out::Add)?;
         Ok(())
     }
 }

@@ -120,7 +120,8 @@ impl Adapter {
             self.scale_by(matrix, &mut b);
             let (a, rank) = (WeightView::F32(a), matrix.rank);
             let mut w = base.get(matrix.tensor).to_f32();
-            linear::backward_input(cpu, &b, a, outputs, rank, inputs, &mut w, Out::Add)?;
+            let shape = linear::Shape { m: outputs, n: rank, k: inputs };
+            linear::backward_input(cpu, shape, &b, a, &mut w, Out::Add)?;
             model.tensors.set(matrix.tensor, w);
         }
         Ok(())
@@ -141,11 +142,12 @@ impl Adapter {
         for (i, (matrix, a, b)) in self.iter().enumerate() {
             let (m, k) = shape(layout, matrix.tensor);
             let (r, dw) = (matrix.rank, &full.0[matrix.tensor]);
+            let shape = linear::Shape { m, n: r, k };
             let da = &mut gradients[2 * i];
-            linear::backward_weight(cpu, b, dw, m, r, k, da, Out::Write)?;
+            linear::backward_weight(cpu, shape, b, dw, da, Out::Write)?;
             self.scale_by(matrix, da);
             let db = &mut gradients[2 * i + 1];
-            linear::forward(cpu, dw, WeightView::F32(a), None, m, r, k, db, Out::Write)?;
+            linear::forward(cpu, shape, dw, WeightView::F32(a), None, db, Out::Write)?;
             self.scale_by(matrix, db);
         }
         Ok(())

@@ -167,7 +167,8 @@ impl MaskPredictor {
         logits.resize(n * vocab, 0.0);
         let head = self.model.tensors.get(self.layout.head_or_tied());
         let hidden = &self.memory.hidden[part.start * d..part.end * d];
-        linear::forward(&self.cpu, hidden, head, None, n, vocab, d, logits, Out::Write)?;
+        let shape = linear::Shape { m: n, n: vocab, k: d };
+        linear::forward(&self.cpu, shape, hidden, head, None, logits, Out::Write)?;
         if config.scale_logits {
             logits.iter_mut().for_each(|l| *l *= config.logit_scale());
         }
@@ -225,10 +226,8 @@ impl MaskPredictor {
         let head = head(model, layout);
         let d_head = &mut gradients.0[layout.head_or_tied()];
         let (tokens, weights) = (targets.tokens, targets.weights);
-        let (hidden, d_hidden) = (&m.hidden, &mut m.d_hidden);
-        cross_entropy::forward_backward(
-            cpu, hidden, &head, tokens, weights, nll, d_hidden, d_head,
-        )?;
+        let of_head = cross_entropy::Gradients { dhidden: &mut m.d_hidden, dweight: d_head };
+        cross_entropy::forward_backward(cpu, &m.hidden, &head, tokens, weights, nll, of_head)?;
 
         zero(&mut m.d_wanted, n * d);
         let pass = Pass {
@@ -240,8 +239,9 @@ impl MaskPredictor {
             balance: balance.as_deref(),
         };
         let (norm, d_norm) = (pass.vector(layout.ln_f), &mut gradients.0[layout.ln_f]);
-        let d_wanted = &mut m.d_wanted;
-        rms_norm::backward(cpu, &m.x_wanted, norm, &m.rstd, &m.d_hidden, d_wanted, d_norm)?;
+        let saved = rms_norm::Saved { x: &m.x_wanted, rstd: &m.rstd };
+        let of_norm = rms_norm::Gradients { dx: &mut m.d_wanted, dweight: d_norm };
+        rms_norm::backward(cpu, norm, saved, &m.d_hidden, of_norm)?;
         zero(&mut m.dx, batch.tokens.len() * d);
         for (&position, row) in targets.positions.iter().zip(m.d_wanted.chunks_exact(d)) {
             m.dx[position * d..][..d].iter_mut().zip(row).for_each(|(a, b)| *a += b);

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use llada_kernels::{Cpu, DType, WeightView, adamw::AdamW};
+use llada_kernels::{
+    Cpu, DType, WeightView,
+    adamw::{self, AdamW},
+};
 
 use crate::{
     Result,
@@ -47,9 +50,14 @@ impl Optimizer {
         lr: f64,
         scale: f32,
     ) -> Result<()> {
-        let (values, gradients) = (values.values_mut(), gradients.values());
-        let (mean, square) = (self.mean.values_mut(), self.square.values_mut());
-        Ok(self.adamw.step(cpu, update, lr, scale, values, gradients, mean, square)?)
+        let parameter = adamw::Parameter {
+            value: values.values_mut(),
+            grad: gradients.values(),
+            mean: self.mean.values_mut(),
+            square: self.square.values_mut(),
+        };
+        let step = adamw::Step { number: update, lr, grad_scale: scale };
+        Ok(self.adamw.step(cpu, step, parameter)?)
     }
 
     /// Writes the means as `mean.NAME` and `square.NAME`.

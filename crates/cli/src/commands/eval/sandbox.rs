@@ -113,11 +113,11 @@ impl Sandbox {
         let (control, of_judge) = UnixStream::pair()?;
         let errors = tempfile::tempfile()?;
         let cells = watch::Cells::new();
-        let program_cell =
-            self.start("program", PROGRAM, &folder, code, to_judge, Stdio::null(), &errors);
-        let watched = cells.add(program_cell?);
+        let streams = Streams { input: to_judge, output: Stdio::null(), errors: &errors };
+        let watched = cells.add(self.start("program", PROGRAM, &folder, code, streams)?);
         let output = Stdio::from(OwnedFd::from(of_judge));
-        cells.add(self.start("judge", JUDGE, &folder, code, to_program, output, &errors)?);
+        let streams = Streams { input: to_program, output, errors: &errors };
+        cells.add(self.start("judge", JUDGE, &folder, code, streams)?);
 
         control.set_read_timeout(Some(POLL))?;
         control.set_write_timeout(Some(START))?;
@@ -134,16 +134,14 @@ impl Sandbox {
         Ok((verdict.map_or_else(failed, |line| read_verdict(&line)), Some(ready)))
     }
 
-    /// Starts Python in a cell of its own; its first errors go to `errors`.
+    /// Starts Python in a cell of its own.
     fn start(
         &self,
         role: &str,
         text: &str,
         folder: &Folder,
         code: &Code,
-        input: UnixStream,
-        output: Stdio,
-        errors: &File,
+        Streams { input, output, errors }: Streams<'_>,
     ) -> io::Result<std::process::Child> {
         let settings = json!({
             "role": role,
@@ -168,6 +166,13 @@ impl Sandbox {
             .process_group(0)
             .spawn()
     }
+}
+
+/// The standard streams of a cell; what it writes to its first errors goes to a file.
+struct Streams<'a> {
+    input: UnixStream,
+    output: Stdio,
+    errors: &'a File,
 }
 
 impl Checker for Sandbox {
