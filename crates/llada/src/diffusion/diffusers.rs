@@ -41,7 +41,8 @@ pub fn run<P: Predictor + ?Sized>(
             engine.admit(canvas);
         }
         engine.step(usize::MAX, &mut |id, event| match event {
-            Event::Step(step) => {
+            Event::Step(canvas) => {
+                let step = canvas.last_step();
                 changed |= step.changes();
                 interrupted |= on_step(rows[id.number()], step).is_break();
             }

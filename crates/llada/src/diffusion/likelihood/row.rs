@@ -51,6 +51,7 @@ impl Row {
             fresh: 0..self.tokens.len(),
             present: None,
             padding: 0,
+            unseen: usize::MAX,
             unconditional: self.unconditional.as_deref(),
             wanted: &self.positions,
         }
