@@ -47,10 +47,12 @@ impl AdaptiveBlocks {
 
     /// At the tokens that are nothing but line ends, full stops, commas and the like.
     pub fn of(tokenizer: &Tokenizer) -> Self {
-        let is_joint = |c: char| c.is_whitespace() || ".,;:!?。，、；：！？".contains(c);
+        let is_delimiter = |c: char| c.is_whitespace() || ".,;:!?。，、；：！？".contains(c);
         let is_delimiter = |&id: &u32| {
             let text = tokenizer.token(id).filter(|_| !tokenizer.is_special(id));
-            text.is_some_and(|t| t.chars().all(is_joint) && !t.trim_matches([' ', '\t']).is_empty())
+            text.is_some_and(|t| {
+                t.chars().all(is_delimiter) && !t.trim_matches([' ', '\t']).is_empty()
+            })
         };
         Self::new((0..tokenizer.vocab_size() as u32).filter(is_delimiter).collect())
     }

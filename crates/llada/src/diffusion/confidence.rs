@@ -4,9 +4,9 @@ use llada_kernels::statistics::Statistics;
 
 use super::{Precision, Remasking, sample};
 
-/// What the model thinks of one open position.
+/// The token that the model proposes for one masked position, and how sure it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Belief {
+pub(super) struct Candidate {
     /// The position in the row.
     pub(super) position: usize,
     /// The token that it would take.

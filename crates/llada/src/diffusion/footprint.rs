@@ -6,7 +6,7 @@ use super::Sampler;
 use crate::{
     Result,
     config::{ModelConfig, QkNorm},
-    model::{Formats, KvCache, Layout, Model, ModelError, TOGETHER, TensorSpec, tile_rows},
+    model::{FFN_CHUNK, Formats, KvCache, Layout, Model, ModelError, TensorSpec, tile_rows},
 };
 
 /// Memory of a thread that packs and multiplies, in bytes.
@@ -117,7 +117,7 @@ fn scratch(
         Some(e) => (e.active_width().max(c.mlp_hidden_size), 2 * e.per_token * d + 2 * e.count),
         None => (c.mlp_hidden_size, 0),
     };
-    let together = tokens.min(TOGETHER);
+    let together = tokens.min(FFN_CHUNK);
     // Bytes and their scales, of the input that layers share and of the widest other one.
     let quantised = match is_quantised {
         true => (tokens * d + (tokens * d).max(together * f)) * 11 / 8,

@@ -7,7 +7,7 @@
 //! | Eq. 2, Eq. 3, Eq. 5 | [`loss`] |
 //! | Eq. 6, Alg. 3: the likelihood of an answer or a text | [`likelihood`] |
 //! | reverse process, Eq. 9–10 | [`reverse::Canvas`], looped by [`generate::run`] |
-//! | *who* is kept, Alg. 4 and 5 | [`remasking`] |
+//! | *which* positions are unmasked, Alg. 4 and 5 | [`remasking`] |
 //! | *how many* are kept | [`transfer`], the schedule; [`keep`], more where the model is sure |
 //! | *where*, Fig. 4 | [`blocks`] |
 //! | how long the response is | [`variable`] |

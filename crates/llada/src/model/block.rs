@@ -17,7 +17,7 @@ use crate::{
 
 /// Tokens that go through the feed-forward half together where nothing is kept: its buffers are the widest,
 /// and matrices are gone through for as many tokens at a time anyway.
-pub(crate) const TOGETHER: usize = 256;
+pub(crate) const FFN_CHUNK: usize = 256;
 
 /// What every block of one forward pass shares.
 pub(super) struct Pass<'a> {
@@ -105,7 +105,7 @@ impl Pass<'_> {
         let config = &self.model.config;
         let (d, q, kv) = (config.d_model, config.q_dim(), config.kv_dim());
         let (cpu, t) = (self.cpu, self.positions.len());
-        let together = if keep { t } else { t.min(TOGETHER) };
+        let together = if keep { t } else { t.min(FFN_CHUNK) };
         saved.resize(config, t);
         scratch.normed.resize(t * d, 0.0);
         saved.ff.load.clear();

@@ -19,7 +19,7 @@ mod weights;
 
 pub use arena::Arena;
 pub use batch::{Batch, Ragged};
-pub(crate) use block::TOGETHER;
+pub(crate) use block::FFN_CHUNK;
 pub use cache::KvCache;
 pub use formats::Formats;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};

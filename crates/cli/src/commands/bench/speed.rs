@@ -207,7 +207,7 @@ fn plan(args: &Speed, config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Re
             let prompt = args.prompt as usize;
             if args.sampler.settings.adaptive_blocks == Some(true) && tokenizer.is_none() {
                 return Err(Failure::usage(
-                    "adaptive blocks end where the text has a joint, and there is no tokenizer",
+                    "adaptive blocks end at a delimiter of the text, and there is no tokenizer",
                     "name a model that has one, or leave out `--adaptive-blocks`",
                 )
                 .into());

@@ -1,24 +1,24 @@
 //! Which of a step's predictions each rule keeps.
 
 use super::{Keep, Leap, Memory};
-use crate::diffusion::confidence::Belief;
+use crate::diffusion::confidence::Candidate;
 
 impl Keep {
-    /// Leaves in `kept` the indices, in ascending order, of the `beliefs` that are kept: those that the
+    /// Leaves in `kept` the indices, in ascending order, of the `candidates` that are kept: those that the
     /// rule grants, and in any case the `least` most confident. Of equals the first come first.
     pub(in crate::diffusion) fn choose(
         self,
-        beliefs: &[Belief],
+        candidates: &[Candidate],
         least: usize,
         memory: &Memory,
         kept: &mut Vec<usize>,
     ) {
         kept.clear();
-        kept.extend(0..beliefs.len());
+        kept.extend(0..candidates.len());
         kept.sort_unstable_by(|&a, &b| {
-            beliefs[b].confidence.total_cmp(&beliefs[a].confidence).then(a.cmp(&b))
+            candidates[b].confidence.total_cmp(&candidates[a].confidence).then(a.cmp(&b))
         });
-        let sorted = || kept.iter().map(|&i| beliefs[i].confidence);
+        let sorted = || kept.iter().map(|&i| candidates[i].confidence);
         let first = match self {
             Self::Schedule => 0,
             Self::Threshold(threshold) => sorted().take_while(|&c| c >= threshold).count(),
@@ -27,16 +27,18 @@ impl Keep {
                 let grants = |(n, c): (usize, f64)| c >= 1.0 - factor / (n as f64 + 2.0);
                 sorted().enumerate().take_while(|&rank| grants(rank)).count()
             }
-            Self::Entropy(bound) => within_entropy(kept.iter().map(|&i| beliefs[i].entropy), bound),
+            Self::Entropy(bound) => {
+                within_entropy(kept.iter().map(|&i| candidates[i].entropy), bound)
+            }
             Self::Klass(_) | Self::Leap(_) => 0,
         };
         kept.truncate(first.max(least));
         match self {
-            Self::Klass(klass) => kept.extend((0..beliefs.len()).filter(|&i| {
-                beliefs[i].confidence >= klass.confidence
-                    && memory.steps_at_rest(beliefs[i].position) >= klass.steps
+            Self::Klass(klass) => kept.extend((0..candidates.len()).filter(|&i| {
+                candidates[i].confidence >= klass.confidence
+                    && memory.steps_at_rest(candidates[i].position) >= klass.steps
             })),
-            Self::Leap(leap) => kept.extend(leaping(beliefs, leap)),
+            Self::Leap(leap) => kept.extend(leaping(candidates, leap)),
             _ => {}
         }
         kept.sort_unstable();
@@ -56,12 +58,12 @@ fn within_entropy(entropies: impl Iterator<Item = f64>, bound: f64) -> usize {
 }
 
 /// Anchors, and the neighbours within their reach.
-fn leaping(beliefs: &[Belief], leap: Leap) -> impl Iterator<Item = usize> + '_ {
-    let is_anchor = move |belief: &Belief| belief.confidence >= leap.anchor;
-    (0..beliefs.len()).filter(move |&i| {
-        let Belief { confidence, position, .. } = beliefs[i];
-        let reaches = |other: &Belief| other.position.abs_diff(position) <= leap.reach;
-        let near = || beliefs.iter().any(|other| is_anchor(other) && reaches(other));
+fn leaping(candidates: &[Candidate], leap: Leap) -> impl Iterator<Item = usize> + '_ {
+    let is_anchor = move |candidate: &Candidate| candidate.confidence >= leap.anchor;
+    (0..candidates.len()).filter(move |&i| {
+        let Candidate { confidence, position, .. } = candidates[i];
+        let reaches = |other: &Candidate| other.position.abs_diff(position) <= leap.reach;
+        let near = || candidates.iter().any(|other| is_anchor(other) && reaches(other));
         confidence >= leap.anchor || (confidence >= leap.neighbour && near())
     })
 }
@@ -70,20 +72,20 @@ fn leaping(beliefs: &[Belief], leap: Leap) -> impl Iterator<Item = usize> + '_ {
 mod tests {
     use super::*;
 
-    fn beliefs(confidences: &[f64]) -> Vec<Belief> {
-        let belief = |(position, &confidence): (usize, &f64)| Belief {
+    fn candidates(confidences: &[f64]) -> Vec<Candidate> {
+        let candidate = |(position, &confidence): (usize, &f64)| Candidate {
             position,
             token: 0,
             probability: confidence,
             confidence,
             entropy: -confidence.ln(),
         };
-        confidences.iter().enumerate().map(belief).collect()
+        confidences.iter().enumerate().map(candidate).collect()
     }
 
     fn chosen(keep: Keep, confidences: &[f64], least: usize) -> Vec<usize> {
         let mut kept = vec![7];
-        keep.choose(&beliefs(confidences), least, &Memory::default(), &mut kept);
+        keep.choose(&candidates(confidences), least, &Memory::default(), &mut kept);
         kept
     }
 

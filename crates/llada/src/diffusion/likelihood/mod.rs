@@ -139,7 +139,7 @@ pub enum Event {
 /// Rows of many pairs share a forward pass. The estimate of a pair depends on its number in
 /// `pairs` and on `settings` only, not on the pairs around it or the number of threads; with the draws
 /// of [`Alike`] in [`score_with`] not on its number either. `on_done`
-/// hears of each pair in order and may break off: the estimates so far are returned then.
+/// is called for each pair in order and may break off: the estimates so far are returned then.
 ///
 /// # Errors
 /// If a setting is out of its range or of no meaning for the model, an answer is empty, or a pair

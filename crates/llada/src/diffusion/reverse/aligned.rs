@@ -2,7 +2,7 @@
 //! what only the published samplers of such models and of Dream do.
 
 use super::Canvas;
-use crate::diffusion::{Reference, Step, confidence::Belief};
+use crate::diffusion::{Reference, Step, confidence::Candidate};
 
 impl Canvas {
     /// The length of the model's blocks, where it attends by blocks.
@@ -46,17 +46,22 @@ impl Canvas {
             && self.prompt.tokens.iter().any(|&token| self.ends(token))
     }
 
-    /// Leaves in `kept` which of the `beliefs` Dream's code keeps, where each mask is to be kept with
+    /// Leaves in `kept` which of the `candidates` Dream's code keeps, where each mask is to be kept with
     /// the probability `share`.
-    pub(super) fn choose_as_dream(&self, beliefs: &[Belief], share: f32, kept: &mut Vec<usize>) {
+    pub(super) fn choose_as_dream(
+        &self,
+        candidates: &[Candidate],
+        share: f32,
+        kept: &mut Vec<usize>,
+    ) {
         kept.clear();
-        kept.extend(0..beliefs.len());
+        kept.extend(0..candidates.len());
         if let Reference::Dream { origin: true, .. } = self.sampler.reference {
-            return kept.retain(|&i| beliefs[i].confidence < f64::from(share));
+            return kept.retain(|&i| candidates[i].confidence < f64::from(share));
         }
-        let confidence = |&i: &usize| beliefs[i].confidence;
+        let confidence = |&i: &usize| candidates[i].confidence;
         kept.sort_unstable_by(|a, b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(b)));
-        kept.truncate((beliefs.len() as f32 * share) as usize);
+        kept.truncate((candidates.len() as f32 * share) as usize);
         kept.sort_unstable();
     }
 }

@@ -1,7 +1,7 @@
 //! Tokens of the open block that give way to others ([`Edit`](crate::diffusion::Edit), LLaDA2.1).
 
 use super::Canvas;
-use crate::diffusion::{Commit, Step, confidence::Belief};
+use crate::diffusion::{Commit, Step, confidence::Candidate};
 
 impl Canvas {
     /// Whether the token at `position` may give way to another.
@@ -13,8 +13,8 @@ impl Canvas {
     }
 
     /// The token that takes the place of another, if one does.
-    pub(super) fn edit(&self, belief: &Belief) -> Option<Commit> {
-        let Belief { position, token, probability, .. } = *belief;
+    pub(super) fn edit(&self, candidate: &Candidate) -> Option<Commit> {
+        let Candidate { position, token, probability, .. } = *candidate;
         let edit = self.sampler.edit?;
         let changes = self.tokens[position] != token && probability > edit.threshold;
         let confidence = probability as f32;

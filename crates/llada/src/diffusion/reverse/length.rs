@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{Canvas, Reading};
-use crate::diffusion::{Step, confidence::Belief};
+use crate::diffusion::{Step, confidence::Candidate};
 
 /// Where the end of the row stands.
 #[derive(Debug, Default)]
@@ -68,15 +68,15 @@ impl Canvas {
 
     /// The position of the response where the model is least sure of all that is not kept, if that is
     /// a sign of too little room.
-    pub(super) fn doubtful(&self, beliefs: &[Belief], kept: &[usize]) -> Option<usize> {
+    pub(super) fn doubtful(&self, candidates: &[Candidate], kept: &[usize]) -> Option<usize> {
         let variable = self.sampler.variable_length?;
         if self.tokens.len() >= self.length() || self.end.confidence >= variable.sure_of_end {
             return None;
         }
-        let is_left = |&(i, belief): &(usize, &Belief)| {
-            kept.binary_search(&i).is_err() && belief.position >= self.prompt.tokens.len()
+        let is_left = |&(i, candidate): &(usize, &Candidate)| {
+            kept.binary_search(&i).is_err() && candidate.position >= self.prompt.tokens.len()
         };
-        let left = beliefs.iter().enumerate().filter(is_left).map(|(_, belief)| belief);
+        let left = candidates.iter().enumerate().filter(is_left).map(|(_, candidate)| candidate);
         let least = left.min_by(|a, b| a.probability.total_cmp(&b.probability))?;
         (least.probability < variable.unsure).then_some(least.position)
     }

@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use super::{
     Commit, Keep, Prompt, Query, Reference, Sampler, SamplerError, Step,
-    confidence::Belief,
+    confidence::Candidate,
     infill::Holes,
     keep::Memory,
     sample::{Draws, Seeded},
@@ -86,10 +86,10 @@ struct Plan {
 /// What a commit works with, in memory that is kept.
 #[derive(Default)]
 struct Work {
-    beliefs: Vec<Belief>,
+    candidates: Vec<Candidate>,
     /// Tokens that take the place of others.
     edits: Vec<Commit>,
-    /// Indices of the beliefs that are kept.
+    /// Indices of the candidates that are kept.
     kept: Vec<usize>,
     step: Step,
 }
@@ -254,26 +254,26 @@ impl Canvas {
 
     /// Commits what is kept of what was read.
     fn settle(&mut self, readings: &[Reading], work: &mut Work) {
-        let Work { beliefs, edits, kept, step } = work;
-        beliefs.clear();
+        let Work { candidates, edits, kept, step } = work;
+        candidates.clear();
         edits.clear();
-        for Reading { position, is_contradicted, belief, past, .. } in readings {
+        for Reading { position, is_contradicted, candidate, past, .. } in readings {
             if *is_contradicted {
                 step.remasked.push(*position);
             }
-            match belief {
-                Some(belief) if self.may_edit(*position) => edits.extend(self.edit(belief)),
-                belief => beliefs.extend(belief),
+            match candidate {
+                Some(candidate) if self.may_edit(*position) => edits.extend(self.edit(candidate)),
+                candidate => candidates.extend(candidate),
             }
             if let Some(past) = past {
                 self.memory.remember(*position, past.clone());
             }
         }
-        self.settle_block(beliefs);
-        self.choose(beliefs, kept);
-        let doubtful = self.doubtful(beliefs, kept);
+        self.settle_block(candidates);
+        self.choose(candidates, kept);
+        let doubtful = self.doubtful(candidates, kept);
         let commit = |&i: &usize| {
-            let Belief { position, token, probability, .. } = beliefs[i];
+            let Candidate { position, token, probability, .. } = candidates[i];
             Commit { position, token, confidence: probability as f32, text: None }
         };
         // A later step may commit more, but none has more to read than a block's first.
@@ -284,15 +284,15 @@ impl Canvas {
         self.advance(step, doubtful);
     }
 
-    /// Leaves in `kept` which of the `beliefs` are.
-    fn choose(&self, beliefs: &[Belief], kept: &mut Vec<usize>) {
+    /// Leaves in `kept` which of the `candidates` are.
+    fn choose(&self, candidates: &[Candidate], kept: &mut Vec<usize>) {
         let Sampler { keep, fast_dllm, exact, reference, .. } = self.sampler;
         if self.leads {
             kept.clear();
-            return kept.extend(0..beliefs.len());
+            return kept.extend(0..candidates.len());
         }
         if let Some(share) = reference.share(self.step, self.schedule.steps).filter(|_| exact) {
-            return self.choose_as_dream(beliefs, share, kept);
+            return self.choose_as_dream(candidates, share, kept);
         }
         let least = match self.schedule.tokens(self.step) {
             _ if self.sampler.follows(Reference::Diffusers) => self.schedule_of_diffusers(),
@@ -304,11 +304,11 @@ impl Canvas {
             _ if fast_dllm.is_some() && keep != Keep::Schedule => 1,
             share => share.max(1),
         };
-        keep.choose(beliefs, least, &self.memory, kept);
-        let is_one_short = kept.len() + 1 == beliefs.len();
+        keep.choose(candidates, least, &self.memory, kept);
+        let is_one_short = kept.len() + 1 == candidates.len();
         if fast_dllm.is_some() && matches!(keep, Keep::Factor(_)) && is_one_short {
             kept.clear();
-            kept.extend(0..beliefs.len());
+            kept.extend(0..candidates.len());
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     config::SpecialTokens,
     diffusion::{
         Keep, Precision, Remasking, Sampler, SamplerError,
-        confidence::{self, Belief},
+        confidence::{self, Candidate},
         guidance,
         infill::Choices,
         keep::Past,
@@ -75,7 +75,7 @@ enum Takes<'a> {
     /// The place of another.
     Edit,
     /// That of a mask, with what came before there.
-    Candidate(Option<&'a Past>),
+    Mask(Option<&'a Past>),
 }
 
 /// What the logits of one position say. [`Canvas::commit`] takes those of all wanted positions.
@@ -90,7 +90,7 @@ pub struct Reading {
     /// Whether the token that was kept there should be masked again.
     pub(super) is_contradicted: bool,
     /// What the position would take, if it may take anything now.
-    pub(super) belief: Option<Belief>,
+    pub(super) candidate: Option<Candidate>,
     /// What the rule for the number of tokens should remember.
     pub(super) past: Option<Past>,
 }
@@ -98,8 +98,8 @@ pub struct Reading {
 impl Reading {
     /// ln p of `token` at `position`.
     fn of(position: usize, token: u32, log_probability: f64) -> Self {
-        let (end, is_contradicted, belief, past) = (0.0, false, None, None);
-        Self { position, log_probability, token, end, is_contradicted, belief, past }
+        let (end, is_contradicted, candidate, past) = (0.0, false, None, None);
+        Self { position, log_probability, token, end, is_contradicted, candidate, past }
     }
 
     /// The position in its sequence.
@@ -129,7 +129,7 @@ impl Canvas {
         } else if self.may_edit(position) {
             Takes::Edit
         } else if self.is_candidate(position) {
-            Takes::Candidate(self.memory.of(position))
+            Takes::Mask(self.memory.of(position))
         } else {
             Takes::Nothing
         };
@@ -267,20 +267,20 @@ impl Question<'_> {
             token: whole.token as u32,
             end: self.end_probability(logits, &whole),
             is_contradicted: self.contradicts(logits, &whole),
-            belief: None,
+            candidate: None,
             past: None,
         };
         match self.takes {
             Takes::Nothing => {}
-            Takes::Edit => reading.belief = Some(self.believe(logits, whole, position)),
-            Takes::Candidate(past) => {
+            Takes::Edit => reading.candidate = Some(self.candidate(logits, whole, position)),
+            Takes::Mask(past) => {
                 let keep = self.sampler.keep;
                 reading.past = Past::observe(past, keep, logits, &whole);
                 let whole = match keep {
                     Keep::Credit(_) => statistics::of(logits).unwrap_or(whole),
                     _ => whole,
                 };
-                reading.belief = Some(self.believe(logits, whole, position));
+                reading.candidate = Some(self.candidate(logits, whole, position));
             }
         }
         Ok(reading)
@@ -319,7 +319,7 @@ impl Question<'_> {
 
     /// The token that `position` would take, `whole` being the statistics of its `logits`. Leaves in
     /// them those that its confidence counts.
-    fn believe(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Belief {
+    fn candidate(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Candidate {
         let (sampler, SpecialTokens { eos, eot, .. }) = (self.sampler, self.special);
         let step = self.step;
         let mut temperature = if self.is_greedy { 0.0 } else { sampler.temperature };
@@ -374,7 +374,7 @@ impl Question<'_> {
             false => confidence,
         };
         let entropy = whole.entropy();
-        Belief { position, token: token as u32, probability, confidence, entropy }
+        Candidate { position, token: token as u32, probability, confidence, entropy }
     }
 }
 

@@ -52,13 +52,13 @@ pub struct Sampler {
     /// Draw among the fewest most probable tokens only that have this probability together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Draw who is kept with probabilities proportional to exp(confidence / this); 0 keeps the most
+    /// Draw which positions are unmasked with probabilities proportional to exp(confidence / this); 0 keeps the most
     /// confident (`alg_temp` of Dream).
     #[serde(skip_serializing_if = "is_zero")]
     pub alg_temp: f64,
     /// Guidance w of Eq. 16; 0 is none, more needs two rows for each forward.
     pub cfg_scale: f32,
-    /// Who is kept.
+    /// Which positions are unmasked.
     pub remasking: Remasking,
     /// How many are kept.
     pub keep: Keep,
@@ -68,7 +68,7 @@ pub struct Sampler {
     /// 2509.26328); `None` fills it all over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_block_length: Option<usize>,
-    /// Blocks that end where the text has a joint; `None` is after `block_length`.
+    /// Blocks that end at a delimiter of the text; `None` is after `block_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive_blocks: Option<AdaptiveBlocks>,
     /// Mask a token of the open block again once the model gives another one at least this

@@ -155,7 +155,7 @@ settings! {
         source: "Fast-dLLM v2, arXiv 2509.26328",
     } [option sub_block_length]
 
-    /// End blocks where the text has a joint, such as the end of a line; asks for semi-autoregressive
+    /// End blocks at a delimiter of the text, such as the end of a line; asks for semi-autoregressive
     /// blocks
     adaptive_blocks: bool {
         source: "AdaBlock, arXiv 2509.26432",
@@ -166,7 +166,7 @@ settings! {
         source: "DAEDAL, arXiv 2508.00819",
     } [read |s| Some(s.variable_length.is_some()), write places::set_variable_length]
 
-    /// Who is kept in each step: low-confidence, random, margin, entropy, sequential
+    /// Which positions are unmasked: low-confidence, random, margin, entropy, sequential
     remasking: Remasking {
         kind: Kind::Name(|| Remasking::ALL.map(Remasking::name).into()), placeholder: "STRATEGY",
         aliases: &["diffusion-algorithm"],
@@ -193,7 +193,7 @@ settings! {
         source: "Dream's `diffusion_generate()`", is_free: true,
     } [option top_p]
 
-    /// Draw who is kept in proportion to exp(confidence / this); 0 keeps the most confident
+    /// Draw which positions are unmasked, in proportion to exp(confidence / this); 0 takes the surest
     alg_temp: f64 {
         kind: Kind::Number(real(0.0, MAX_FACTOR)), placeholder: "T",
         aliases: &["diffusion-alg-temp"], source: "Dream's `diffusion_generate()`",

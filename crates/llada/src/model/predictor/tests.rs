@@ -1,15 +1,15 @@
 use super::{read::tiles, *};
-use crate::{config::SpecialTokens, model::TOGETHER, train::Recipe};
+use crate::{config::SpecialTokens, model::FFN_CHUNK, train::Recipe};
 
 /// Where nothing is kept, the tokens go through the feed-forward halves some at a time.
 #[test]
 fn long_rows_get_the_same_bits_whether_passes_are_kept_or_not() {
     let mut recipe = Recipe::default();
-    recipe.model.max_sequence_length = Some(TOGETHER + 40);
+    recipe.model.max_sequence_length = Some(FFN_CHUNK + 40);
     let config = recipe.model_config(300, SpecialTokens::default()).unwrap();
     let model = Model::init(config, 1).unwrap();
     let mut predictor = MaskPredictor::new(model.clone(), Cpu::new(2).unwrap()).unwrap();
-    let length = TOGETHER + 40;
+    let length = FFN_CHUNK + 40;
     let tokens: Vec<u32> = (0..length as u32).map(|i| i * 7 % 300).collect();
     let batch = Batch { tokens: &tokens, starts: &[0, length], keep: None };
     let positions: Vec<usize> = (0..length).collect();
