@@ -193,6 +193,8 @@ fn a_template_that_always_asks_on_gives_the_same_rows() {
         {% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}\
         {% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}";
     fs::write(bench.dir.path().join("chat_template.jinja"), always).unwrap();
+    let tokens = r#"{"bos_token": "<|startoftext|>"}"#;
+    fs::write(bench.dir.path().join("tokenizer_config.json"), tokens).unwrap();
     let template = Template::from_dir(bench.dir.path()).unwrap();
     let messages = row::of_line(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(200) };

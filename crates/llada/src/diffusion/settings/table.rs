@@ -78,7 +78,7 @@ macro_rules! settings {
                 vec![$(self.$name.and_then(Value::number),)*]
             }
 
-            /// What a sampler does, as settings; of a preset it knows nothing.
+            /// What a sampler does, as settings; of a preset and what belongs to one it knows nothing.
             pub fn of(sampler: &Sampler) -> Self {
                 Self { $($name: settings!(@read sampler, $($place)+),)* }
             }
@@ -122,7 +122,10 @@ settings! {
         kind: Kind::Name(|| Reference::NAMES.into()), placeholder: "CODE",
         default: Some("that of the model's family"),
         source: "the families' repositories; `LLaDA2Pipeline` of diffusers",
-    } [field reference]
+    } [read |_| None, write |sampler, reference| {
+        sampler.reference = reference;
+        Ok(())
+    }]
 
     /// Length of the response
     gen_length: usize {
