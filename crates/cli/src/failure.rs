@@ -36,6 +36,8 @@ impl Failure {
                 let cause = Self::usage(cause.to_string(), hint);
                 anyhow::Error::from(cause).context(error.to_string())
             }
+            // Of the prompt, which may be of a file.
+            SamplerError::NoRoom { .. } => Self::new(error.to_string(), hint).into(),
             error => Self::usage(error.to_string(), hint).into(),
         }
     }
