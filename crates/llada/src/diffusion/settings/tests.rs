@@ -101,6 +101,8 @@ fn every_setting_reaches_the_sampler() {
         assert_ne!(sampler, base, "{}", key.name);
         match (key.name, sampler.blocks) {
             ("blocks", blocks) => assert_eq!(blocks, Blocks::Autoregressive),
+            // It goes with a preset, of which a sampler knows nothing.
+            ("reference", _) => assert_eq!(sampler.reference, Reference::Diffusers),
             _ => assert_eq!(Settings::of(&sampler).only(|k| k.name == key.name), asked),
         }
     }
