@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::diffusion::{
-    Cache, Edit, Keep, Preset,
+    Cache, Edit, Keep, Preset, Reference,
     cache::{Refresh, SuffixWindow},
 };
 
