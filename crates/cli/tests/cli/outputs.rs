@@ -243,3 +243,31 @@ fn a_full_disk_costs_nothing_that_was_there() {
     assert_eq!(code, 0, "{stderr}");
     assert!(names(dir).is_empty());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_limit_of_file_sizes_is_no_end_of_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained().join(MODEL);
+    let program = assert_cmd::cargo::cargo_bin("llada");
+    let (program, model) = (program.display(), model.display());
+    let line = format!("ulimit -f 0; {program} run -m {model} -n 4 the --trace t.jsonl");
+    let mut command = std::process::Command::new("sh");
+    let output = command.current_dir(folder.path()).args(["-c", &line]).output().unwrap();
+    let (code, answer, stderr) = crate::outcome(output);
+    assert!(code == 1 && stderr.contains("ulimit"), "{code}: {stderr}");
+    assert!(!answer.is_empty(), "the answer is not lost");
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn what_a_killed_run_left_of_its_trace_goes_with_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let model = trained().join(MODEL);
+    fs::write(dir.join(".t.jsonl.llada-aB3dE6gH.tmp"), "{").unwrap();
+    fs::write(dir.join(".u.jsonl.llada-aB3dE6gH.tmp"), "another's").unwrap();
+    let args = ["run", "-m", model.to_str().unwrap(), "-n", "4", "the", "--trace", "t.jsonl"];
+    assert_eq!(run(dir, &args).0, 0);
+    assert_eq!(names(dir), [".u.jsonl.llada-aB3dE6gH.tmp", "t.jsonl"]);
+}

@@ -367,3 +367,46 @@ fn sizes_that_cannot_be_are_refused_by_name() {
         assert!(!bench.path("run").exists());
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn pipes_in_the_place_of_a_run_s_files_are_refused_at_once() {
+    let bench = Bench::new();
+    let run_to = |steps: &str, start| {
+        let trainer = bench.trainer("run", bench.recipe(&[steps]), start, 1);
+        trainer.and_then(|mut trainer| run(&mut trainer, u64::MAX).0)
+    };
+    run_to("train.steps=4", Start::Fresh).unwrap();
+    for name in ["config.toml", "metrics.jsonl", "report.html", "checkpoints/step-4/state.json"] {
+        let path = bench.path("run").join(name);
+        let kept = fs::read(&path).ok();
+        let _ = fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = run_to("train.steps=8", Start::Resume).unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+        fs::remove_file(&path).unwrap();
+        if let Some(kept) = kept {
+            fs::write(&path, kept).unwrap();
+        }
+    }
+    run_to("train.steps=8", Start::Resume).unwrap();
+}
+
+#[test]
+fn a_checkpoint_without_its_state_is_damaged() {
+    let bench = Bench::new();
+    let mut trainer = bench.trainer("run", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+    run(&mut trainer, 4).0.unwrap();
+    drop(trainer);
+    let damaged = || {
+        let files = llada::verify::verify(&bench.path("run")).unwrap();
+        let is_damaged = |file: &llada::verify::Verified| {
+            matches!(file.integrity, llada::verify::Integrity::Damaged(_))
+        };
+        files.into_iter().filter(is_damaged).map(|file| file.path).collect::<Vec<_>>()
+    };
+    assert!(damaged().is_empty());
+    let state = bench.path("run").join("checkpoints/step-4/state.json");
+    fs::remove_file(&state).unwrap();
+    assert_eq!(damaged(), [state]);
+}
