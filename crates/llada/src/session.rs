@@ -32,6 +32,7 @@ use crate::{
     model::MaskPredictor,
     rng::drawn_seed,
     tokenizer::Tokenizer,
+    train,
 };
 
 /// A model ready to be used. Its parts are open to whoever needs them apart; together they make
@@ -305,11 +306,7 @@ impl Session {
 
 /// The newest checkpoint in the folder of a run.
 pub fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
-    let steps = std::fs::read_dir(run.join("checkpoints")).ok()?.flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        Some((name.strip_prefix("step-")?.parse::<u64>().ok()?, entry.path()))
-    });
-    steps.filter(|(_, path)| has_config(path)).max().map(|(_, path)| path)
+    train::checkpoints(run).ok()?.into_iter().rfind(|path| has_config(path))
 }
 
 /// Whether `path` is a GGUF file or a folder that describes a model or an adapter.

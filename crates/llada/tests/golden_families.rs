@@ -228,20 +228,8 @@ fn llada2() {
             Some(share) => block_length / share as usize,
             None => size(&params["steps"]).min(gen_length / size(&params["minimal_topk"])),
         };
-        let sampler = Sampler {
-            steps: steps * gen_length.div_ceil(block_length),
-            gen_length,
-            block_length,
-            blocks: Blocks::BlockDiffusion,
-            keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
-            stop_at_eos: params["eos_early_stop"].as_bool().unwrap(),
-            reference: if edits { Reference::Llada21 } else { Reference::Llada2 },
-            edit: edits.then(|| Edit {
-                threshold: params["editing_threshold"].as_f64().unwrap(),
-                rounds: size(&params["max_post_steps"]),
-            }),
-            ..Sampler::exact()
-        };
+        let reference = if edits { Reference::Llada21 } else { Reference::Llada2 };
+        let sampler = llada2_sampler(params, steps, reference);
         let states = states(&case);
         replay_both(&case, &sampler, &Recorded::default, &states);
         let mut canvases = [by_blocks(&case, &sampler, Recorded::default())];
@@ -257,25 +245,31 @@ fn llada2() {
     }
 }
 
-/// A case of `LLaDA2Pipeline`: rows of a batch wait for each other.
-fn diffusers(case: &Value) {
-    let (id, params) = (case["id"].as_str().unwrap(), &case["params"]);
+/// The sampler of a case of LLaDA2, with so many steps in each block.
+fn llada2_sampler(params: &Value, steps: usize, reference: Reference) -> Sampler {
     let (gen_length, block_length) = (size(&params["gen_length"]), size(&params["block_length"]));
-    let steps =
-        size(&params["num_inference_steps"]).min(gen_length / size(&params["minimal_topk"]));
-    let sampler = Sampler {
+    Sampler {
         steps: steps * gen_length.div_ceil(block_length),
         gen_length,
         block_length,
         blocks: Blocks::BlockDiffusion,
         keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
         stop_at_eos: params["eos_early_stop"].as_bool().unwrap(),
-        reference: Reference::Diffusers,
+        reference,
         edit: params["editing_threshold"]
             .as_f64()
             .map(|threshold| Edit { threshold, rounds: size(&params["max_post_steps"]) }),
         ..Sampler::exact()
-    };
+    }
+}
+
+/// A case of `LLaDA2Pipeline`: rows of a batch wait for each other.
+fn diffusers(case: &Value) {
+    let (id, params) = (case["id"].as_str().unwrap(), &case["params"]);
+    let gen_length = size(&params["gen_length"]);
+    let steps =
+        size(&params["num_inference_steps"]).min(gen_length / size(&params["minimal_topk"]));
+    let sampler = llada2_sampler(params, steps, Reference::Diffusers);
     let states = states(case);
     let canvases = || -> Vec<Canvas> {
         let canvas = |row| row_by_blocks(case, row, &sampler, Recorded::default());

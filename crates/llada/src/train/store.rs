@@ -220,11 +220,8 @@ fn original(path: &Path) -> &str {
 /// of one.
 fn remove(path: &Path) -> Result<()> {
     let step = saved::step_of(path).or_else(|| saved::step_of(Path::new(original(path))));
-    let state = path.join(STATE).is_file().then(|| State::read(&path.join(STATE), None));
-    let Some(Ok(state)) = state.filter(|state| !matches!(state, Ok(s) if Some(s.step) != step))
-    else {
-        return Ok(());
-    };
+    let state = State::read(&path.join(STATE), None).ok();
+    let Some(state) = state.filter(|state| Some(state.step) == step) else { return Ok(()) };
     let own: Vec<&str> =
         [STATE].into_iter().chain(state.files.iter().map(|mark| mark.name.as_str())).collect();
     let is_own = |entry: &PathBuf| own.iter().any(|name| entry.ends_with(name));
