@@ -4,7 +4,9 @@
 ///
 /// The function takes the instruction set as a first argument, before those that are written. The
 /// body is plain Rust that the compiler vectorises; it has no fused multiply-add, so that every
-/// instruction set gives the same bits.
+/// instruction set gives the same bits. That does for loops over elements, which wait for the memory
+/// or say nothing of registers; a kernel whose speed is in how it uses vectors is written over
+/// [`Simd`](crate::simd::Simd).
 macro_rules! vectorised {
     (
         $(#[$meta:meta])*

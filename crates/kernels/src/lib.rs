@@ -29,6 +29,7 @@ pub mod peak;
 pub mod reference;
 pub mod rms_norm;
 pub mod rope;
+mod simd;
 pub mod statistics;
 pub mod swiglu;
 mod team;

@@ -6,9 +6,11 @@ use super::{
     forward::{hide, penalties},
     matmul::{Left, matmul},
     scratch::{Head, Scratch, Shared, TASK, line, split},
+};
+use crate::{
+    Cpu,
     simd::{self, Kernel, Simd},
 };
-use crate::Cpu;
 
 /// Queries of one tile.
 const QUERIES: usize = 64;

@@ -7,9 +7,11 @@ use super::{
     cache::{KEYS, Layout, Packed, PackedMut},
     matmul::{Left, matmul},
     scratch::{CALL, Element, Head, LINE, Scratch, Shared, TASK, line, split},
+};
+use crate::{
+    Cpu,
     simd::{self, Kernel, MAX_LANES, Simd},
 };
-use crate::Cpu;
 
 /// Queries of one task.
 const QUERIES: usize = 64;

@@ -1,6 +1,6 @@
 //! The small matrix products that attention is made of.
 
-use super::simd::Simd;
+use crate::simd::Simd;
 
 /// The left operand `A[i, p]`, in any order.
 #[derive(Clone, Copy)]

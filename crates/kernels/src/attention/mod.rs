@@ -19,11 +19,8 @@ mod cached_tests;
 mod forward;
 mod matmul;
 mod scratch;
-mod simd;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use cache::Layout;
 pub use cache::{Cache, Storage};

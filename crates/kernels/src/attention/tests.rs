@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{Isa, reference};
+use crate::{Isa, reference, simd};
 
 /// A batch and the gradient of its output.
 struct Case {

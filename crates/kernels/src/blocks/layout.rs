@@ -1,9 +1,8 @@
 //! Where each format keeps its codes and scales: what the widening and the product both read.
 
-use super::bytes::Bytes;
-
 /// Codes that lie side by side wherever a block is spread out; a group is as long or half as long.
-pub(crate) const RUN: usize = 32;
+pub(crate) use crate::simd::RUN;
+use crate::simd::Simd;
 
 /// A block format as the kernels see it: `w = scale * (code - OFFSET) - min` with unsigned codes.
 pub(crate) trait Layout {
@@ -22,13 +21,19 @@ pub(crate) trait Layout {
 
     /// Spreads a block out: the codes in their order, and for each run its factors. The slices are of a
     /// block, a block's codes and its factors.
-    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]);
+    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]);
 }
 
 /// The first run of bytes.
 #[inline(always)]
 fn run(bytes: &[u8]) -> &[u8; RUN] {
     &bytes.as_chunks().0[0]
+}
+
+/// The 16 bits from byte `at` on.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// `d: f16, q: [i8; 32]`.
@@ -42,10 +47,10 @@ impl Layout for Q8Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
         let runs = codes.as_chunks_mut::<RUN>().0;
-        b.write(b.xor(b.read(run(&block[2..])), b.splat(0x80)), &mut runs[0]);
-        factors[0] = b.half([block[0], block[1]]);
+        s.write_run(s.xor(s.read_run(run(&block[2..])), s.splat_byte(0x80)), &mut runs[0]);
+        factors[0] = s.half(word(block, 0));
     }
 }
 
@@ -60,10 +65,10 @@ impl Layout for Q4Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
         let runs = codes.as_chunks_mut::<RUN>().0;
-        b.write(b.nibbles(&block[2..].as_chunks().0[0]), &mut runs[0]);
-        factors[0] = b.half([block[0], block[1]]);
+        s.write_run(s.nibbles(&block[2..].as_chunks().0[0]), &mut runs[0]);
+        factors[0] = s.half(word(block, 0));
     }
 }
 
@@ -94,15 +99,15 @@ impl Layout for Q4K {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
         let (q, runs) = (&block[16..], codes.as_chunks_mut::<RUN>().0);
-        let mask = b.splat(0xf);
+        let mask = s.splat_byte(0xf);
         for j in 0..4 {
-            let q = b.read(run(&q[j * RUN..]));
-            b.write(b.and(q, mask), &mut runs[2 * j]);
-            b.write(b.and(b.down::<4>(q), mask), &mut runs[2 * j + 1]);
+            let q = s.read_run(run(&q[j * RUN..]));
+            s.write_run(s.and(q, mask), &mut runs[2 * j]);
+            s.write_run(s.and(s.down::<4>(q), mask), &mut runs[2 * j + 1]);
         }
-        let (d, dmin) = (b.half([block[0], block[1]]), b.half([block[2], block[3]]));
+        let (d, dmin) = (s.half(word(block, 0)), s.half(word(block, 2)));
         let (scales, mins) = Self::scales_and_mins(&block[4..16]);
         for j in 0..8 {
             factors[2 * j] = d * f32::from(scales[j]);
@@ -116,6 +121,14 @@ impl Layout for Q4K {
 /// their high ones) and the upper 2 bits in 32 bytes, lowest quarter first.
 pub(crate) struct Q6K;
 
+impl Q6K {
+    /// Codes of whose lower 4 and upper 2 bits the bytes have others around.
+    #[inline(always)]
+    fn codes<S: Simd>(s: S, lower: S::Run, upper: S::Run) -> S::Run {
+        s.or(s.and(lower, s.splat_byte(0x0f)), s.and(upper, s.splat_byte(0x30)))
+    }
+}
+
 impl Layout for Q6K {
     const LEN: usize = 256;
     const BYTES: usize = 210;
@@ -124,20 +137,19 @@ impl Layout for Q6K {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<B: Bytes>(b: B, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
         let runs = codes.as_chunks_mut::<RUN>().0;
-        let (lower, upper) = (b.splat(0xf), b.splat(0x30));
         for part in 0..2 {
-            let [first, second] = [0, 1].map(|i| b.read(run(&block[(2 * part + i) * RUN..])));
-            let high = b.read(run(&block[128 + part * RUN..]));
-            let code = |low, high| b.or(b.and(low, lower), b.and(high, upper));
+            let first = s.read_run(run(&block[2 * part * RUN..]));
+            let second = s.read_run(run(&block[(2 * part + 1) * RUN..]));
+            let high = s.read_run(run(&block[128 + part * RUN..]));
             let runs = &mut runs[4 * part..];
-            b.write(code(first, b.up::<4>(high)), &mut runs[0]);
-            b.write(code(second, b.up::<2>(high)), &mut runs[1]);
-            b.write(code(b.down::<4>(first), high), &mut runs[2]);
-            b.write(code(b.down::<4>(second), b.down::<2>(high)), &mut runs[3]);
+            s.write_run(Self::codes(s, first, s.up::<4>(high)), &mut runs[0]);
+            s.write_run(Self::codes(s, second, s.up::<2>(high)), &mut runs[1]);
+            s.write_run(Self::codes(s, s.down::<4>(first), high), &mut runs[2]);
+            s.write_run(Self::codes(s, s.down::<4>(second), s.down::<2>(high)), &mut runs[3]);
         }
-        let d = b.half([block[208], block[209]]);
+        let d = s.half(word(block, 208));
         for j in 0..16 {
             factors[j] = d * f32::from(block[192 + j] as i8);
         }

@@ -4,18 +4,14 @@
 //! back into weights: `w = scale * (code - offset) - min`. The layouts, to the byte, are those of
 //! GGUF files (ggml, `ggml-quants.c` and `ggml-common.h`); the quantisers follow its reference ones.
 
-mod bytes;
 mod layout;
 mod quantize;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use bytes::Ymm;
-pub(crate) use bytes::{Bytes, Words};
 pub(crate) use layout::{Layout, Q4K, Q4Zero, Q6K, Q8Zero, RUN};
 
 use std::fmt;
 
-use crate::{Cpu, KernelError, Result, error::check, isa::vectorised};
+use crate::{Cpu, KernelError, Result, error::check, isa::vectorised, simd::Portable};
 
 /// The longest block of any format, in weights.
 pub(crate) const LONGEST: usize = 256;
@@ -174,7 +170,7 @@ vectorised! {
     fn widen<L: Layout>(bytes: &[u8], out: &mut [f32]) {
         let (mut codes, mut factors) = ([0; LONGEST], [0.0; LONGEST / 16]);
         for (block, out) in bytes.chunks_exact(L::BYTES).zip(out.chunks_exact_mut(L::LEN)) {
-            L::unpack(Words, block, &mut codes, &mut factors);
+            L::unpack(Portable, block, &mut codes, &mut factors);
             for (g, out) in out.chunks_exact_mut(L::GROUP).enumerate() {
                 let factors = &factors[g * L::GROUP / RUN * L::FACTORS..];
                 let scale = factors[g % (RUN / L::GROUP)];

@@ -3,8 +3,12 @@
 
 use half::f16;
 
-use super::{Bytes, Words, layout::Q4K};
-use crate::{BlockFormat, isa::vectorised};
+use super::layout::Q4K;
+use crate::{
+    BlockFormat,
+    isa::vectorised,
+    simd::{Portable, Simd},
+};
 
 /// Groups whose greatest weight is below this are zero.
 const NOTHING: f32 = 1e-15;
@@ -12,9 +16,9 @@ const NOTHING: f32 = 1e-15;
 /// Writes an `f16` and returns the number it holds.
 #[inline(always)]
 fn write_half(x: f32, out: &mut [u8]) -> f32 {
-    let bytes = f16::from_f32(x).to_le_bytes();
-    out.copy_from_slice(&bytes);
-    Words.half(bytes)
+    let half = f16::from_f32(x);
+    out.copy_from_slice(&half.to_le_bytes());
+    Portable.half(half.to_bits())
 }
 
 /// The whole number nearest to `x`, even ones in the middle, kept within `low..=high`.

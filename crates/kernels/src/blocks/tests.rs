@@ -106,16 +106,6 @@ fn zeros_and_equal_weights() {
 }
 
 #[test]
-fn halves_of_every_bit_pattern() {
-    for bits in 0..=u16::MAX {
-        let (found, expected) = (Words.half(bits.to_le_bytes()), half::f16::from_bits(bits));
-        let expected = expected.to_f32();
-        assert!(found == expected || found.is_nan() && expected.is_nan(), "{bits:x}");
-        assert_eq!(found.is_sign_negative(), expected.is_sign_negative(), "{bits:x}");
-    }
-}
-
-#[test]
 fn threads_do_not_matter() {
     let x = noise(5, 256 * (2 * CHUNK + 3));
     for format in BlockFormat::ALL {

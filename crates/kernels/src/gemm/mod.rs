@@ -10,20 +10,16 @@
 //! short at an edge only leave lanes out. So a product of few rows, for which packing would be most
 //! of the work, may do without, and is limited by the memory that `B` is read from.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-mod portable;
-
-#[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::transposed;
+mod kernel;
 
 use std::{cell::Cell, ops::Range};
 
+use kernel::{Few, Next, Panel, Tile};
+
 use crate::{
-    Cpu, Isa,
+    Cpu,
     linear::{Out, Shape},
+    simd::{self, MAX_LANES, Simd},
     weights::Floats,
 };
 
@@ -35,10 +31,8 @@ const MC: usize = 384;
 const CHUNK: usize = 8;
 /// Rows of `A` at most for which `B` is not packed.
 const FEW: usize = 8;
-/// Terms ahead of those at work that are asked for where `B` is not packed.
-const AHEAD: usize = 64;
 /// Elements between two packed panels: those of the widest vector.
-const SLACK: usize = 16;
+const SLACK: usize = MAX_LANES;
 /// Products of fewer multiplications than this run on the calling thread.
 const SERIAL: usize = 64 * 64 * 64;
 /// Elements of a block of `C` where it is large: enough for packing to cost little.
@@ -62,20 +56,6 @@ pub(crate) struct Operand<'a> {
     pub(crate) layout: Layout,
 }
 
-/// A few vectors of an operand over a few terms: what is packed at once.
-#[derive(Clone, Copy)]
-struct Panel<'a> {
-    /// The elements from the panel's first on.
-    data: Floats<'a>,
-    layout: Layout,
-    /// Elements from one stored line to the next.
-    ld: usize,
-    /// Vectors in the panel.
-    len: usize,
-    /// Terms in the panel.
-    kc: usize,
-}
-
 impl<'a> Operand<'a> {
     /// The vectors `vectors` (of `len`) over the terms `terms` (of `k`).
     fn panel(&self, len: usize, k: usize, vectors: Range<usize>, terms: Range<usize>) -> Panel<'a> {
@@ -85,124 +65,6 @@ impl<'a> Operand<'a> {
         };
         let data = self.data.slice(start..len * k);
         Panel { data, layout: self.layout, ld, len: vectors.len(), kc: terms.len() }
-    }
-}
-
-/// The part of the product that is written for an instruction set.
-trait Kernel {
-    /// Rows of a tile of `C`, at most.
-    const MR: usize;
-    /// Columns of a tile of `C`.
-    const NR: usize;
-    /// Elements of a vector: columns that [`few`](Kernel::few) takes at most.
-    const LANES: usize;
-
-    /// Writes term `p` of vector `i` of `panel` to `out[p * stride + i]`, and zeros for the vectors
-    /// from `panel.len` to `stride`.
-    ///
-    /// # Safety
-    /// The processor has the instruction set, and `out` is at least `kc * stride + SLACK` long.
-    unsafe fn pack(panel: Panel<'_>, stride: usize, out: &mut [f32]);
-
-    /// Computes a tile of [`NR`](Kernel::NR) columns.
-    ///
-    /// # Safety
-    /// The processor has the instruction set, `1 <= rows <= MR`, and the pointers are to what
-    /// [`Tile`] says.
-    unsafe fn tile(tile: Tile);
-
-    /// Computes a few rows from what is not packed.
-    ///
-    /// # Safety
-    /// The processor has the instruction set, `1 <= rows <= FEW`, `panel.len <= LANES`, and the
-    /// pointers are to what [`Few`] says.
-    unsafe fn few(few: Few<'_>);
-}
-
-/// A tile of `C`: overwritten with the product of two packed panels, or added to.
-#[derive(Clone, Copy)]
-struct Tile {
-    /// Rows of the tile.
-    rows: usize,
-    /// Terms of the panels.
-    kc: usize,
-    /// The packed rows of `A`, `[kc, rows]`.
-    a: *const f32,
-    /// The packed rows of `B`, `[kc, NR]`.
-    b: *const f32,
-    /// The tile, `[rows, NR]`, its rows `ldc` elements apart.
-    c: *mut f32,
-    ldc: usize,
-    /// Whether the product is added to what `c` holds.
-    add: bool,
-    /// What is prefetched meanwhile.
-    next: Next,
-}
-
-/// A few rows of `C`: overwritten with the product of rows of `A` with a panel of `B` whose terms lie
-/// side by side, neither of them packed, or added to.
-#[derive(Clone, Copy)]
-struct Few<'a> {
-    /// Rows of `A` and of `C`.
-    rows: usize,
-    /// The rows of `A`, of `panel.kc` elements, `lda` elements apart.
-    a: *const f32,
-    lda: usize,
-    /// The rows of `B`. They end `left` terms after their beginning; those of the next panel follow.
-    panel: Panel<'a>,
-    left: usize,
-    /// The elements of `C`, `[rows, panel.len]`, their rows `ldc` elements apart.
-    c: *mut f32,
-    ldc: usize,
-    /// Whether the product is added to what `c` holds.
-    add: bool,
-}
-
-/// How far behind element `p` of a row of an unpacked panel lies what will be read [`AHEAD`] terms
-/// later: in the same row, or in the row as far down in the next panel of `lanes` rows.
-fn ahead(p: usize, left: usize, ld: usize, lanes: usize) -> usize {
-    if p + AHEAD < left { AHEAD } else { AHEAD + (lanes - 1) * ld }
-}
-
-/// Lines that a tile kernel asks the memory for while it computes, because packing will read them
-/// soon: every [`Next::EVERY`] terms, [`Next::LINES`] lines.
-#[derive(Clone, Copy)]
-struct Next {
-    at: *const u8,
-    /// Bytes from one group of lines to the next.
-    step: usize,
-    /// Bytes from one line of a group to the next.
-    line: usize,
-}
-
-impl Next {
-    const EVERY: usize = 16;
-    /// A constant, because loops of unknown length here cost more than they bring.
-    const LINES: usize = 4;
-
-    /// The share of `panel` that tile number `tile` asks for; nothing new once all is asked for.
-    ///
-    /// Rows of a few lines are asked for by their ends: where a row begins in the middle of a line,
-    /// the panel before it has read that line already.
-    fn of(panel: &Panel<'_>, tile: usize) -> Self {
-        const LINE: usize = 64;
-        let (at, size) = match panel.data {
-            Floats::F32(data) => (data.as_ptr().cast::<u8>(), 4),
-            Floats::Bf16(data) => (data.as_ptr().cast(), 2),
-            Floats::F16(data) => (data.as_ptr().cast(), 2),
-        };
-        let line = panel.ld * size;
-        let (skip, step) = match panel.layout {
-            Layout::KInner if tile * Self::LINES < panel.len => {
-                (tile * Self::LINES * line, Self::EVERY * size)
-            }
-            Layout::KOuter if tile / 4 * LINE < panel.len * size => {
-                let quarter = panel.kc.div_ceil(4).next_multiple_of(Self::LINES);
-                (tile % 4 * quarter * line + tile / 4 * LINE + LINE - 1, Self::LINES * line)
-            }
-            _ => return Self { at, step: 0, line: 0 },
-        };
-        Self { at: at.wrapping_add(skip), step, line }
     }
 }
 
@@ -251,60 +113,67 @@ pub(crate) fn gemm(
         return;
     }
     let product = Product { a, b, m, n, k, c: Output(c.as_mut_ptr()), add };
-    match cpu.isa() {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => product.run::<avx512::Avx512>(cpu),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => product.run::<avx2::Avx2>(cpu),
-        _ => product.run::<portable::Portable>(cpu),
+    simd::run(cpu.isa(), OnThreads { product, cpu });
+}
+
+/// A product and the threads that compute it.
+struct OnThreads<'a> {
+    product: Product<'a>,
+    cpu: &'a Cpu,
+}
+
+impl simd::Kernel for OnThreads<'_> {
+    fn call<S: Simd>(self, s: S) {
+        self.product.run(self.cpu, s);
     }
 }
 
 impl Product<'_> {
-    fn run<K: Kernel>(&self, cpu: &Cpu) {
+    fn run<S: Simd>(&self, cpu: &Cpu, s: S) {
         let small = self.m.saturating_mul(self.n).saturating_mul(self.k) <= SERIAL;
         let threads = if small { 1 } else { cpu.threads() };
-        let panels = self.n.div_ceil(K::NR);
-        let (rows, columns) = grid(self.m, panels, K::NR, threads);
+        let width = kernel::columns::<S>();
+        let panels = self.n.div_ceil(width);
+        let (rows, columns) = grid(self.m, panels, width, threads);
         cpu.for_each(rows * columns, |task| {
             let panels = share(panels, columns, task / rows);
-            let from = panels.start * K::NR;
-            let to = (panels.end * K::NR).min(self.n);
-            self.block::<K>(share(self.m, rows, task % rows), from..to);
+            let (from, to) = (panels.start * width, (panels.end * width).min(self.n));
+            self.block(s, share(self.m, rows, task % rows), from..to);
         });
     }
 
     /// One block of `C`, on one thread.
-    fn block<K: Kernel>(&self, rows: Range<usize>, columns: Range<usize>) {
+    fn block<S: Simd>(&self, s: S, rows: Range<usize>, columns: Range<usize>) {
         if let (1..=FEW, Layout::KInner, Operand { layout: Layout::KInner, data }) =
             (rows.len(), self.b.layout, self.a)
             && let Floats::F32(a) = data
         {
-            return self.few::<K>(a, rows, columns);
+            return self.few(s, a, rows, columns);
         }
         let parts = rows.len().div_ceil(MC);
         let kc = self.k.min(KC);
         let mut scratch = Scratch::take();
         // Room for any number of rows, so that fewer rows in more of a part need no more memory.
-        let (a, b) = scratch.split(panel_at(MC, MC.div_ceil(K::MR), kc), panel_at(K::NR, 1, kc));
+        let width = kernel::columns::<S>();
+        let (a, b) = scratch.split(panel_at(MC, MC.div_ceil(S::ROWS), kc), panel_at(width, 1, kc));
         for part in 0..parts {
             let part = share(rows.len(), parts, part);
             let rows = rows.start + part.start..rows.start + part.end;
             for start in (0..self.k).step_by(KC) {
                 let terms = start..(start + KC).min(self.k);
-                self.pack_a::<K>(rows.clone(), terms.clone(), a);
-                for j in columns.clone().step_by(K::NR) {
-                    let columns = j..(j + K::NR).min(columns.end);
-                    self.panel::<K>(rows.clone(), columns, terms.clone(), a, b);
+                self.pack_a(s, rows.clone(), terms.clone(), a);
+                for j in columns.clone().step_by(width) {
+                    let columns = j..(j + width).min(columns.end);
+                    self.panel(s, rows.clone(), columns, terms.clone(), a, b);
                 }
             }
         }
     }
 
     /// The same for a few rows of `a`, reading each row of `B` from beginning to end.
-    fn few<K: Kernel>(&self, a: &[f32], rows: Range<usize>, columns: Range<usize>) {
-        for j in columns.clone().step_by(K::LANES) {
-            let columns = j..(j + K::LANES).min(columns.end);
+    fn few<S: Simd>(&self, s: S, a: &[f32], rows: Range<usize>, columns: Range<usize>) {
+        for j in columns.clone().step_by(S::LANES) {
+            let columns = j..(j + S::LANES).min(columns.end);
             for start in (0..self.k).step_by(KC) {
                 let terms = start..(start + KC).min(self.k);
                 let panel = self.b.panel(self.n, self.k, columns.clone(), terms);
@@ -313,15 +182,15 @@ impl Product<'_> {
                 // SAFETY: these elements of `C` are in the block of this task.
                 let c = unsafe { self.c.0.add(rows.start * self.n + j) };
                 let (rows, lda, ldc) = (rows.len(), self.k, self.n);
-                // SAFETY: the instruction set is there, and the rows of `A` are `k` long.
-                unsafe { K::few(Few { rows, a, lda, panel, left, c, ldc, add }) };
+                // SAFETY: the rows of `A` and of `B` are `k` long.
+                unsafe { Few { rows, a, lda, panel, left, c, ldc, add }.compute(s) };
             }
         }
     }
 
     /// Packs a block of `A`: the panels of its rows one after the other.
-    fn pack_a<K: Kernel>(&self, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]) {
-        let panels = rows.len().div_ceil(K::MR);
+    fn pack_a<S: Simd>(&self, s: S, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]) {
+        let panels = rows.len().div_ceil(S::ROWS);
         let chunk = match self.a.layout {
             Layout::KInner => terms.len(),
             Layout::KOuter => CHUNK,
@@ -333,34 +202,36 @@ impl Product<'_> {
                 let vectors = rows.start + part.start..rows.start + part.end;
                 let source = self.a.panel(self.m, self.k, vectors, chunk.clone());
                 let at = panel_at(part.start, panel, terms.len()) + (p - terms.start) * part.len();
-                // SAFETY: the instruction set was chosen by `Cpu`, which has checked it; the panel
-                // and the slack after it lie in `out`.
-                unsafe { K::pack(source, part.len(), &mut out[at..]) };
+                // SAFETY: the panel and the slack after it lie in `out`.
+                unsafe { source.pack(s, part.len(), &mut out[at..]) };
             }
         }
     }
 
     /// One panel of columns of a block of `C`, from packed rows of `A`; `b` is scratch.
-    fn panel<K: Kernel>(
+    fn panel<S: Simd>(
         &self,
+        s: S,
         rows: Range<usize>,
         columns: Range<usize>,
         terms: Range<usize>,
         a: &[f32],
         b: &mut [f32],
     ) {
-        let panels = rows.len().div_ceil(K::MR);
+        let panels = rows.len().div_ceil(S::ROWS);
         let (kc, width) = (terms.len(), columns.len());
         let add = self.add || terms.start > 0;
         let source = self.b.panel(self.n, self.k, columns.clone(), terms.clone());
-        // SAFETY: the instruction set is there, and `b` was made for `KC` terms of `NR` columns.
-        unsafe { K::pack(source, K::NR, b) };
-        let columns_after = columns.end.min(self.n - 1)..(columns.end + K::NR).min(self.n);
+        let columns_of_tile = kernel::columns::<S>();
+        // SAFETY: `b` was made for `KC` terms of as many columns.
+        unsafe { source.pack(s, columns_of_tile, b) };
+        let columns_after =
+            columns.end.min(self.n - 1)..(columns.end + columns_of_tile).min(self.n);
         let after = self.b.panel(self.n, self.k, columns_after, terms);
         for panel in 0..panels {
             let part = share(rows.len(), panels, panel);
             let at = (rows.start + part.start) * self.n + columns.start;
-            // SAFETY: the panels are packed for these rows and `NR`, and the tile, `width` wide, lies
+            // SAFETY: the panels are packed for these rows and columns, and the tile, `width` wide, lies
             // in the block of `C` that this task alone writes.
             unsafe {
                 let tile = Tile {
@@ -373,32 +244,7 @@ impl Product<'_> {
                     add,
                     next: Next::of(&after, panel),
                 };
-                tile.compute::<K>(width);
-            }
-        }
-    }
-}
-
-impl Tile {
-    /// Computes the first `width` columns of a tile.
-    ///
-    /// # Safety
-    /// As [`Kernel::tile`], but for the columns of `c` from `width` on.
-    unsafe fn compute<K: Kernel>(self, width: usize) {
-        if width == K::NR {
-            // SAFETY: the caller's promises, and the whole tile lies in `C`.
-            unsafe { K::tile(self) };
-            return;
-        }
-        let mut whole = [0.0f32; 16 * 64];
-        debug_assert!(K::MR * K::NR <= whole.len());
-        // SAFETY: as above, into a buffer that holds the largest tile.
-        unsafe { K::tile(Self { c: whole.as_mut_ptr(), ldc: K::NR, add: false, ..self }) };
-        for (i, line) in whole.chunks_exact(K::NR).take(self.rows).enumerate() {
-            // SAFETY: row `i` of the tile, cut at the last column of `C`.
-            let c = unsafe { std::slice::from_raw_parts_mut(self.c.add(i * self.ldc), width) };
-            for (c, sum) in c.iter_mut().zip(line) {
-                *c = if self.add { *c + sum } else { *sum };
+                tile.compute(s, width);
             }
         }
     }

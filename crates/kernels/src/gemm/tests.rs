@@ -1,4 +1,5 @@
 use super::*;
+use crate::Isa;
 
 /// Numbers in `-1..1`, the same ones for the same seed.
 fn numbers(len: usize, seed: u32) -> Vec<f32> {

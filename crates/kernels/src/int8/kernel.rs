@@ -1,60 +1,12 @@
-//! The tile of the product, written once over the vectors of an instruction set.
+//! The tile of the product, rows (tokens) in the lanes of vectors.
 
-use super::{KC, STRIP, activations::SPAN};
-use crate::blocks::{Bytes, Layout, RUN};
+use std::marker::PhantomData;
 
-/// The vector operations of one instruction set, rows (tokens) in the lanes.
-///
-/// A value exists only where the processor has the instructions. All code that touches vectors is
-/// `#[inline(always)]` and no closure, so that it ends up in a function compiled with them on.
-pub(super) trait Simd: Copy {
-    /// [`LANES`](Self::LANES) numbers of type `i32`, or four bytes in the place of each.
-    type Ints: Copy;
-    /// As many of type `f32`.
-    type Floats: Copy;
-    /// What spreads blocks out.
-    type Bytes: Bytes;
-    /// Elements in a vector.
-    const LANES: usize;
-
-    /// The operations that spread blocks out.
-    fn bytes(self) -> Self::Bytes;
-
-    /// Reads a vector.
-    ///
-    /// # Safety
-    /// `from` points to `LANES` readable elements.
-    unsafe fn ints(self, from: *const i32) -> Self::Ints;
-    /// Reads a vector.
-    ///
-    /// # Safety
-    /// `from` points to `LANES` readable elements.
-    unsafe fn floats(self, from: *const f32) -> Self::Floats;
-    /// Writes a vector.
-    ///
-    /// # Safety
-    /// `to` points to `LANES` writable elements.
-    unsafe fn write(self, v: Self::Floats, to: *mut f32);
-    /// Asks for the cache line at `at`, which need not exist.
-    fn prefetch(self, at: *const u8);
-    /// `x` in every lane.
-    fn splat(self, x: f32) -> Self::Floats;
-    /// `x` in every lane.
-    fn splat_int(self, x: i32) -> Self::Ints;
-    /// `a + b`
-    fn add(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
-    /// `-a * 2^bits`
-    fn minus_shifted(self, a: Self::Ints, bits: u32) -> Self::Ints;
-    /// `sum` and, for each lane, the four products of the unsigned bytes `codes` with the signed `bytes`;
-    /// `small` is known to the compiler and says that no code is above 63.
-    fn dot(self, sum: Self::Ints, codes: Self::Ints, bytes: Self::Ints, small: bool) -> Self::Ints;
-    /// The same numbers.
-    fn to_floats(self, a: Self::Ints) -> Self::Floats;
-    /// `a * b + c`, rounded once.
-    fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
-    /// `c - a * b`, rounded once.
-    fn neg_mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
-}
+use super::{KC, STRIP, TURN, WIDTH, activations::SPAN};
+use crate::{
+    blocks::{Layout, RUN},
+    simd::{Kernel, Simd},
+};
 
 /// From one row of spread-out codes to the next: a line more than they need, so that the rows fall into
 /// different sets of the cache.
@@ -120,7 +72,7 @@ impl Next {
         if block < self.count {
             for r in (part..R).step_by(per_block) {
                 // SAFETY: the strip has this block.
-                unsafe { self.unpack::<_, L>(s.bytes(), row + r, block) };
+                unsafe { self.unpack::<S, L>(s, row + r, block) };
             }
             for r in 0..R {
                 let at = (row + r) * self.line + run * L::BYTES.div_ceil(per_block);
@@ -134,7 +86,7 @@ impl Next {
     /// # Safety
     /// The strip has such a block, and the pointers are to what they say.
     #[inline(always)]
-    unsafe fn unpack<B: Bytes, L: Layout>(&self, b: B, row: usize, block: usize) {
+    unsafe fn unpack<S: Simd, L: Layout>(&self, s: S, row: usize, block: usize) {
         const { assert!(L::LEN <= KC) };
         // SAFETY: the block is one of the strip's, as the caller vouches; its codes and factors have places
         // of their own.
@@ -145,23 +97,56 @@ impl Next {
             let codes = std::slice::from_raw_parts_mut(codes, L::LEN);
             let (len, row) = (L::LEN / RUN * L::FACTORS, row * factors::<L>());
             let factors = self.factors.add(row + block * len);
-            L::unpack(b, from, codes, std::slice::from_raw_parts_mut(factors, len));
+            L::unpack(s, from, codes, std::slice::from_raw_parts_mut(factors, len));
+        }
+    }
+}
+
+/// The whole of a [`Work`], weights being of the format `L`.
+///
+/// Element by element, and so for every instruction set: over the spans of inputs, `sum` becomes
+/// `fma(product, row_scale, sum)`, where `product`, from zero, becomes over the groups of weights
+/// `fma(dot, scale, product)`, and after each run that has a minimum `fma(-min, total, product)`; `dot`
+/// and `total` are sums of whole numbers.
+pub(super) struct Strip<L> {
+    work: Work,
+    format: PhantomData<L>,
+}
+
+impl<L> Strip<L> {
+    /// # Safety
+    /// The pointers are to as many elements as [`Work`] says, and the width is 8 or a multiple of 16.
+    pub(super) unsafe fn new(work: Work) -> Self {
+        Self { work, format: PhantomData }
+    }
+}
+
+impl<L: Layout> Kernel for Strip<L> {
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Self { work, .. } = self;
+        // Whole numbers, products and sums of a tile all have registers where there are 32.
+        let many = S::ROWS > 8;
+        // SAFETY: the promises of `new`; in each case the vectors divide the width.
+        unsafe {
+            if S::LANES > 8 && work.width == 8 {
+                strip::<_, L, 8, 1>(s.narrow(), work);
+            } else if S::LANES >= 8 && work.width == S::LANES {
+                if many { strip::<_, L, 8, 1>(s, work) } else { strip::<_, L, 4, 1>(s, work) }
+            } else {
+                strip::<_, L, 4, 2>(s, work);
+            }
         }
     }
 }
 
 /// The whole of `work`, in tiles of `R` outputs by `NV` vectors of rows.
 ///
-/// Element by element, and so for every instruction set: over the spans of inputs, `sum` becomes
-/// `fma(product, row_scale, sum)`, where `product`, from zero, becomes over the groups of weights
-/// `fma(dot, scale, product)`, and after each run that has a minimum `fma(-min, total, product)`; `dot`
-/// and `total` are sums of whole numbers.
-///
 /// # Safety
 /// The pointers are to as many elements as [`Work`] says, `R` divides `STRIP`, and `NV * LANES`
 /// divides the width.
 #[inline(always)]
-pub(super) unsafe fn strip<S: Simd, L: Layout, const R: usize, const NV: usize>(s: S, work: Work) {
+unsafe fn strip<S: Simd, L: Layout, const R: usize, const NV: usize>(s: S, work: Work) {
     let mut rest = work;
     rest.next.count = 0;
     for row in (0..STRIP).step_by(R) {
@@ -192,7 +177,7 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
         if !work.fresh {
             for r in 0..R {
                 for v in 0..NV {
-                    sums[r][v] = s.floats(to.add(r * width + v * S::LANES));
+                    sums[r][v] = s.read(to.add(r * width + v * S::LANES));
                 }
             }
         }
@@ -207,9 +192,9 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                     for v in 0..NV {
                         let halves = totals.add(v * S::LANES);
                         total[v] = if L::GROUP == RUN {
-                            s.add(s.ints(halves), s.ints(halves.add(width)))
+                            s.add_ints(s.read_ints(halves), s.read_ints(halves.add(width)))
                         } else {
-                            s.ints(halves.add(group * width))
+                            s.read_ints(halves.add(group * width))
                         };
                         if L::OFFSET != 0 {
                             start[v] = s.minus_shifted(total[v], L::OFFSET.trailing_zeros());
@@ -218,9 +203,9 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                     let mut dots = [start; R];
                     for q in group * L::GROUP / 4..(group + 1) * L::GROUP / 4 {
                         let bytes = record.add(q * width * 4 + lane_bytes).cast::<i32>();
-                        let mut x = [s.ints(bytes); NV];
+                        let mut x = [s.read_ints(bytes); NV];
                         for v in 1..NV {
-                            x[v] = s.ints(bytes.add(v * S::LANES));
+                            x[v] = s.read_ints(bytes.add(v * S::LANES));
                         }
                         for r in 0..R {
                             let codes = codes.add(r * CODES + q * 4).cast::<i32>();
@@ -233,17 +218,15 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                     for r in 0..R {
                         let scale = s.splat(*factors.add(r * self::factors::<L>() + group));
                         for v in 0..NV {
-                            products[r][v] =
-                                s.mul_add(s.to_floats(dots[r][v]), scale, products[r][v]);
+                            products[r][v] = s.fma(s.to_floats(dots[r][v]), scale, products[r][v]);
                         }
                     }
                 }
                 if L::MINS {
-                    let total = total.map(|total| s.to_floats(total));
                     for r in 0..R {
                         let min = s.splat(*factors.add(r * self::factors::<L>() + 1));
                         for v in 0..NV {
-                            products[r][v] = s.neg_mul_add(min, total[v], products[r][v]);
+                            products[r][v] = s.neg_fma(min, s.to_floats(total[v]), products[r][v]);
                         }
                     }
                 }
@@ -253,9 +236,9 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
                 record = record.add(width * (RUN + 12));
             }
             for v in 0..NV {
-                let scale = s.floats(scales.add(v * S::LANES));
+                let scale = s.read(scales.add(v * S::LANES));
                 for r in 0..R {
-                    sums[r][v] = s.mul_add(products[r][v], scale, sums[r][v]);
+                    sums[r][v] = s.fma(products[r][v], scale, sums[r][v]);
                 }
             }
         }
@@ -266,6 +249,38 @@ unsafe fn tile<S: Simd, L: Layout, const R: usize, const NV: usize>(
         }
         for run in work.runs..work.next.count * (L::LEN / RUN) {
             work.next.prepare::<S, L, R>(s, row, run);
+        }
+    }
+}
+
+/// Transposes a strip of sums for [`TURN`] rows: sum `i` of line `j` to `lines[i][at + j]`.
+pub(super) struct Turn<'a> {
+    /// The sums, `[STRIP, TURN]`, their lines `stride` apart.
+    pub(super) sums: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) lines: &'a mut [[f32; WIDTH]; TURN],
+    pub(super) at: usize,
+}
+
+impl Kernel for Turn<'_> {
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        turn(s.narrow(), self);
+    }
+}
+
+#[inline(always)]
+fn turn<S: Simd>(s: S, Turn { sums, stride, lines, at }: Turn<'_>) {
+    const { assert!(TURN.is_multiple_of(S::LANES) && STRIP.is_multiple_of(S::LANES)) };
+    let sums = &sums[..(STRIP - 1) * stride + TURN];
+    let lines = &mut lines.as_flattened_mut()[at..][..(TURN - 1) * WIDTH + STRIP];
+    for j in (0..STRIP).step_by(S::LANES) {
+        for i in (0..TURN).step_by(S::LANES) {
+            // SAFETY: the square at line `j` and sum `i` lies in `sums`, that at line `i` and `at + j` in `lines`.
+            unsafe {
+                let from = sums.as_ptr().add(j * stride + i);
+                s.transpose(from, stride, lines.as_mut_ptr().add(i * WIDTH + j), WIDTH);
+            }
         }
     }
 }

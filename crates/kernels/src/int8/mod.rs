@@ -13,21 +13,19 @@
 
 mod activations;
 mod kernel;
-mod portable;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 pub use activations::Activations;
 
 use std::{cell::Cell, ops::Range};
 
 use activations::{Line, Panel, SPAN, WIDEST};
-use kernel::{Next, Work};
+use kernel::{Next, Strip, Turn, Work};
 
 use crate::{
     BlockFormat, Cpu, Isa,
     blocks::{Layout, RUN, with_layout},
     linear::Out,
+    simd,
 };
 
 /// Outputs whose weights are spread out together.
@@ -67,7 +65,7 @@ impl Output {
 }
 
 struct Product<'a> {
-    kernel: Kernel,
+    isa: Isa,
     x: &'a Activations,
     /// The blocks of `n` rows of weights.
     w: &'a [u8],
@@ -105,7 +103,7 @@ pub(crate) fn product(
     let serial = m.saturating_mul(n).saturating_mul(k) <= SERIAL;
     let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
     let pieces = k.div_ceil((RESIDENT / height / WHOLE * WHOLE).min(KC));
-    let product = Product { kernel: Kernel::of(cpu.isa()), x, w, n, y, add, pieces };
+    let product = Product { isa: cpu.isa(), x, w, n, y, add, pieces };
     cpu.for_each(m.div_ceil(height) * columns, |task| {
         let (block, column) = (task / columns, task % columns);
         let rows = block * height..((block + 1) * height).min(m);
@@ -246,7 +244,7 @@ impl Product<'_> {
                 next,
             };
             // SAFETY: the slices have the lengths that `Work` says.
-            unsafe { self.kernel.run::<L>(work) };
+            simd::run_int8(self.isa, unsafe { Strip::<L>::new(work) });
             next.count = 0;
         }
     }
@@ -260,10 +258,9 @@ impl Product<'_> {
                 let strips = sums.chunks_exact(STRIP * height).take(columns.len().div_ceil(STRIP));
                 for (i, sums) in strips.enumerate() {
                     let sums = &sums[(panel.first - rows.start) * STRIP..][..panel.width * STRIP];
-                    for j in (0..STRIP).step_by(TURN) {
-                        let sums = &sums[j * panel.width + first - panel.first..];
-                        self.kernel.turn(sums, panel.width, &mut lines, i * STRIP + j);
-                    }
+                    let sums = &sums[first - panel.first..];
+                    let at = i * STRIP;
+                    simd::run(self.isa, Turn { sums, stride: panel.width, lines: &mut lines, at });
                 }
                 for (row, line) in (first..end).zip(&lines) {
                     // SAFETY: these elements of `y` are in the block of this task.
@@ -277,113 +274,6 @@ impl Product<'_> {
                     }
                 }
             }
-        }
-    }
-}
-
-/// The instructions that multiply bytes.
-#[derive(Clone, Copy)]
-pub(crate) enum Kernel {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// VNNI without AVX-512.
-    #[cfg(target_arch = "x86_64")]
-    AvxVnni,
-    #[cfg(target_arch = "x86_64")]
-    Vnni,
-}
-
-impl Kernel {
-    /// The best of an instruction set that the machine has.
-    pub(crate) fn of(isa: Isa) -> Self {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => Self::Vnni,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avxvnni") => Self::AvxVnni,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avx2") => Self::Avx2,
-            _ => Self::Portable,
-        }
-    }
-
-    /// # Safety
-    /// The pointers are to as many elements as [`Work`] says.
-    unsafe fn run<L: Layout>(self, work: Work) {
-        // SAFETY: the caller's promises; `of` has checked the instruction sets.
-        unsafe {
-            match self {
-                Self::Portable => kernel::strip::<_, L, 4, 1>(portable::Portable, work),
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => avx2::<L>(work),
-                #[cfg(target_arch = "x86_64")]
-                Self::AvxVnni => avx_vnni::<L>(work),
-                #[cfg(target_arch = "x86_64")]
-                Self::Vnni => vnni::<L>(work),
-            }
-        }
-    }
-}
-
-impl Kernel {
-    /// Turns a square of sums, its lines `stride` apart: sum `i` of line `j` to `lines[i][at + j]`.
-    fn turn(self, sums: &[f32], stride: usize, lines: &mut [[f32; WIDTH]; TURN], at: usize) {
-        match self {
-            Self::Portable => {
-                for (j, sums) in sums.chunks(stride).take(TURN).enumerate() {
-                    for (line, sum) in lines.iter_mut().zip(sums) {
-                        line[at + j] = *sum;
-                    }
-                }
-            }
-            // SAFETY: `of` has checked the instruction set.
-            #[cfg(target_arch = "x86_64")]
-            _ => unsafe { x86::turn(sums, stride, lines, at) },
-        }
-    }
-}
-
-/// # Safety
-/// As [`Kernel::run`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn vnni<L: Layout>(work: Work) {
-    // Products, sums and whole numbers of a tile all have registers: three times eight of 32.
-    // SAFETY: the caller's promises; the instructions are those of this function.
-    unsafe {
-        match work.width {
-            WIDEST => kernel::strip::<_, L, 4, 2>(x86::Wide::new(), work),
-            16 => kernel::strip::<_, L, 8, 1>(x86::Wide::new(), work),
-            _ => kernel::strip::<_, L, 8, 1>(x86::Narrow::new(), work),
-        }
-    }
-}
-
-/// # Safety
-/// As [`Kernel::run`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,avxvnni,fma,f16c")]
-unsafe fn avx_vnni<L: Layout>(work: Work) {
-    // SAFETY: the caller's promises; the instructions are those of this function.
-    unsafe {
-        match work.width {
-            8 => kernel::strip::<_, L, 4, 1>(x86::AvxVnni::new(), work),
-            _ => kernel::strip::<_, L, 3, 2>(x86::AvxVnni::new(), work),
-        }
-    }
-}
-
-/// # Safety
-/// As [`Kernel::run`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<L: Layout>(work: Work) {
-    // SAFETY: the caller's promises; the instructions are those of this function.
-    unsafe {
-        match work.width {
-            8 => kernel::strip::<_, L, 4, 1>(x86::Avx2::new(), work),
-            _ => kernel::strip::<_, L, 4, 2>(x86::Avx2::new(), work),
         }
     }
 }
