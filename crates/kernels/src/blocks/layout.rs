@@ -1,8 +1,8 @@
 //! Where each format keeps its codes and scales: what the widening and the product both read.
 
-/// Codes that lie side by side wherever a block is spread out; a group is as long or half as long.
-pub(crate) use crate::simd::RUN;
 use crate::simd::Simd;
+/// Codes that lie side by side wherever a block is spread out; a group is as long or half as long.
+pub(crate) use crate::simd::{ROWS, RUN};
 
 /// A block format as the kernels see it: `w = scale * (code - OFFSET) - min` with unsigned codes.
 pub(crate) trait Layout {
@@ -19,9 +19,38 @@ pub(crate) trait Layout {
     /// Factors of a run: the scales of its groups, then its minimum if there is one.
     const FACTORS: usize = RUN / Self::GROUP + Self::MINS as usize;
 
-    /// Spreads a block out: the codes in their order, and for each run its factors. The slices are of a
-    /// block, a block's codes and its factors.
-    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]);
+    /// Unpacks the codes of a block in their order.
+    fn codes<S: Simd>(s: S, block: &[u8], codes: &mut [u8]);
+
+    /// Unpacks the factors of each run of a block.
+    fn factors<S: Simd>(s: S, block: &[u8], factors: &mut [f32]);
+
+    /// Unpacks the codes of a block of each of [`ROWS`] rows, transposed by fours: column `i` has the
+    /// codes `4 i .. 4 i + 4` of every row.
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], columns: Columns<'_>);
+}
+
+/// Where transposed codes go: a run of each column, `stride` bytes apart.
+pub(crate) struct Columns<'a> {
+    pub(crate) codes: &'a mut [u8],
+    pub(crate) stride: usize,
+}
+
+impl Columns<'_> {
+    #[inline(always)]
+    fn write<S: Simd>(&mut self, s: S, column: usize, run: S::Run) {
+        s.write_run(run, &mut self.codes[column * self.stride..].as_chunks_mut().0[0]);
+    }
+}
+
+/// Sixteen bytes of each block from `at` on, transposed.
+#[inline(always)]
+fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], at: usize) -> [S::Run; 4] {
+    let mut pieces = [&[0; RUN / 2]; ROWS];
+    for (piece, block) in pieces.iter_mut().zip(blocks) {
+        *piece = &block[at..].as_chunks().0[0];
+    }
+    s.columns(pieces)
 }
 
 /// The first run of bytes.
@@ -47,10 +76,24 @@ impl Layout for Q8Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn codes<S: Simd>(s: S, block: &[u8], codes: &mut [u8]) {
         let runs = codes.as_chunks_mut::<RUN>().0;
         s.write_run(s.xor(s.read_run(run(&block[2..])), s.splat_byte(0x80)), &mut runs[0]);
+    }
+
+    #[inline(always)]
+    fn factors<S: Simd>(s: S, block: &[u8], factors: &mut [f32]) {
         factors[0] = s.half(word(block, 0));
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+        for half in 0..2 {
+            let bytes = columns(s, blocks, 2 + 16 * half);
+            for i in 0..4 {
+                to.write(s, 4 * half + i, s.xor(bytes[i], s.splat_byte(0x80)));
+            }
+        }
     }
 }
 
@@ -65,10 +108,23 @@ impl Layout for Q4Zero {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn codes<S: Simd>(s: S, block: &[u8], codes: &mut [u8]) {
         let runs = codes.as_chunks_mut::<RUN>().0;
         s.write_run(s.nibbles(&block[2..].as_chunks().0[0]), &mut runs[0]);
+    }
+
+    #[inline(always)]
+    fn factors<S: Simd>(s: S, block: &[u8], factors: &mut [f32]) {
         factors[0] = s.half(word(block, 0));
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+        let (bytes, mask) = (columns(s, blocks, 2), s.splat_byte(0xf));
+        for i in 0..4 {
+            to.write(s, i, s.and(bytes[i], mask));
+            to.write(s, 4 + i, s.and(s.down::<4>(bytes[i]), mask));
+        }
     }
 }
 
@@ -99,7 +155,7 @@ impl Layout for Q4K {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn codes<S: Simd>(s: S, block: &[u8], codes: &mut [u8]) {
         let (q, runs) = (&block[16..], codes.as_chunks_mut::<RUN>().0);
         let mask = s.splat_byte(0xf);
         for j in 0..4 {
@@ -107,6 +163,22 @@ impl Layout for Q4K {
             s.write_run(s.and(q, mask), &mut runs[2 * j]);
             s.write_run(s.and(s.down::<4>(q), mask), &mut runs[2 * j + 1]);
         }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+        let mask = s.splat_byte(0xf);
+        for part in 0..8 {
+            let (bytes, first) = (columns(s, blocks, 16 + 16 * part), part / 2 * 16 + part % 2 * 4);
+            for i in 0..4 {
+                to.write(s, first + i, s.and(bytes[i], mask));
+                to.write(s, first + 8 + i, s.and(s.down::<4>(bytes[i]), mask));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn factors<S: Simd>(s: S, block: &[u8], factors: &mut [f32]) {
         let (d, dmin) = (s.half(word(block, 0)), s.half(word(block, 2)));
         let (scales, mins) = Self::scales_and_mins(&block[4..16]);
         for j in 0..8 {
@@ -124,8 +196,20 @@ pub(crate) struct Q6K;
 impl Q6K {
     /// Codes of whose lower 4 and upper 2 bits the bytes have others around.
     #[inline(always)]
-    fn codes<S: Simd>(s: S, lower: S::Run, upper: S::Run) -> S::Run {
+    fn join<S: Simd>(s: S, lower: S::Run, upper: S::Run) -> S::Run {
         s.or(s.and(lower, s.splat_byte(0x0f)), s.and(upper, s.splat_byte(0x30)))
+    }
+
+    /// The codes of the four quarters, whose lower bits lie in two runs of bytes and whose upper ones in
+    /// a third.
+    #[inline(always)]
+    fn quarters<S: Simd>(s: S, first: S::Run, second: S::Run, high: S::Run) -> [S::Run; 4] {
+        [
+            Self::join(s, first, s.up::<4>(high)),
+            Self::join(s, second, s.up::<2>(high)),
+            Self::join(s, s.down::<4>(first), high),
+            Self::join(s, s.down::<4>(second), s.down::<2>(high)),
+        ]
     }
 }
 
@@ -137,18 +221,38 @@ impl Layout for Q6K {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]) {
+    fn codes<S: Simd>(s: S, block: &[u8], codes: &mut [u8]) {
         let runs = codes.as_chunks_mut::<RUN>().0;
         for part in 0..2 {
             let first = s.read_run(run(&block[2 * part * RUN..]));
             let second = s.read_run(run(&block[(2 * part + 1) * RUN..]));
             let high = s.read_run(run(&block[128 + part * RUN..]));
-            let runs = &mut runs[4 * part..];
-            s.write_run(Self::codes(s, first, s.up::<4>(high)), &mut runs[0]);
-            s.write_run(Self::codes(s, second, s.up::<2>(high)), &mut runs[1]);
-            s.write_run(Self::codes(s, s.down::<4>(first), high), &mut runs[2]);
-            s.write_run(Self::codes(s, s.down::<4>(second), s.down::<2>(high)), &mut runs[3]);
+            let quarters = Self::quarters(s, first, second, high);
+            for i in 0..4 {
+                s.write_run(quarters[i], &mut runs[4 * part + i]);
+            }
         }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+        for part in 0..2 {
+            for half in 0..2 {
+                let at = 64 * part + 16 * half;
+                let (first, second) = (columns(s, blocks, at), columns(s, blocks, at + 32));
+                let high = columns(s, blocks, 128 + 32 * part + 16 * half);
+                for i in 0..4 {
+                    let quarters = Self::quarters(s, first[i], second[i], high[i]);
+                    for quarter in 0..4 {
+                        to.write(s, 8 * (4 * part + quarter) + 4 * half + i, quarters[quarter]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn factors<S: Simd>(s: S, block: &[u8], factors: &mut [f32]) {
         let d = s.half(word(block, 208));
         for j in 0..16 {
             factors[j] = d * f32::from(block[192 + j] as i8);

@@ -7,7 +7,7 @@
 mod layout;
 mod quantize;
 
-pub(crate) use layout::{Layout, Q4K, Q4Zero, Q6K, Q8Zero, RUN};
+pub(crate) use layout::{Columns, Layout, Q4K, Q4Zero, Q6K, Q8Zero, ROWS, RUN};
 
 use std::fmt;
 
@@ -170,7 +170,8 @@ vectorised! {
     fn widen<L: Layout>(bytes: &[u8], out: &mut [f32]) {
         let (mut codes, mut factors) = ([0; LONGEST], [0.0; LONGEST / 16]);
         for (block, out) in bytes.chunks_exact(L::BYTES).zip(out.chunks_exact_mut(L::LEN)) {
-            L::unpack(Portable, block, &mut codes, &mut factors);
+            L::codes(Portable, block, &mut codes);
+            L::factors(Portable, block, &mut factors);
             for (g, out) in out.chunks_exact_mut(L::GROUP).enumerate() {
                 let factors = &factors[g * L::GROUP / RUN * L::FACTORS..];
                 let scale = factors[g % (RUN / L::GROUP)];

@@ -97,7 +97,8 @@ impl Next {
             let codes = std::slice::from_raw_parts_mut(codes, L::LEN);
             let (len, row) = (L::LEN / RUN * L::FACTORS, row * factors::<L>());
             let factors = self.factors.add(row + block * len);
-            L::unpack(s, from, codes, std::slice::from_raw_parts_mut(factors, len));
+            L::codes(s, from, codes);
+            L::factors(s, from, std::slice::from_raw_parts_mut(factors, len));
         }
     }
 }

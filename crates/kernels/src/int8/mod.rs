@@ -12,6 +12,7 @@
 //! maximum being that of the 128 inputs around, and by the rounding of the `f32` sum.
 
 mod activations;
+mod few;
 mod kernel;
 
 pub use activations::Activations;
@@ -19,6 +20,7 @@ pub use activations::Activations;
 use std::{cell::Cell, ops::Range};
 
 use activations::{Line, Panel, SPAN, WIDEST};
+use few::{FEW, Few};
 use kernel::{Next, Strip, Turn, Work};
 
 use crate::{
@@ -35,6 +37,8 @@ const STRIP: usize = 24;
 const KC: usize = 2048;
 /// Inputs are cut at multiples of it: whole blocks of every format, whole spans.
 const WHOLE: usize = 256;
+/// Outputs that threads share out where rows are few: the lanes of the widest vector.
+const FEW_STRIP: usize = simd::MAX_LANES;
 /// Rows of a block of `y` at most.
 const HEIGHT: usize = 256;
 /// Inputs of all rows of a block together at a time at most: they stay in a second-level cache.
@@ -104,6 +108,16 @@ pub(crate) fn product(
     let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
     let pieces = k.div_ceil((RESIDENT / height / WHOLE * WHOLE).min(KC));
     let product = Product { isa: cpu.isa(), x, w, n, y, add, pieces };
+    if m <= FEW {
+        let strips = n.div_ceil(FEW_STRIP);
+        let columns = if serial { 1 } else { (8 * cpu.threads()).min(strips) };
+        cpu.for_each(columns, |task| {
+            let strips = share(strips, columns, task);
+            let outputs = strips.start * FEW_STRIP..(strips.end * FEW_STRIP).min(n);
+            with_layout!(format, L => product.few::<L>(outputs));
+        });
+        return;
+    }
     cpu.for_each(m.div_ceil(height) * columns, |task| {
         let (block, column) = (task / columns, task % columns);
         let rows = block * height..((block + 1) * height).min(m);
@@ -140,6 +154,16 @@ struct Unit {
 }
 
 impl Product<'_> {
+    /// The outputs `outputs` of all rows, where these are few.
+    fn few<L: Layout>(&self, outputs: Range<usize>) {
+        let (rows, panel) = (self.x.rows(), Panel::at(0, self.x.rows()));
+        let (records, inputs) = (self.x.records(panel), self.x.inputs());
+        let Self { w, n, y, add, .. } = *self;
+        let work = few::Work { rows, panel, records, inputs, w, n, outputs, y: y.0, add };
+        // SAFETY: the lengths were checked, and no other task has these outputs.
+        simd::run_int8(self.isa, unsafe { Few::<L>::new(work) });
+    }
+
     /// One block of `y`, on one thread.
     fn block<L: Layout>(&self, rows: Range<usize>, columns: Range<usize>) {
         let mut scratch = Scratch::take();

@@ -26,6 +26,8 @@ use crate::Isa;
 pub(crate) const MAX_LANES: usize = 16;
 /// Bytes of a run.
 pub(crate) const RUN: usize = 32;
+/// Rows of which a run has four bytes each.
+pub(crate) const ROWS: usize = RUN / 4;
 
 /// A computation written for any instruction set.
 pub(crate) trait Kernel {
@@ -179,6 +181,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn up<const BITS: i32>(self, a: Self::Run) -> Self::Run;
     /// `a >> BITS`, with bits of the byte after.
     fn down<const BITS: i32>(self, a: Self::Run) -> Self::Run;
+    /// Sixteen bytes of each row, transposed by fours: run `i` has the bytes `4 i .. 4 i + 4` of every row.
+    fn columns(self, rows: [&[u8; RUN / 2]; ROWS]) -> [Self::Run; 4];
     /// An `f16` as `f32`, exactly.
     fn half(self, bits: u16) -> f32;
 

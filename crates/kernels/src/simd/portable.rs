@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Kernel, RUN, Simd, padded};
+use super::{Kernel, ROWS, RUN, Simd, padded};
 
 const LANES: usize = 4;
 
@@ -199,6 +199,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn down<const BITS: i32>(self, a: Self::Run) -> Self::Run {
         each(|i| a[i] >> BITS)
+    }
+    #[inline(always)]
+    fn columns(self, rows: [&[u8; RUN / 2]; ROWS]) -> [Self::Run; 4] {
+        let mut columns = [[0; RUN / 8]; 4];
+        for (row, bytes) in rows.into_iter().enumerate() {
+            for (column, four) in columns.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                column[row / 2] |= u64::from(u32::from_le_bytes(*four)) << (row % 2 * 32);
+            }
+        }
+        columns
     }
     /// Without a branch, so that loops over it become vectors.
     #[inline(always)]

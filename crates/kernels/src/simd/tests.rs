@@ -193,6 +193,15 @@ impl Trial for Bytes {
             s.write_run(found, &mut out);
             assert_eq!(out, expected);
         }
+        let mut rows = [[0; RUN / 2]; ROWS];
+        for (i, byte) in rows.as_flattened_mut().iter_mut().enumerate() {
+            *byte = i as u8;
+        }
+        for (column, run) in s.columns(rows.each_ref()).into_iter().enumerate() {
+            let mut out = [0; RUN];
+            s.write_run(run, &mut out);
+            assert_eq!(out, from_fn(|i| rows[i / 4][4 * column + i % 4]));
+        }
         for bits in 0..=u16::MAX {
             let (found, expected) = (s.half(bits), f16::from_bits(bits).to_f32());
             assert!(found == expected || found.is_nan() && expected.is_nan(), "{bits:x}");

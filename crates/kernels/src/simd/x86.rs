@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, RUN, Simd, padded};
+use super::{Kernel, ROWS, RUN, Simd, padded};
 
 /// Defines an instruction set: the extensions that [`Simd::run`] compiles for.
 macro_rules! instruction_set {
@@ -152,6 +152,27 @@ macro_rules! common {
         fn down<const BITS: i32>(self, a: __m256i) -> __m256i {
             // SAFETY: as above.
             unsafe { _mm256_srli_epi16::<BITS>(a) }
+        }
+        #[inline(always)]
+        fn columns(self, rows: [&[u8; RUN / 2]; ROWS]) -> [__m256i; 4] {
+            // SAFETY: as above, half a vector each.
+            unsafe {
+                let mut pairs = [_mm256_setzero_si256(); 4];
+                for i in 0..4 {
+                    let low = _mm256_castsi128_si256(_mm_loadu_si128(rows[i].as_ptr().cast()));
+                    let high = _mm_loadu_si128(rows[i + 4].as_ptr().cast());
+                    pairs[i] = _mm256_inserti128_si256::<1>(low, high);
+                }
+                let [a, b, c, d] = pairs;
+                let low = [_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d)];
+                let high = [_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d)];
+                [
+                    _mm256_unpacklo_epi64(low[0], low[1]),
+                    _mm256_unpackhi_epi64(low[0], low[1]),
+                    _mm256_unpacklo_epi64(high[0], high[1]),
+                    _mm256_unpackhi_epi64(high[0], high[1]),
+                ]
+            }
         }
         #[inline(always)]
         fn half(self, bits: u16) -> f32 {
