@@ -14,7 +14,9 @@ use common::own;
 use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
-    diffusion::{Blocks, Cache, Canvas, Keep, Remasking, Sampler, cache::Refresh, generate},
+    diffusion::{
+        Blocks, Cache, Canvas, Remasking, Sampler, TransferRule, cache::Refresh, generate,
+    },
     model::MaskPredictor,
 };
 use llada_kernels::{
@@ -64,16 +66,16 @@ fn steps_allocate_nothing() {
     };
     let every = Refresh { every: 3, ..Refresh::default() };
     let (prefix, dual) = (Cache::Prefix(Refresh::default()), Cache::Dual(Refresh::default()));
-    let threshold = Keep::Threshold(0.9);
+    let threshold = TransferRule::Threshold(0.9);
     let choices = [
         plain.clone(),
         Sampler { blocks: Blocks::Pure, ..plain.clone() },
-        Sampler { keep: threshold, ..plain.clone() },
+        Sampler { transfer: threshold, ..plain.clone() },
         Sampler { cache: prefix, ..plain.clone() },
         Sampler { cache: dual, ..plain.clone() },
-        Sampler { cache: Cache::Dual(every), keep: threshold, ..plain.clone() },
+        Sampler { cache: Cache::Dual(every), transfer: threshold, ..plain.clone() },
         Sampler { cfg_scale: 1.0, ..plain.clone() },
-        Sampler { cfg_scale: 1.0, cache: dual, keep: threshold, ..plain.clone() },
+        Sampler { cfg_scale: 1.0, cache: dual, transfer: threshold, ..plain.clone() },
         Sampler { temperature: 0.8, remasking: Remasking::Entropy, cache: dual, ..plain.clone() },
         Sampler { steps: 24, gen_length: 24, ..Sampler::exact() },
     ];

@@ -12,7 +12,7 @@ use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, Keep, Predictor, Prompt, Sampler, Step,
+        Blocks, Cache, Canvas, Predictor, Prompt, Sampler, Step, TransferRule,
         cache::{CacheType, Refresh, SuffixWindow},
         generate::{self, Summary},
         infill::{Encoder, Template},
@@ -40,7 +40,7 @@ fn sampler() -> Sampler {
         gen_length: 24,
         block_length: 8,
         blocks: Blocks::SemiAutoregressive,
-        keep: Keep::Threshold(0.4),
+        transfer: TransferRule::Threshold(0.4),
         ..Sampler::default()
     }
 }
@@ -128,8 +128,8 @@ fn a_cache_that_is_always_refreshed_or_feeds_everything_changes_nothing() {
 fn what_is_kept_in_bf16_changes_what_is_predicted_a_little() {
     let run_with = |cache_type| {
         let cache = Cache::Dual(Refresh::default());
-        let keep = Keep::Schedule;
-        let sampler = Sampler { cache, cache_type, keep, ..sampler() };
+        let transfer = TransferRule::Schedule;
+        let sampler = Sampler { cache, cache_type, transfer, ..sampler() };
         run(&mut predictor(1), &mut [canvas(&sampler, 1)]).1.concat()
     };
     let (wide, rounded) = (run_with(CacheType::F32), run_with(CacheType::Bf16));
@@ -144,8 +144,8 @@ fn caches_feed_less() {
         let (summary, _) = run(&mut predictor(1), &mut [canvas(sampler, 1)]);
         (summary.tokens_fed, summary.nfe)
     };
-    let keep = Keep::Schedule;
-    let s = Sampler { keep, ..sampler() };
+    let transfer = TransferRule::Schedule;
+    let s = Sampler { transfer, ..sampler() };
     let refresh = Refresh::default();
     let (row, passes) = (17 + 24, 24);
     assert_eq!(fed(&s), (row * passes, passes));

@@ -13,8 +13,8 @@ use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, Edit, Keep, Predictor, Prompt, Reference, Remasking, Sampler, Step,
-        cache::Refresh, diffusers as batch, generate, sample::Draws,
+        Blocks, Cache, Canvas, Edit, Predictor, Prompt, Reference, Remasking, Sampler, Step,
+        TransferRule, cache::Refresh, diffusers as batch, generate, sample::Draws,
     },
     model::MaskPredictor,
 };
@@ -253,7 +253,7 @@ fn llada2_sampler(params: &Value, steps: usize, reference: Reference) -> Sampler
         gen_length,
         block_length,
         blocks: Blocks::BlockDiffusion,
-        keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
+        transfer: TransferRule::Threshold(params["threshold"].as_f64().unwrap()),
         stop_at_eos: params["eos_early_stop"].as_bool().unwrap(),
         reference,
         edit: params["editing_threshold"]
@@ -313,7 +313,7 @@ fn fast_dllm_v2() {
             temperature,
             top_p: params["top_p"].as_f64().filter(|_| temperature > 0.0),
             blocks: Blocks::BlockDiffusion,
-            keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
+            transfer: TransferRule::Threshold(params["threshold"].as_f64().unwrap()),
             cache: if is_cached { Cache::Dual(Refresh::default()) } else { Cache::None },
             stop_at_eos: true,
             reference: Reference::FastDllmV2,
@@ -371,9 +371,9 @@ fn sdar() {
                 "sequential" => Remasking::Sequential,
                 _ => Remasking::LowConfidence,
             },
-            keep: match params["confidence_threshold"].as_f64() {
-                Some(threshold) => Keep::Threshold(threshold),
-                None => Keep::Schedule,
+            transfer: match params["confidence_threshold"].as_f64() {
+                Some(threshold) => TransferRule::Threshold(threshold),
+                None => TransferRule::Schedule,
             },
             reference: Reference::Sdar,
             ..Sampler::exact()

@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 use llada::{
     checkpoint,
     diffusion::{
-        Cache, Canvas, Keep, Preset, Reference, Sampler, SamplerError, cache::Refresh, generate,
+        Cache, Canvas, Preset, Reference, Sampler, SamplerError, TransferRule, cache::Refresh,
+        generate,
     },
     model::MaskPredictor,
 };
@@ -25,7 +26,7 @@ fn load(name: &str) -> (MaskPredictor, Sampler) {
         gen_length: 20,
         steps: 20,
         sub_block_length: Some(PART),
-        keep: Keep::Threshold(1.0),
+        transfer: TransferRule::Threshold(1.0),
         stop_at_eos: false,
         ..Preset::Balanced.sampler_for(&model.config)
     };
@@ -87,8 +88,8 @@ fn other_caches_and_parts_are_refused() {
     assert_eq!(odd.hint().unwrap(), "use --sub-block-length 2");
     assert!(check(Sampler { revise: Some(0.9), ..sampler.clone() }).is_err());
     // Code for logits of the next token, with a model whose logits are for their own.
-    let keep = Keep::Threshold(0.9);
-    let other = Sampler { keep, reference: Reference::FastDllmV2, ..sampler };
+    let transfer = TransferRule::Threshold(0.9);
+    let other = Sampler { transfer, reference: Reference::FastDllmV2, ..sampler };
     let mut canvas =
         [Canvas::new((1..9).collect::<Vec<u32>>().into(), &other, &special, attention).unwrap()];
     let error = generate::run(&mut predictor, &mut canvas, &mut |_, _| ControlFlow::Continue(()));

@@ -7,7 +7,7 @@ mod common;
 use llada::{
     checkpoint,
     config::{AttentionMask, Objective, SpecialTokens},
-    diffusion::{Blocks, Canvas, Keep, Preset, Sampler, cache::CacheType},
+    diffusion::{Blocks, Canvas, Preset, Sampler, TransferRule, cache::CacheType},
     engine::{Engine, Event},
     model::MaskPredictor,
 };
@@ -35,7 +35,7 @@ fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> C
     let sampler = match attention {
         AttentionMask::Causal => Sampler { blocks: Blocks::Autoregressive, ..Sampler::default() },
         AttentionMask::BlockCausal { .. } => Sampler {
-            keep: Keep::Threshold(0.3),
+            transfer: TransferRule::Threshold(0.3),
             ..Preset::Balanced.sampler_for(&predictor.model().config)
         },
         AttentionMask::Bidirectional => Sampler::balanced(),

@@ -134,7 +134,7 @@ fn recommended(config: &ModelConfig) -> Value {
         "block_length",
         "sub_block_length",
         "remasking",
-        "keep",
+        "transfer",
         "cache",
         "cache_refresh",
     ];

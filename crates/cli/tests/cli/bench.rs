@@ -137,15 +137,15 @@ fn a_setting_is_compared_and_gated() {
     let asked = table.lines().find(|line| line.contains("as asked")).unwrap();
     assert!(asked.contains("100.0 %") && asked.contains("no"), "{table}");
     // Everything at once is no text: one question is measured without an error, so any loss counts.
-    let (code, table, stderr) = quality("--keep threshold=0 --gate --limit 1 --mc-num 16");
+    let (code, table, stderr) = quality("--transfer threshold=0 --gate --limit 1 --mc-num 16");
     let lost = table.lines().any(|line| line.contains("as asked") && line.contains("yes"));
     assert_eq!(code == 1, lost, "{table}{stderr}");
 }
 
 #[test]
 fn what_cannot_be_measured_is_refused() {
-    let (code, _, stderr) = quality("--keep klass --preset exact");
-    assert!(code == 2 && stderr.contains("keep"), "{stderr}");
+    let (code, _, stderr) = quality("--transfer klass --preset exact");
+    assert!(code == 2 && stderr.contains("transfer"), "{stderr}");
     let dir = trained();
     let (code, _, stderr) = run(dir, &["bench", "quality", "-m", MODEL]);
     assert!(code == 1 && stderr.contains("--questions"), "{stderr}");

@@ -8,17 +8,27 @@ use crate::run;
 
 /// A model, what it is, and what is recommended for it.
 const FAMILIES: [(&str, &str, &str, &str); 7] = [
-    ("a_mha_untied", "llada", "bidirectional", "keep threshold=0.9, cache dual"),
-    ("e_illada_llama_naming", "illada", "bidirectional", "keep threshold=0.9, cache dual"),
-    ("f_llada_moe", "llada-moe", "bidirectional", "keep threshold=0.9, cache dual"),
-    ("g_dream", "dream", "bidirectional", "remasking entropy, keep threshold=0.9, cache dual"),
-    ("h_llada2_moe", "llada2", "blocks of 32 tokens", "keep threshold=0.95 (the card of LLaDA2.0"),
-    ("i_sdar", "sdar", "blocks of 4 tokens", "block_length 4, keep threshold=0.85 (the defaults"),
+    ("a_mha_untied", "llada", "bidirectional", "transfer threshold=0.9, cache dual"),
+    ("e_illada_llama_naming", "illada", "bidirectional", "transfer threshold=0.9, cache dual"),
+    ("f_llada_moe", "llada-moe", "bidirectional", "transfer threshold=0.9, cache dual"),
+    ("g_dream", "dream", "bidirectional", "remasking entropy, transfer threshold=0.9, cache dual"),
+    (
+        "h_llada2_moe",
+        "llada2",
+        "blocks of 32 tokens",
+        "transfer threshold=0.95 (the card of LLaDA2.0",
+    ),
+    (
+        "i_sdar",
+        "sdar",
+        "blocks of 4 tokens",
+        "block_length 4, transfer threshold=0.85 (the defaults",
+    ),
     (
         "j_fast_dllm_v2",
         "fast-dllm-v2",
         "blocks of 8 tokens",
-        "sub_block_length 8, keep threshold=0.9",
+        "sub_block_length 8, transfer threshold=0.9",
     ),
 ];
 

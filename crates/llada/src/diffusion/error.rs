@@ -252,14 +252,14 @@ impl SamplerError {
                 Some((setting @ ("adaptive_blocks" | "variable_length"), number)) => {
                     format!("give `{number}` of `{setting}` as {}", expected(name))
                 }
-                Some(("keep", rule)) => {
-                    give("keep", &format!("{rule}=X, X being {}", expected(name)))
+                Some(("transfer", rule)) => {
+                    give("transfer", &format!("{rule}=X, X being {}", expected(name)))
                 }
                 Some((rule, "confidence" | "anchor")) => {
-                    give("keep", &format!("{rule}=X, X being {}", expected(name)))
+                    give("transfer", &format!("{rule}=X, X being {}", expected(name)))
                 }
                 Some((rule, number)) => {
-                    give("keep", &format!("{rule},{number}=X, X being {}", expected(name)))
+                    give("transfer", &format!("{rule},{number}=X, X being {}", expected(name)))
                 }
             },
             Self::BlockLength { block_length, gen_length } => {

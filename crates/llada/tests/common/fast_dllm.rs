@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, FastDllm, Keep, Precision, Predictor, Sampler, cache::Refresh,
-        generate,
+        Blocks, Cache, Canvas, FastDllm, Precision, Predictor, Sampler, TransferRule,
+        cache::Refresh, generate,
     },
 };
 use serde_json::Value;
@@ -37,10 +37,10 @@ fn sampler(case: &Value) -> Sampler {
             true => Blocks::Pure,
             false => Blocks::SemiAutoregressive,
         },
-        keep: match (params["threshold"].as_f64(), params["factor"].as_f64()) {
-            (Some(threshold), None) => Keep::Threshold(threshold),
-            (None, Some(factor)) => Keep::Factor(factor),
-            _ => Keep::Schedule,
+        transfer: match (params["threshold"].as_f64(), params["factor"].as_f64()) {
+            (Some(threshold), None) => TransferRule::Threshold(threshold),
+            (None, Some(factor)) => TransferRule::Factor(factor),
+            _ => TransferRule::Schedule,
         },
         cache: match cache {
             "prefix_cache" => Cache::Prefix(Refresh::default()),

@@ -7,7 +7,7 @@ use crate::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, Keep, Logits, Prompt, Query, ReadSpec, Remasking, Sampler,
+        Blocks, Cache, Canvas, Logits, Prompt, Query, ReadSpec, Remasking, Sampler, TransferRule,
         cache::Refresh,
         generate,
         likelihood::{Alike, Greedy, Pair, Scoring, Settings},
@@ -39,7 +39,11 @@ fn canvas(i: usize) -> Canvas {
         temperature: [0.0, 0.7][i % 2],
         cfg_scale: if i % 5 == 2 { 0.5 } else { 0.0 },
         cache: if i % 4 == 3 { Cache::None } else { [Cache::None, prefix, dual][i % 3] },
-        keep: if i.is_multiple_of(2) { Keep::Schedule } else { Keep::Threshold(0.5) },
+        transfer: if i.is_multiple_of(2) {
+            TransferRule::Schedule
+        } else {
+            TransferRule::Threshold(0.5)
+        },
         remasking: if i.is_multiple_of(2) { Remasking::ALL[i % 4] } else { Remasking::Entropy },
         seed: i as u64,
         ..Sampler::default()

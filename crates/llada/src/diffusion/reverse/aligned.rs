@@ -46,22 +46,22 @@ impl Canvas {
             && self.prompt.tokens.iter().any(|&token| self.ends(token))
     }
 
-    /// Leaves in `kept` which of the `candidates` Dream's code keeps, where each mask is to be kept with
-    /// the probability `share`.
+    /// Leaves in `unmasked` which of the `candidates` Dream's code unmasks, where each is to be
+    /// unmasked with the probability `share`.
     pub(super) fn choose_as_dream(
         &self,
         candidates: &[Candidate],
         share: f32,
-        kept: &mut Vec<usize>,
+        unmasked: &mut Vec<usize>,
     ) {
-        kept.clear();
-        kept.extend(0..candidates.len());
+        unmasked.clear();
+        unmasked.extend(0..candidates.len());
         if let Reference::Dream { origin: true, .. } = self.sampler.reference {
-            return kept.retain(|&i| candidates[i].confidence < f64::from(share));
+            return unmasked.retain(|&i| candidates[i].confidence < f64::from(share));
         }
         let confidence = |&i: &usize| candidates[i].confidence;
-        kept.sort_unstable_by(|a, b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(b)));
-        kept.truncate((candidates.len() as f32 * share) as usize);
-        kept.sort_unstable();
+        unmasked.sort_unstable_by(|a, b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(b)));
+        unmasked.truncate((candidates.len() as f32 * share) as usize);
+        unmasked.sort_unstable();
     }
 }

@@ -20,7 +20,7 @@ impl Canvas {
     }
 
     /// Whether it would not look for the end of the text after this step, or not find it: it looks where
-    /// an end was kept, and for the first of the whole row.
+    /// an end was unmasked, and for the first of the whole sequence.
     pub(super) fn diffusers_overlooks_end(&self, step: &Step) -> bool {
         self.sampler.follows(Reference::Diffusers)
             && (!step.committed.iter().any(|commit| self.ends(commit.token))

@@ -13,7 +13,7 @@ pub(super) struct End {
     pub(super) is_open: bool,
     /// The mean probability that the text has ended at the last positions, when last seen.
     confidence: f64,
-    /// Whether positions have moved since the last pass, so that nothing kept is of use.
+    /// Whether positions have moved since the last pass, so that no cached keys and values are of use.
     pub(super) has_moved: bool,
 }
 
@@ -66,15 +66,15 @@ impl Canvas {
         step.stable = open.unwrap_or(self.tokens.len());
     }
 
-    /// The position of the response where the model is least sure of all that is not kept, if that is
-    /// a sign of too little room.
-    pub(super) fn doubtful(&self, candidates: &[Candidate], kept: &[usize]) -> Option<usize> {
+    /// The position of the response where the model is least sure of all that stay masked, if that is a
+    /// sign of too little room.
+    pub(super) fn doubtful(&self, candidates: &[Candidate], unmasked: &[usize]) -> Option<usize> {
         let variable = self.sampler.variable_length?;
         if self.tokens.len() >= self.length() || self.end.confidence >= variable.sure_of_end {
             return None;
         }
         let is_left = |&(i, candidate): &(usize, &Candidate)| {
-            kept.binary_search(&i).is_err() && candidate.position >= self.prompt.tokens.len()
+            unmasked.binary_search(&i).is_err() && candidate.position >= self.prompt.tokens.len()
         };
         let left = candidates.iter().enumerate().filter(is_left).map(|(_, candidate)| candidate);
         let least = left.min_by(|a, b| a.probability.total_cmp(&b.probability))?;

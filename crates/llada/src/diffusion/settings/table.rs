@@ -9,7 +9,8 @@ use super::{
     real, whole,
 };
 use crate::diffusion::{
-    Blocks, Cache, Keep, Preset, Reference, Remasking, Sampler, SamplerError, cache::CacheType,
+    Blocks, Cache, Preset, Reference, Remasking, Sampler, SamplerError, TransferRule,
+    cache::CacheType,
 };
 
 /// Makes [`Settings`] of the table. A row has what the setting is, its name and type, in braces the
@@ -220,14 +221,15 @@ settings! {
         short: Some('s'), is_free: true,
     } [field seed]
 
-    /// How many are kept in each step: schedule, threshold=0.9, factor=1, entropy=0.1,
+    /// Transfer rule, how many tokens a step unmasks: schedule, threshold=0.9, factor=1, entropy=0.1,
     /// klass=0.9,divergence=0.01,steps=2, leap=0.9,neighbour=0.75,reach=4 or
-    /// credit=0.9,weight=0.7,decay=0.8,exponent=0.2; all but the first keep more where the model is sure
-    keep: Keep {
-        kind: Kind::Name(|| Keep::NAMES.into()), placeholder: "RULE", group: Saving,
+    /// credit=0.9,weight=0.7,decay=0.8,exponent=0.2; all but the first unmask more where the model is
+    /// sure
+    transfer: TransferRule {
+        kind: Kind::Name(|| TransferRule::NAMES.into()), placeholder: "RULE", group: Saving,
         source: "Fast-dLLM, arXiv 2505.22618; EB-Sampler, arXiv 2505.24857; KLASS, arXiv 2511.05664; \
                  LocalLeap, arXiv 2510.07081; CreditDecoding, arXiv 2510.06133",
-    } [field keep]
+    } [field transfer]
 
     /// What is kept of the row between passes: none, prefix, dual
     cache: Cache {

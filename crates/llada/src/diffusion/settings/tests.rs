@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::diffusion::{
-    Cache, Edit, Keep, Preset, Reference,
+    Cache, Edit, Preset, Reference, TransferRule,
     cache::{Refresh, SuffixWindow},
 };
 
@@ -183,7 +183,11 @@ fn what_is_no_value_is_refused_and_changes_nothing() {
         ("steps", "many", "steps is many, which is not a whole number from 1 to 16777216"),
         ("temperature", "-1", "temperature is -1, which is not a number from 0 to 100"),
         ("seed", "-1", "seed is -1, which is not a whole number of 64 bits"),
-        ("keep", "factor=0", "keep factor is 0, which is not a number above 0, up to 1048576"),
+        (
+            "transfer",
+            "factor=0",
+            "transfer factor is 0, which is not a number above 0, up to 1048576",
+        ),
         ("suffix_decay", "2", "unknown suffix_decay `2`"),
         ("blocks", "spiral", "unknown block layout `spiral`"),
         ("wings", "2", "unknown setting `wings`"),
@@ -198,5 +202,8 @@ fn what_is_no_value_is_refused_and_changes_nothing() {
     assert_eq!(settings, all());
     let error = serde_json::from_str::<Settings>(r#"{"wings": 2}"#).unwrap_err().to_string();
     assert!(Settings::names().all(|name| error.contains(name)), "{error}");
-    assert_eq!(settings.keep, Some(Keep::Credit(crate::diffusion::keep::Credit::default())));
+    assert_eq!(
+        settings.transfer,
+        Some(TransferRule::Credit(crate::diffusion::transfer::Credit::default()))
+    );
 }
