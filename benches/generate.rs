@@ -1,4 +1,4 @@
-//! Generation of the causal baseline with the keys and values kept, against feeding every row whole
+//! Generation of the causal baseline with cached keys and values, against feeding every sequence whole
 //! at each step: 128 tokens after a prompt of 64, 512 wide, 8 blocks deep.
 //!
 //! `cargo bench --bench generate`
@@ -64,9 +64,9 @@ fn main() -> Result<()> {
     for rows in [1, 4] {
         let mut seconds = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            let (with, kept) = generate(&mut cached, rows)?;
+            let (with, cached_tokens) = generate(&mut cached, rows)?;
             let (without, fed) = generate(&mut whole, rows)?;
-            assert!(kept == fed, "both sides generate the same tokens");
+            assert!(cached_tokens == fed, "both sides generate the same tokens");
             seconds[0].push(with);
             seconds[1].push(without);
         }

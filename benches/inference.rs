@@ -241,7 +241,7 @@ fn ours() -> Result<()> {
             return generation(&mut predictor, &ids[..duel::size("prompt")?]);
         }
         let n: usize = case.parse()?;
-        let batch = Batch { tokens: &ids[..n], starts: &[0, n], keep: None };
+        let batch = Batch { tokens: &ids[..n], starts: &[0, n], attention_mask: None };
         let wanted: Vec<usize> = (n.saturating_sub(wanted)..n).collect();
         Ok(predictor.logits(batch, &wanted, &mut logits)?)
     })

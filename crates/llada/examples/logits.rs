@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut predictor = MaskPredictor::new(model, Cpu::new(0)?)?;
     let positions: Vec<usize> = (0..tokens.len()).collect();
     let mut logits = Vec::new();
-    let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
+    let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], attention_mask: None };
     predictor.logits(batch, &positions, &mut logits)?;
     let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
     Ok(std::io::stdout().write_all(&bytes)?)

@@ -18,7 +18,7 @@ use llada::{
         infill::{Encoder, Template},
         variable::VariableLength,
     },
-    model::{Batch, Feed, Kept, MaskPredictor},
+    model::{Batch, CachedSequence, Feed, MaskPredictor},
     rng::nth_seed,
     tokenizer::{self, Kind},
 };
@@ -125,7 +125,7 @@ fn a_cache_that_is_always_refreshed_or_feeds_everything_changes_nothing() {
 }
 
 #[test]
-fn what_is_kept_in_bf16_changes_what_is_predicted_a_little() {
+fn a_cache_in_bf16_changes_what_is_predicted_a_little() {
     let run_with = |cache_type| {
         let cache = Cache::Dual(Refresh::default());
         let transfer = TransferRule::Schedule;
@@ -183,21 +183,21 @@ fn a_row_with_gaps_has_the_logits_of_the_row_with_what_is_in_them_hidden() {
     let mut predictor = predictor(1);
     let row: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 200).collect();
     let positions: Vec<u32> = (0..40).filter(|i| i % 3 != 1).collect();
-    let keep: Vec<bool> = (0..40).map(|i| i % 3 != 1).collect();
+    let attention_mask: Vec<bool> = (0..40).map(|i| i % 3 != 1).collect();
     let wanted: Vec<usize> = positions.iter().map(|&p| p as usize).collect();
-    let batch = Batch { tokens: &row, starts: &[0, 40], keep: Some(&keep) };
+    let batch = Batch { tokens: &row, starts: &[0, 40], attention_mask: Some(&attention_mask) };
     let mut expected = Vec::new();
     MaskPredictor::logits(&mut predictor, batch, &wanted, &mut expected).unwrap();
 
     let id = predictor.open(40, Storage::F32, &[]).unwrap().id;
     let tokens: Vec<u32> = wanted.iter().map(|&p| row[p]).collect();
     let n = tokens.len();
-    let batch = Batch { tokens: &tokens, starts: &[0, n], keep: None };
+    let batch = Batch { tokens: &tokens, starts: &[0, n], attention_mask: None };
     let all: Vec<usize> = (0..n).collect();
     let mut found = Vec::new();
     let mut place = |positions: &[u32], found: &mut Vec<f32>| {
-        let kept = [Kept { id: Some(id), first: 0, len: n }];
-        predictor.logits(Feed { batch, positions: Some(positions), kept: &kept }, &all, found)
+        let cached = [CachedSequence { id: Some(id), first: 0, len: n }];
+        predictor.logits(Feed { batch, positions: Some(positions), cached: &cached }, &all, found)
     };
     place(&positions, &mut found).unwrap();
     for (f, e) in found.iter().zip(&expected) {

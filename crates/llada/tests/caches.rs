@@ -1,4 +1,4 @@
-//! Keys and values kept between passes: against the golden logits, and bit for bit against passes
+//! Keys and values cached between passes: against the golden logits, and bit for bit against passes
 //! over whole rows.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,7 +19,7 @@ use llada::{
         Blocks, Canvas, Predictor, Prompt, Sampler, Step,
         generate::{self, Summary},
     },
-    model::{Batch, Feed, Kept, KvCache, MaskPredictor, SequenceId},
+    model::{Batch, CachedSequence, Feed, KvCache, MaskPredictor, SequenceId},
     rng::nth_seed,
 };
 use llada_kernels::{Cpu, attention::Storage};
@@ -51,26 +51,26 @@ fn golden(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
 }
 
 /// The logits of all tokens of one row without a cache.
-fn whole(predictor: &mut MaskPredictor, row: &[u32], keep: Option<&[bool]>) -> Vec<f32> {
-    let batch = Batch { tokens: row, starts: &[0, row.len()], keep };
+fn whole(predictor: &mut MaskPredictor, row: &[u32], attention_mask: Option<&[bool]>) -> Vec<f32> {
+    let batch = Batch { tokens: row, starts: &[0, row.len()], attention_mask };
     let (all, mut logits) = ((0..row.len()).collect::<Vec<_>>(), Vec::new());
     MaskPredictor::logits(predictor, batch, &all, &mut logits).unwrap();
     logits
 }
 
-/// The logits of the positions `range` of a sequence whose others are kept.
+/// The logits of the positions `range` of a sequence whose other keys and values are cached.
 fn feed(
     predictor: &mut MaskPredictor,
     id: SequenceId,
     row: &[u32],
     range: Range<usize>,
-    keep: Option<&[bool]>,
+    attention_mask: Option<&[bool]>,
 ) -> Vec<f32> {
-    let keep = keep.map(|keep| &keep[range.clone()]);
-    let batch = Batch { tokens: &row[range.clone()], starts: &[0, range.len()], keep };
+    let attention_mask = attention_mask.map(|mask| &mask[range.clone()]);
+    let batch = Batch { tokens: &row[range.clone()], starts: &[0, range.len()], attention_mask };
     let (all, mut logits) = ((0..range.len()).collect::<Vec<_>>(), Vec::new());
-    let kept = [Kept { id: Some(id), first: range.start, len: row.len() }];
-    let feed = Feed { batch, positions: None, kept: &kept };
+    let cached = [CachedSequence { id: Some(id), first: range.start, len: row.len() }];
+    let feed = Feed { batch, positions: None, cached: &cached };
     predictor.logits(feed, &all, &mut logits).unwrap();
     logits
 }
@@ -87,7 +87,7 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
             let mut found = feed(&mut predictor, id, row, 0..prompt, None);
             for i in prompt..length {
                 found.extend(feed(&mut predictor, id, row, i..i + 1, None));
-                assert_eq!(predictor.kept(id).unwrap().len(), i + 1);
+                assert_eq!(predictor.cache(id).unwrap().len(), i + 1);
             }
             assert_eq!(found, whole(&mut predictor, row, None), "{name}");
             let expected = expected.iter().flat_map(|e| &e[number * found.len()..]);
@@ -107,20 +107,20 @@ fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
             let row: Vec<u32> = golden(own, name).0.concat();
             let row = &row[..row.len().min(90)];
             let padded: Vec<bool> = (0..row.len()).map(|i| i >= 5).collect();
-            for keep in [None, Some(padded.as_slice())] {
-                let expected = whole(&mut predictor, row, keep);
+            for attention_mask in [None, Some(padded.as_slice())] {
+                let expected = whole(&mut predictor, row, attention_mask);
                 let id = predictor.open(row.len() + 3, Storage::F32, &[]).unwrap().id;
-                let all = feed(&mut predictor, id, row, 0..row.len(), keep);
+                let all = feed(&mut predictor, id, row, 0..row.len(), attention_mask);
                 assert_eq!(all, expected, "{name}");
                 // From a block on (prefix cache), one block (dual cache), one token.
                 for range in [20..row.len(), 20..24, 7..8, 0..2] {
-                    let found = feed(&mut predictor, id, row, range.clone(), keep);
+                    let found = feed(&mut predictor, id, row, range.clone(), attention_mask);
                     let part = range.start * vocabulary..range.end * vocabulary;
                     assert_eq!(found, expected[part], "{name} {objective:?} {range:?}");
                 }
                 // Forgotten positions are fed again.
-                predictor.kept_mut(id).unwrap().truncate(11);
-                let found = feed(&mut predictor, id, row, 11..row.len(), keep);
+                predictor.cache_mut(id).unwrap().truncate(11);
+                let found = feed(&mut predictor, id, row, 11..row.len(), attention_mask);
                 assert_eq!(found, expected[11 * vocabulary..], "{name} {objective:?}");
             }
         }
@@ -134,19 +134,21 @@ fn rows_of_unequal_length_share_a_pass() {
     let vocabulary = predictor.vocabulary();
     let expected = [&rows[0][..], &rows[1][..9]].map(|row| whole(&mut predictor, row, None));
     let at = |row: usize, position: usize| &expected[row][position * vocabulary..][..vocabulary];
-    // The second is kept too, or not.
+    // The second is cached too, or not.
     for second in [predictor.open(9, Storage::F32, &[]).ok().map(|it| it.id), None, None] {
         let first = predictor.open(30, Storage::F32, &[]).unwrap().id;
         feed(&mut predictor, first, &rows[0], 0..13, None);
         let tokens = [&rows[0][13..16], &rows[1][..9]].concat();
-        let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], keep: None };
-        let kept =
-            [Kept { id: Some(first), first: 13, len: 16 }, Kept { id: second, first: 0, len: 9 }];
+        let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], attention_mask: None };
+        let cached = [
+            CachedSequence { id: Some(first), first: 13, len: 16 },
+            CachedSequence { id: second, first: 0, len: 9 },
+        ];
         let mut found = Vec::new();
-        let feed = Feed { batch, positions: None, kept: &kept };
+        let feed = Feed { batch, positions: None, cached: &cached };
         predictor.logits(feed, &[2, 3, 11], &mut found).unwrap();
         assert_eq!(found, [at(0, 15), at(1, 0), at(1, 8)].concat(), "{second:?}");
-        assert_eq!(predictor.kept(first).unwrap().len(), 16);
+        assert_eq!(predictor.cache(first).unwrap().len(), 16);
     }
 }
 
@@ -250,14 +252,14 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     let id = predictor.open(10, Storage::F32, &[]).unwrap().id;
     feed(&mut predictor, id, row, 0..6, None);
 
-    let mut error = |kept: &[Kept], tokens: &[u32], starts: &[usize]| {
-        let batch = Batch { tokens, starts, keep: None };
-        let feed = Feed { batch, positions: None, kept };
+    let mut error = |cached: &[CachedSequence], tokens: &[u32], starts: &[usize]| {
+        let batch = Batch { tokens, starts, attention_mask: None };
+        let feed = Feed { batch, positions: None, cached };
         let error = predictor.logits(feed, &[0], &mut Vec::new()).unwrap_err();
         format!("{error} ({})", error.hint().unwrap_or_default())
     };
     let mut at = |first: usize, tokens: &[u32]| {
-        error(&[Kept { id: Some(id), first, len: 10 }], tokens, &[0, tokens.len()])
+        error(&[CachedSequence { id: Some(id), first, len: 10 }], tokens, &[0, tokens.len()])
     };
     let gap = at(7, &[1]);
     assert!(gap.contains("from position 7 on") && gap.contains("from position 6 on"), "{gap}");
@@ -265,20 +267,24 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     assert!(full.contains("11 tokens does not fit a cache of 10"), "{full}");
     assert!(at(usize::MAX, &[1]).contains("position"));
     assert!(at(2, &[9999]).contains("9999"));
-    let kept = Kept { id: Some(id), first: 6, len: 10 };
-    assert!(error(&[kept, kept], &[1, 1], &[0, 1, 2]).contains("twice"));
-    assert!(error(&[kept], &[1, 1], &[0, 1, 2]).contains("one entry for each sequence"));
-    let loose = Kept { id: None, ..kept };
-    assert!(error(&[kept, loose], &[1, 1], &[0, 1, 2]).contains("position"));
+    let open = CachedSequence { id: Some(id), first: 6, len: 10 };
+    assert!(error(&[open, open], &[1, 1], &[0, 1, 2]).contains("twice"));
+    assert!(error(&[open], &[1, 1], &[0, 1, 2]).contains("one entry for each sequence"));
+    let loose = CachedSequence { id: None, ..open };
+    assert!(error(&[open, loose], &[1, 1], &[0, 1, 2]).contains("position"));
     assert!(predictor.open(257, Storage::F32, &[]).unwrap_err().to_string().contains("longer"));
 
-    assert_eq!(predictor.kept(id).unwrap().len(), 6);
+    assert_eq!(predictor.cache(id).unwrap().len(), 6);
     let found = feed(&mut predictor, id, row, 6..10, None);
     assert_eq!(found, expected[6 * vocabulary..]);
     predictor.close(id);
-    assert!(predictor.kept(id).is_none());
-    let batch = Batch { tokens: &[1], starts: &[0, 1], keep: None };
-    let closed = Feed { batch, positions: None, kept: &[Kept { id: Some(id), first: 0, len: 1 }] };
+    assert!(predictor.cache(id).is_none());
+    let batch = Batch { tokens: &[1], starts: &[0, 1], attention_mask: None };
+    let closed = Feed {
+        batch,
+        positions: None,
+        cached: &[CachedSequence { id: Some(id), first: 0, len: 1 }],
+    };
     let closed = predictor.logits(closed, &[0], &mut Vec::new()).unwrap_err();
     assert!(closed.hint().unwrap().contains("open the sequence"), "{closed}");
 }

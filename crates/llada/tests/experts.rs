@@ -60,7 +60,7 @@ fn the_balance_spreads_the_tokens() {
     let mut predictor = MaskPredictor::new(model(&recipe), Cpu::new(2).unwrap()).unwrap();
     let layout = Layout::new(&predictor.model().config);
     let tokens: Vec<u32> = (0..48).map(|i| i * 7 % 50).collect();
-    let batch = Batch { tokens: &tokens, starts: &[0, 48], keep: None };
+    let batch = Batch { tokens: &tokens, starts: &[0, 48], attention_mask: None };
     let (positions, weights) = ((0..48).collect::<Vec<_>>(), vec![0.0; 48]);
     let targets =
         Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 1.0 };
@@ -98,7 +98,7 @@ fn experts_do_not_depend_on_the_batch() {
         let logits = |threads: usize, starts: &[usize], range: std::ops::Range<usize>| {
             let mut predictor = MaskPredictor::new(model.clone(), Cpu::new(threads).unwrap());
             let tokens = &tokens[range];
-            let batch = Batch { tokens, starts, keep: None };
+            let batch = Batch { tokens, starts, attention_mask: None };
             let all: Vec<usize> = (0..tokens.len()).collect();
             let mut logits = Vec::new();
             predictor.as_mut().unwrap().logits(batch, &all, &mut logits).unwrap();

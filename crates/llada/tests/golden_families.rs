@@ -156,7 +156,7 @@ fn dream() {
         let canvas = |(row, tokens): (usize, Vec<u32>)| {
             let padding = match &case["attention_mask"] {
                 Value::Null => 0,
-                masks => ids(&masks[row]).iter().take_while(|keep| **keep == 0).count(),
+                masks => ids(&masks[row]).iter().take_while(|attended| **attended == 0).count(),
             };
             // One uniform for each mask of all rows, row by row.
             let mut uniforms = Vec::new();

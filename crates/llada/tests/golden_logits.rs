@@ -26,9 +26,9 @@ impl Rows {
         Self { tokens, starts: (0..=shape[0]).map(|row| row * shape[1]).collect() }
     }
 
-    fn logits(&self, model: &Model, keep: Option<&[bool]>) -> Vec<f32> {
+    fn logits(&self, model: &Model, attention_mask: Option<&[bool]>) -> Vec<f32> {
         let mut predictor = predictor(model);
-        let batch = Batch { tokens: &self.tokens, starts: &self.starts, keep };
+        let batch = Batch { tokens: &self.tokens, starts: &self.starts, attention_mask };
         let all: Vec<usize> = (0..self.tokens.len()).collect();
         let mut logits = Vec::new();
         predictor.logits(batch, &all, &mut logits).unwrap();
@@ -44,12 +44,12 @@ fn load(name: &str) -> Model {
     checkpoint::load(&fixture(&format!("models/{name}"))).unwrap()
 }
 
-/// The largest difference at the tokens that are kept.
-fn difference(a: &[f32], b: &[f32], keep: Option<&[bool]>, tokens: usize) -> f32 {
+/// The largest difference at the tokens that are not padding.
+fn difference(a: &[f32], b: &[f32], attention_mask: Option<&[bool]>, tokens: usize) -> f32 {
     assert_eq!(a.len(), b.len());
     let width = a.len() / tokens;
-    let kept = |i: &usize| keep.is_none_or(|k| k[i / width]);
-    (0..a.len()).filter(kept).map(|i| (a[i] - b[i]).abs()).fold(0.0, f32::max)
+    let is_attended = |i: &usize| attention_mask.is_none_or(|mask| mask[i / width]);
+    (0..a.len()).filter(is_attended).map(|i| (a[i] - b[i]).abs()).fold(0.0, f32::max)
 }
 
 /// Compares every kind of logits that the file holds, of which there is at least one.
@@ -60,16 +60,21 @@ fn check(name: &str, unmasked: &str) {
     let mut model = load(name);
     model.config.attention = AttentionMask::Bidirectional;
     let mut kinds = 0;
-    let mut compare = |model: &Model, golden: &str, keep: Option<&[bool]>| {
+    let mut compare = |model: &Model, golden: &str, attention_mask: Option<&[bool]>| {
         let Some((_, expected)) = golden_f32(&file, golden) else { return };
-        let found = difference(&rows.logits(model, keep), &expected, keep, rows.tokens.len());
+        let found = difference(
+            &rows.logits(model, attention_mask),
+            &expected,
+            attention_mask,
+            rows.tokens.len(),
+        );
         assert!(found <= TOLERANCE, "{name} {golden}: off by {found}");
         kinds += 1;
     };
     compare(&model, unmasked, None);
     if let Some((_, mask)) = golden_u32(&file, "attention_mask_leftpad") {
-        let keep: Vec<bool> = mask.iter().map(|&m| m == 1).collect();
-        compare(&model, "logits_leftpad", Some(&keep));
+        let attention_mask: Vec<bool> = mask.iter().map(|&m| m == 1).collect();
+        compare(&model, "logits_leftpad", Some(&attention_mask));
     }
     model.config.attention = AttentionMask::BlockCausal { block_length: 4 };
     compare(&model, "logits_block_causal_bs4", None);
@@ -112,7 +117,7 @@ fn hidden_states_of_every_block() {
         let bytes = bytes(&format!("logits/{name}.safetensors"));
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let rows = Rows::read(&file);
-        let batch = Batch { tokens: &rows.tokens, starts: &rows.starts, keep: None };
+        let batch = Batch { tokens: &rows.tokens, starts: &rows.starts, attention_mask: None };
         let states = predictor(&load(name)).hidden_states(&batch).unwrap();
         let mut compared = 0;
         for (i, state) in states.iter().enumerate() {
@@ -141,7 +146,7 @@ fn a_row_is_the_same_alone_in_a_batch_and_on_any_threads() {
             for row in rows.starts.windows(2) {
                 let tokens = &rows.tokens[row[0]..row[1]];
                 let starts = [0, tokens.len()];
-                let batch = Batch { tokens, starts: &starts, keep: None };
+                let batch = Batch { tokens, starts: &starts, attention_mask: None };
                 let wanted: Vec<usize> = (0..tokens.len()).collect();
                 let mut alone = Vec::new();
                 predictor.logits(batch, &wanted, &mut alone).unwrap();
@@ -162,7 +167,7 @@ fn a_malformed_batch_is_an_error() {
     let mut predictor = predictor(&model);
     let mut logits = Vec::new();
     let mut error = |tokens: &[u32], starts: &[usize], wanted: &[usize]| {
-        let batch = Batch { tokens, starts, keep: None };
+        let batch = Batch { tokens, starts, attention_mask: None };
         predictor.logits(batch, wanted, &mut logits).unwrap_err().to_string()
     };
     assert!(error(&[1, 2], &[0, 1], &[0]).contains("starts"));

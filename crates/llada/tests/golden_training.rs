@@ -48,7 +48,7 @@ fn step_balanced(
 ) -> (f64, Gradients) {
     let mut gradients = Gradients::zeros(predictor.model());
     let mut nll = Vec::new();
-    let batch = Batch { tokens: &noised.tokens, starts, keep: None };
+    let batch = Batch { tokens: &noised.tokens, starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions, &noised.targets);
     let targets = Targets { positions, tokens, weights, balance };
     predictor.nll_and_gradient(&batch, &targets, recompute, &mut nll, &mut gradients).unwrap();

@@ -45,7 +45,7 @@ fn loss_and_gradients(model: &Model) -> (f64, Gradients) {
     let (noised, starts) = batch();
     let mut predictor = MaskPredictor::new(model.clone(), cpu()).unwrap();
     let (mut gradients, mut nll) = (Gradients::zeros(model), Vec::new());
-    let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
+    let batch = Batch { tokens: &noised.tokens, starts: &starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions[..], &noised.targets[..]);
     let targets = Targets { positions, tokens, weights: &noised.weights, balance: 0.0 };
     predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients).unwrap();
@@ -55,7 +55,7 @@ fn loss_and_gradients(model: &Model) -> (f64, Gradients) {
 /// The logits of the model in `dir` at some positions.
 fn logits(model: Model) -> Vec<f32> {
     let (noised, starts) = batch();
-    let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
+    let batch = Batch { tokens: &noised.tokens, starts: &starts, attention_mask: None };
     let mut logits = Vec::new();
     let mut predictor = MaskPredictor::new(model, cpu()).unwrap();
     predictor.logits(batch, &noised.positions, &mut logits).unwrap();

@@ -1,4 +1,4 @@
-//! Blocks that are filled a part at a time, and whose other parts are kept as they were.
+//! Blocks that are filled a part at a time, and whose other parts are cached.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -57,14 +57,14 @@ fn run(predictor: &mut MaskPredictor, sampler: &Sampler) -> (Vec<u32>, usize) {
 }
 
 #[test]
-fn parts_are_filled_in_order_and_kept() {
+fn parts_are_filled_in_order_and_cached() {
     for name in ["h_llada2_moe", "i_sdar", "j_fast_dllm_v2"] {
         let (mut predictor, sampler) = load(name);
         let (row, fed) = run(&mut predictor, &sampler);
         assert_eq!(row.len(), 31, "{name}");
         let cache = Cache::Dual(Refresh::default());
-        let kept = Sampler { cache, ..sampler.clone() };
-        let (_, less) = run(&mut predictor, &kept);
+        let cached = Sampler { cache, ..sampler.clone() };
+        let (_, less) = run(&mut predictor, &cached);
         assert!(less < fed, "{name}: {less} of {fed}");
         // What is renewed in every pass is no approximation.
         let renewed = Cache::Dual(Refresh { every: 1, ..Refresh::default() });

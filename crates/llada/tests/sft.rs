@@ -114,7 +114,7 @@ fn logits(dir: &Path) -> Vec<f32> {
     let model = checkpoint::load(dir).unwrap();
     let mut predictor = MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap();
     let tokens: Vec<u32> = (0..12).map(|i| i * 3 % 40).collect();
-    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], keep: None };
+    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], attention_mask: None };
     let mut logits = Vec::new();
     predictor.logits(batch, &[0, 5, 11], &mut logits).unwrap();
     logits
@@ -145,7 +145,7 @@ fn assert_resumes(overrides: &[&str], names: &[&str]) {
     Tokenizer::from_dir(&last).unwrap();
     let mut live = Vec::new();
     let tokens: Vec<u32> = (0..12).map(|i| i * 3 % 40).collect();
-    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], keep: None };
+    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], attention_mask: None };
     let model = whole.predictor().model().clone();
     let mut predictor = MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap();
     predictor.logits(batch, &[0, 5, 11], &mut live).unwrap();

@@ -46,7 +46,7 @@ pub enum SamplerError {
         /// The setting.
         setting: &'static str,
     },
-    /// Rounds of edits where tokens are kept for good.
+    /// Rounds of edits where tokens are unmasked for good.
     #[error("edit_rounds has no meaning where no token gives way to another")]
     NoEdit,
     /// Masks that thin out, in no window.

@@ -60,7 +60,7 @@ impl std::ops::AddAssign for Summary {
 /// Rows of a causal model are fed token by token, and those of a model that attends by blocks a block
 /// at a time, each with keys and values of its own; what comes out is the same as without, to the last
 /// bit. Those of a diffusion model are fed as [`Sampler::cache`](super::Sampler::cache) says. What is
-/// kept lives as long as the run, unless the predictor
+/// cached lives as long as the run, unless the predictor
 /// [retains](crate::model::MaskPredictor::retain) it.
 ///
 /// # Errors

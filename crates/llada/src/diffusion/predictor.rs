@@ -1,5 +1,5 @@
 //! Whatever predicts masked tokens, asked by data: what is fed, what is read of which logits, and the
-//! names of the sequences whose keys and values it keeps for itself.
+//! names of the sequences whose keys and values it caches.
 
 use super::{Reading, SamplerError, cache::CacheType, reverse::ReadSpec};
 use crate::{
@@ -37,13 +37,13 @@ pub trait Predictor {
         usize::MAX
     }
 
-    /// The attention mask of the sequences whose keys and values it can keep; `None`, as provided, for
+    /// The attention mask of the sequences whose keys and values it can cache; `None`, as provided, for
     /// one that wants every sequence whole.
-    fn keeps(&self) -> Option<AttentionMask> {
+    fn caches(&self) -> Option<AttentionMask> {
         None
     }
 
-    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on. It may hold those
+    /// Caches the keys and values of a sequence of up to `capacity` tokens from now on. It may have those
     /// of some of its `beginning` already, where they are the same to the last bit.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ pub trait Predictor {
     ) -> Result<()>;
 }
 
-/// A predictor that keeps nothing and gives all logits that it is asked for at once.
+/// A predictor that caches nothing and gives all logits that it is asked for at once.
 pub trait Logits {
     /// Logits [wanted, vocabulary] at the positions `wanted` (indices into the batch's tokens, in any
     /// order).
@@ -143,7 +143,7 @@ impl Predictor for MaskPredictor {
         self.model().config.max_sequence_length
     }
 
-    fn keeps(&self) -> Option<AttentionMask> {
+    fn caches(&self) -> Option<AttentionMask> {
         Some(self.model().config.attention)
     }
 

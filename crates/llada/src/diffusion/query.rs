@@ -25,7 +25,7 @@ pub struct Query<'a> {
     /// The row as it is now.
     pub tokens: &'a [u32],
     /// The positions that must be fed to a model which has answered the queries before this one and
-    /// kept the keys and values of the others; all, where nothing may be kept. The wanted positions
+    /// cached the keys and values of the others; all, where nothing may be cached. The wanted positions
     /// are among them.
     pub fresh: Range<usize>,
     /// The positions that take part, in ascending order: no other is fed, and none may attend to

@@ -28,7 +28,7 @@ pub use predictor::MaskPredictor;
 pub(crate) use predictor::{Said, Wanted, tile_rows};
 pub use random::Shape;
 pub use router::{Load, balance_loss};
-pub use sequences::{Feed, Kept, Opened, SequenceId};
+pub use sequences::{CachedSequence, Feed, Opened, SequenceId};
 pub use tensors::Tensors;
 pub use weights::Tensor;
 
@@ -100,7 +100,7 @@ pub enum ModelError {
         capacity: usize,
     },
     /// A sequence that was never opened, was closed, or comes twice in one pass.
-    #[error("no keys and values are kept under this name, or they were asked for twice")]
+    #[error("no keys and values are cached under this name, or they were asked for twice")]
     Sequence,
     /// A token that the model has no embedding of.
     #[error("token {token} lies beyond the model's vocabulary of {vocabulary}")]

@@ -84,10 +84,10 @@ impl Plan {
         // The tokens of all rows, and for each of them where it ends, its prompt, noise and answer.
         let rows = self.batch * (4.0 * self.length + 40.0);
         let micro = if self.micro == 0.0 { self.batch } else { self.micro.min(self.batch) };
-        let kept = 4.0 * d + 2.0 * kv + 2.0 * mlp + self.heads;
-        let kept = if self.recompute { layers * d + kept } else { layers * kept };
+        let saved = 4.0 * d + 2.0 * kv + 2.0 * mlp + self.heads;
+        let saved = if self.recompute { layers * d + saved } else { layers * saved };
         let scratch = 6.0 * d + 2.0 * kv + 4.0 * mlp;
-        model + rows + 4.0 * micro * self.length * (kept + scratch)
+        model + rows + 4.0 * micro * self.length * (saved + scratch)
     }
 
     fn check(&self, available: f64) -> Result<()> {

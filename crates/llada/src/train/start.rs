@@ -58,7 +58,7 @@ impl Trainer {
         let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found_dir)?;
         let opened = Checkpoint::open(&tokenizer_dir)?;
         let tokenizer = opened.tokenizer()?;
-        // Kept, because the checkpoint that they are from may be removed during the run.
+        // Held in memory, because the checkpoint that they are from may be removed during the run.
         let mut tokenizer_files = opened.tokenizer_files()?.clone();
         if recipe.sft.as_ref().is_some_and(|sft| sft.template == SftTemplate::Chat) {
             tokenizer_files.or_chat_template(chat::LLADA);

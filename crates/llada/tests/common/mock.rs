@@ -47,8 +47,11 @@ impl Logits for Mock {
             let position = index - range.start;
             let mut state = position as u64 + 1;
             for i in range {
-                let token =
-                    if batch.keep.is_none_or(|keep| keep[i]) { batch.tokens[i] } else { 99 };
+                let token = if batch.attention_mask.is_none_or(|mask| mask[i]) {
+                    batch.tokens[i]
+                } else {
+                    99
+                };
                 state = mix(state ^ u64::from(token));
             }
             for token in 0..VOCABULARY as u32 {

@@ -127,7 +127,7 @@ fn replay(case: &Value, draws: Option<&SafeTensors<'_>>, predictor: &mut impl Pr
         .map(|(row, tokens)| {
             let padding = match &case["attention_mask"] {
                 Value::Null => 0,
-                masks => ids(&masks[row]).iter().take_while(|keep| **keep == 0).count(),
+                masks => ids(&masks[row]).iter().take_while(|attended| **attended == 0).count(),
             };
             let draws_of = |kind: &str| tensor(draws?, &format!("{id}.{kind}"));
             let (confidence, uniforms) = (draws_of("rand"), draws_of("uniform_noise_f64"));

@@ -124,7 +124,7 @@ pub fn tokens(predictor: &MaskPredictor, special: &SpecialTokens, n: usize) -> V
 /// Seconds of one pass over a row, with the logits of its last positions.
 fn pass(predictor: &mut MaskPredictor, row: &[u32], wanted: usize) -> Result<f64> {
     let wanted: Vec<usize> = (row.len().saturating_sub(wanted)..row.len()).collect();
-    let batch = Batch { tokens: row, starts: &[0, row.len()], keep: None };
+    let batch = Batch { tokens: row, starts: &[0, row.len()], attention_mask: None };
     let mut logits = Vec::with_capacity(wanted.len() * predictor.model().config.embedding_size);
     let begun = Instant::now();
     predictor.logits(batch, &wanted, &mut logits)?;

@@ -5,7 +5,7 @@
 //! whose logits are no numbers, or that outgrows the model, fails alone.
 
 mod batch;
-mod held;
+mod cached;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -15,7 +15,7 @@ use crate::{
     diffusion::{Reading, predictor::Predictor},
 };
 use batch::{Assembly, Limits};
-use held::Held;
+use cached::Cached;
 
 pub use work::{CacheRequest, Work};
 
@@ -69,7 +69,7 @@ pub struct Engine<'p, P: Predictor + ?Sized, W> {
 struct Row<W> {
     id: RowId,
     work: W,
-    held: Option<Held>,
+    cached: Option<Cached>,
     state: State,
 }
 
@@ -100,7 +100,7 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
     pub fn admit(&mut self, work: W) -> RowId {
         let id = RowId(self.admitted);
         self.admitted += 1;
-        self.rows.push(Row { id, work, held: None, state: State::New });
+        self.rows.push(Row { id, work, cached: None, state: State::New });
         id
     }
 
@@ -141,7 +141,7 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
             let rows = &self.rows;
             let work = |index: usize| &rows[index].work;
             if let Err(error) = self.assembly.forward(&mut *self.predictor, work) {
-                self.rows.iter_mut().filter_map(|row| row.held.as_mut()).for_each(Held::forget);
+                self.rows.iter_mut().filter_map(|row| row.cached.as_mut()).for_each(Cached::forget);
                 return Err(error);
             }
             self.commit(on);
@@ -207,8 +207,8 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
 
     fn remove(&mut self, index: usize) -> Row<W> {
         let mut row = self.rows.remove(index);
-        if let Some(held) = row.held.take() {
-            held.close(&mut *self.predictor);
+        if let Some(cached) = row.cached.take() {
+            cached.close(&mut *self.predictor);
         }
         row
     }
@@ -228,19 +228,19 @@ impl<W: Work> Row<W> {
             return Ok(true);
         }
         if let State::New = self.state {
-            self.held = Held::open(predictor, &self.work)?;
-            assembly.reused += self.held.as_ref().map_or(0, |held| held.reused);
+            self.cached = Cached::open(predictor, &self.work)?;
+            assembly.reused += self.cached.as_ref().map_or(0, |cached| cached.reused);
             self.state = State::Open;
         }
-        assembly.add(limits, index, &self.work, self.held.as_mut())
+        assembly.add(limits, index, &self.work, self.cached.as_mut())
     }
 }
 
 impl<P: Predictor + ?Sized, W> Drop for Engine<'_, P, W> {
     /// Gives the memory of its works' caches back.
     fn drop(&mut self) {
-        for held in self.rows.drain(..).filter_map(|row| row.held) {
-            held.close(&mut *self.predictor);
+        for cached in self.rows.drain(..).filter_map(|row| row.cached) {
+            cached.close(&mut *self.predictor);
         }
     }
 }

@@ -427,8 +427,8 @@ impl Predictor for Flaky {
         self.0.vocabulary()
     }
 
-    fn keeps(&self) -> Option<AttentionMask> {
-        self.0.keeps()
+    fn caches(&self) -> Option<AttentionMask> {
+        self.0.caches()
     }
 
     fn open(

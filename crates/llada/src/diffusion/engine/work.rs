@@ -25,8 +25,8 @@ pub trait Work {
     /// Which tokens a token of its sequences attends to.
     fn attention(&self) -> AttentionMask;
 
-    /// The keys and values that it gains from where they are kept between passes; none, as provided.
-    /// Whoever gains from any asks one query at a time, all of the same sequence.
+    /// The keys and values that it gains from where they are cached between passes; none, as provided.
+    /// A work that gains from any asks one query at a time, all of the same sequence.
     fn cache(&self) -> Option<CacheRequest> {
         None
     }
@@ -37,7 +37,7 @@ pub trait Work {
     }
 }
 
-/// Keys and values that are to be kept.
+/// Keys and values that are to be cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheRequest {
     /// Tokens of the sequence when it is as long as it may be.

@@ -115,7 +115,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn the_text_around_the_holes_is_kept(
+    fn the_text_around_the_holes_stays(
         texts in prop::collection::vec("[The catson日,.{} \n]{0,9}", 1..4),
         lengths in prop::collection::vec(1usize..5, 3),
         sampler in samplers(),
@@ -192,9 +192,9 @@ fn a_space_before_a_hole_is_the_first_thing_in_it() {
     assert!(first.len() > 1 && first.starts_with(' '), "{first:?}");
     let fills = of_words.fills(bpe, row[0].tokens(), &[2]).unwrap();
     assert_eq!(template.fill(&fills), bpe.decode(row[0].tokens(), false).unwrap());
-    // A tokenizer without such tokens keeps the space where it is.
-    let kept = Piece::Tokens(characters.encode("The ").unwrap());
-    assert_eq!(frame(characters, "The {{hole}}").1.pieces()[0], kept);
+    // A tokenizer without such tokens leaves the space where it is.
+    let before = Piece::Tokens(characters.encode("The ").unwrap());
+    assert_eq!(frame(characters, "The {{hole}}").1.pieces()[0], before);
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Canvas {
         &self.work.step
     }
 
-    /// Whether it gains from a predictor that keeps keys and values, or leaves positions out.
+    /// Whether it gains from a predictor that caches keys and values, or leaves positions out.
     pub(crate) fn wants_caches(&self) -> bool {
         self.sampler.wants_caches(self.attention)
     }

@@ -231,19 +231,20 @@ settings! {
                  LocalLeap, arXiv 2510.07081; CreditDecoding, arXiv 2510.06133",
     } [field transfer]
 
-    /// What is kept of the row between passes: none, prefix, dual
+    /// Which keys and values are cached between passes: none, prefix (of the tokens before the block), dual
+    /// (before and after it)
     cache: Cache {
         kind: Kind::Name(|| Cache::NAMES.into()), placeholder: "CACHE", group: Saving,
         source: "Fast-dLLM, arXiv 2505.22618",
     } [field cache]
 
-    /// With a cache: passes of a block after which one is over the whole row; 0 is never
+    /// With a cache: passes of a block after which one is over the whole sequence; 0 is never
     cache_refresh: usize {
         kind: Kind::Number(whole(0.0, MAX_STEPS)), placeholder: "N", group: Saving,
     } [read |s| refresh(s).map(|r| r.every),
        write |s, n| set_refresh(s, "cache_refresh", n, |r| r.every = n)]
 
-    /// With a cache: passes at the beginning of a block that are over the whole row
+    /// With a cache: passes at the beginning of a block that are over the whole sequence
     cache_warm_up: usize {
         kind: Kind::Number(whole(0.0, MAX_STEPS)), placeholder: "N", group: Saving,
         default: Some("1"),
@@ -257,7 +258,7 @@ settings! {
     } [read |s| refresh(s).map(|r| r.before.max(r.after)),
        write |s, n| set_refresh(s, "cache_window", n, |r| (r.before, r.after) = (n, n))]
 
-    /// With a cache: the type of the keys and values that are kept: f32, or bf16 in half the memory
+    /// With a cache: the type of the cached keys and values: f32, or bf16 in half the memory
     cache_type: CacheType {
         kind: Kind::Name(|| CacheType::NAMES.into()), placeholder: "TYPE", group: Saving,
     } [field cache_type]

@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use llada_kernels::cross_entropy;
 
-use super::{Feed, Keep, MaskPredictor, head};
+use super::{Feed, MaskPredictor, Save, head};
 use crate::{Result, recycle::recycled};
 
 /// What is to be read at a token of a pass.
 #[derive(Clone, Copy)]
 pub(crate) enum Wanted {
-    /// The logits of its row, or of two rows one after the other.
+    /// Its row of the logits, or two rows one after the other.
     Logits(usize, Option<usize>),
-    /// −log p of a token, of which no logits are kept.
+    /// −log p of a token, without a buffer of its logits.
     Loss { row: usize, target: u32 },
 }
 
@@ -60,7 +60,7 @@ impl MaskPredictor {
                 self.memory.targets.push(target);
             }
         }
-        let result = self.hidden(feed, &rows, Keep::Nothing).and_then(|()| {
+        let result = self.hidden(feed, &rows, Save::Nothing).and_then(|()| {
             let is_loss = |wanted| matches!(wanted, Wanted::Loss { .. });
             let logits = wanted.clone().zip(&mut *out).enumerate();
             let logits = logits.filter(|(_, (wanted, _))| !is_loss(*wanted));

@@ -216,7 +216,8 @@ pub struct Loop {
     pub seed: u64,
     /// What the load-balancing loss of the experts counts beside the loss, in models that have some.
     pub balance: f64,
-    /// Whether activations are computed again in the backward pass instead of kept.
+    /// Whether activations are computed again in the backward pass instead of saved for it (gradient
+    /// checkpointing).
     pub recompute: bool,
     /// Steps between checkpoints; 0 writes only the last.
     pub checkpoint_every: u64,

@@ -58,7 +58,7 @@ fn a_causal_model_is_scored_exactly() {
         let next = &tokens[1..];
         let targets =
             Targets { positions: &positions, tokens: next, weights: &weights, balance: 0.0 };
-        let batch = Batch { tokens: &tokens, starts: &[0, length], keep: None };
+        let batch = Batch { tokens: &tokens, starts: &[0, length], attention_mask: None };
         let mut nll = Vec::new();
         predictor.nll(&batch, &targets, &mut nll).unwrap();
         sum += nll.iter().map(|&n| f64::from(n)).sum::<f64>();
