@@ -28,9 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         committed.extend(step.committed.iter().cloned());
         ControlFlow::Continue(())
     })?;
-    for kept in committed {
-        let token = session.tokenizer.decode(&[kept.token], false)?;
-        println!("{:>4} {:>5.1} % {token:?}", kept.position, kept.confidence * 100.0);
+    for commit in committed {
+        let token = session.tokenizer.decode(&[commit.token], false)?;
+        println!("{:>4} {:>5.1} % {token:?}", commit.position, commit.confidence * 100.0);
     }
     println!("{text}{}", session.text(&canvases[0])?);
     println!("{} forward passes", summary.nfe);

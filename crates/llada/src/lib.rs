@@ -1,8 +1,8 @@
 //! Masked-diffusion language models of the LLaDA family: train them, and generate from them.
 //!
 //! LLaDA (arXiv 2502.09992) does not write left to right. It starts from a canvas of mask tokens,
-//! predicts all of them at once with a transformer that has no causal mask, keeps the predictions
-//! it is surest of, and repeats.
+//! predicts all of them at once with a transformer that has no causal mask, unmasks those that it is
+//! surest of, and repeats.
 //!
 //! # The paper, in code
 //!

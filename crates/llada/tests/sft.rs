@@ -315,14 +315,14 @@ fn a_start_that_fails_leaves_nothing() {
 #[test]
 fn checkpoints_keep_their_tokenizer_when_the_first_is_gone() {
     let bench = Bench::new();
-    let few = ["train.keep=1", "train.checkpoint_every=1", "eval.every=0"];
+    let few = ["train.keep_last=1", "train.checkpoint_every=1", "eval.every=0"];
     run(&mut bench.trainer("run", &few, Start::Fresh, 1).unwrap(), 2).0.unwrap();
     fs::remove_dir_all(bench.path("base")).unwrap();
     run(&mut bench.trainer("run", &few, Start::Resume, 1).unwrap(), 4).0.unwrap();
     assert_eq!(fs::read_dir(bench.path("run/checkpoints")).unwrap().count(), 1);
     Tokenizer::from_dir(&bench.path("run/checkpoints/step-6")).unwrap();
     // Neither does another rhythm of validation make other data of it.
-    let other = ["train.keep=1", "eval.every=2"];
+    let other = ["train.keep_last=1", "eval.every=2"];
     assert!(bench.trainer("run", &other, Start::Resume, 1).is_ok());
 }
 

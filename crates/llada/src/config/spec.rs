@@ -150,13 +150,14 @@ impl Experts {
         if router.groups == 0 || !count.is_multiple_of(router.groups) {
             return Err(wrong("n_group", router.groups, format!("a divisor of {count} experts")));
         }
-        if !(1..=router.groups).contains(&router.groups_kept) {
+        if !(1..=router.groups).contains(&router.groups_per_token) {
             let expected = format!("1 to {} groups", router.groups);
-            return Err(wrong("topk_group", router.groups_kept, expected));
+            return Err(wrong("topk_group", router.groups_per_token, expected));
         }
         let size = count / router.groups;
-        if router.groups > 1 && (size < 2 || router.groups_kept * size < *per_token) {
-            let expected = format!("groups of two experts or more, {per_token} in those kept");
+        if router.groups > 1 && (size < 2 || router.groups_per_token * size < *per_token) {
+            let expected =
+                format!("groups of two experts or more, {per_token} in those of a token");
             return Err(wrong("n_group", router.groups, expected));
         }
         if self.layers.len() != n_layers {
@@ -179,8 +180,8 @@ pub struct Router {
     pub bias: RouterBias,
     /// Groups of neighbouring experts; 1 is none. A group scores the sum of its best two experts.
     pub groups: usize,
-    /// Groups of which experts are chosen.
-    pub groups_kept: usize,
+    /// Groups that a token chooses its experts from.
+    pub groups_per_token: usize,
     /// Whether the weights of a token's experts are divided by their sum.
     pub normalise: bool,
     /// Factor on the weights.
@@ -193,7 +194,7 @@ impl Router {
         score: Score::Softmax,
         bias: RouterBias::None,
         groups: 1,
-        groups_kept: 1,
+        groups_per_token: 1,
         normalise: false,
         scale: 1.0,
     };

@@ -129,7 +129,7 @@ fn the_families_differ_in_data() {
         score: Score::Softmax,
         bias: RouterBias::None,
         groups: 1,
-        groups_kept: 1,
+        groups_per_token: 1,
         normalise: false,
         scale: 1.0,
     };
@@ -152,7 +152,7 @@ fn the_families_differ_in_data() {
         score: Score::Sigmoid,
         bias: RouterBias::Selection,
         groups: 4,
-        groups_kept: 2,
+        groups_per_token: 2,
         normalise: true,
         scale: 2.5,
     };

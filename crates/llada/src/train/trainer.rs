@@ -363,7 +363,7 @@ impl Trainer {
         let (model, trainable, optimizer) =
             (self.predictor.model(), &self.trainable, &self.optimizer);
         let tokenizer = &self.tokenizer_files;
-        let path = self.store.save(&mut self.state, self.recipe.train.keep, |dir| {
+        let path = self.store.save(&mut self.state, self.recipe.train.keep_last, |dir| {
             trainable.save(model, dir)?;
             optimizer.save(&dir.join("optimizer.safetensors"))?;
             tokenizer.write(dir)

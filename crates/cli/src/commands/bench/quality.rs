@@ -58,7 +58,11 @@ pub fn run(args: &Quality, term: &Term) -> Result<()> {
     match lost {
         Some(row) if args.gate => {
             let message = format!("`{}` loses quality with `{}`", row.model, row.setting);
-            Err(Failure::new(message, "the table says what; use a setting that keeps less").into())
+            Err(Failure::new(
+                message,
+                "the table says what; use a setting that unmasks fewer tokens at once",
+            )
+            .into())
         }
         _ => Ok(()),
     }
@@ -203,7 +207,7 @@ fn settings(
     Ok(settings)
 }
 
-/// Whether any of the settings changes which or how many tokens a pass is fed and keeps.
+/// Whether any of the settings changes which or how many tokens a pass is fed or unmasks.
 fn saves(settings: &Settings) -> bool {
     let choices = ["steps", "remasking", "adaptive_blocks", "variable_length"];
     let does = |key: &Key| key.group == Group::Saving || choices.contains(&key.name);

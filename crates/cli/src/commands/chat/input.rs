@@ -21,7 +21,7 @@ pub const HELP: &str = "\
 \"\"\"TEXT\"\"\"       say a text of several lines; a pasted one needs no quotes
 Alt-Enter        begin a new line
 Ctrl-C           clear the line; on an empty one, twice, end
-                 during an answer: stop it; what is certain of it is kept
+                 during an answer: stop it; what is certain of it stays
 Tab, arrows      complete a command; edit the line, and recall earlier ones";
 
 /// The commands, as they are completed.

@@ -33,7 +33,7 @@ pub struct Answers {
     pub summary: generate::Summary,
 }
 
-/// Answers the prompts, `batch_size` of them at a time; `on_answered` hears how many are done and may
+/// Answers the prompts, `batch_size` of them at a time; `on_answered` is called with how many are done and may
 /// break off, which leaves the rest out. An answer does not depend on `batch_size`.
 ///
 /// # Errors
@@ -77,7 +77,7 @@ fn written(canvas: &Canvas, special: &SpecialTokens) -> Vec<u32> {
     tokens.filter(|&t| Some(t) != special.mask).collect()
 }
 
-/// log p of each answer, in nats per token, under the model as it is: what was kept or left out to
+/// log p of each answer, in nats per token, under the model as it is: what was cached or left out to
 /// write it plays no part. `None` where nothing was written.
 ///
 /// # Errors

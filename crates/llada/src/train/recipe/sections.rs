@@ -221,8 +221,8 @@ pub struct Loop {
     pub recompute: bool,
     /// Steps between checkpoints; 0 writes only the last.
     pub checkpoint_every: u64,
-    /// Checkpoints kept; 0 keeps all.
-    pub keep: usize,
+    /// How many of the newest checkpoints stay; 0 keeps all.
+    pub keep_last: usize,
     /// Stop after so many steps in a row whose loss or gradient was not finite.
     pub max_skipped: u32,
     /// Skip updates whose gradient norm is above this multiple of the median of the last 64; 0
@@ -241,7 +241,7 @@ impl Default for Loop {
             balance: 0.01,
             recompute: false,
             checkpoint_every: 500,
-            keep: 3,
+            keep_last: 3,
             max_skipped: 3,
             spike_factor: 0.0,
         }
