@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut canvases = [session.canvas(session.encode(text)?, &sampler)?];
     let mut committed = Vec::new();
-    let summary = session.generate(&mut canvases, &mut |_row, step| {
+    let summary = session.generate(&mut canvases, &mut |_canvas, step| {
         committed.extend(step.committed.iter().cloned());
         ControlFlow::Continue(())
     })?;

@@ -1,4 +1,4 @@
-//! Writes the logits of every position of a row as `f32`, to be compared with another program's:
+//! Writes the logits of every position of a sequence as `f32`, to be compared with another program's:
 //! `logits MODEL ID,ID,…`.
 
 use std::{error::Error, io::Write, path::Path};
@@ -12,7 +12,7 @@ use llada_kernels::Cpu;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, ids] = &arguments[..] else {
-        return Err("give a model and the ids of a row".into());
+        return Err("give a model and the ids of a sequence".into());
     };
     let tokens = ids.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
     let model = checkpoint::load(Path::new(model))?;

@@ -35,7 +35,7 @@
 //! let asked = Settings { gen_length: Some(32), ..Settings::default() };
 //! let sampler = session.sampler(&asked, prompt.len())?;
 //! let mut canvases = [session.canvas(prompt, &sampler)?];
-//! session.generate(&mut canvases, &mut |_row, _step| ControlFlow::Continue(()))?;
+//! session.generate(&mut canvases, &mut |_canvas, _step| ControlFlow::Continue(()))?;
 //! let text = session.text(&canvases[0])?;
 //! # assert!(text.len() > 40, "{text}");
 //! # Ok(())

@@ -1,9 +1,9 @@
 //! The sampling loop allocates nothing: after its first steps, all memory that a step needs is there.
 //!
-//! All threads are counted, those of the test harness too, and on two threads one may come to a task that
-//! is larger than its tasks before. Neither happens in every run: one run of a few must allocate nothing.
-//! Not counted are rules whose rows or memories grow as they go: a suffix window, a length that is found,
-//! KLASS and credits.
+//! All threads are counted, those of the test harness too, and on two threads one may come to a
+//! task that is larger than its tasks before. Neither happens in every run: one run of a few must
+//! allocate nothing. Not counted are rules whose sequences or memories grow as they go: a suffix
+//! window, a length that is found, KLASS and credits.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -30,7 +30,7 @@ static ALLOCATOR: Counting = Counting;
 /// Passes of a generation that may allocate.
 const WARM_UP: usize = 4;
 
-/// Allocations of a generation of two rows after its first passes.
+/// Allocations of a generation of two sequences after its first passes.
 fn after_warm_up(predictor: &mut MaskPredictor, sampler: &Sampler) -> usize {
     let mask = Some(predictor.model().config.vocab_size as u32 - 1);
     let special = SpecialTokens { mask, ..SpecialTokens::default() };

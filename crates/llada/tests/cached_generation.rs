@@ -46,24 +46,24 @@ fn sampler() -> Sampler {
 }
 
 /// Prompts of unequal length, one of them padded from the left, one with masks.
-fn prompt(row: usize) -> Prompt {
-    let (length, padding) = [(1, 0), (17, 0), (9, 4), (12, 0)][row];
-    let mut tokens: Vec<u32> = (0..length).map(|i| 3 + (i * 7 + row as u32) % 200).collect();
-    if row == 3 {
+fn prompt(sequence: usize) -> Prompt {
+    let (length, padding) = [(1, 0), (17, 0), (9, 4), (12, 0)][sequence];
+    let mut tokens: Vec<u32> = (0..length).map(|i| 3 + (i * 7 + sequence as u32) % 200).collect();
+    if sequence == 3 {
         tokens[5..8].fill(MASK);
     }
     Prompt { tokens, padding }
 }
 
-fn canvas(sampler: &Sampler, row: usize) -> Canvas {
-    let sampler = Sampler { seed: nth_seed(sampler.seed, row as u64), ..sampler.clone() };
-    Canvas::new(prompt(row), &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
+fn canvas(sampler: &Sampler, sequence: usize) -> Canvas {
+    let sampler = Sampler { seed: nth_seed(sampler.seed, sequence as u64), ..sampler.clone() };
+    Canvas::new(prompt(sequence), &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
 }
 
 fn run(predictor: &mut impl Predictor, canvases: &mut [Canvas]) -> (Summary, Vec<Vec<Step>>) {
     let mut steps = vec![Vec::new(); canvases.len()];
-    let summary = generate::run(predictor, canvases, &mut |row, step| {
-        steps[row].push(step.clone());
+    let summary = generate::run(predictor, canvases, &mut |sequence, step| {
+        steps[sequence].push(step.clone());
         ControlFlow::Continue(())
     });
     (summary.unwrap(), steps)
@@ -92,15 +92,15 @@ fn choices() -> Vec<Sampler> {
 }
 
 #[test]
-fn rows_are_the_same_in_any_batch_and_with_any_threads_to_the_last_bit() {
+fn sequences_are_the_same_in_any_batch_and_with_any_threads_to_the_last_bit() {
     for sampler in choices() {
-        let mut together: Vec<Canvas> = (0..4).map(|row| canvas(&sampler, row)).collect();
+        let mut together: Vec<Canvas> = (0..4).map(|sequence| canvas(&sampler, sequence)).collect();
         let (_, steps) = run(&mut predictor(2), &mut together);
         let mut one = predictor(1);
-        for row in 0..4 {
-            let mut alone = [canvas(&sampler, row)];
+        for sequence in 0..4 {
+            let mut alone = [canvas(&sampler, sequence)];
             let (_, own) = run(&mut one, &mut alone);
-            assert_eq!(own[0], steps[row], "row {row} of {sampler:?}");
+            assert_eq!(own[0], steps[sequence], "sequence {sequence} of {sampler:?}");
             assert_eq!(alone[0].outcome().masks_left, 0);
         }
     }
@@ -112,12 +112,13 @@ fn a_cache_that_is_always_refreshed_or_feeds_everything_changes_nothing() {
     let everything = Refresh { before: 999, after: 999, ..Refresh::default() };
     for cfg_scale in [0.0, 0.5] {
         let plain = Sampler { cfg_scale, ..sampler() };
-        let mut expected: Vec<Canvas> = (0..4).map(|row| canvas(&plain, row)).collect();
+        let mut expected: Vec<Canvas> = (0..4).map(|sequence| canvas(&plain, sequence)).collect();
         let (_, steps) = run(&mut predictor(1), &mut expected);
         for refresh in [always, everything] {
             for cache in [Cache::Prefix(refresh), Cache::Dual(refresh)] {
                 let sampler = Sampler { cache, ..plain.clone() };
-                let mut found: Vec<Canvas> = (0..4).map(|row| canvas(&sampler, row)).collect();
+                let mut found: Vec<Canvas> =
+                    (0..4).map(|sequence| canvas(&sampler, sequence)).collect();
                 assert_eq!(run(&mut predictor(1), &mut found).1, steps, "{cache:?}");
             }
         }
@@ -147,17 +148,17 @@ fn caches_feed_less() {
     let transfer = TransferRule::Schedule;
     let s = Sampler { transfer, ..sampler() };
     let refresh = Refresh::default();
-    let (row, passes) = (17 + 24, 24);
-    assert_eq!(fed(&s), (row * passes, passes));
+    let (sequence, passes) = (17 + 24, 24);
+    assert_eq!(fed(&s), (sequence * passes, passes));
     let prefix = Sampler { cache: Cache::Prefix(refresh), ..s.clone() };
-    assert_eq!(fed(&prefix).0, 3 * row + 7 * (24 + 16 + 8));
+    assert_eq!(fed(&prefix).0, 3 * sequence + 7 * (24 + 16 + 8));
     let dual = Sampler { cache: Cache::Dual(refresh), ..s.clone() };
-    assert_eq!(fed(&dual).0, 3 * row + 3 * 7 * 8);
+    assert_eq!(fed(&dual).0, 3 * sequence + 3 * 7 * 8);
     let guided = Sampler { cfg_scale: 1.0, ..dual.clone() };
     assert_eq!(fed(&guided).0, 2 * fed(&dual).0);
     let near = Refresh { before: 2, after: 3, every: 4, warm_up: 1 };
     let near = Sampler { cache: Cache::Dual(near), ..s.clone() };
-    assert_eq!(fed(&near).0, 6 * row + 6 * (13 + 13 + 10));
+    assert_eq!(fed(&near).0, 6 * sequence + 6 * (13 + 13 + 10));
     let suffix = Sampler { suffix_window: Some(SuffixWindow { masks: 2, decay: false }), ..s };
     assert_eq!(fed(&suffix).0, 8 * (27 + 35 + 41));
 }
@@ -167,8 +168,8 @@ fn leaving_masks_out_is_hiding_them() {
     for decay in [false, true] {
         let suffix_window = Some(SuffixWindow { masks: 9, decay });
         let s = Sampler { suffix_window, cfg_scale: 0.5, ..sampler() };
-        let mut left_out: Vec<Canvas> = (0..4).map(|row| canvas(&s, row)).collect();
-        let mut hidden: Vec<Canvas> = (0..4).map(|row| canvas(&s, row)).collect();
+        let mut left_out: Vec<Canvas> = (0..4).map(|sequence| canvas(&s, sequence)).collect();
+        let mut hidden: Vec<Canvas> = (0..4).map(|sequence| canvas(&s, sequence)).collect();
         let (less, _) = run(&mut predictor(1), &mut left_out);
         let (more, _) = run(&mut Whole(predictor(1)), &mut hidden);
         assert!(less.tokens_fed < more.tokens_fed);
@@ -179,18 +180,19 @@ fn leaving_masks_out_is_hiding_them() {
 }
 
 #[test]
-fn a_row_with_gaps_has_the_logits_of_the_row_with_what_is_in_them_hidden() {
+fn a_sequence_with_gaps_has_the_logits_of_the_sequence_with_what_is_in_them_hidden() {
     let mut predictor = predictor(1);
-    let row: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 200).collect();
+    let sequence: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 200).collect();
     let positions: Vec<u32> = (0..40).filter(|i| i % 3 != 1).collect();
     let attention_mask: Vec<bool> = (0..40).map(|i| i % 3 != 1).collect();
     let wanted: Vec<usize> = positions.iter().map(|&p| p as usize).collect();
-    let batch = Batch { tokens: &row, starts: &[0, 40], attention_mask: Some(&attention_mask) };
+    let batch =
+        Batch { tokens: &sequence, starts: &[0, 40], attention_mask: Some(&attention_mask) };
     let mut expected = Vec::new();
     MaskPredictor::logits(&mut predictor, batch, &wanted, &mut expected).unwrap();
 
     let id = predictor.open(40, Storage::F32, &[]).unwrap().id;
-    let tokens: Vec<u32> = wanted.iter().map(|&p| row[p]).collect();
+    let tokens: Vec<u32> = wanted.iter().map(|&p| sequence[p]).collect();
     let n = tokens.len();
     let batch = Batch { tokens: &tokens, starts: &[0, n], attention_mask: None };
     let all: Vec<usize> = (0..n).collect();

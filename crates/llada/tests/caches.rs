@@ -1,5 +1,5 @@
 //! Keys and values cached between passes: against the golden logits, and bit for bit against passes
-//! over whole rows.
+//! over whole sequences.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -41,7 +41,8 @@ fn predictor_of(set: Set, name: &str, objective: Objective, threads: usize) -> M
     MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
 }
 
-/// The rows of a golden file, and its causal logits [rows · length, vocabulary] where it has them.
+/// The sequences of a golden file, and its causal logits [sequences · length, vocabulary] where it
+/// has them.
 fn golden(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
     let bytes = std::fs::read(set(&format!("logits/{name}.safetensors"))).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -50,10 +51,14 @@ fn golden(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
     (tokens.chunks(shape[1]).map(<[u32]>::to_vec).collect(), logits)
 }
 
-/// The logits of all tokens of one row without a cache.
-fn whole(predictor: &mut MaskPredictor, row: &[u32], attention_mask: Option<&[bool]>) -> Vec<f32> {
-    let batch = Batch { tokens: row, starts: &[0, row.len()], attention_mask };
-    let (all, mut logits) = ((0..row.len()).collect::<Vec<_>>(), Vec::new());
+/// The logits of all tokens of one sequence without a cache.
+fn whole(
+    predictor: &mut MaskPredictor,
+    sequence: &[u32],
+    attention_mask: Option<&[bool]>,
+) -> Vec<f32> {
+    let batch = Batch { tokens: sequence, starts: &[0, sequence.len()], attention_mask };
+    let (all, mut logits) = ((0..sequence.len()).collect::<Vec<_>>(), Vec::new());
     MaskPredictor::logits(predictor, batch, &all, &mut logits).unwrap();
     logits
 }
@@ -62,14 +67,15 @@ fn whole(predictor: &mut MaskPredictor, row: &[u32], attention_mask: Option<&[bo
 fn feed(
     predictor: &mut MaskPredictor,
     id: SequenceId,
-    row: &[u32],
+    sequence: &[u32],
     range: Range<usize>,
     attention_mask: Option<&[bool]>,
 ) -> Vec<f32> {
     let attention_mask = attention_mask.map(|mask| &mask[range.clone()]);
-    let batch = Batch { tokens: &row[range.clone()], starts: &[0, range.len()], attention_mask };
+    let batch =
+        Batch { tokens: &sequence[range.clone()], starts: &[0, range.len()], attention_mask };
     let (all, mut logits) = ((0..range.len()).collect::<Vec<_>>(), Vec::new());
-    let cached = [CachedSequence { id: Some(id), first: range.start, len: row.len() }];
+    let cached = [CachedSequence { id: Some(id), first: range.start, len: sequence.len() }];
     let feed = Feed { batch, positions: None, cached: &cached };
     predictor.logits(feed, &all, &mut logits).unwrap();
     logits
@@ -78,18 +84,18 @@ fn feed(
 #[test]
 fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
     for name in MODELS {
-        let (rows, expected) = golden(fixture, name);
+        let (sequences, expected) = golden(fixture, name);
         let mut predictor = predictor_of(fixture, name, Objective::Autoregressive, 1);
-        let length = rows[0].len();
-        for (number, row) in rows.iter().enumerate() {
+        let length = sequences[0].len();
+        for (number, sequence) in sequences.iter().enumerate() {
             let id = predictor.open(length, Storage::F32, &[]).unwrap().id;
             let prompt = length / 3;
-            let mut found = feed(&mut predictor, id, row, 0..prompt, None);
+            let mut found = feed(&mut predictor, id, sequence, 0..prompt, None);
             for i in prompt..length {
-                found.extend(feed(&mut predictor, id, row, i..i + 1, None));
+                found.extend(feed(&mut predictor, id, sequence, i..i + 1, None));
                 assert_eq!(predictor.cache(id).unwrap().len(), i + 1);
             }
-            assert_eq!(found, whole(&mut predictor, row, None), "{name}");
+            assert_eq!(found, whole(&mut predictor, sequence, None), "{name}");
             let expected = expected.iter().flat_map(|e| &e[number * found.len()..]);
             for (f, e) in found.iter().zip(expected) {
                 assert!((f - e).abs() <= 1e-4, "{name}: {f} and not {e}");
@@ -99,28 +105,28 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
 }
 
 #[test]
-fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
+fn feeding_a_range_of_an_unchanged_sequence_gives_the_logits_of_the_whole() {
     for name in MODELS {
         for objective in [Objective::Diffusion, Objective::Autoregressive] {
             let mut predictor = predictor(name, objective, 2);
             let vocabulary = predictor.vocabulary();
-            let row: Vec<u32> = golden(own, name).0.concat();
-            let row = &row[..row.len().min(90)];
-            let padded: Vec<bool> = (0..row.len()).map(|i| i >= 5).collect();
+            let sequence: Vec<u32> = golden(own, name).0.concat();
+            let sequence = &sequence[..sequence.len().min(90)];
+            let padded: Vec<bool> = (0..sequence.len()).map(|i| i >= 5).collect();
             for attention_mask in [None, Some(padded.as_slice())] {
-                let expected = whole(&mut predictor, row, attention_mask);
-                let id = predictor.open(row.len() + 3, Storage::F32, &[]).unwrap().id;
-                let all = feed(&mut predictor, id, row, 0..row.len(), attention_mask);
+                let expected = whole(&mut predictor, sequence, attention_mask);
+                let id = predictor.open(sequence.len() + 3, Storage::F32, &[]).unwrap().id;
+                let all = feed(&mut predictor, id, sequence, 0..sequence.len(), attention_mask);
                 assert_eq!(all, expected, "{name}");
                 // From a block on (prefix cache), one block (dual cache), one token.
-                for range in [20..row.len(), 20..24, 7..8, 0..2] {
-                    let found = feed(&mut predictor, id, row, range.clone(), attention_mask);
+                for range in [20..sequence.len(), 20..24, 7..8, 0..2] {
+                    let found = feed(&mut predictor, id, sequence, range.clone(), attention_mask);
                     let part = range.start * vocabulary..range.end * vocabulary;
                     assert_eq!(found, expected[part], "{name} {objective:?} {range:?}");
                 }
                 // Forgotten positions are fed again.
                 predictor.cache_mut(id).unwrap().truncate(11);
-                let found = feed(&mut predictor, id, row, 11..row.len(), attention_mask);
+                let found = feed(&mut predictor, id, sequence, 11..sequence.len(), attention_mask);
                 assert_eq!(found, expected[11 * vocabulary..], "{name} {objective:?}");
             }
         }
@@ -128,17 +134,20 @@ fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
 }
 
 #[test]
-fn rows_of_unequal_length_share_a_pass() {
+fn sequences_of_unequal_length_share_a_pass() {
     let mut predictor = predictor("b_gqa_tied", Objective::Autoregressive, 2);
-    let rows = golden(own, "b_gqa_tied").0;
+    let sequences = golden(own, "b_gqa_tied").0;
     let vocabulary = predictor.vocabulary();
-    let expected = [&rows[0][..], &rows[1][..9]].map(|row| whole(&mut predictor, row, None));
-    let at = |row: usize, position: usize| &expected[row][position * vocabulary..][..vocabulary];
+    let expected = [&sequences[0][..], &sequences[1][..9]]
+        .map(|sequence| whole(&mut predictor, sequence, None));
+    let at = |sequence: usize, position: usize| {
+        &expected[sequence][position * vocabulary..][..vocabulary]
+    };
     // The second is cached too, or not.
     for second in [predictor.open(9, Storage::F32, &[]).ok().map(|it| it.id), None, None] {
         let first = predictor.open(30, Storage::F32, &[]).unwrap().id;
-        feed(&mut predictor, first, &rows[0], 0..13, None);
-        let tokens = [&rows[0][13..16], &rows[1][..9]].concat();
+        feed(&mut predictor, first, &sequences[0], 0..13, None);
+        let tokens = [&sequences[0][13..16], &sequences[1][..9]].concat();
         let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], attention_mask: None };
         let cached = [
             CachedSequence { id: Some(first), first: 13, len: 16 },
@@ -153,7 +162,7 @@ fn rows_of_unequal_length_share_a_pass() {
 }
 
 /// Canvases of unequal prompts, one of them padded.
-fn canvases(rows: Range<usize>, temperature: f64) -> Vec<Canvas> {
+fn canvases(sequences: Range<usize>, temperature: f64) -> Vec<Canvas> {
     let sampler = Sampler {
         gen_length: 20,
         temperature,
@@ -162,15 +171,15 @@ fn canvases(rows: Range<usize>, temperature: f64) -> Vec<Canvas> {
         ..Sampler::default()
     };
     let prompts = [(1, 0), (17, 0), (9, 4)];
-    let canvas = |row: usize| {
-        let (length, padding) = prompts[row];
-        let tokens = (0..length).map(|i| 3 + (i * 7 + row as u32) % 200).collect();
+    let canvas = |sequence: usize| {
+        let (length, padding) = prompts[sequence];
+        let tokens = (0..length).map(|i| 3 + (i * 7 + sequence as u32) % 200).collect();
         let (special, prompt) = (SpecialTokens::default(), Prompt { tokens, padding });
         let attention = AttentionMask::Causal;
-        let sampler = Sampler { seed: nth_seed(sampler.seed, row as u64), ..sampler.clone() };
+        let sampler = Sampler { seed: nth_seed(sampler.seed, sequence as u64), ..sampler.clone() };
         Canvas::new(prompt, &sampler, &special, attention).unwrap()
     };
-    rows.map(canvas).collect()
+    sequences.map(canvas).collect()
 }
 
 /// Runs the canvases and returns all their steps; breaks off after `passes` passes.
@@ -180,9 +189,13 @@ fn run(
     passes: usize,
 ) -> (Summary, Vec<Vec<Step>>) {
     let mut steps = vec![Vec::new(); canvases.len()];
-    let summary = generate::run(predictor, canvases, &mut |row, step| {
-        steps[row].push(step.clone());
-        if steps[row].len() == passes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    let summary = generate::run(predictor, canvases, &mut |sequence, step| {
+        steps[sequence].push(step.clone());
+        if steps[sequence].len() == passes {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     (summary.unwrap(), steps)
 }
@@ -193,20 +206,20 @@ fn generation_with_caches_is_the_same_to_the_last_bit() {
         let mut without = Whole(predictor(name, Objective::Autoregressive, 1));
         let mut expected = canvases(0..3, temperature);
         let (all, steps) = run(&mut without, &mut expected, 0);
-        // Each row is fed whole, 20 times.
+        // Each sequence is fed whole, 20 times.
         assert_eq!(all.tokens_fed, 20 * (1 + 17 + 9) + 3 * (0..20).sum::<usize>());
         for threads in [1, 2] {
             let mut predictor = predictor(name, Objective::Autoregressive, threads);
-            for rows in [0..3, 0..1, 1..2, 2..3] {
-                let mut found = canvases(rows.clone(), temperature);
+            for sequences in [0..3, 0..1, 1..2, 2..3] {
+                let mut found = canvases(sequences.clone(), temperature);
                 let (summary, found_steps) = run(&mut predictor, &mut found, 0);
-                assert_eq!(found_steps, steps[rows.clone()], "{name} {rows:?}");
-                for (found, expected) in found.iter().zip(&expected[rows.clone()]) {
+                assert_eq!(found_steps, steps[sequences.clone()], "{name} {sequences:?}");
+                for (found, expected) in found.iter().zip(&expected[sequences.clone()]) {
                     assert_eq!(found.tokens(), expected.tokens());
                 }
                 // The prompts, and then one token a pass.
                 let prompts: usize = found.iter().map(|c| c.prompt().tokens.len()).sum();
-                assert_eq!(summary.tokens_fed, prompts + 19 * rows.len());
+                assert_eq!(summary.tokens_fed, prompts + 19 * sequences.len());
                 assert_eq!(summary.nfe, 20);
             }
         }
@@ -227,7 +240,7 @@ fn a_run_that_was_broken_off_goes_on_with_new_caches() {
 }
 
 #[test]
-fn a_row_that_outgrows_the_model_is_refused_with_and_without_caches() {
+fn a_sequence_that_outgrows_the_model_is_refused_with_and_without_caches() {
     let special = SpecialTokens::default();
     let sampler = Sampler { gen_length: 8, blocks: Blocks::Autoregressive, ..Sampler::default() };
     let canvas = || {
@@ -245,12 +258,12 @@ fn a_row_that_outgrows_the_model_is_refused_with_and_without_caches() {
 #[test]
 fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     let mut predictor = predictor("a_mha_untied", Objective::Autoregressive, 1);
-    let row = golden(own, "a_mha_untied").0.remove(0);
-    let row = &row[..10];
-    let expected = whole(&mut predictor, row, None);
+    let sequence = golden(own, "a_mha_untied").0.remove(0);
+    let sequence = &sequence[..10];
+    let expected = whole(&mut predictor, sequence, None);
     let vocabulary = predictor.vocabulary();
     let id = predictor.open(10, Storage::F32, &[]).unwrap().id;
-    feed(&mut predictor, id, row, 0..6, None);
+    feed(&mut predictor, id, sequence, 0..6, None);
 
     let mut error = |cached: &[CachedSequence], tokens: &[u32], starts: &[usize]| {
         let batch = Batch { tokens, starts, attention_mask: None };
@@ -275,7 +288,7 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     assert!(predictor.open(257, Storage::F32, &[]).unwrap_err().to_string().contains("longer"));
 
     assert_eq!(predictor.cache(id).unwrap().len(), 6);
-    let found = feed(&mut predictor, id, row, 6..10, None);
+    let found = feed(&mut predictor, id, sequence, 6..10, None);
     assert_eq!(found, expected[6 * vocabulary..]);
     predictor.close(id);
     assert!(predictor.cache(id).is_none());

@@ -88,7 +88,7 @@ fn the_balance_spreads_the_tokens() {
     assert_eq!(counts, 2 * 48);
 }
 
-/// A row gets the same bits alone and beside others, quantised or not.
+/// A sequence gets the same bits alone and beside others, quantised or not.
 #[test]
 fn experts_do_not_depend_on_the_batch() {
     for name in ["f_llada_moe", "h_llada2_moe"] {

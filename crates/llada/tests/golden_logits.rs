@@ -14,16 +14,16 @@ use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-4;
 
-/// The rows of one golden file, as the batch that the reference saw.
-struct Rows {
+/// The sequences of one golden file, as the batch that the reference saw.
+struct Sequences {
     tokens: Vec<u32>,
     starts: Vec<usize>,
 }
 
-impl Rows {
+impl Sequences {
     fn read(file: &SafeTensors<'_>) -> Self {
         let (shape, tokens) = golden_u32(file, "input_ids").unwrap();
-        Self { tokens, starts: (0..=shape[0]).map(|row| row * shape[1]).collect() }
+        Self { tokens, starts: (0..=shape[0]).map(|sequence| sequence * shape[1]).collect() }
     }
 
     fn logits(&self, model: &Model, attention_mask: Option<&[bool]>) -> Vec<f32> {
@@ -56,17 +56,17 @@ fn difference(a: &[f32], b: &[f32], attention_mask: Option<&[bool]>, tokens: usi
 fn check(name: &str, unmasked: &str) {
     let bytes = bytes(&format!("logits/{name}.safetensors"));
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let rows = Rows::read(&file);
+    let sequences = Sequences::read(&file);
     let mut model = load(name);
     model.config.attention = AttentionMask::Bidirectional;
     let mut kinds = 0;
     let mut compare = |model: &Model, golden: &str, attention_mask: Option<&[bool]>| {
         let Some((_, expected)) = golden_f32(&file, golden) else { return };
         let found = difference(
-            &rows.logits(model, attention_mask),
+            &sequences.logits(model, attention_mask),
             &expected,
             attention_mask,
-            rows.tokens.len(),
+            sequences.tokens.len(),
         );
         assert!(found <= TOLERANCE, "{name} {golden}: off by {found}");
         kinds += 1;
@@ -116,14 +116,15 @@ fn hidden_states_of_every_block() {
     for name in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm"] {
         let bytes = bytes(&format!("logits/{name}.safetensors"));
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let rows = Rows::read(&file);
-        let batch = Batch { tokens: &rows.tokens, starts: &rows.starts, attention_mask: None };
+        let sequences = Sequences::read(&file);
+        let batch =
+            Batch { tokens: &sequences.tokens, starts: &sequences.starts, attention_mask: None };
         let states = predictor(&load(name)).hidden_states(&batch).unwrap();
         let mut compared = 0;
         for (i, state) in states.iter().enumerate() {
             let Some((_, expected)) = golden_f32(&file, &format!("hidden_{i}")) else { continue };
             compared += 1;
-            let found = difference(state, &expected, None, rows.tokens.len());
+            let found = difference(state, &expected, None, sequences.tokens.len());
             assert!(found <= TOLERANCE, "{name} hidden_{i}: off by {found}");
         }
         let recorded = file.names().iter().filter(|found| found.starts_with("hidden_")).count();
@@ -132,28 +133,28 @@ fn hidden_states_of_every_block() {
 }
 
 #[test]
-fn a_row_is_the_same_alone_in_a_batch_and_on_any_threads() {
+fn a_sequence_is_the_same_alone_in_a_batch_and_on_any_threads() {
     let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "c_a_bf16_sharded"];
     let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar", "j_fast_dllm_v2"];
     for name in llada.into_iter().chain(others) {
         let bytes = bytes(&format!("logits/{name}.safetensors"));
-        let rows = Rows::read(&SafeTensors::deserialize(&bytes).unwrap());
-        let together = rows.logits(&load(name), None);
-        let vocab = together.len() / rows.tokens.len();
+        let sequences = Sequences::read(&SafeTensors::deserialize(&bytes).unwrap());
+        let together = sequences.logits(&load(name), None);
+        let vocab = together.len() / sequences.tokens.len();
         for threads in [1, 3] {
             let cpu = Cpu::new(threads).unwrap();
             let mut predictor = MaskPredictor::new(load(name), cpu).unwrap();
-            for row in rows.starts.windows(2) {
-                let tokens = &rows.tokens[row[0]..row[1]];
+            for sequence in sequences.starts.windows(2) {
+                let tokens = &sequences.tokens[sequence[0]..sequence[1]];
                 let starts = [0, tokens.len()];
                 let batch = Batch { tokens, starts: &starts, attention_mask: None };
                 let wanted: Vec<usize> = (0..tokens.len()).collect();
                 let mut alone = Vec::new();
                 predictor.logits(batch, &wanted, &mut alone).unwrap();
-                assert_eq!(alone, together[row[0] * vocab..row[1] * vocab], "{name}");
+                assert_eq!(alone, together[sequence[0] * vocab..sequence[1] * vocab], "{name}");
                 let middle = tokens.len() / 2;
                 predictor.logits(batch, &[middle], &mut alone).unwrap();
-                let middle = (row[0] + middle) * vocab;
+                let middle = (sequence[0] + middle) * vocab;
                 assert_eq!(alone, together[middle..middle + vocab], "{name}: one position");
             }
         }

@@ -23,7 +23,7 @@ fn load(name: &str) -> Model {
 }
 
 fn starts(shape: &[usize]) -> Vec<usize> {
-    (0..=shape[0]).map(|row| row * shape[1]).collect()
+    (0..=shape[0]).map(|sequence| sequence * shape[1]).collect()
 }
 
 /// Loss and gradients of `noised` under `weights`.
@@ -211,7 +211,7 @@ fn replay_adamw(case: &Value) {
         let noised = Noised {
             targets: positions.iter().map(|&i| tokens[i]).collect(),
             weights: positions.iter().map(|&i| 1.0 / p[i]).collect(),
-            rows: positions.iter().map(|&i| i / shape[1]).collect(),
+            sequences: positions.iter().map(|&i| i / shape[1]).collect(),
             positions,
             tokens: noisy,
         };

@@ -33,7 +33,7 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| (stream.normal() * 0.1) as f32).collect()
 }
 
-/// A response of two rows to be predicted, as a noisy batch.
+/// A response of two sequences to be predicted, as a noisy batch.
 fn batch() -> (Noised, Vec<usize>) {
     let tokens: Vec<u32> = (0..11).map(|i| (i * 37 + 3) % 150).collect();
     let mut noised = loss::autoregressive_response(&tokens, &[0, 4, 11], &[1, 2]);

@@ -33,7 +33,7 @@ fn load(name: &str) -> (MaskPredictor, Sampler) {
     (MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap(), sampler)
 }
 
-/// The row that `sampler` gives, and how many tokens were fed for it.
+/// The sequence that `sampler` gives, and how many tokens were fed for it.
 fn run(predictor: &mut MaskPredictor, sampler: &Sampler) -> (Vec<u32>, usize) {
     let config = &predictor.model().config;
     let mut special = checkpoint::special_tokens(config, None);
@@ -60,15 +60,19 @@ fn run(predictor: &mut MaskPredictor, sampler: &Sampler) -> (Vec<u32>, usize) {
 fn parts_are_filled_in_order_and_cached() {
     for name in ["h_llada2_moe", "i_sdar", "j_fast_dllm_v2"] {
         let (mut predictor, sampler) = load(name);
-        let (row, fed) = run(&mut predictor, &sampler);
-        assert_eq!(row.len(), 31, "{name}");
+        let (sequence, fed) = run(&mut predictor, &sampler);
+        assert_eq!(sequence.len(), 31, "{name}");
         let cache = Cache::Dual(Refresh::default());
         let cached = Sampler { cache, ..sampler.clone() };
         let (_, less) = run(&mut predictor, &cached);
         assert!(less < fed, "{name}: {less} of {fed}");
         // What is renewed in every pass is no approximation.
         let renewed = Cache::Dual(Refresh { every: 1, ..Refresh::default() });
-        assert_eq!(run(&mut predictor, &Sampler { cache: renewed, ..sampler }).0, row, "{name}");
+        assert_eq!(
+            run(&mut predictor, &Sampler { cache: renewed, ..sampler }).0,
+            sequence,
+            "{name}"
+        );
     }
 }
 

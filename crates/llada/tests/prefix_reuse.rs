@@ -124,7 +124,7 @@ fn the_next_turn_feeds_what_is_new() {
 }
 
 #[test]
-fn rows_that_run_share_with_those_that_come() {
+fn sequences_that_run_share_with_those_that_come() {
     let mut predictor = predictor(MODELS[0]);
     let prompt: Vec<u32> = (3..43).collect();
     let (expected, ..) = run(&mut predictor, &prompt, CacheType::F32);

@@ -132,7 +132,7 @@ proptest! {
         sampler in samplers(), prompt in prompts()
     ) {
         let mut canvases = [canvas(&prompt, &sampler, 0)];
-        let mut row = canvases[0].tokens().to_vec();
+        let mut sequence = canvases[0].tokens().to_vec();
         let start = prompt.tokens.len();
         let mut revised = std::collections::HashMap::new();
         let (mut stable, mut firm) = (0, Vec::new());
@@ -141,36 +141,36 @@ proptest! {
         for (i, step) in all.iter().enumerate() {
             if sampler.blocks.grows() {
                 let end = step.committed.last().map_or(0, |commit| commit.position + 1);
-                row.resize(row.len().max(end), MASK);
+                sequence.resize(sequence.len().max(end), MASK);
             }
             for &position in &step.remasked {
-                prop_assert_ne!(row[position], MASK);
+                prop_assert_ne!(sequence[position], MASK);
                 prop_assert!(sampler.revise.is_some() && position >= stable);
-                row[position] = MASK;
+                sequence[position] = MASK;
                 *revised.entry(position).or_insert(0) += 1;
             }
             for commit in &step.committed {
-                prop_assert_eq!(row[commit.position], MASK, "committed twice");
+                prop_assert_eq!(sequence[commit.position], MASK, "committed twice");
                 prop_assert!(commit.token != MASK && (0.0..=1.0).contains(&commit.confidence));
                 prop_assert!(!step.remasked.contains(&commit.position));
-                row[commit.position] = commit.token;
+                sequence[commit.position] = commit.token;
             }
             prop_assert!(step.inserted.is_empty() || sampler.variable_length.is_some());
             for &position in &step.inserted {
-                row.insert(position, MASK);
+                sequence.insert(position, MASK);
             }
-            prop_assert!(row.len() <= canvases[0].length(), "beyond the cap");
+            prop_assert!(sequence.len() <= canvases[0].length(), "beyond the cap");
             let lengthens = sampler.variable_length.is_some() && i < 20;
             prop_assert!(!step.committed.is_empty() || lengthens, "a step without effect");
             prop_assert_eq!(step.nfe, i + 1);
-            prop_assert!(step.stable >= stable && row[..stable] == firm[..], "not stable");
+            prop_assert!(step.stable >= stable && sequence[..stable] == firm[..], "not stable");
             stable = step.stable;
-            firm = row[..stable].to_vec();
+            firm = sequence[..stable].to_vec();
         }
         if sampler.variable_length.is_none() {
             prop_assert!(revised.values().all(|&times| times == 1), "revised for ever");
         }
-        prop_assert_eq!(&row[..canvases[0].tokens().len()], canvases[0].tokens());
+        prop_assert_eq!(&sequence[..canvases[0].tokens().len()], canvases[0].tokens());
         let outcome = canvases[0].outcome();
         prop_assert_eq!((outcome.masks_left, summary.masks_left), (0, 0));
         prop_assert_eq!(outcome.committed, canvases[0].tokens().len() - start);
@@ -185,16 +185,16 @@ proptest! {
     }
 
     #[test]
-    fn a_row_is_the_same_alone_and_in_any_batch(
-        rows in prop::collection::vec((samplers(), prompts()), 1..4)
+    fn a_sequence_is_the_same_alone_and_in_any_batch(
+        sequences in prop::collection::vec((samplers(), prompts()), 1..4)
     ) {
-        let fresh = |row: usize| canvas(&rows[row].1, &rows[row].0, 0);
-        let mut together: Vec<Canvas> = (0..rows.len()).rev().map(fresh).collect();
+        let fresh = |i: usize| canvas(&sequences[i].1, &sequences[i].0, 0);
+        let mut together: Vec<Canvas> = (0..sequences.len()).rev().map(fresh).collect();
         let (_, steps) = run(&mut Mock::default(), &mut together);
-        for row in 0..rows.len() {
-            let mut alone = [fresh(row)];
+        for sequence in 0..sequences.len() {
+            let mut alone = [fresh(sequence)];
             let (_, own) = run(&mut Mock::default(), &mut alone);
-            let place = rows.len() - 1 - row;
+            let place = sequences.len() - 1 - sequence;
             prop_assert_eq!(alone[0].tokens(), together[place].tokens());
             prop_assert_eq!(&own[0], &steps[place]);
         }
@@ -295,7 +295,7 @@ fn blocks_end_at_the_surest_delimiter_within_reach() {
 #[test]
 fn what_the_model_comes_to_contradict_is_masked_again_once() {
     // Position 0 is first 7; once position 1 is known it should be 8, then 9, and so on.
-    let script = |row: &[u32], position: usize| match (position, row[0], row[1]) {
+    let script = |sequence: &[u32], position: usize| match (position, sequence[0], sequence[1]) {
         (0, _, MASK) => vec![(7, 9.0)],
         (0, ..) => vec![(8, 9.0)],
         (1, ..) => vec![(5, 4.0)],
@@ -356,9 +356,9 @@ fn a_canvas_grows_until_the_end_is_in_sight_and_never_beyond_its_cap() {
     }
 
     // Where it is unsure in the middle, there is more room.
-    let unsure = |row: &[u32], position: usize| match position {
-        2 if row.len() < 11 => vec![],
-        _ if position + 2 >= row.len() => vec![(EOS, 4.0)],
+    let unsure = |sequence: &[u32], position: usize| match position {
+        2 if sequence.len() < 11 => vec![],
+        _ if position + 2 >= sequence.len() => vec![(EOS, 4.0)],
         _ => vec![(7, 9.0)],
     };
     let mut canvases = [canvas(&Prompt::default(), &sampler, 0)];

@@ -64,7 +64,7 @@ impl Bench {
             "[model]\ninit_from = '{}'\n[data]\npath = '{}'\nsequence_length = 64\n\
              [sft]\nheld_out = 0.2\n[optim]\nlr = 1e-2\nwarmup_steps = 3\n\
              [train]\nsteps = 8\nbatch_size = 4\nmicro_batch_size = 3\ncheckpoint_every = 3\n\
-             [eval]\nevery = 4\nrows = 4\ndraws = 3\n[log]\nevery = 1\n",
+             [eval]\nevery = 4\nsequences = 4\ndraws = 3\n[log]\nevery = 1\n",
             self.path("base").display(),
             self.path("chat.jsonl").display(),
         );
@@ -202,7 +202,7 @@ fn micro_batches_change_the_weights_by_rounding_only() {
 }
 
 #[test]
-fn rows_of_a_batch_are_padded_only_when_asked() {
+fn sequences_of_a_batch_are_padded_only_when_asked() {
     let bench = Bench::new();
     let tokens = |name: &str, overrides: &[&str]| {
         let mut trainer = bench.trainer(name, overrides, Start::Fresh, 1).unwrap();

@@ -80,11 +80,11 @@ fn what_a_model_holds_of_a_prompt_is_measured() {
 fn impossible_measurements_are_explained() {
     let dir = trained();
     for (line, code, message) in [
-        ("-m MODEL --lengths 33", 2, "a row of 33 tokens does not fit the model"),
+        ("-m MODEL --lengths 33", 2, "a sequence of 33 tokens does not fit the model"),
         ("-m MODEL --steps 4", 2, "nothing is to be generated"),
         ("-m MODEL --cache dual", 2, "nothing is to be generated"),
         ("-m MODEL --prompt 4", 2, "--generate"),
-        ("-m MODEL --lengths 4 --generate --prompt 30 -n 8", 1, "do not fit a row of 32"),
+        ("-m MODEL --lengths 4 --generate --prompt 30 -n 8", 1, "do not fit a sequence of 32"),
         ("-m MODEL --shape 1b", 2, "cannot be used with"),
         ("-m MODEL --lengths 0", 2, "--lengths"),
         ("-m MODEL --rounds 0", 2, "--rounds"),

@@ -29,7 +29,7 @@ fn a_model_can_be_the_first_argument() {
         "show MODEL",
         "infill MODEL the{{hole:2}}",
         "score MODEL the cat sat",
-        "score MODEL --perplexity text.txt --rows 2",
+        "score MODEL --perplexity text.txt --sequences 2",
     ] {
         let (code, stdout, stderr) = line(text);
         assert!(code == 0 && !stdout.is_empty(), "{text}: {stderr}");
@@ -65,7 +65,8 @@ fn a_dash_is_standard_input_and_output() {
     assert_eq!(code, 0, "{stderr}");
     let (code, stdout, stderr) = with_stdin("infill MODEL --file -", "{\"text\": \"a{{hole:1}}\"}");
     assert!(code == 0 && stdout.starts_with('{'), "{stdout} {stderr}");
-    let (code, _, stderr) = with_stdin("score MODEL --perplexity - --rows 1", "the cat sat on it");
+    let (code, _, stderr) =
+        with_stdin("score MODEL --perplexity - --sequences 1", "the cat sat on it");
     assert_eq!(code, 0, "{stderr}");
     let (code, _, stderr) = with_stdin("tokenizer train - --kind CHAR --out tok2", "abc abc");
     assert_eq!(code, 0, "{stderr}");

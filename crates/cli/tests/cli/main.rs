@@ -104,7 +104,7 @@ batch_size = 2
 checkpoint_every = 2
 [eval]
 every = 4
-rows = 2
+sequences = 2
 draws = 1
 [log]
 every = 2

@@ -123,7 +123,7 @@ fn training_names_the_command_for_its_model() {
         dir.join("named.toml"),
         "[model]\ninit_from = \"run/checkpoints/step-4\"\n[data]\npath = \"named.jsonl\"\n\
          sequence_length = 32\n[sft]\nheld_out = 0.3\n[train]\nsteps = 1\nbatch_size = 2\n\
-         [eval]\nrows = 2\ndraws = 1\n",
+         [eval]\nsequences = 2\ndraws = 1\n",
     )
     .unwrap();
     let (code, _, stderr) = run(dir, &["sft", "named.toml", "-o", "talks"]);

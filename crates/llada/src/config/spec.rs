@@ -58,18 +58,18 @@ impl PublishedSampler {
     }
 }
 
-/// Which position the logits of a row predict.
+/// Which position a row of the logits predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogitShift {
     /// Its own.
     Same,
-    /// The next one: the token at i is predicted by row i − 1. There is none before the first, which
-    /// row 0 predicts as well as the second (Dream's `cat(l[:, :1], l[:, :-1])`).
+    /// The next one: the token at i is predicted by row i − 1 of the logits. There is none before the
+    /// first, which row 0 predicts as well as the second (Dream's `cat(l[:, :1], l[:, :-1])`).
     Next,
 }
 
 impl LogitShift {
-    /// The row of a sequence whose logits predict the token at `position`.
+    /// The row of a sequence's logits that predicts the token at `position`.
     pub fn row(self, position: usize) -> usize {
         match self {
             Self::Same => position,

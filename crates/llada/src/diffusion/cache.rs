@@ -106,8 +106,8 @@ impl FromStr for Cache {
     }
 }
 
-/// The type of cached keys and values. Where there is a cache, a pass sees its own tokens' too as they are
-/// stored.
+/// The type of cached keys and values. Where there is a cache, a pass sees its own tokens' too as
+/// they are stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CacheType {

@@ -55,10 +55,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Of one row, a prompt of `prompt` tokens with a response as `sampler` says, on so many `threads`.
+    /// Of one sequence, a prompt of `prompt` tokens with a response as `sampler` says, on so many
+    /// `threads`.
     ///
     /// # Errors
-    /// If the model is not made for rows that long.
+    /// If the model is not made for sequences that long.
     pub fn of(model: &Model, sampler: &Sampler, prompt: usize, threads: usize) -> Result<Self> {
         Self::planned(&model.config, Weights::of(model), sampler, prompt, threads)
     }
@@ -66,7 +67,7 @@ impl Footprint {
     /// The same of a model that is not there, by its configuration and how it would be stored.
     ///
     /// # Errors
-    /// If the model is not made for rows that long.
+    /// If the model is not made for sequences that long.
     pub fn planned(
         config: &ModelConfig,
         weights: Weights,
@@ -79,15 +80,15 @@ impl Footprint {
         if length > limit {
             return Err(ModelError::TooLong { found: length, limit }.into());
         }
-        let rows = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
+        let sequences = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
         let has_cache = sampler.wants_caches(config.attention);
         let storage = sampler.cache_type.storage();
         let cache = if has_cache { KvCache::needed(config, length, storage)? } else { 0 };
-        let wanted = rows * sampler.block();
+        let wanted = sequences * sampler.block();
         Ok(Self {
             weights: weights.bytes,
-            cache: rows * cache,
-            scratch: scratch(config, weights.is_quantised, rows * length, wanted, has_cache)
+            cache: sequences * cache,
+            scratch: scratch(config, weights.is_quantised, sequences * length, wanted, has_cache)
                 + threads * (PER_THREAD + noise(config, sampler)),
         })
     }

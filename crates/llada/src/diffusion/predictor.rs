@@ -43,8 +43,8 @@ pub trait Predictor {
         None
     }
 
-    /// Caches the keys and values of a sequence of up to `capacity` tokens from now on. It may have those
-    /// of some of its `beginning` already, where they are the same to the last bit.
+    /// Caches the keys and values of a sequence of up to `capacity` tokens from now on. It may have
+    /// those of some of its `beginning` already, where they are the same to the last bit.
     ///
     /// # Errors
     /// If it cannot.

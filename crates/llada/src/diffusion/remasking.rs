@@ -1,5 +1,5 @@
-//! *Which* positions are unmasked: each step predicts every open position and remasks all but those that
-//! are trusted most.
+//! *Which* positions are unmasked: each step predicts every open position and remasks all but those
+//! that are trusted most.
 //!
 //! As in the reference, a committed token is final unless [`Sampler::revise`](super::Sampler::revise)
 //! says otherwise: "remasking" means not committing it yet.

@@ -19,11 +19,11 @@ pub trait Draws: Sync {
     fn confidence(&self, step: usize, position: usize) -> f32;
 }
 
-/// Draws that depend on nothing but the row's seed, the step and the position, so that a row gets the
-/// same tokens alone and in any batch.
+/// Draws that depend on nothing but the sequence's seed, the step and the position, so that a
+/// sequence gets the same tokens alone and in any batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Seeded {
-    /// Seed of the row.
+    /// Seed of the sequence.
     pub seed: u64,
 }
 

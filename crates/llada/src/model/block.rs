@@ -15,8 +15,9 @@ use crate::{
     config::{AttentionMask, ModelConfig, QkNorm},
 };
 
-/// Tokens that go through the feed-forward half together where nothing is saved for a backward pass: its
-/// buffers are the widest, and matrices are gone through for as many tokens at a time anyway.
+/// Tokens that go through the feed-forward half together where nothing is saved for a backward
+/// pass: its buffers are the widest, and matrices are gone through for as many tokens at a time
+/// anyway.
 pub(crate) const FFN_CHUNK: usize = 256;
 
 /// What every block of one forward pass shares.

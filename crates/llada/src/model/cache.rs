@@ -149,8 +149,8 @@ impl KvCache {
     }
 
     /// Takes over the first `count` positions of another cache of the model, which it
-    /// [shares](Self::shared) with what begins here, as far as there is room; nothing if they are stored
-    /// as another type. Gives how many it took.
+    /// [shares](Self::shared) with what begins here, as far as there is room; nothing if they are
+    /// stored as another type. Gives how many it took.
     pub(super) fn begin_as(&mut self, from: &Self, count: usize) -> usize {
         let count = self.self_contained(count.min(self.capacity));
         let mut pairs = self.blocks.iter_mut().zip(&from.blocks);

@@ -75,10 +75,10 @@ pub enum ModelError {
     /// A batch contradicts itself.
     #[error("malformed batch: {0}")]
     Batch(String),
-    /// A row is longer than the model was made for.
-    #[error("a row of {found} tokens is longer than the model's {limit}")]
+    /// A sequence is longer than the model was made for.
+    #[error("a sequence of {found} tokens is longer than the model's {limit}")]
     TooLong {
-        /// Tokens of the row.
+        /// Tokens of the sequence.
         found: usize,
         /// `max_sequence_length`.
         limit: usize,
@@ -91,10 +91,10 @@ pub enum ModelError {
         /// Positions that the cache holds.
         len: usize,
     },
-    /// A row that outgrows its cache.
-    #[error("a row of {found} tokens does not fit a cache of {capacity}")]
+    /// A sequence that outgrows its cache.
+    #[error("a sequence of {found} tokens does not fit a cache of {capacity}")]
     CacheFull {
-        /// Tokens of the row.
+        /// Tokens of the sequence.
         found: usize,
         /// Positions that the cache has room for.
         capacity: usize,

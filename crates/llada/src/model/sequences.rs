@@ -32,9 +32,9 @@ pub struct Feed<'a> {
 pub struct CachedSequence {
     /// Its name; `None` for a sequence that is fed whole and not cached.
     pub id: Option<SequenceId>,
-    /// The position of the first token that is fed. It may be one that is cached already: what is cached
-    /// of the tokens' positions is replaced. In a sequence with gaps, its number among the tokens that
-    /// take part.
+    /// The position of the first token that is fed. It may be one that is cached already: what is
+    /// cached of the tokens' positions is replaced. In a sequence with gaps, its number among the
+    /// tokens that take part.
     pub first: usize,
     /// Tokens of the sequence that take part; what is cached beyond them is forgotten.
     pub len: usize,

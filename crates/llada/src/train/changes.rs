@@ -16,7 +16,7 @@ const MAY_CHANGE: &[&str] = &[
     "train.keep_last",
     "train.max_skipped",
     "eval.every",
-    "eval.rows",
+    "eval.sequences",
     "eval.draws",
     "log.every",
     "log.sample_every",

@@ -79,7 +79,7 @@ impl Trainer {
             }
         };
         source.check(&recipe)?;
-        memory::check(&recipe, &model.config, source.row_length(&recipe))?;
+        memory::check(&recipe, &model.config, source.sequence_length(&recipe))?;
         check_vocabulary(&source, &tokenizer, &model.config, &tokenizer_dir)?;
         recipe.resolve_epochs(&source)?;
 
@@ -309,7 +309,7 @@ fn check(recipe: &Recipe, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the model has an embedding for every id that can come up: those of the rows, and
+/// Checks that the model has an embedding for every id that can come up: those of the sequences, and
 /// those of the tokenizer in `dir`.
 fn check_vocabulary(
     source: &Source,

@@ -46,7 +46,7 @@ pub fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// A JSON matrix of token ids.
-pub fn rows(value: &Value) -> Vec<Vec<u32>> {
+pub fn sequences(value: &Value) -> Vec<Vec<u32>> {
     value.as_array().unwrap().iter().map(ids).collect()
 }
 

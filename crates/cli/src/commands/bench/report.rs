@@ -47,10 +47,10 @@ pub struct Measured {
     pub generation: Option<Generation>,
 }
 
-/// One pass over a row.
+/// One pass over a sequence.
 #[derive(Debug, Serialize)]
 pub struct Forward {
-    /// Tokens of the row.
+    /// Tokens of the sequence.
     pub tokens: usize,
     /// Positions whose logits were computed.
     pub wanted: usize,

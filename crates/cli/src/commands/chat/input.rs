@@ -14,7 +14,7 @@ pub const HELP: &str = "\
 /load FILE       go on with a saved one
 /set KEY VALUE   change how answers are sampled, such as `temperature 0.5`; `default` as VALUE
                  goes back; keys are those that /show lists
-/show            list the settings and how full the model's row is
+/show            list the settings and how much of the longest sequence is used
 /quit            end, as Ctrl-D does
 /help            this list
 //TEXT           say a text that begins with a slash

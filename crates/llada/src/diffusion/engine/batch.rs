@@ -12,8 +12,8 @@ use crate::{
     recycle::recycled,
 };
 
-/// Which row of the logits a work asks for: of a causal one it is the row that predicts, of the others
-/// what is predicted.
+/// Which row of the logits a work asks for: a causal one names the row that predicts, the others the
+/// position that is predicted.
 pub(super) fn row_shift(attention: AttentionMask, shift: LogitShift) -> LogitShift {
     match attention {
         AttentionMask::Causal => LogitShift::Same,

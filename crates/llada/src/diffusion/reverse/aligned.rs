@@ -19,13 +19,14 @@ impl Canvas {
         }
     }
 
-    /// Length of the row when its response is full, whole blocks where the model attends by blocks.
+    /// Length of the sequence when its response is full, whole blocks where the model attends by
+    /// blocks.
     pub(super) fn whole_length(&self) -> usize {
         let length = self.goal();
         self.aligned().map_or(length, |block| length.next_multiple_of(block))
     }
 
-    /// Length of the row at its end, as far as it is read.
+    /// Length of the sequence at its end, as far as it is read.
     pub(super) fn goal(&self) -> usize {
         let length = self.prompt.tokens.len() + self.sampler.gen_length;
         match self.aligned() {
@@ -38,7 +39,7 @@ impl Canvas {
     }
 
     /// Whether LLaDA2.0's code would find the end of the text in the prompt: it looks for the first of
-    /// the row once a step has committed one.
+    /// the sequence once a step has committed one.
     pub(super) fn exact_end_in_prompt(&self, step: &Step) -> bool {
         self.sampler.exact
             && self.sampler.reference == Reference::Llada2

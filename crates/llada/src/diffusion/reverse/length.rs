@@ -6,10 +6,10 @@ use std::ops::Range;
 use super::{Canvas, Reading};
 use crate::diffusion::{Step, confidence::Candidate};
 
-/// Where the end of the row stands.
+/// Where the end of the sequence stands.
 #[derive(Debug, Default)]
 pub(super) struct End {
-    /// Whether the row is still being lengthened, and nothing committed.
+    /// Whether the sequence is still being lengthened, and nothing committed.
     pub(super) is_open: bool,
     /// The mean probability that the text has ended at the last positions, when last seen.
     confidence: f64,
@@ -46,7 +46,7 @@ impl Canvas {
         self.end.confidence = sum / tail.len() as f64;
     }
 
-    /// Goes on to the first block if the row is long enough, or lengthens it.
+    /// Goes on to the first block if the sequence is long enough, or lengthens it.
     pub(super) fn lengthen(&mut self, step: &mut Step) {
         let (len, prompt) = (self.tokens.len(), self.prompt.tokens.len());
         if let (Some(variable), Some(mask)) = (self.sampler.variable_length, self.mask)

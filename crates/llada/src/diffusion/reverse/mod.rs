@@ -30,7 +30,7 @@ use length::End;
 pub use reading::{ReadSpec, Reading};
 use revision::Revision;
 
-/// One row on its way from masks to text.
+/// One sequence on its way from masks to text.
 pub struct Canvas {
     sampler: Sampler,
     special: SpecialTokens,
@@ -63,7 +63,7 @@ pub struct Canvas {
     revision: Revision,
     /// Passes over the open block since it is full.
     rounds: usize,
-    /// Whether it stays in its block until the other rows of its batch leave theirs.
+    /// Whether it stays in its block until the other sequences of its batch leave theirs.
     waits: bool,
     /// Where a length that is not given stands.
     end: End,
@@ -95,8 +95,8 @@ struct Work {
 }
 
 impl Canvas {
-    /// Starts a row. Its random draws are those of `sampler.seed` alone, so that it gets the same
-    /// tokens by itself and in any batch; rows that are to differ need seeds of their own, such as
+    /// Starts a sequence. Its random draws are those of `sampler.seed` alone, so that it gets the same
+    /// tokens by itself and in any batch; sequences that are to differ need seeds of their own, such as
     /// [`nth_seed`](crate::rng::nth_seed) gives.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Canvas {
         Ok(Self::open(prompt, None, sampler.clone(), special, mask, attention, draws))
     }
 
-    /// A row in which `holes`, masked in `tokens`, are to be filled.
+    /// A sequence in which `holes`, masked in `tokens`, are to be filled.
     pub(super) fn with_holes(
         tokens: Vec<u32>,
         holes: Holes,

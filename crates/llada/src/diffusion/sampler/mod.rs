@@ -76,7 +76,7 @@ pub struct Sampler {
     /// too early; `None` unmasks for good, as the reference does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revise: Option<f64>,
-    /// Let tokens of the open block give way to others.
+    /// Edit tokens of the open block: replace them by others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edit: Option<Edit>,
     /// Find the length of the response, of which `gen_length` is then the most.
@@ -84,7 +84,8 @@ pub struct Sampler {
     pub variable_length: Option<VariableLength>,
     /// What a pass forwards.
     pub cache: Cache,
-    /// The type of cached keys and values; bf16 asks for a cache, or for a causal model, which always has one.
+    /// The type of cached keys and values; bf16 asks for a cache, or for a causal model, which
+    /// always has one.
     pub cache_type: CacheType,
     /// Which masks after the block take part; `None` is all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,10 +159,10 @@ impl Sampler {
         Self { confidence: Precision::F32, exact: true, ..Self::default() }
     }
 
-    /// The settings for daily use: blocks of 32 from left to right, of which only the open one is fed
-    /// while the keys and values of the rest are cached (the dual cache of Fast-dLLM, refreshed with
-    /// each block and after every eighth pass), and more than the schedule's share of tokens is unmasked
-    /// where the model is sure.
+    /// The settings for daily use: blocks of 32 from left to right, of which only the open one is
+    /// fed while the keys and values of the rest are cached (the dual cache of Fast-dLLM, refreshed
+    /// with each block and after every eighth pass), and more than the schedule's share of tokens
+    /// is unmasked where the model is sure.
     pub fn balanced() -> Self {
         Self {
             blocks: Blocks::SemiAutoregressive,

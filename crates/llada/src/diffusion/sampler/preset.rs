@@ -71,8 +71,8 @@ impl Preset {
                 sampler.transfer = TransferRule::Threshold(if is_fast { 0.7 } else { 0.95 });
                 sampler.reference = Reference::Llada2;
             }
-            // What its card calls `generate()` with; parts of 8 whose neighbours are cached as they were
-            // (the sub-block cache of arXiv 2509.26328) are its faster mode.
+            // What its card calls `generate()` with; parts of 8 whose neighbours are cached as they
+            // were (the sub-block cache of arXiv 2509.26328) are its faster mode.
             PublishedSampler::FastDllmV2 => {
                 let block = sampler.block_length;
                 sampler.sub_block_length = Some(8).filter(|&part| block.is_multiple_of(part));

@@ -152,11 +152,12 @@ impl FromStr for Reference {
     }
 }
 
-/// Tokens of the open block that were unmasked give way to others (LLaDA2.1, diffusers).
+/// Editing: unmasked tokens of the open block are replaced by others (T2T of LLaDA2.1; diffusers).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Edit {
-    /// A token gives way to the one that leads in its place with more than this probability.
+    /// A token is replaced by the most probable one in its place if that has more than this
+    /// probability.
     pub threshold: f64,
     /// Passes over a block that is full already, at most; there are no more once none changes it.
     pub rounds: usize,

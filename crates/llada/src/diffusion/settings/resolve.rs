@@ -201,8 +201,8 @@ mod tests {
         Settings::default()
     }
 
-    fn sampler(settings: &Settings, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    fn sampler(settings: &Settings, config: &ModelConfig, prompts: &[Vec<u32>]) -> Result<Sampler> {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         Request::new(settings, &|| AdaptiveBlocks::new(vec![1])).sampler(config, longest)
     }
 

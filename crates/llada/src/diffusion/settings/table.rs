@@ -231,8 +231,8 @@ settings! {
                  LocalLeap, arXiv 2510.07081; CreditDecoding, arXiv 2510.06133",
     } [field transfer]
 
-    /// Which keys and values are cached between passes: none, prefix (of the tokens before the block), dual
-    /// (before and after it)
+    /// Which keys and values are cached between passes: none, prefix (of the tokens before the
+    /// block), dual (before and after it)
     cache: Cache {
         kind: Kind::Name(|| Cache::NAMES.into()), placeholder: "CACHE", group: Saving,
         source: "Fast-dLLM, arXiv 2505.22618",
@@ -282,7 +282,7 @@ settings! {
         source: "T2M, arXiv 2604.18738",
     } [option revise]
 
-    /// Let a token of the block give way to another that has more than this probability
+    /// Edit: replace a token of the open block by another that has more than this probability
     edit: f64 {
         kind: Kind::Number(real(0.0, 1.0)), placeholder: "P", group: Saving,
         source: "LLaDA2.1's `generate()`",

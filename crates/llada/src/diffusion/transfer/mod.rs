@@ -180,7 +180,8 @@ impl TransferRule {
         }
     }
 
-    /// Itself with other numbers, given as `steps=3,divergence=0.1`; `None` if it has none of that name.
+    /// Itself with other numbers, given as `steps=3,divergence=0.1`; `None` if it has none of that
+    /// name.
     fn with(self, others: &str) -> Option<Self> {
         let mut fields = self.others();
         for pair in others.split(',') {

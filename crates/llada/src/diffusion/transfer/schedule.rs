@@ -1,4 +1,5 @@
-//! The transfer schedule: how many tokens each step unmasks (`get_num_transfer_tokens` of the reference).
+//! The transfer schedule: how many tokens each step unmasks (`get_num_transfer_tokens` of the
+//! reference).
 //!
 //! Alg. 5 as printed calls ⌊L(1−s)⌋ the number unmasked yet remasks that many; the reference code
 //! is followed: the masks are shared equally by the steps, and the remainder goes to the first.

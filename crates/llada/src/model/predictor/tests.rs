@@ -1,7 +1,8 @@
 use super::{read::tiles, *};
 use crate::{config::SpecialTokens, model::FFN_CHUNK, train::Recipe};
 
-/// Where nothing is saved for a backward pass, the tokens go through the feed-forward halves some at a time.
+/// Where nothing is saved for a backward pass, the tokens go through the feed-forward halves some
+/// at a time.
 #[test]
 fn long_sequences_get_the_same_bits_whether_passes_are_saved_or_not() {
     let mut recipe = Recipe::default();
