@@ -20,7 +20,7 @@ pub enum AttentionMask {
 }
 
 impl AttentionMask {
-    /// Tokens of a block, where a token attends by blocks.
+    /// Tokens of a block, where attention is block-causal.
     pub fn block_length(self) -> Option<usize> {
         match self {
             Self::BlockCausal { block_length } => Some(block_length),

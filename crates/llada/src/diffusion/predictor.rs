@@ -5,7 +5,7 @@ use super::{Reading, SamplerError, cache::CacheType, reverse::ReadSpec};
 use crate::{
     Result,
     config::{AttentionMask, LogitShift},
-    model::{Batch, Feed, MaskPredictor, ModelError, Opened, Said, SequenceId, Wanted},
+    model::{Batch, Feed, MaskPredictor, ModelError, Opened, Output, SequenceId, Wanted},
 };
 
 /// One reading, and where its logits are in a [`Feed`].
@@ -173,9 +173,9 @@ impl Predictor for MaskPredictor {
             Some(target) => Wanted::Loss { row: read.row, target },
             None => Wanted::Logits(read.row, read.unconditional),
         });
-        let read = |number: usize, said: Said<'_>| match said {
-            Said::Logits(logits) => reads[number].of(logits),
-            Said::Loss(nll) => Ok(reads[number].spec.with_loss(nll)),
+        let read = |number: usize, output: Output<'_>| match output {
+            Output::Logits(logits) => reads[number].of(logits),
+            Output::Loss(nll) => Ok(reads[number].spec.with_loss(nll)),
         };
         self.read(feed, wanted, &read, out)
     }

@@ -25,7 +25,7 @@ pub use formats::Formats;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};
 pub use predictor::MaskPredictor;
-pub(crate) use predictor::{Said, Wanted, tile_rows};
+pub(crate) use predictor::{Output, Wanted, tile_rows};
 pub use random::Shape;
 pub use router::{Load, balance_loss};
 pub use sequences::{CachedSequence, Feed, Opened, SequenceId};

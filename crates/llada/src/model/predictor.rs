@@ -24,7 +24,7 @@ use super::{
     sequences::Sequences,
 };
 use crate::{Result, recycle::recycled};
-pub(crate) use read::{Said, Wanted, tile_rows};
+pub(crate) use read::{Output, Wanted, tile_rows};
 
 /// A model on a processor, with the memory that its passes reuse.
 #[derive(Debug)]

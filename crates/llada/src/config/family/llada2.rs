@@ -1,5 +1,5 @@
 //! LLaDA2.0 and 2.1 (arXiv 2512.15745): a sigmoid router with groups, a shared expert, rotary
-//! positions in a part of each head, and a mask by blocks of 32 tokens.
+//! positions in a part of each head, and block-causal attention in blocks of 32 tokens.
 
 use serde_json::{Value, json};
 

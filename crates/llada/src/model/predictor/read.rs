@@ -17,7 +17,7 @@ pub(crate) enum Wanted {
 }
 
 /// What is read there.
-pub(crate) enum Said<'a> {
+pub(crate) enum Output<'a> {
     Logits(&'a mut [f32]),
     Loss(f32),
 }
@@ -37,7 +37,7 @@ impl MaskPredictor {
         &mut self,
         feed: &Feed<'_>,
         wanted: impl Iterator<Item = Wanted> + Clone,
-        read: &(dyn Fn(usize, Said<'_>) -> T + Sync),
+        read: &(dyn Fn(usize, Output<'_>) -> T + Sync),
         out: &mut [T],
     ) -> Result<()> {
         let mut rows = std::mem::take(&mut self.memory.wanted);
@@ -77,7 +77,7 @@ impl MaskPredictor {
     fn read_losses<'o, T: 'o>(
         &mut self,
         first: usize,
-        read: &(dyn Fn(usize, Said<'_>) -> T + Sync),
+        read: &(dyn Fn(usize, Output<'_>) -> T + Sync),
         out: impl Iterator<Item = (usize, &'o mut T)>,
     ) -> Result<()> {
         let Self { model, layout, cpu, memory: m, .. } = self;
@@ -88,7 +88,7 @@ impl MaskPredictor {
         let hidden = &m.hidden[first * model.config.d_model..];
         cross_entropy::forward(cpu, hidden, &head(model, layout), &m.targets, &mut m.nll)?;
         for ((number, out), &nll) in out.zip(&m.nll) {
-            *out = read(number, Said::Loss(nll));
+            *out = read(number, Output::Loss(nll));
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl MaskPredictor {
     fn read_groups<'o, T: Send + 'o>(
         &mut self,
         groups: &[usize],
-        read: &(dyn Fn(usize, Said<'_>) -> T + Sync),
+        read: &(dyn Fn(usize, Output<'_>) -> T + Sync),
         mut out: impl Iterator<Item = (usize, &'o mut T)>,
     ) -> Result<()> {
         let vocab = self.model.config.embedding_size;
@@ -115,7 +115,7 @@ impl MaskPredictor {
             }
             self.cpu.chunks(&mut parts, 1, |_, part| {
                 for (number, logits, out) in part {
-                    **out = read(*number, Said::Logits(logits));
+                    **out = read(*number, Output::Logits(logits));
                 }
             });
             self.memory.parts = recycled(parts);
