@@ -59,6 +59,9 @@ pub mod diffusion;
 mod error;
 pub mod eval;
 pub mod files;
+#[cfg(test)]
+#[path = "../../../tests/golden.rs"]
+mod golden;
 pub mod hub;
 mod jinja;
 mod json;

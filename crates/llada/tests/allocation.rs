@@ -10,7 +10,7 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::own;
+use common::golden::own;
 use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},

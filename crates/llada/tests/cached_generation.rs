@@ -7,10 +7,9 @@ mod whole;
 
 use std::ops::ControlFlow;
 
-use common::own;
+use common::golden::own_model;
 use llada::{
-    checkpoint,
-    config::{AttentionMask, SpecialTokens},
+    config::{AttentionMask, Objective, SpecialTokens},
     diffusion::{
         Blocks, Cache, Canvas, Predictor, Prompt, Sampler, Step, TransferRule,
         cache::{CacheType, Refresh, SuffixWindow},
@@ -22,7 +21,7 @@ use llada::{
     rng::nth_seed,
     tokenizer::{self, Kind},
 };
-use llada_kernels::{Cpu, attention::Storage};
+use llada_kernels::attention::Storage;
 use whole::Whole;
 
 const MASK: u32 = 301;
@@ -30,8 +29,7 @@ const SPECIAL: SpecialTokens =
     SpecialTokens { mask: Some(MASK), eos: Some(300), eot: None, bos: None, pad: None };
 
 fn predictor(threads: usize) -> MaskPredictor {
-    let model = checkpoint::load(&own("models/a_mha_untied")).unwrap();
-    MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
+    common::predictor(&own_model("a_mha_untied"), Objective::Diffusion, threads)
 }
 
 fn sampler() -> Sampler {

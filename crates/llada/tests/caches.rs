@@ -11,9 +11,11 @@ use std::{
     path::PathBuf,
 };
 
-use common::{fixture, golden_f32, golden_u32, own};
+use common::{
+    golden::{self, Golden, fixture, own},
+    golden_f32, golden_u32,
+};
 use llada::{
-    checkpoint,
     config::{AttentionMask, Objective, SpecialTokens},
     diffusion::{
         Blocks, Canvas, Predictor, Prompt, Sampler, Step,
@@ -22,28 +24,20 @@ use llada::{
     model::{Batch, CachedSequence, Feed, KvCache, MaskPredictor, SequenceId},
     rng::nth_seed,
 };
-use llada_kernels::{Cpu, attention::Storage};
+use llada_kernels::attention::Storage;
 use safetensors::SafeTensors;
 use whole::Whole;
-
-const MODELS: [&str; 3] = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm"];
 
 /// Where a file of a set is.
 type Set = fn(&str) -> PathBuf;
 
 fn predictor(name: &str, objective: Objective, threads: usize) -> MaskPredictor {
-    predictor_of(own, name, objective, threads)
-}
-
-fn predictor_of(set: Set, name: &str, objective: Objective, threads: usize) -> MaskPredictor {
-    let mut model = checkpoint::load(&set(&format!("models/{name}"))).unwrap();
-    model.config = model.config.with_objective(objective);
-    MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
+    common::predictor(&golden::own_model(name), objective, threads)
 }
 
 /// The sequences of a golden file, and its causal logits [sequences · length, vocabulary] where it
 /// has them.
-fn golden(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
+fn logits_of(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
     let bytes = std::fs::read(set(&format!("logits/{name}.safetensors"))).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (shape, tokens) = golden_u32(&file, "input_ids").unwrap();
@@ -83,9 +77,10 @@ fn feed(
 
 #[test]
 fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
-    for name in MODELS {
-        let (sequences, expected) = golden(fixture, name);
-        let mut predictor = predictor_of(fixture, name, Objective::Autoregressive, 1);
+    for model in golden::of_llada() {
+        let name = model.name;
+        let (sequences, expected) = logits_of(fixture, name);
+        let mut predictor = common::predictor(&model.folder(), Objective::Autoregressive, 1);
         let length = sequences[0].len();
         for (number, sequence) in sequences.iter().enumerate() {
             let id = predictor.open(length, Storage::F32, &[]).unwrap().id;
@@ -106,11 +101,11 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
 
 #[test]
 fn feeding_a_range_of_an_unchanged_sequence_gives_the_logits_of_the_whole() {
-    for name in MODELS {
+    for Golden { name, .. } in golden::of_llada() {
         for objective in [Objective::Diffusion, Objective::Autoregressive] {
             let mut predictor = predictor(name, objective, 2);
             let vocabulary = predictor.vocabulary();
-            let sequence: Vec<u32> = golden(own, name).0.concat();
+            let sequence: Vec<u32> = logits_of(own, name).0.concat();
             let sequence = &sequence[..sequence.len().min(90)];
             let padded: Vec<bool> = (0..sequence.len()).map(|i| i >= 5).collect();
             for attention_mask in [None, Some(padded.as_slice())] {
@@ -136,7 +131,7 @@ fn feeding_a_range_of_an_unchanged_sequence_gives_the_logits_of_the_whole() {
 #[test]
 fn sequences_of_unequal_length_share_a_pass() {
     let mut predictor = predictor("b_gqa_tied", Objective::Autoregressive, 2);
-    let sequences = golden(own, "b_gqa_tied").0;
+    let sequences = logits_of(own, "b_gqa_tied").0;
     let vocabulary = predictor.vocabulary();
     let expected = [&sequences[0][..], &sequences[1][..9]]
         .map(|sequence| whole(&mut predictor, sequence, None));
@@ -258,7 +253,7 @@ fn a_sequence_that_outgrows_the_model_is_refused_with_and_without_caches() {
 #[test]
 fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     let mut predictor = predictor("a_mha_untied", Objective::Autoregressive, 1);
-    let sequence = golden(own, "a_mha_untied").0.remove(0);
+    let sequence = logits_of(own, "a_mha_untied").0.remove(0);
     let sequence = &sequence[..10];
     let expected = whole(&mut predictor, sequence, None);
     let vocabulary = predictor.vocabulary();

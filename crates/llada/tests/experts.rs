@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::own;
+use common::golden;
 use llada::{
     checkpoint,
     config::SpecialTokens,
@@ -88,11 +88,12 @@ fn the_balance_spreads_the_tokens() {
     assert_eq!(counts, 2 * 48);
 }
 
-/// A sequence gets the same bits alone and beside others, quantised or not.
+/// A sequence gets the same bits alone and beside others.
 #[test]
 fn experts_do_not_depend_on_the_batch() {
-    for name in ["f_llada_moe", "h_llada2_moe"] {
-        let model = checkpoint::load(&own(&format!("models/{name}"))).unwrap();
+    let models = golden::MODELS.map(|golden| checkpoint::load(&golden.own_folder()).unwrap());
+    for model in models.into_iter().filter(|model| model.config.experts.is_some()) {
+        let name = model.config.family.word();
         let vocabulary = model.config.embedding_size;
         let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 140).collect();
         let logits = |threads: usize, starts: &[usize], range: std::ops::Range<usize>| {

@@ -8,7 +8,11 @@ mod whole;
 
 use std::ops::ControlFlow;
 
-use common::{bytes, fixture, ids, is_own_set, json, sequences, size, tensor};
+use common::{
+    bytes,
+    golden::{self, is_own_set},
+    ids, json, sequences, size, tensor,
+};
 use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
@@ -32,7 +36,7 @@ fn cases(file: &str, count: usize) -> Vec<Value> {
 
 fn load(case: &Value) -> MaskPredictor {
     let name = case["model"].as_str().unwrap();
-    let mut model = checkpoint::load(&fixture(&format!("models/{name}"))).unwrap();
+    let mut model = checkpoint::load(&golden::model(name)).unwrap();
     if let Some(block_length) = case["attention_block"].as_u64() {
         model.config.attention = AttentionMask::BlockCausal { block_length: block_length as usize };
     }

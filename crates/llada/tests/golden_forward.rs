@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{bytes, is_own_set, json, tensor};
+use common::{bytes, golden::is_own_set, json, tensor};
 use llada::diffusion::{
     forward::{Noised, noise, noise_response},
     loss,

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{ids, own};
+use common::{golden::own, ids};
 use llada::{
     checkpoint,
     model::{Batch, MaskPredictor},

@@ -5,7 +5,7 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{bytes, fixture, golden_u32, ids, json, size};
+use common::{bytes, golden, golden_u32, ids, json, size};
 use llada::{
     checkpoint,
     diffusion::likelihood::{Draws, Pair, Settings, is_greedy, score_with},
@@ -61,7 +61,7 @@ fn recorded_noise_gives_the_recorded_losses() {
     assert!(!cases.is_empty());
     for case in cases {
         let id = case["id"].as_str().unwrap();
-        let folder = fixture(&format!("models/{}", case["model"].as_str().unwrap()));
+        let folder = golden::model(case["model"].as_str().unwrap());
         let model = checkpoint::load(&folder).unwrap();
         let mut special = checkpoint::special_tokens(&model.config, None);
         special.mask = Some(size(&case["mask_id"]) as u32);

@@ -3,7 +3,11 @@
 
 mod common;
 
-use common::{bytes, fixture, golden_f32, golden_u32};
+use common::{
+    bytes,
+    golden::{self, Golden},
+    golden_f32, golden_u32,
+};
 use llada::{
     checkpoint,
     config::AttentionMask,
@@ -36,12 +40,12 @@ impl Sequences {
     }
 }
 
-fn predictor(model: &Model) -> MaskPredictor {
-    MaskPredictor::new(model.clone(), Cpu::new(2).unwrap()).unwrap()
+fn load(golden: Golden) -> Model {
+    checkpoint::load(&golden.folder()).unwrap()
 }
 
-fn load(name: &str) -> Model {
-    checkpoint::load(&fixture(&format!("models/{name}"))).unwrap()
+fn predictor(model: &Model) -> MaskPredictor {
+    MaskPredictor::new(model.clone(), Cpu::new(2).unwrap()).unwrap()
 }
 
 /// The largest difference at the tokens that are not padding.
@@ -53,11 +57,12 @@ fn difference(a: &[f32], b: &[f32], attention_mask: Option<&[bool]>, tokens: usi
 }
 
 /// Compares every kind of logits that the file holds, of which there is at least one.
-fn check(name: &str, unmasked: &str) {
-    let bytes = bytes(&format!("logits/{name}.safetensors"));
+fn check(golden: Golden) {
+    let name = golden.name;
+    let bytes = bytes(&golden.logits_file());
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let sequences = Sequences::read(&file);
-    let mut model = load(name);
+    let mut model = load(golden);
     model.config.attention = AttentionMask::Bidirectional;
     let mut kinds = 0;
     let mut compare = |model: &Model, golden: &str, attention_mask: Option<&[bool]>| {
@@ -71,7 +76,7 @@ fn check(name: &str, unmasked: &str) {
         assert!(found <= TOLERANCE, "{name} {golden}: off by {found}");
         kinds += 1;
     };
-    compare(&model, unmasked, None);
+    compare(&model, golden.logits, None);
     if let Some((_, mask)) = golden_u32(&file, "attention_mask_leftpad") {
         let attention_mask: Vec<bool> = mask.iter().map(|&m| m == 1).collect();
         compare(&model, "logits_leftpad", Some(&attention_mask));
@@ -80,46 +85,28 @@ fn check(name: &str, unmasked: &str) {
     compare(&model, "logits_block_causal_bs4", None);
     model.config.attention = AttentionMask::Causal;
     compare(&model, "logits_causal", None);
-    let known = [unmasked, "logits_leftpad", "logits_block_causal_bs4", "logits_causal"];
+    let known = [golden.logits, "logits_leftpad", "logits_block_causal_bs4", "logits_causal"];
     let recorded = file.names().iter().filter(|found| known.contains(found)).count();
     assert!(kinds == recorded && kinds > 0, "{name}: {kinds} of {recorded} kinds");
 }
 
+/// Of every family: grouped heads, heads that are normalised one by one or rotated in part, experts,
+/// weights in bf16 that are computed in f32; with every attention mask.
 #[test]
-fn logits_without_mask_with_left_padding_and_causal() {
-    for name in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"] {
-        check(name, "logits_nomask");
-    }
-}
-
-/// Experts, heads that are normalised one by one or rotated in part, masks by blocks.
-#[test]
-fn logits_of_the_other_families() {
-    for (name, unmasked) in [
-        ("f_llada_moe", "logits_nomask"),
-        ("g_dream", "logits_nomask_unshifted"),
-        ("h_llada2_moe", "logits_full_bidirectional"),
-        ("i_sdar", "logits_full_bidirectional"),
-        ("j_fast_dllm_v2", "logits_full_bidirectional"),
-    ] {
-        check(name, unmasked);
-    }
-}
-
-#[test]
-fn bf16_shards_are_computed_in_f32() {
-    check("c_a_bf16_sharded", "logits_f32_compute_of_bf16_weights");
+fn logits_of_every_model() {
+    golden::MODELS.into_iter().for_each(check);
 }
 
 #[test]
 fn hidden_states_of_every_block() {
-    for name in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm"] {
-        let bytes = bytes(&format!("logits/{name}.safetensors"));
+    for golden in golden::of_llada() {
+        let name = golden.name;
+        let bytes = bytes(&golden.logits_file());
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let sequences = Sequences::read(&file);
         let batch =
             Batch { tokens: &sequences.tokens, starts: &sequences.starts, attention_mask: None };
-        let states = predictor(&load(name)).hidden_states(&batch).unwrap();
+        let states = predictor(&load(golden)).hidden_states(&batch).unwrap();
         let mut compared = 0;
         for (i, state) in states.iter().enumerate() {
             let Some((_, expected)) = golden_f32(&file, &format!("hidden_{i}")) else { continue };
@@ -134,16 +121,15 @@ fn hidden_states_of_every_block() {
 
 #[test]
 fn a_sequence_is_the_same_alone_in_a_batch_and_on_any_threads() {
-    let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "c_a_bf16_sharded"];
-    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar", "j_fast_dllm_v2"];
-    for name in llada.into_iter().chain(others) {
-        let bytes = bytes(&format!("logits/{name}.safetensors"));
+    for golden in golden::MODELS {
+        let name = golden.name;
+        let bytes = bytes(&golden.logits_file());
         let sequences = Sequences::read(&SafeTensors::deserialize(&bytes).unwrap());
-        let together = sequences.logits(&load(name), None);
+        let together = sequences.logits(&load(golden), None);
         let vocab = together.len() / sequences.tokens.len();
         for threads in [1, 3] {
             let cpu = Cpu::new(threads).unwrap();
-            let mut predictor = MaskPredictor::new(load(name), cpu).unwrap();
+            let mut predictor = MaskPredictor::new(load(golden), cpu).unwrap();
             for sequence in sequences.starts.windows(2) {
                 let tokens = &sequences.tokens[sequence[0]..sequence[1]];
                 let starts = [0, tokens.len()];
@@ -163,7 +149,7 @@ fn a_sequence_is_the_same_alone_in_a_batch_and_on_any_threads() {
 
 #[test]
 fn a_malformed_batch_is_an_error() {
-    let model = load("a_mha_untied");
+    let model = checkpoint::load(&golden::model("a_mha_untied")).unwrap();
     let (vocabulary, limit) = (model.config.embedding_size, model.config.max_sequence_length);
     let mut predictor = predictor(&model);
     let mut logits = Vec::new();

@@ -3,7 +3,11 @@
 
 mod common;
 
-use common::{bytes, fixture, golden_f32, golden_u32, is_own_set, json, own, size};
+use common::{
+    bytes,
+    golden::{self, is_own_set},
+    golden_f32, golden_u32, json, size,
+};
 use llada::{
     checkpoint,
     config::Objective,
@@ -19,7 +23,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 fn load(name: &str) -> Model {
-    checkpoint::load(&fixture(&format!("models/{name}"))).unwrap().into_trainable()
+    checkpoint::load(&golden::model(name)).unwrap().into_trainable()
 }
 
 fn starts(shape: &[usize]) -> Vec<usize> {
@@ -252,18 +256,10 @@ fn replay_adamw(case: &Value) {
 
 #[test]
 fn the_gradient_is_the_slope_of_the_loss() {
-    for (name, objective) in [
-        ("b_gqa_tied", Objective::Diffusion),
-        ("d_qkvbias_qknorm", Objective::Diffusion),
-        ("d_qkvbias_qknorm", Objective::Autoregressive),
-        ("e_illada_llama_naming", Objective::Diffusion),
-        ("f_llada_moe", Objective::Diffusion),
-        ("g_dream", Objective::Diffusion),
-        ("h_llada2_moe", Objective::Diffusion),
-        ("i_sdar", Objective::Diffusion),
-    ] {
-        let own_model = checkpoint::load(&own(&format!("models/{name}"))).unwrap();
-        let mut model = own_model.into_trainable();
+    let models = golden::MODELS.into_iter().filter(|golden| golden.shards == 1);
+    let pairs = models.map(|golden| (golden.name, Objective::Diffusion));
+    for (name, objective) in pairs.chain([("d_qkvbias_qknorm", Objective::Autoregressive)]) {
+        let mut model = checkpoint::load(&golden::own_model(name)).unwrap().into_trainable();
         model.config = model.config.with_objective(objective);
         model.config.scale_logits = true;
         model.config.input_emb_norm = name == "b_gqa_tied";

@@ -5,8 +5,10 @@ mod common;
 
 use std::ops::ControlFlow;
 
+use common::golden::{self, Golden};
 use llada::{
     checkpoint,
+    config::AttentionMask,
     diffusion::{
         Cache, Canvas, Preset, Reference, Sampler, SamplerError, TransferRule, cache::Refresh,
         generate,
@@ -20,8 +22,8 @@ const PART: usize = 4;
 
 /// A model of blocks of eight, and its own sampler with parts, one token a pass.
 fn load(name: &str) -> (MaskPredictor, Sampler) {
-    let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
-    model.config.attention = llada::config::AttentionMask::BlockCausal { block_length: 8 };
+    let mut model = checkpoint::load(&golden::model(name)).unwrap();
+    model.config.attention = AttentionMask::BlockCausal { block_length: 8 };
     let sampler = Sampler {
         gen_length: 20,
         steps: 20,
@@ -58,7 +60,11 @@ fn run(predictor: &mut MaskPredictor, sampler: &Sampler) -> (Vec<u32>, usize) {
 
 #[test]
 fn parts_are_filled_in_order_and_cached() {
-    for name in ["h_llada2_moe", "i_sdar", "j_fast_dllm_v2"] {
+    let attends_by_blocks = |golden: &Golden| {
+        let config = checkpoint::load_config(&golden.folder()).unwrap();
+        matches!(config.attention, AttentionMask::BlockCausal { .. })
+    };
+    for Golden { name, .. } in golden::MODELS.into_iter().filter(attends_by_blocks) {
         let (mut predictor, sampler) = load(name);
         let (sequence, fed) = run(&mut predictor, &sampler);
         assert_eq!(sequence.len(), 31, "{name}");

@@ -11,7 +11,6 @@ use llada::{
     engine::{Engine, Event},
     model::MaskPredictor,
 };
-use llada_kernels::Cpu;
 use proptest::prelude::*;
 
 const SPECIAL: SpecialTokens =
@@ -19,15 +18,15 @@ const SPECIAL: SpecialTokens =
 
 /// The models: one that attends to what is before, one that attends by blocks, one to all, and one
 /// whose blocks get their first token from the block before.
-const MODELS: [(&str, bool); 4] =
-    [("a_mha_untied", true), ("i_sdar", false), ("a_mha_untied", false), ("j_fast_dllm_v2", false)];
+const MODELS: [(&str, Objective); 4] = [
+    ("a_mha_untied", Objective::Autoregressive),
+    ("i_sdar", Objective::Diffusion),
+    ("a_mha_untied", Objective::Diffusion),
+    ("j_fast_dllm_v2", Objective::Diffusion),
+];
 
-fn predictor((name, is_causal): (&str, bool)) -> MaskPredictor {
-    let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
-    if is_causal {
-        model.config = model.config.with_objective(Objective::Autoregressive);
-    }
-    MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap()
+fn predictor((name, objective): (&str, Objective)) -> MaskPredictor {
+    common::predictor(&common::golden::model(name), objective, 2)
 }
 
 fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> Canvas {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{MODEL, run, trained};
+use crate::{MODEL, golden::own_model, run, trained};
 
 const QUESTIONS: &str = "{\"prompt\": \"the cat\"}\n{\"prompt\": \"1\", \"response\": \"2\"}\n";
 
@@ -62,7 +62,8 @@ fn a_generation_is_measured_as_the_flags_say() {
 
 #[test]
 fn what_a_model_holds_of_a_prompt_is_measured() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models/i_sdar");
+    let model = own_model("i_sdar");
+    let model = model.to_str().unwrap();
     let line = "bench --lengths 4 --rounds 2 --generate --prompt 21 -n 8";
     let args: Vec<&str> = line.split_whitespace().chain(["-m", model]).collect();
     let (code, text, stderr) = run(trained(), &args);

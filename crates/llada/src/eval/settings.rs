@@ -91,13 +91,9 @@ const CACHED: [&str; 4] = ["cache", "cache_refresh", "cache_warm_up", "cache_win
 mod tests {
     use super::*;
     use crate::{
-        config::{Objective, SpecialTokens},
-        diffusion::settings::tests::example,
+        config::Objective,
+        diffusion::settings::tests::{config, example},
     };
-
-    fn config() -> ModelConfig {
-        crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
-    }
 
     #[test]
     fn a_changed_length_does_not_take_over_the_steps_of_the_other() {

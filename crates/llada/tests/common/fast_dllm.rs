@@ -12,7 +12,7 @@ use llada::{
 };
 use serde_json::Value;
 
-use crate::common::{is_own_set, json, sequences, size};
+use crate::common::{golden::is_own_set, json, sequences, size};
 
 /// Replays all cases, with the predictor that `load` gives for the name of a model.
 pub fn replay_all<P: Predictor>(load: impl Fn(&str) -> P) {

@@ -1,8 +1,12 @@
 //! Predictors that are no models, and canvases for them.
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "../../../../tests/hash.rs"]
+mod hash;
+
 use std::ops::ControlFlow;
 
+use hash::mix;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{
@@ -66,11 +70,6 @@ impl Logits for Mock {
     fn vocabulary(&self) -> usize {
         VOCABULARY
     }
-}
-
-fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ (x >> 29)).wrapping_add(0x632b_e59b_d9b4_e019)
 }
 
 /// A canvas for sequence number `sequence` of a run whose sequences have seeds of their own.

@@ -10,7 +10,11 @@ use llada::{
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::common::{bytes, fixture, ids, is_own_set, json, sequences, size, tensor};
+use crate::common::{
+    bytes,
+    golden::{fixture, is_own_set},
+    ids, json, sequences, size, tensor,
+};
 
 /// The reference's random numbers for one sequence.
 struct Recorded {

@@ -13,18 +13,15 @@ use crate::{
         likelihood::{Alike, Greedy, Pair, Scoring, Settings},
     },
     eval::confidence::Confidence,
+    golden::own_model,
     model::{Batch, MaskPredictor},
 };
 
 const SPECIAL: SpecialTokens =
     SpecialTokens { mask: Some(301), eos: Some(300), eot: None, bos: None, pad: None };
 
-fn fixture(name: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
-}
-
 fn predictor(threads: usize) -> MaskPredictor {
-    let model = checkpoint::load(&fixture("models/a_mha_untied")).unwrap();
+    let model = checkpoint::load(&own_model("a_mha_untied")).unwrap();
     MaskPredictor::new(model, llada_kernels::Cpu::new(threads).unwrap()).unwrap()
 }
 

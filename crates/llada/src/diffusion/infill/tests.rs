@@ -1,7 +1,11 @@
 //! Tests of infilling with predictors that are no models.
 
+#[path = "../../../../../tests/hash.rs"]
+mod hash;
+
 use std::{ops::ControlFlow, sync::OnceLock};
 
+use hash::mix;
 use proptest::prelude::*;
 
 use super::{
@@ -50,11 +54,6 @@ impl Logits for Hash<'_> {
     fn vocabulary(&self) -> usize {
         self.0.vocab_size() + 3
     }
-}
-
-fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ (x >> 29)).wrapping_add(0x632b_e59b_d9b4_e019)
 }
 
 fn frame(tokenizer: &Tokenizer, source: &str) -> (Template, Frame) {

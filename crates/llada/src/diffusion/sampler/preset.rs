@@ -114,10 +114,7 @@ impl FromStr for Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        checkpoint::{load_config, tests::own},
-        config::SpecialTokens,
-    };
+    use crate::{checkpoint::load_config, config::SpecialTokens, golden};
 
     #[test]
     fn names_stand_for_samplers() {
@@ -125,8 +122,8 @@ mod tests {
             assert_eq!(preset.to_string().to_uppercase().parse(), Ok(preset));
             preset.sampler().check().unwrap();
         }
-        for model in crate::checkpoint::tests::FAMILIES {
-            let config = load_config(&own(model)).unwrap();
+        for golden in golden::of_families() {
+            let config = load_config(&golden.own_folder()).unwrap();
             let special = SpecialTokens { mask: Some(1), ..config.tokens };
             for preset in Preset::ALL {
                 let sampler = preset.sampler_for(&config);

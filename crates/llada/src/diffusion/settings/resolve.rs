@@ -188,14 +188,10 @@ mod tests {
     use super::*;
     use crate::{
         config::{Family, LogitShift, Objective, SpecialTokens},
-        diffusion::Preset,
+        diffusion::{Preset, settings::tests::config},
     };
 
     type Result<T> = std::result::Result<T, SamplerError>;
-
-    fn config() -> ModelConfig {
-        crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
-    }
 
     fn args() -> Settings {
         Settings::default()

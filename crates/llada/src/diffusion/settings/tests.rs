@@ -1,29 +1,22 @@
 //! Tests of the table: each walks over its rows.
 
+#[path = "../../../../../tests/settings.rs"]
+mod values;
+
+pub(crate) use values::{example, outside};
+
 use super::*;
-use crate::diffusion::{
-    Cache, Edit, Preset, Reference, TransferRule,
-    cache::{Refresh, SuffixWindow},
+use crate::{
+    config::{ModelConfig, SpecialTokens},
+    diffusion::{
+        Cache, Edit, Preset, Reference, TransferRule,
+        cache::{Refresh, SuffixWindow},
+    },
 };
 
-/// A value of a setting that no preset has.
-pub(crate) fn example(key: &Key) -> String {
-    match key.kind {
-        Kind::Number(Range { least, is_whole: true, .. }) => (least + 3.0).to_string(),
-        Kind::Number(Range { least, most, .. }) => (least + (most - least) / 8.0).to_string(),
-        Kind::Seed => u64::MAX.to_string(),
-        Kind::Switch => "true".into(),
-        Kind::Name(names) => names().pop().unwrap().to_owned(),
-    }
-}
-
-/// Values that are outside of the range of a setting, if it has one.
-pub(crate) fn outside(key: &Key) -> Vec<String> {
-    let Some(range) = key.range() else { return Vec::new() };
-    let mut wrong = vec![-1.0, range.least - 1.0, range.most * 2.0, f64::NAN, f64::INFINITY];
-    wrong.extend(range.is_above.then_some(range.least));
-    wrong.extend(range.is_whole.then_some(range.least + 0.5));
-    wrong.into_iter().map(|number| number.to_string()).collect()
+/// A model's configuration, of a small vocabulary.
+pub(crate) fn config() -> ModelConfig {
+    crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
 }
 
 /// A value of every setting.

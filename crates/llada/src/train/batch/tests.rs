@@ -3,8 +3,9 @@ use llada_kernels::{Cpu, grad_norm};
 
 use super::*;
 use crate::{
-    checkpoint::{self, tests::golden},
+    checkpoint,
     config::LogitShift,
+    golden,
     model::{Gradients, Layout, MaskPredictor},
 };
 
@@ -102,7 +103,7 @@ fn complements_mask_each_response_token_once() {
 /// makes them, in micro-batches of every size.
 #[test]
 fn golden_fine_tuning_step() {
-    let train = golden("").join("../train");
+    let train = golden::fixture("train");
     let cases: serde_json::Value =
         serde_json::from_slice(&std::fs::read(train.join("cases.json")).unwrap()).unwrap();
     let cases = cases.as_array().unwrap().iter().filter(|case| case["kind"] == "sft");
@@ -114,7 +115,7 @@ fn golden_fine_tuning_step() {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let (tokens, lengths) = (numbers(&file, "input_ids"), numbers(&file, "prompt_lengths"));
         let (t, u) = (numbers(&file, "t"), numbers(&file, "u"));
-        let model = checkpoint::load(&golden(model)).unwrap();
+        let model = checkpoint::load(&golden::model(model)).unwrap();
         let (mask, eos) = (model.config.tokens.mask.unwrap(), model.config.tokens.eos.unwrap());
 
         let count = lengths.len();
