@@ -17,7 +17,7 @@ use llada::{
         infill::{Encoder, Template},
         variable::VariableLength,
     },
-    model::{Batch, CachedSequence, Feed, MaskPredictor},
+    model::{Batch, CachedSequence, Feed, MaskPredictor, Reuse},
     rng::nth_seed,
     tokenizer::{self, Kind},
 };
@@ -69,7 +69,7 @@ fn run(predictor: &mut impl Predictor, canvases: &mut [Canvas]) -> (Summary, Vec
 
 fn choices() -> Vec<Sampler> {
     let refresh = Refresh::default();
-    let vicinity = Refresh { warm_up: 2, every: 5, before: 3, after: 2 };
+    let vicinity = Refresh { warm_up: 2, every: 5, before: 3, after: 2, reuse: false };
     let window = |masks, decay| Some(SuffixWindow { masks, decay });
     let variable = VariableLength { initial: 8, window: 4, ..VariableLength::default() };
     let (prefix, dual) = (Cache::Prefix(refresh), Cache::Dual(refresh));
@@ -154,7 +154,7 @@ fn caches_feed_less() {
     assert_eq!(fed(&dual).0, 3 * sequence + 3 * 7 * 8);
     let guided = Sampler { cfg_scale: 1.0, ..dual.clone() };
     assert_eq!(fed(&guided).0, 2 * fed(&dual).0);
-    let near = Refresh { before: 2, after: 3, every: 4, warm_up: 1 };
+    let near = Refresh { before: 2, after: 3, every: 4, warm_up: 1, reuse: false };
     let near = Sampler { cache: Cache::Dual(near), ..s.clone() };
     assert_eq!(fed(&near).0, 6 * sequence + 6 * (13 + 13 + 10));
     let suffix = Sampler { suffix_window: Some(SuffixWindow { masks: 2, decay: false }), ..s };
@@ -189,7 +189,7 @@ fn a_sequence_with_gaps_has_the_logits_of_the_sequence_with_what_is_in_them_hidd
     let mut expected = Vec::new();
     MaskPredictor::logits(&mut predictor, batch, &wanted, &mut expected).unwrap();
 
-    let id = predictor.open(40, Storage::F32, &[]).unwrap().id;
+    let id = predictor.open(40, Storage::F32, Reuse::Exact, &[]).unwrap().id;
     let tokens: Vec<u32> = wanted.iter().map(|&p| sequence[p]).collect();
     let n = tokens.len();
     let batch = Batch { tokens: &tokens, starts: &[0, n], attention_mask: None };

@@ -21,7 +21,7 @@ use llada::{
         Blocks, Canvas, Predictor, Prompt, Sampler, Step,
         generate::{self, Summary},
     },
-    model::{Batch, CachedSequence, Feed, KvCache, MaskPredictor, SequenceId},
+    model::{Batch, CachedSequence, Feed, KvCache, MaskPredictor, Reuse, SequenceId},
     rng::nth_seed,
 };
 use llada_kernels::attention::Storage;
@@ -83,7 +83,7 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
         let mut predictor = common::predictor(&model.folder(), Objective::Autoregressive, 1);
         let length = sequences[0].len();
         for (number, sequence) in sequences.iter().enumerate() {
-            let id = predictor.open(length, Storage::F32, &[]).unwrap().id;
+            let id = predictor.open(length, Storage::F32, Reuse::Exact, &[]).unwrap().id;
             let prompt = length / 3;
             let mut found = feed(&mut predictor, id, sequence, 0..prompt, None);
             for i in prompt..length {
@@ -110,7 +110,8 @@ fn feeding_a_range_of_an_unchanged_sequence_gives_the_logits_of_the_whole() {
             let padded: Vec<bool> = (0..sequence.len()).map(|i| i >= 5).collect();
             for attention_mask in [None, Some(padded.as_slice())] {
                 let expected = whole(&mut predictor, sequence, attention_mask);
-                let id = predictor.open(sequence.len() + 3, Storage::F32, &[]).unwrap().id;
+                let id =
+                    predictor.open(sequence.len() + 3, Storage::F32, Reuse::Exact, &[]).unwrap().id;
                 let all = feed(&mut predictor, id, sequence, 0..sequence.len(), attention_mask);
                 assert_eq!(all, expected, "{name}");
                 // From a block on (prefix cache), one block (dual cache), one token.
@@ -139,8 +140,10 @@ fn sequences_of_unequal_length_share_a_pass() {
         &expected[sequence][position * vocabulary..][..vocabulary]
     };
     // The second is cached too, or not.
-    for second in [predictor.open(9, Storage::F32, &[]).ok().map(|it| it.id), None, None] {
-        let first = predictor.open(30, Storage::F32, &[]).unwrap().id;
+    for second in
+        [predictor.open(9, Storage::F32, Reuse::Exact, &[]).ok().map(|it| it.id), None, None]
+    {
+        let first = predictor.open(30, Storage::F32, Reuse::Exact, &[]).unwrap().id;
         feed(&mut predictor, first, &sequences[0], 0..13, None);
         let tokens = [&sequences[0][13..16], &sequences[1][..9]].concat();
         let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], attention_mask: None };
@@ -257,7 +260,7 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     let sequence = &sequence[..10];
     let expected = whole(&mut predictor, sequence, None);
     let vocabulary = predictor.vocabulary();
-    let id = predictor.open(10, Storage::F32, &[]).unwrap().id;
+    let id = predictor.open(10, Storage::F32, Reuse::Exact, &[]).unwrap().id;
     feed(&mut predictor, id, sequence, 0..6, None);
 
     let mut error = |cached: &[CachedSequence], tokens: &[u32], starts: &[usize]| {
@@ -280,7 +283,13 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     assert!(error(&[open], &[1, 1], &[0, 1, 2]).contains("one entry for each sequence"));
     let loose = CachedSequence { id: None, ..open };
     assert!(error(&[open, loose], &[1, 1], &[0, 1, 2]).contains("position"));
-    assert!(predictor.open(257, Storage::F32, &[]).unwrap_err().to_string().contains("longer"));
+    assert!(
+        predictor
+            .open(257, Storage::F32, Reuse::Exact, &[])
+            .unwrap_err()
+            .to_string()
+            .contains("longer")
+    );
 
     assert_eq!(predictor.cache(id).unwrap().len(), 6);
     let found = feed(&mut predictor, id, sequence, 6..10, None);

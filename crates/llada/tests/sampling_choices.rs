@@ -46,7 +46,7 @@ fn transfer_rules() -> impl Strategy<Value = TransferRule> {
 fn caches() -> impl Strategy<Value = Cache> {
     (0u8..3, 0usize..3, 0usize..3, 0usize..3, 0usize..3).prop_map(
         |(kind, warm_up, every, before, after)| {
-            let refresh = Refresh { warm_up, every, before, after };
+            let refresh = Refresh { warm_up, every, before, after, reuse: false };
             [Cache::None, Cache::Prefix(refresh), Cache::Dual(refresh)][usize::from(kind)]
         },
     )

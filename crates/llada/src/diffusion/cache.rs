@@ -10,6 +10,7 @@ use llada_kernels::attention::Storage;
 use serde::{Deserialize, Serialize};
 
 use super::SamplerError;
+use crate::model::Reuse;
 
 /// What a pass feeds to the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,11 +39,14 @@ pub struct Refresh {
     pub before: usize,
     /// Positions after it; a prefix cache feeds all of them in any case.
     pub after: usize,
+    /// Whether the first pass, and all after it, leave out a beginning that an earlier sequence had. Those
+    /// keys and values are of other tokens behind it, and are never computed anew.
+    pub reuse: bool,
 }
 
 impl Default for Refresh {
     fn default() -> Self {
-        Self { warm_up: 1, every: 0, before: 0, after: 0 }
+        Self { warm_up: 1, every: 0, before: 0, after: 0, reuse: false }
     }
 }
 
@@ -64,6 +68,14 @@ impl Cache {
         match self {
             Self::None => None,
             Self::Prefix(refresh) | Self::Dual(refresh) => Some(refresh),
+        }
+    }
+
+    /// What a sequence takes over from those before it.
+    pub fn reuse(self) -> Reuse {
+        match self {
+            Self::Prefix(refresh) | Self::Dual(refresh) if refresh.reuse => Reuse::Approximate,
+            _ => Reuse::Exact,
         }
     }
 
@@ -190,6 +202,17 @@ impl SuffixWindow {
     }
 }
 
+/// Keys and values that are to be cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheRequest {
+    /// Tokens of the sequence when it is as long as it may be.
+    pub capacity: usize,
+    /// How they are stored.
+    pub cache_type: CacheType,
+    /// What it takes over from earlier sequences, and leaves to later ones.
+    pub reuse: Reuse,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,9 +244,9 @@ mod tests {
         let plain = Refresh::default();
         assert_eq!(fed(Cache::Prefix(plain)), [0..20, 8..20, 8..20, 8..20, 8..20]);
         assert_eq!(fed(Cache::Dual(plain)), [0..20, 8..12, 8..12, 8..12, 8..12]);
-        let refresh = Refresh { warm_up: 2, every: 3, before: 5, after: 99 };
+        let refresh = Refresh { warm_up: 2, every: 3, before: 5, after: 99, reuse: false };
         assert_eq!(fed(Cache::Dual(refresh)), [0..20, 0..20, 3..20, 0..20, 3..20]);
-        let near = Refresh { warm_up: 0, before: 9, after: 1, every: 0 };
+        let near = Refresh { warm_up: 0, before: 9, after: 1, every: 0, reuse: false };
         assert_eq!(fed(Cache::Dual(near))[..2], [0..20, 0..13]);
         assert_eq!(fed(Cache::Prefix(near))[1], 0..20);
     }

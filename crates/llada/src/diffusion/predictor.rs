@@ -1,7 +1,7 @@
 //! Whatever predicts masked tokens, asked by data: what is fed, what is read of which logits, and the
 //! names of the sequences whose keys and values it caches.
 
-use super::{Reading, SamplerError, cache::CacheType, reverse::ReadSpec};
+use super::{Reading, SamplerError, cache::CacheRequest, reverse::ReadSpec};
 use crate::{
     Result,
     config::{AttentionMask, LogitShift},
@@ -43,17 +43,12 @@ pub trait Predictor {
         None
     }
 
-    /// Caches the keys and values of a sequence of up to `capacity` tokens from now on. It may have
-    /// those of some of its `beginning` already, where they are the same to the last bit.
+    /// Caches the keys and values of a sequence from now on. It may have those of some of its `beginning`
+    /// already, as the request says.
     ///
     /// # Errors
     /// If it cannot.
-    fn open(
-        &mut self,
-        _capacity: usize,
-        _cache_type: CacheType,
-        _beginning: &[u32],
-    ) -> Result<Opened> {
+    fn open(&mut self, _request: &CacheRequest, _beginning: &[u32]) -> Result<Opened> {
         Err(ModelError::Sequence.into())
     }
 
@@ -147,13 +142,9 @@ impl Predictor for MaskPredictor {
         Some(self.model().config.attention)
     }
 
-    fn open(
-        &mut self,
-        capacity: usize,
-        cache_type: CacheType,
-        beginning: &[u32],
-    ) -> Result<Opened> {
-        Self::open(self, capacity, cache_type.storage(), beginning)
+    fn open(&mut self, request: &CacheRequest, beginning: &[u32]) -> Result<Opened> {
+        let CacheRequest { capacity, cache_type, reuse } = *request;
+        Self::open(self, capacity, cache_type.storage(), reuse, beginning)
     }
 
     fn close(&mut self, id: SequenceId) {

@@ -13,6 +13,17 @@ use crate::{
     config::{AttentionMask, ModelConfig},
 };
 
+/// Which keys and values of an earlier sequence another that begins with the same tokens takes over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Those that it would compute itself, to the last bit: without an attention mask, none.
+    #[default]
+    Exact,
+    /// Without an attention mask, those of the same tokens although other tokens followed them: an
+    /// approximation, by which its logits depend on what was fed before.
+    Approximate,
+}
+
 /// The keys, after RoPE, and the values of one sequence in every block of the model, by position.
 #[derive(Debug)]
 pub struct KvCache {
@@ -23,8 +34,9 @@ pub struct KvCache {
     /// The tokens at the positions held.
     tokens: Vec<u32>,
     /// Positions from the first on that attended to no token beyond them, so that any sequence which
-    /// begins with the same tokens has the same keys and values there.
-    exact: usize,
+    /// begins with the same tokens has the same keys and values there; or which may be taken for that.
+    reusable: usize,
+    reuse: Reuse,
     attention: AttentionMask,
 }
 
@@ -50,7 +62,15 @@ impl KvCache {
         let blocks = (0..config.n_layers).map(block).collect::<std::result::Result<_, _>>()?;
         let (attention_mask, tokens) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
         let attention = config.attention;
-        Ok(Self { blocks, capacity, attention_mask, tokens, exact: 0, attention })
+        Ok(Self {
+            blocks,
+            capacity,
+            attention_mask,
+            tokens,
+            reusable: 0,
+            reuse: Reuse::Exact,
+            attention,
+        })
     }
 
     /// Bytes that such a cache has.
@@ -78,11 +98,21 @@ impl KvCache {
         self.capacity
     }
 
+    /// The same for a sequence that takes over from others, and leaves to them, what `reuse` says.
+    pub(super) fn with_reuse(self, reuse: Reuse) -> Self {
+        Self { reuse, ..self }
+    }
+
+    /// Whether what it leaves to others is what they would compute.
+    pub(super) fn is_exact(&self) -> bool {
+        self.attention != AttentionMask::Bidirectional
+    }
+
     /// Forgets the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.attention_mask.truncate(len);
         self.tokens.truncate(len);
-        self.exact = self.self_contained(self.exact.min(len));
+        self.reusable = self.self_contained(self.reusable.min(len));
     }
 
     /// Forgets all positions.
@@ -96,11 +126,13 @@ impl KvCache {
     }
 
     /// How many of the first `len` positions attend to no token beyond them: whole blocks where
-    /// attention is causal between blocks, none where it is bidirectional.
+    /// attention is causal between blocks, none where it is bidirectional, unless an approximation will
+    /// do.
     fn self_contained(&self, len: usize) -> usize {
         match self.attention {
             AttentionMask::Causal => len,
             AttentionMask::BlockCausal { block_length } => len - len % block_length.max(1),
+            AttentionMask::Bidirectional if self.reuse == Reuse::Approximate => len,
             AttentionMask::Bidirectional => 0,
         }
     }
@@ -126,26 +158,26 @@ impl KvCache {
         // In a sequence with padding or gaps nothing that follows them is where it would be without.
         let is_plain = attention_mask.is_none_or(|mask| !mask.contains(&false))
             && (first..end).eq(positions.iter().map(|&position| position as usize));
-        let before = self.self_contained(self.exact.min(first));
+        let before = self.self_contained(self.reusable.min(first));
         // What was held of an open block did not see all of what follows.
-        self.exact = if is_plain && before == first { self.self_contained(end) } else { before };
+        self.reusable = if is_plain && before == first { self.self_contained(end) } else { before };
     }
 
     /// Takes the keys and values for those of no other sequence.
     pub(super) fn distrust(&mut self) {
-        self.exact = 0;
+        self.reusable = 0;
     }
 
     /// How many of the first positions have the keys and values of any sequence that begins with
     /// `tokens`.
     pub(super) fn shared(&self, tokens: &[u32]) -> usize {
-        let pairs = self.exact().iter().zip(tokens);
+        let pairs = self.reusable().iter().zip(tokens);
         self.self_contained(pairs.take_while(|(held, token)| held == token).count())
     }
 
-    /// The tokens of the positions whose keys and values do not depend on what follows them.
-    pub(super) fn exact(&self) -> &[u32] {
-        &self.tokens[..self.exact]
+    /// The tokens of the positions whose keys and values another sequence may take over.
+    pub(super) fn reusable(&self) -> &[u32] {
+        &self.tokens[..self.reusable]
     }
 
     /// Takes over the first `count` positions of another cache of the model, which it
@@ -160,7 +192,7 @@ impl KvCache {
         self.clear();
         self.attention_mask.resize(count, true);
         self.tokens.extend_from_slice(&from.tokens[..count]);
-        self.exact = count;
+        self.reusable = count;
         count
     }
 

@@ -20,7 +20,7 @@ mod weights;
 pub use arena::Arena;
 pub use batch::{Batch, Ragged};
 pub(crate) use block::FFN_CHUNK;
-pub use cache::KvCache;
+pub use cache::{KvCache, Reuse};
 pub use formats::Formats;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};

@@ -17,7 +17,7 @@ use llada_kernels::{
 };
 
 use super::{
-    Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, Opened, SequenceId, Targets,
+    Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, Opened, Reuse, SequenceId, Targets,
     block::{Pass, Saved, Scratch},
     cache::{self, Past},
     router::{self, Load},
@@ -112,17 +112,23 @@ impl MaskPredictor {
 
     /// Caches the keys and values of a sequence of up to `capacity` tokens from now on, as `storage`
     /// says. It has those of its first tokens already where another sequence, open or
-    /// [retained](Self::retain), has them: as many of `beginning` as are the same to the last bit,
-    /// which with bidirectional attention are none.
+    /// [retained](Self::retain), has them: as many of `beginning` as `reuse` allows.
     ///
     /// # Errors
     /// If the model is not made for sequences that long.
-    pub fn open(&mut self, capacity: usize, storage: Storage, beginning: &[u32]) -> Result<Opened> {
-        self.sequences.open(&self.model.config, capacity, storage, beginning)
+    pub fn open(
+        &mut self,
+        capacity: usize,
+        storage: Storage,
+        reuse: Reuse,
+        beginning: &[u32],
+    ) -> Result<Opened> {
+        self.sequences.open(&self.model.config, capacity, storage, reuse, beginning)
     }
 
     /// Retains the keys and values of the last `count` sequences that were closed, for sequences that
-    /// begin as they did; none unless asked. With bidirectional attention nothing is retained.
+    /// begin as they did; none unless asked. With bidirectional attention only those are retained that
+    /// [`Reuse::Approximate`] was allowed.
     pub fn retain(&mut self, count: usize) {
         self.sequences.retain(count);
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use llada_kernels::attention::Storage;
 
 use super::{
-    Batch, ModelError,
+    Batch, ModelError, Reuse,
     cache::{KvCache, Past},
 };
 use crate::{Result, config::ModelConfig, recycle::recycled};
@@ -81,10 +81,13 @@ impl Sequences {
         config: &ModelConfig,
         capacity: usize,
         storage: Storage,
+        reuse: Reuse,
         beginning: &[u32],
     ) -> Result<Opened> {
-        let mut cache = KvCache::with_storage(config, capacity, storage)?;
-        let others = self.open.iter().map(|(_, cache)| cache).chain(&self.closed);
+        let mut cache = KvCache::with_storage(config, capacity, storage)?.with_reuse(reuse);
+        // How far an open sequence has come is nothing that an approximation should depend on.
+        let open = self.open.iter().map(|(_, cache)| cache).filter(|cache| cache.is_exact());
+        let others = open.chain(&self.closed);
         let shared = others.map(|other| (other.shared(beginning), other));
         let cached = match shared.max_by_key(|(shared, _)| *shared) {
             Some((shared, other)) if shared > 0 => cache.begin_as(other, shared),
@@ -99,11 +102,11 @@ impl Sequences {
     pub(super) fn close(&mut self, id: SequenceId) {
         let Some(found) = self.open.iter().position(|(open, _)| *open == id) else { return };
         let cache = self.open.swap_remove(found).1;
-        if cache.exact().is_empty() || self.retained == 0 {
+        if cache.reusable().is_empty() || self.retained == 0 {
             return;
         }
         // An earlier turn of a conversation has nothing that this one lacks.
-        self.closed.retain(|other| !cache.exact().starts_with(other.exact()));
+        self.closed.retain(|other| !cache.reusable().starts_with(other.reusable()));
         self.closed.push_back(cache);
         self.retain(self.retained);
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{Canvas, Prompt, Sampler, generate},
-    model::{Batch, MaskPredictor},
+    model::{Batch, MaskPredictor, Reuse},
     rng::{Purpose, Stream},
 };
 use llada_kernels::{DType, peak};
@@ -76,7 +76,8 @@ pub fn measure(
             let (first, seconds) = generate(predictor)?;
             summary = first;
             generations.push(seconds);
-            if predictor.model().config.attention != AttentionMask::Bidirectional {
+            let is_exact = predictor.model().config.attention != AttentionMask::Bidirectional;
+            if is_exact || sampler.cache.reuse() == Reuse::Approximate {
                 let (second, seconds) = generate(predictor)?;
                 reused = second.tokens_reused;
                 repeated.push(seconds);

@@ -27,19 +27,19 @@ impl Cached {
     ) -> Result<Option<Self>> {
         // A work for another attention mask than the model's must be fed whole.
         let has_cache = predictor.caches() == Some(work.attention());
-        let Some(CacheRequest { capacity, cache_type }) = work.cache().filter(|_| has_cache) else {
+        let Some(request) = work.cache().filter(|_| has_cache) else {
             return Ok(None);
         };
         let Some(query) = work.plan(0) else { return Ok(None) };
         // A sequence that outgrows the model is refused when it does, as without a cache.
-        let capacity = capacity.min(predictor.longest());
+        let capacity = request.capacity.min(predictor.longest());
+        let request = CacheRequest { capacity, ..request };
         let is_guided = query.unconditional.is_some();
         let shift = row_shift(work.attention(), predictor.shift());
         // The two sequences of guidance are fed the same positions, and share less than one alone.
         let beginning = if is_guided { &[] } else { beginning(&query, shift) };
-        let Opened { id, cached } = predictor.open(capacity, cache_type, beginning)?;
-        let unconditional =
-            is_guided.then(|| predictor.open(capacity, cache_type, &[])).transpose();
+        let Opened { id, cached } = predictor.open(&request, beginning)?;
+        let unconditional = is_guided.then(|| predictor.open(&request, &[])).transpose();
         match unconditional {
             Ok(unconditional) => Ok(Some(Self {
                 id,

@@ -17,7 +17,8 @@ use crate::{
 use batch::{Assembly, Limits};
 use cached::Cached;
 
-pub use work::{CacheRequest, Work};
+pub use super::cache::CacheRequest;
+pub use work::Work;
 
 /// Names a work of an engine, in the order of their admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -428,13 +428,8 @@ impl Predictor for Flaky {
         self.0.caches()
     }
 
-    fn open(
-        &mut self,
-        capacity: usize,
-        cache_type: crate::diffusion::cache::CacheType,
-        beginning: &[u32],
-    ) -> Result<crate::model::Opened> {
-        Predictor::open(&mut self.0, capacity, cache_type, beginning)
+    fn open(&mut self, request: &CacheRequest, beginning: &[u32]) -> Result<crate::model::Opened> {
+        Predictor::open(&mut self.0, request, beginning)
     }
 
     fn close(&mut self, id: crate::model::SequenceId) {

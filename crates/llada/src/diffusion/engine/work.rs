@@ -3,7 +3,7 @@
 use crate::{
     Result,
     config::AttentionMask,
-    diffusion::{Canvas, Query, ReadSpec, Reading, cache::CacheType},
+    diffusion::{Canvas, Query, ReadSpec, Reading, cache::CacheRequest},
 };
 
 /// Work that is done in passes of a predictor: a canvas, or answers that are scored.
@@ -37,15 +37,6 @@ pub trait Work {
     }
 }
 
-/// Keys and values that are to be cached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheRequest {
-    /// Tokens of the sequence when it is as long as it may be.
-    pub capacity: usize,
-    /// How they are stored.
-    pub cache_type: CacheType,
-}
-
 impl Work for Canvas {
     fn plan(&self, ahead: usize) -> Option<Query<'_>> {
         // What is asked next depends on what is committed now.
@@ -65,8 +56,9 @@ impl Work for Canvas {
     }
 
     fn cache(&self) -> Option<CacheRequest> {
-        let (capacity, cache_type) = (self.length(), self.sampler().cache_type);
-        self.wants_caches().then_some(CacheRequest { capacity, cache_type })
+        let (capacity, sampler) = (self.length(), self.sampler());
+        let (cache_type, reuse) = (sampler.cache_type, sampler.cache.reuse());
+        self.wants_caches().then_some(CacheRequest { capacity, cache_type, reuse })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::diffusion::{
     Blocks, Cache, Preset, Reference, Remasking, Sampler, SamplerError, TransferRule,
     cache::CacheType,
 };
+use crate::model::Reuse;
 
 /// Makes [`Settings`] of the table. A row has what the setting is, its name and type, in braces the
 /// columns of its [`Key`] that say something, and in brackets where it takes effect: a `field` of the
@@ -257,6 +258,13 @@ settings! {
         source: "dInfer, arXiv 2510.08666",
     } [read |s| refresh(s).map(|r| r.before.max(r.after)),
        write |s, n| set_refresh(s, "cache_window", n, |r| (r.before, r.after) = (n, n))]
+
+    /// With a cache: leave out the beginning that an earlier sequence had too, as the turns of a
+    /// conversation; without an attention mask what is generated then depends on what was before
+    cache_reuse: bool {
+        group: Saving,
+    } [read |s| Some(s.cache.reuse() == Reuse::Approximate),
+       write |s, on| set_refresh(s, "cache_reuse", usize::from(on), |r| r.reuse = on)]
 
     /// With a cache: the type of the cached keys and values: f32, or bf16 in half the memory
     cache_type: CacheType {
