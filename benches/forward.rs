@@ -60,7 +60,7 @@ fn ours() -> Result<()> {
     let mut predictor = MaskPredictor::new(Model::init(config, 0)?, cpu)?;
     let mut logits = Vec::new();
     duel::serve(|| {
-        let batch = Batch { tokens: &ids, starts: &starts, keep: None };
+        let batch = Batch { tokens: &ids, starts: &starts, attention_mask: None };
         Ok(predictor.logits(batch, &all, &mut logits)?)
     })
 }

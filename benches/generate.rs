@@ -1,4 +1,4 @@
-//! Generation of the causal baseline with the keys and values kept, against feeding every row whole
+//! Generation of the causal baseline with cached keys and values, against feeding every sequence whole
 //! at each step: 128 tokens after a prompt of 64, 512 wide, 8 blocks deep.
 //!
 //! `cargo bench --bench generate`
@@ -24,14 +24,14 @@ const TOKENS: usize = 128;
 const THREADS: usize = 2;
 const ROUNDS: usize = 3;
 
-/// Seconds of a run of `rows` rows, and their tokens.
-fn generate(predictor: &mut dyn Predictor, rows: usize) -> Result<(f64, Vec<Vec<u32>>)> {
+/// Seconds of a run of `sequences` sequences, and their tokens.
+fn generate(predictor: &mut dyn Predictor, sequences: usize) -> Result<(f64, Vec<Vec<u32>>)> {
     let sampler =
         Sampler { gen_length: TOKENS, blocks: Blocks::Autoregressive, ..Sampler::default() };
     let special = SpecialTokens::default();
     let mut canvases = Vec::new();
-    for row in 0..rows {
-        let prompt = (0..PROMPT as u32).map(|i| (i * 37 + row as u32 * 11) % 1000).collect();
+    for sequence in 0..sequences {
+        let prompt = (0..PROMPT as u32).map(|i| (i * 37 + sequence as u32 * 11) % 1000).collect();
         let prompt = Prompt { tokens: prompt, padding: 0 };
         let attention = AttentionMask::Causal;
         canvases.push(Canvas::new(prompt, &sampler, &special, attention)?);
@@ -61,19 +61,19 @@ fn main() -> Result<()> {
     let weights = model.tensors.iter().map(|tensor| tensor.len() * 4).sum::<usize>() as f64;
     let mut cached = MaskPredictor::new(model.clone(), Cpu::new(THREADS)?)?;
     let mut whole = Whole(MaskPredictor::new(model, Cpu::new(THREADS)?)?);
-    for rows in [1, 4] {
+    for sequences in [1, 4] {
         let mut seconds = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            let (with, kept) = generate(&mut cached, rows)?;
-            let (without, fed) = generate(&mut whole, rows)?;
-            assert!(kept == fed, "both sides generate the same tokens");
+            let (with, cached_tokens) = generate(&mut cached, sequences)?;
+            let (without, fed) = generate(&mut whole, sequences)?;
+            assert!(cached_tokens == fed, "both sides generate the same tokens");
             seconds[0].push(with);
             seconds[1].push(without);
         }
         let [with, without] = seconds.map(median);
-        let rate = |seconds: f64| (rows * TOKENS) as f64 / seconds;
+        let rate = |seconds: f64| (sequences * TOKENS) as f64 / seconds;
         println!(
-            "{rows} rows of {PROMPT} + {TOKENS}, {THREADS} threads: with caches {:.0} tokens/s \
+            "{sequences} sequences of {PROMPT} + {TOKENS}, {THREADS} threads: with caches {:.0} tokens/s \
              ({:.1} GB/s of weights), without {:.0}; {:.1} times as fast",
             rate(with),
             weights * TOKENS as f64 / with / 1e9,

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench inference -- [shape=100m,1b,moe-7b] [format=q8_0,q4_0,q4_k] [lengths=32,128,512]
 //! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle]`; with `generate=N`, N whole
-//! generations instead, ours with `preset`, `steps`, `blocks`, `block`, `keep`, `cache` as given.
+//! generations instead, ours with `preset`, `steps`, `blocks`, `block`, `transfer`, `cache` as given.
 
 #![allow(clippy::print_stdout)]
 
@@ -173,7 +173,7 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
     ];
     let file = file.display().to_string();
     let words: Vec<String> = sizes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let settings: Vec<String> = ["preset", "steps", "blocks", "block", "keep", "cache"]
+    let settings: Vec<String> = ["preset", "steps", "blocks", "block", "transfer", "cache"]
         .iter()
         .filter_map(|key| Some(format!("{key}={}", duel::argument(key)?)))
         .collect();
@@ -241,7 +241,7 @@ fn ours() -> Result<()> {
             return generation(&mut predictor, &ids[..duel::size("prompt")?]);
         }
         let n: usize = case.parse()?;
-        let batch = Batch { tokens: &ids[..n], starts: &[0, n], keep: None };
+        let batch = Batch { tokens: &ids[..n], starts: &[0, n], attention_mask: None };
         let wanted: Vec<usize> = (n.saturating_sub(wanted)..n).collect();
         Ok(predictor.logits(batch, &wanted, &mut logits)?)
     })
@@ -261,7 +261,7 @@ fn generation(predictor: &mut MaskPredictor, prompt: &[u32]) -> Result<()> {
         steps: number("steps", response)?,
         block_length: number("block", default.block_length)?,
         blocks: given("blocks", &default.blocks.to_string()).parse()?,
-        keep: duel::argument("keep").map_or(Ok(default.keep), |keep| keep.parse())?,
+        transfer: duel::argument("transfer").map_or(Ok(default.transfer), |rule| rule.parse())?,
         cache: duel::argument("cache").map_or(Ok(default.cache), |cache| cache.parse())?,
         ..default
     };

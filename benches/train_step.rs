@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     let attention = 2 * size("layers") * size("d") * size("length") * tokens;
     let flops = 6.0 * (weights + attention) as f64;
     let peak = peak::f32_flops(&Cpu::new(size("threads"))?);
-    let title = "training step, 10.5 M parameters, 8 rows of 256 tokens, f32, 2 threads";
+    let title = "training step, 10.5 M parameters, 8 sequences of 256 tokens, f32, 2 threads";
     duel::report(title, &measured, tokens as f64, flops, peak);
     Ok(())
 }
@@ -50,11 +50,12 @@ fn main() -> Result<()> {
 /// The same step as `train_step` in `peers/torch_llada.py`.
 fn ours() -> Result<()> {
     let config = duel::config()?;
-    let (rows, length, vocab) = (duel::size("batch")?, duel::size("length")?, config.vocab_size);
+    let (sequences, length, vocab) =
+        (duel::size("batch")?, duel::size("length")?, config.vocab_size);
     let mask = vocab as u32 - 1;
     let mut stream = Stream::new(0, Purpose::Masking, 0);
     let mut batch = Ragged::default();
-    for _ in 0..rows {
+    for _ in 0..sequences {
         batch.push((0..length).map(|_| stream.below(u64::from(mask)) as u32));
     }
     let model = Model::init(config, 0)?;
@@ -66,7 +67,7 @@ fn ours() -> Result<()> {
     let (mut step, mut nll) = (0, Vec::new());
     duel::serve(|| {
         step += 1;
-        let t = forward::noise_levels(&mut stream, rows, false);
+        let t = forward::noise_levels(&mut stream, sequences, false);
         let mut draw = |_| stream.uniform();
         let noised = forward::noise(batch.tokens(), batch.starts(), &t, 1e-3, mask, &mut draw);
         let weights = loss::pretrain_weights(&noised, batch.tokens().len());

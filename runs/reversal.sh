@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The reversal experiment (Section 3.3 of the paper), from a clean start: do models that learn facts in
-# one direction know them in the other? LLaDA and the autoregressive baseline get the same rows, size and
+# one direction know them in the other? LLaDA and the autoregressive baseline get the same sequences, size and
 # steps, under several seeds.
 #
 #   runs/reversal.sh [FOLDER]

@@ -282,7 +282,7 @@ def case(model, name, rng, prompt, length, block, small, threshold, cache=False,
             continue
         if min(run.margin, run.gap, run.distance) < CLOSE or not wants(run):
             continue
-        # The whole row, masked where nothing is yet.
+        # The whole sequence, masked where nothing is yet.
         most = (prompt // block + length // block) * block + 1
         states = [state + [MASK] * (most - len(state)) for state in run.states]
         states.append(run.last + [MASK] * (most - len(run.last)))

@@ -4,7 +4,7 @@ usage: gguf_fixtures.py FOLDER
 
 Tiny models with random weights, of each architecture that both know; the keys are those of
 llama.cpp's own converter. For each:
-`NAME.gguf`; `NAME.f32`, the logits of libllama at every position of the row of ids in
+`NAME.gguf`; `NAME.f32`, the logits of libllama at every position of the sequence of ids in
 `expected.json`, which also has libllama's ids of a text.
 """
 
@@ -119,8 +119,8 @@ def main():
     floats = {"token_embd": "F16"}
     mixed = {"token_embd": "Q8_0", "ffn_gate": "Q4_0", "ffn_up": "Q4_0", "ffn_down": "Q8_0"}
     mixed |= {"attn_q": "F16", "attn_k": "Q8_0", "attn_v": "BF16", "attn_output": "Q8_0"}
-    row = np.random.default_rng(7).integers(0, ROWS, 12).tolist()
-    expected = {"ids": row, "text": TEXT}
+    sequence = np.random.default_rng(7).integers(0, ROWS, 12).tolist()
+    expected = {"ids": sequence, "text": TEXT}
     experts = {"token_embd": "F16"}
     mixed_experts = {"ffn_gate_exps": "Q8_0", "ffn_up_exps": "Q4_0", "ffn_down_exps": "Q8_0"}
     for name, kinds, tied, architecture in [
@@ -132,8 +132,8 @@ def main():
     ]:
         path = os.path.join(folder, name + ".gguf")
         write(path, kinds, tied, tied, architecture)
-        model = libllama.Model(path, len(row))
-        model.logits(row).astype("<f4").tofile(os.path.join(folder, name + ".f32"))
+        model = libllama.Model(path, len(sequence))
+        model.logits(sequence).astype("<f4").tofile(os.path.join(folder, name + ".f32"))
         expected["text_ids"] = model.tokenize(TEXT)
     with open(os.path.join(folder, "expected.json"), "w") as out:
         json.dump(expected, out, indent=1, ensure_ascii=False)

@@ -70,7 +70,7 @@ def QUIET(level, text, _):
 
 
 class Model:
-    """A file that libllama has loaded, for rows of up to `length` tokens.
+    """A file that libllama has loaded, for sequences of up to `length` tokens.
 
     Flash attention, which computes in f16, is off unless libllama may choose by itself (`auto`).
     """
@@ -83,7 +83,7 @@ class Model:
             sys.exit(f"libllama does not load {path}")
         self.vocab = self.lib.llama_model_get_vocab(self.model)
         parameters = self.lib.llama_context_default_params()
-        for field in range(3):  # n_ctx, n_batch, n_ubatch: whole rows at once
+        for field in range(3):  # n_ctx, n_batch, n_ubatch: whole sequences at once
             parameters.words[field] = max(length, 32)
         # The only four neighbours that are all -1: rope scaling, pooling, attention, and flash
         # attention.
@@ -110,7 +110,7 @@ class Model:
         for i in wanted:
             self.batch.logits[i] = 1
         if self.lib.llama_decode(self.context, self.batch) != 0:
-            sys.exit("libllama cannot decode the row")
+            sys.exit("libllama cannot decode the sequence")
         rows = [self.lib.llama_get_logits_ith(self.context, i) for i in wanted]
         return [np.ctypeslib.as_array(row, (self.width,)) for row in rows]
 
@@ -126,9 +126,9 @@ def ours(path, ids):
     return np.frombuffer(found.stdout, "<f4").reshape(len(ids.split(",")), -1)
 
 
-def agree(path, row):
-    ids = [int(i) for i in row.split(",")]
-    theirs, own = Model(path, len(ids)).logits(ids), ours(path, row)
+def agree(path, sequence):
+    ids = [int(i) for i in sequence.split(",")]
+    theirs, own = Model(path, len(ids)).logits(ids), ours(path, sequence)
     error = np.abs(theirs - own)
     same = (theirs.argmax(-1) == own.argmax(-1)).mean()
     print(
@@ -142,10 +142,10 @@ def main():
     if sys.argv[1] == "--agree":
         agree(sys.argv[2], sys.argv[3])
         return
-    rows = [[int(i) for i in row.split(",")] for row in sys.argv[2:]]
-    model = Model(sys.argv[1], max(map(len, rows)))
-    for row in rows:
-        sys.stdout.buffer.write(model.logits(row).astype("<f4").tobytes())
+    sequences = [[int(i) for i in ids.split(",")] for ids in sys.argv[2:]]
+    model = Model(sys.argv[1], max(map(len, sequences)))
+    for sequence in sequences:
+        sys.stdout.buffer.write(model.logits(sequence).astype("<f4").tobytes())
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 usage: libllama_speed.py MODEL.gguf [key=value ...]
 
-Speaks the benches' protocol (see `duel/mod.rs`). A case is the length of a row, one pass of which is
+Speaks the benches' protocol (see `duel/mod.rs`). A case is the length of a sequence, one pass of which is
 timed with the logits of its last `wanted` positions; or `generate`, the official sampler: `steps`
 passes over `prompt` + `response` tokens, after each of which the most confident of all masked
 positions is kept. For it a second time is printed, that of the passes alone, without choosing the
-tokens, which numpy does here. Sizes: length (the longest row), wanted, threads, prompt, response;
+tokens, which numpy does here. Sizes: length (the longest sequence), wanted, threads, prompt, response;
 `flash=auto` lets libllama choose its attention.
 """
 

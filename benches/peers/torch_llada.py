@@ -5,8 +5,8 @@ usage: torch_llada.py train|forward|compiled|bf16|int8 [key=value ...]
 Speaks the benches' protocol: prints `ready` when warmed up, then for every line `go N` on standard
 input runs N passes and prints the seconds they took; at the end of input prints the peak memory in
 bytes. Sizes come as key=value: d, layers, heads, ffn, vocab, length, batch, threads; `wanted` asks
-for the logits of as many positions at the end of a row only, and a number after `go N` for a
-shorter row. `int8` is PyTorch's dynamic quantisation of all linear layers.
+for the logits of as many positions at the end of a sequence only, and a number after `go N` for a
+shorter sequence. `int8` is PyTorch's dynamic quantisation of all linear layers.
 """
 
 import resource

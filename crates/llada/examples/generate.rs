@@ -24,13 +24,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut canvases = [session.canvas(session.encode(text)?, &sampler)?];
     let mut committed = Vec::new();
-    let summary = session.generate(&mut canvases, &mut |_row, step| {
+    let summary = session.generate(&mut canvases, &mut |_canvas, step| {
         committed.extend(step.committed.iter().cloned());
         ControlFlow::Continue(())
     })?;
-    for kept in committed {
-        let token = session.tokenizer.decode(&[kept.token], false)?;
-        println!("{:>4} {:>5.1} % {token:?}", kept.position, kept.confidence * 100.0);
+    for commit in committed {
+        let token = session.tokenizer.decode(&[commit.token], false)?;
+        println!("{:>4} {:>5.1} % {token:?}", commit.position, commit.confidence * 100.0);
     }
     println!("{text}{}", session.text(&canvases[0])?);
     println!("{} forward passes", summary.nfe);

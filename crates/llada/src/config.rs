@@ -63,7 +63,7 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Rows of the embedding, and so columns of the logits; at least `vocab_size`.
     pub embedding_size: usize,
-    /// Longest row.
+    /// Longest sequence.
     pub max_sequence_length: usize,
     /// Base of the rotary angles.
     pub rope_theta: f64,
@@ -75,7 +75,7 @@ pub struct ModelConfig {
     pub weight_tying: bool,
     /// Which tokens a token attends to.
     pub attention: AttentionMask,
-    /// Which position the logits of a row predict.
+    /// Which position a row of the logits predicts.
     pub shift: LogitShift,
     /// Whether q, k and v have a bias.
     pub qkv_bias: bool,
@@ -152,7 +152,7 @@ const MAX_DIMENSION: u64 = 1 << 24;
 pub(crate) const MOST_LAYERS: usize = 1 << 12;
 
 impl ModelConfig {
-    /// A plain LLaDA: as many heads of keys as of queries, rows of 4096 tokens, no token with a
+    /// A plain LLaDA: as many heads of keys as of queries, sequences of 4096 tokens, no token with a
     /// meaning.
     pub fn llada(
         d_model: usize,

@@ -1,8 +1,8 @@
 //! Masked-diffusion language models of the LLaDA family: train them, and generate from them.
 //!
 //! LLaDA (arXiv 2502.09992) does not write left to right. It starts from a canvas of mask tokens,
-//! predicts all of them at once with a transformer that has no causal mask, keeps the predictions
-//! it is surest of, and repeats.
+//! predicts all of them at once with a transformer that has no causal mask, unmasks those that it is
+//! surest of, and repeats.
 //!
 //! # The paper, in code
 //!
@@ -35,7 +35,7 @@
 //! let asked = Settings { gen_length: Some(32), ..Settings::default() };
 //! let sampler = session.sampler(&asked, prompt.len())?;
 //! let mut canvases = [session.canvas(prompt, &sampler)?];
-//! session.generate(&mut canvases, &mut |_row, _step| ControlFlow::Continue(()))?;
+//! session.generate(&mut canvases, &mut |_canvas, _step| ControlFlow::Continue(()))?;
 //! let text = session.text(&canvases[0])?;
 //! # assert!(text.len() > 40, "{text}");
 //! # Ok(())
@@ -59,6 +59,9 @@ pub mod diffusion;
 mod error;
 pub mod eval;
 pub mod files;
+#[cfg(test)]
+#[path = "../../../tests/golden.rs"]
+mod golden;
 pub mod hub;
 mod jinja;
 mod json;

@@ -1,4 +1,4 @@
-//! Memory of vectors that is kept from one pass to the next.
+//! Memory of vectors that is reused from one pass to the next.
 
 /// An empty vector with the memory of `used`: what it will hold may live shorter than what it held, as
 /// where it holds references to what one pass works on.

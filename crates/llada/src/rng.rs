@@ -18,11 +18,11 @@ pub enum Purpose {
     Shuffle,
     /// Noise level t; the index is the step.
     NoiseLevel,
-    /// Which tokens the forward process masks; the index is the row of the run.
+    /// Which tokens the forward process masks; the index is the sequence's number in the run.
     Masking,
-    /// Row lengths; the index is the step.
+    /// Sequence lengths; the index is the step.
     Length,
-    /// Masking for the validation loss; the index is the row.
+    /// Masking for the validation loss; the index is the sequence's number.
     Validation,
     /// Gumbel noise of a sampling step.
     Token,
@@ -30,16 +30,16 @@ pub enum Purpose {
     Remasking,
     /// Likelihood estimates.
     Likelihood,
-    /// Which turn of a dialogue is trained on; the index is the row of the run.
+    /// Which turn of a dialogue is trained on; the index is the sequence's number in the run.
     Turn,
     /// Initial low-rank adapters; the index is the tensor.
     Adapter,
-    /// Seeds of the rows of a run; the index is the row.
+    /// Seeds of the sequences of a run; the index is the sequence's number.
     Seed,
 }
 
-/// The seed of row number `n` of a run with `seed`, where every row has one of its own: the run's own
-/// for the first. It has at most 53 bits, so that it survives every reader of JSON.
+/// The seed of sequence number `n` of a run with `seed`, where every sequence has one of its own:
+/// the run's own for the first. It has at most 53 bits, so that it survives every reader of JSON.
 pub fn nth_seed(seed: u64, n: u64) -> u64 {
     match n {
         0 => seed,
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_have_seeds_of_their_own() {
+    fn sequences_have_seeds_of_their_own() {
         let seeds: Vec<u64> = (0..1000).map(|n| nth_seed(7, n)).collect();
         assert_eq!(seeds[0], 7);
         let distinct: std::collections::BTreeSet<_> = seeds.iter().collect();

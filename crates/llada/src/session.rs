@@ -51,7 +51,7 @@ use crate::{
 /// let asked = Settings { gen_length: Some(16), seed: Some(1), ..Settings::default() };
 /// let sampler = session.sampler(&asked, prompt.len())?;
 /// let mut canvases = [session.canvas(prompt, &sampler)?];
-/// session.generate(&mut canvases, &mut |_row, _step| ControlFlow::Continue(()))?;
+/// session.generate(&mut canvases, &mut |_canvas, _step| ControlFlow::Continue(()))?;
 /// let text = session.text(&canvases[0])?;
 /// # assert!(text.len() > 10, "{text}");
 ///

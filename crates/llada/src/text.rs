@@ -9,7 +9,7 @@ use std::{
 
 use crate::{Result, io};
 
-/// Longest text that is read as a whole, in bytes: prompts, rows to score or to fill, recipes,
+/// Longest text that is read as a whole, in bytes: prompts, texts to score or to fill, recipes,
 /// conversations.
 pub const MOST: u64 = 64 << 20;
 /// Longest line of a corpus, in bytes. Corpora as a whole have no bound: they are read line by line.

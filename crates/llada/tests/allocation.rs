@@ -1,20 +1,22 @@
 //! The sampling loop allocates nothing: after its first steps, all memory that a step needs is there.
 //!
-//! All threads are counted, those of the test harness too, and on two threads one may come to a task that
-//! is larger than its tasks before. Neither happens in every run: one run of a few must allocate nothing.
-//! Not counted are rules whose rows or memories grow as they go: a suffix window, a length that is found,
-//! KLASS and credits.
+//! All threads are counted, those of the test harness too, and on two threads one may come to a
+//! task that is larger than its tasks before. Neither happens in every run: one run of a few must
+//! allocate nothing. Not counted are rules whose sequences or memories grow as they go: a suffix
+//! window, a length that is found, KLASS and credits.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::ops::ControlFlow;
 
-use common::own;
+use common::golden::own;
 use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
-    diffusion::{Blocks, Cache, Canvas, Keep, Remasking, Sampler, cache::Refresh, generate},
+    diffusion::{
+        Blocks, Cache, Canvas, Remasking, Sampler, TransferRule, cache::Refresh, generate,
+    },
     model::MaskPredictor,
 };
 use llada_kernels::{
@@ -28,7 +30,7 @@ static ALLOCATOR: Counting = Counting;
 /// Passes of a generation that may allocate.
 const WARM_UP: usize = 4;
 
-/// Allocations of a generation of two rows after its first passes.
+/// Allocations of a generation of two sequences after its first passes.
 fn after_warm_up(predictor: &mut MaskPredictor, sampler: &Sampler) -> usize {
     let mask = Some(predictor.model().config.vocab_size as u32 - 1);
     let special = SpecialTokens { mask, ..SpecialTokens::default() };
@@ -64,16 +66,16 @@ fn steps_allocate_nothing() {
     };
     let every = Refresh { every: 3, ..Refresh::default() };
     let (prefix, dual) = (Cache::Prefix(Refresh::default()), Cache::Dual(Refresh::default()));
-    let threshold = Keep::Threshold(0.9);
+    let threshold = TransferRule::Threshold(0.9);
     let choices = [
         plain.clone(),
         Sampler { blocks: Blocks::Pure, ..plain.clone() },
-        Sampler { keep: threshold, ..plain.clone() },
+        Sampler { transfer: threshold, ..plain.clone() },
         Sampler { cache: prefix, ..plain.clone() },
         Sampler { cache: dual, ..plain.clone() },
-        Sampler { cache: Cache::Dual(every), keep: threshold, ..plain.clone() },
+        Sampler { cache: Cache::Dual(every), transfer: threshold, ..plain.clone() },
         Sampler { cfg_scale: 1.0, ..plain.clone() },
-        Sampler { cfg_scale: 1.0, cache: dual, keep: threshold, ..plain.clone() },
+        Sampler { cfg_scale: 1.0, cache: dual, transfer: threshold, ..plain.clone() },
         Sampler { temperature: 0.8, remasking: Remasking::Entropy, cache: dual, ..plain.clone() },
         Sampler { steps: 24, gen_length: 24, ..Sampler::exact() },
     ];

@@ -1,5 +1,5 @@
-//! Keys and values kept between passes: against the golden logits, and bit for bit against passes
-//! over whole rows.
+//! Keys and values cached between passes: against the golden logits, and bit for bit against passes
+//! over whole sequences.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -11,38 +11,33 @@ use std::{
     path::PathBuf,
 };
 
-use common::{fixture, golden_f32, golden_u32, own};
+use common::{
+    golden::{self, Golden, fixture, own},
+    golden_f32, golden_u32,
+};
 use llada::{
-    checkpoint,
     config::{AttentionMask, Objective, SpecialTokens},
     diffusion::{
         Blocks, Canvas, Predictor, Prompt, Sampler, Step,
         generate::{self, Summary},
     },
-    model::{Batch, Feed, Kept, KvCache, MaskPredictor, SequenceId},
+    model::{Batch, CachedSequence, Feed, KvCache, MaskPredictor, Reuse, SequenceId},
     rng::nth_seed,
 };
-use llada_kernels::{Cpu, attention::Storage};
+use llada_kernels::attention::Storage;
 use safetensors::SafeTensors;
 use whole::Whole;
-
-const MODELS: [&str; 3] = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm"];
 
 /// Where a file of a set is.
 type Set = fn(&str) -> PathBuf;
 
 fn predictor(name: &str, objective: Objective, threads: usize) -> MaskPredictor {
-    predictor_of(own, name, objective, threads)
+    common::predictor(&golden::own_model(name), objective, threads)
 }
 
-fn predictor_of(set: Set, name: &str, objective: Objective, threads: usize) -> MaskPredictor {
-    let mut model = checkpoint::load(&set(&format!("models/{name}"))).unwrap();
-    model.config = model.config.with_objective(objective);
-    MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
-}
-
-/// The rows of a golden file, and its causal logits [rows · length, vocabulary] where it has them.
-fn golden(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
+/// The sequences of a golden file, and its causal logits [sequences · length, vocabulary] where it
+/// has them.
+fn logits_of(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
     let bytes = std::fs::read(set(&format!("logits/{name}.safetensors"))).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (shape, tokens) = golden_u32(&file, "input_ids").unwrap();
@@ -50,46 +45,52 @@ fn golden(set: Set, name: &str) -> (Vec<Vec<u32>>, Option<Vec<f32>>) {
     (tokens.chunks(shape[1]).map(<[u32]>::to_vec).collect(), logits)
 }
 
-/// The logits of all tokens of one row without a cache.
-fn whole(predictor: &mut MaskPredictor, row: &[u32], keep: Option<&[bool]>) -> Vec<f32> {
-    let batch = Batch { tokens: row, starts: &[0, row.len()], keep };
-    let (all, mut logits) = ((0..row.len()).collect::<Vec<_>>(), Vec::new());
+/// The logits of all tokens of one sequence without a cache.
+fn whole(
+    predictor: &mut MaskPredictor,
+    sequence: &[u32],
+    attention_mask: Option<&[bool]>,
+) -> Vec<f32> {
+    let batch = Batch { tokens: sequence, starts: &[0, sequence.len()], attention_mask };
+    let (all, mut logits) = ((0..sequence.len()).collect::<Vec<_>>(), Vec::new());
     MaskPredictor::logits(predictor, batch, &all, &mut logits).unwrap();
     logits
 }
 
-/// The logits of the positions `range` of a sequence whose others are kept.
+/// The logits of the positions `range` of a sequence whose other keys and values are cached.
 fn feed(
     predictor: &mut MaskPredictor,
     id: SequenceId,
-    row: &[u32],
+    sequence: &[u32],
     range: Range<usize>,
-    keep: Option<&[bool]>,
+    attention_mask: Option<&[bool]>,
 ) -> Vec<f32> {
-    let keep = keep.map(|keep| &keep[range.clone()]);
-    let batch = Batch { tokens: &row[range.clone()], starts: &[0, range.len()], keep };
+    let attention_mask = attention_mask.map(|mask| &mask[range.clone()]);
+    let batch =
+        Batch { tokens: &sequence[range.clone()], starts: &[0, range.len()], attention_mask };
     let (all, mut logits) = ((0..range.len()).collect::<Vec<_>>(), Vec::new());
-    let kept = [Kept { id: Some(id), first: range.start, len: row.len() }];
-    let feed = Feed { batch, positions: None, kept: &kept };
+    let cached = [CachedSequence { id: Some(id), first: range.start, len: sequence.len() }];
+    let feed = Feed { batch, positions: None, cached: &cached };
     predictor.logits(feed, &all, &mut logits).unwrap();
     logits
 }
 
 #[test]
 fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
-    for name in MODELS {
-        let (rows, expected) = golden(fixture, name);
-        let mut predictor = predictor_of(fixture, name, Objective::Autoregressive, 1);
-        let length = rows[0].len();
-        for (number, row) in rows.iter().enumerate() {
-            let id = predictor.open(length, Storage::F32, &[]).unwrap().id;
+    for model in golden::of_llada() {
+        let name = model.name;
+        let (sequences, expected) = logits_of(fixture, name);
+        let mut predictor = common::predictor(&model.folder(), Objective::Autoregressive, 1);
+        let length = sequences[0].len();
+        for (number, sequence) in sequences.iter().enumerate() {
+            let id = predictor.open(length, Storage::F32, Reuse::Exact, &[]).unwrap().id;
             let prompt = length / 3;
-            let mut found = feed(&mut predictor, id, row, 0..prompt, None);
+            let mut found = feed(&mut predictor, id, sequence, 0..prompt, None);
             for i in prompt..length {
-                found.extend(feed(&mut predictor, id, row, i..i + 1, None));
-                assert_eq!(predictor.kept(id).unwrap().len(), i + 1);
+                found.extend(feed(&mut predictor, id, sequence, i..i + 1, None));
+                assert_eq!(predictor.cache(id).unwrap().len(), i + 1);
             }
-            assert_eq!(found, whole(&mut predictor, row, None), "{name}");
+            assert_eq!(found, whole(&mut predictor, sequence, None), "{name}");
             let expected = expected.iter().flat_map(|e| &e[number * found.len()..]);
             for (f, e) in found.iter().zip(expected) {
                 assert!((f - e).abs() <= 1e-4, "{name}: {f} and not {e}");
@@ -99,28 +100,29 @@ fn a_prompt_and_then_single_tokens_give_the_causal_golden_logits() {
 }
 
 #[test]
-fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
-    for name in MODELS {
+fn feeding_a_range_of_an_unchanged_sequence_gives_the_logits_of_the_whole() {
+    for Golden { name, .. } in golden::of_llada() {
         for objective in [Objective::Diffusion, Objective::Autoregressive] {
             let mut predictor = predictor(name, objective, 2);
             let vocabulary = predictor.vocabulary();
-            let row: Vec<u32> = golden(own, name).0.concat();
-            let row = &row[..row.len().min(90)];
-            let padded: Vec<bool> = (0..row.len()).map(|i| i >= 5).collect();
-            for keep in [None, Some(padded.as_slice())] {
-                let expected = whole(&mut predictor, row, keep);
-                let id = predictor.open(row.len() + 3, Storage::F32, &[]).unwrap().id;
-                let all = feed(&mut predictor, id, row, 0..row.len(), keep);
+            let sequence: Vec<u32> = logits_of(own, name).0.concat();
+            let sequence = &sequence[..sequence.len().min(90)];
+            let padded: Vec<bool> = (0..sequence.len()).map(|i| i >= 5).collect();
+            for attention_mask in [None, Some(padded.as_slice())] {
+                let expected = whole(&mut predictor, sequence, attention_mask);
+                let id =
+                    predictor.open(sequence.len() + 3, Storage::F32, Reuse::Exact, &[]).unwrap().id;
+                let all = feed(&mut predictor, id, sequence, 0..sequence.len(), attention_mask);
                 assert_eq!(all, expected, "{name}");
                 // From a block on (prefix cache), one block (dual cache), one token.
-                for range in [20..row.len(), 20..24, 7..8, 0..2] {
-                    let found = feed(&mut predictor, id, row, range.clone(), keep);
+                for range in [20..sequence.len(), 20..24, 7..8, 0..2] {
+                    let found = feed(&mut predictor, id, sequence, range.clone(), attention_mask);
                     let part = range.start * vocabulary..range.end * vocabulary;
                     assert_eq!(found, expected[part], "{name} {objective:?} {range:?}");
                 }
                 // Forgotten positions are fed again.
-                predictor.kept_mut(id).unwrap().truncate(11);
-                let found = feed(&mut predictor, id, row, 11..row.len(), keep);
+                predictor.cache_mut(id).unwrap().truncate(11);
+                let found = feed(&mut predictor, id, sequence, 11..sequence.len(), attention_mask);
                 assert_eq!(found, expected[11 * vocabulary..], "{name} {objective:?}");
             }
         }
@@ -128,30 +130,37 @@ fn feeding_a_range_of_an_unchanged_row_gives_the_logits_of_the_whole() {
 }
 
 #[test]
-fn rows_of_unequal_length_share_a_pass() {
+fn sequences_of_unequal_length_share_a_pass() {
     let mut predictor = predictor("b_gqa_tied", Objective::Autoregressive, 2);
-    let rows = golden(own, "b_gqa_tied").0;
+    let sequences = logits_of(own, "b_gqa_tied").0;
     let vocabulary = predictor.vocabulary();
-    let expected = [&rows[0][..], &rows[1][..9]].map(|row| whole(&mut predictor, row, None));
-    let at = |row: usize, position: usize| &expected[row][position * vocabulary..][..vocabulary];
-    // The second is kept too, or not.
-    for second in [predictor.open(9, Storage::F32, &[]).ok().map(|it| it.id), None, None] {
-        let first = predictor.open(30, Storage::F32, &[]).unwrap().id;
-        feed(&mut predictor, first, &rows[0], 0..13, None);
-        let tokens = [&rows[0][13..16], &rows[1][..9]].concat();
-        let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], keep: None };
-        let kept =
-            [Kept { id: Some(first), first: 13, len: 16 }, Kept { id: second, first: 0, len: 9 }];
+    let expected = [&sequences[0][..], &sequences[1][..9]]
+        .map(|sequence| whole(&mut predictor, sequence, None));
+    let at = |sequence: usize, position: usize| {
+        &expected[sequence][position * vocabulary..][..vocabulary]
+    };
+    // The second is cached too, or not.
+    for second in
+        [predictor.open(9, Storage::F32, Reuse::Exact, &[]).ok().map(|it| it.id), None, None]
+    {
+        let first = predictor.open(30, Storage::F32, Reuse::Exact, &[]).unwrap().id;
+        feed(&mut predictor, first, &sequences[0], 0..13, None);
+        let tokens = [&sequences[0][13..16], &sequences[1][..9]].concat();
+        let batch = Batch { tokens: &tokens, starts: &[0, 3, 12], attention_mask: None };
+        let cached = [
+            CachedSequence { id: Some(first), first: 13, len: 16 },
+            CachedSequence { id: second, first: 0, len: 9 },
+        ];
         let mut found = Vec::new();
-        let feed = Feed { batch, positions: None, kept: &kept };
+        let feed = Feed { batch, positions: None, cached: &cached };
         predictor.logits(feed, &[2, 3, 11], &mut found).unwrap();
         assert_eq!(found, [at(0, 15), at(1, 0), at(1, 8)].concat(), "{second:?}");
-        assert_eq!(predictor.kept(first).unwrap().len(), 16);
+        assert_eq!(predictor.cache(first).unwrap().len(), 16);
     }
 }
 
 /// Canvases of unequal prompts, one of them padded.
-fn canvases(rows: Range<usize>, temperature: f64) -> Vec<Canvas> {
+fn canvases(sequences: Range<usize>, temperature: f64) -> Vec<Canvas> {
     let sampler = Sampler {
         gen_length: 20,
         temperature,
@@ -160,15 +169,15 @@ fn canvases(rows: Range<usize>, temperature: f64) -> Vec<Canvas> {
         ..Sampler::default()
     };
     let prompts = [(1, 0), (17, 0), (9, 4)];
-    let canvas = |row: usize| {
-        let (length, padding) = prompts[row];
-        let tokens = (0..length).map(|i| 3 + (i * 7 + row as u32) % 200).collect();
+    let canvas = |sequence: usize| {
+        let (length, padding) = prompts[sequence];
+        let tokens = (0..length).map(|i| 3 + (i * 7 + sequence as u32) % 200).collect();
         let (special, prompt) = (SpecialTokens::default(), Prompt { tokens, padding });
         let attention = AttentionMask::Causal;
-        let sampler = Sampler { seed: nth_seed(sampler.seed, row as u64), ..sampler.clone() };
+        let sampler = Sampler { seed: nth_seed(sampler.seed, sequence as u64), ..sampler.clone() };
         Canvas::new(prompt, &sampler, &special, attention).unwrap()
     };
-    rows.map(canvas).collect()
+    sequences.map(canvas).collect()
 }
 
 /// Runs the canvases and returns all their steps; breaks off after `passes` passes.
@@ -178,9 +187,13 @@ fn run(
     passes: usize,
 ) -> (Summary, Vec<Vec<Step>>) {
     let mut steps = vec![Vec::new(); canvases.len()];
-    let summary = generate::run(predictor, canvases, &mut |row, step| {
-        steps[row].push(step.clone());
-        if steps[row].len() == passes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    let summary = generate::run(predictor, canvases, &mut |sequence, step| {
+        steps[sequence].push(step.clone());
+        if steps[sequence].len() == passes {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     (summary.unwrap(), steps)
 }
@@ -191,20 +204,20 @@ fn generation_with_caches_is_the_same_to_the_last_bit() {
         let mut without = Whole(predictor(name, Objective::Autoregressive, 1));
         let mut expected = canvases(0..3, temperature);
         let (all, steps) = run(&mut without, &mut expected, 0);
-        // Each row is fed whole, 20 times.
+        // Each sequence is fed whole, 20 times.
         assert_eq!(all.tokens_fed, 20 * (1 + 17 + 9) + 3 * (0..20).sum::<usize>());
         for threads in [1, 2] {
             let mut predictor = predictor(name, Objective::Autoregressive, threads);
-            for rows in [0..3, 0..1, 1..2, 2..3] {
-                let mut found = canvases(rows.clone(), temperature);
+            for sequences in [0..3, 0..1, 1..2, 2..3] {
+                let mut found = canvases(sequences.clone(), temperature);
                 let (summary, found_steps) = run(&mut predictor, &mut found, 0);
-                assert_eq!(found_steps, steps[rows.clone()], "{name} {rows:?}");
-                for (found, expected) in found.iter().zip(&expected[rows.clone()]) {
+                assert_eq!(found_steps, steps[sequences.clone()], "{name} {sequences:?}");
+                for (found, expected) in found.iter().zip(&expected[sequences.clone()]) {
                     assert_eq!(found.tokens(), expected.tokens());
                 }
                 // The prompts, and then one token a pass.
                 let prompts: usize = found.iter().map(|c| c.prompt().tokens.len()).sum();
-                assert_eq!(summary.tokens_fed, prompts + 19 * rows.len());
+                assert_eq!(summary.tokens_fed, prompts + 19 * sequences.len());
                 assert_eq!(summary.nfe, 20);
             }
         }
@@ -225,7 +238,7 @@ fn a_run_that_was_broken_off_goes_on_with_new_caches() {
 }
 
 #[test]
-fn a_row_that_outgrows_the_model_is_refused_with_and_without_caches() {
+fn a_sequence_that_outgrows_the_model_is_refused_with_and_without_caches() {
     let special = SpecialTokens::default();
     let sampler = Sampler { gen_length: 8, blocks: Blocks::Autoregressive, ..Sampler::default() };
     let canvas = || {
@@ -243,21 +256,21 @@ fn a_row_that_outgrows_the_model_is_refused_with_and_without_caches() {
 #[test]
 fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     let mut predictor = predictor("a_mha_untied", Objective::Autoregressive, 1);
-    let row = golden(own, "a_mha_untied").0.remove(0);
-    let row = &row[..10];
-    let expected = whole(&mut predictor, row, None);
+    let sequence = logits_of(own, "a_mha_untied").0.remove(0);
+    let sequence = &sequence[..10];
+    let expected = whole(&mut predictor, sequence, None);
     let vocabulary = predictor.vocabulary();
-    let id = predictor.open(10, Storage::F32, &[]).unwrap().id;
-    feed(&mut predictor, id, row, 0..6, None);
+    let id = predictor.open(10, Storage::F32, Reuse::Exact, &[]).unwrap().id;
+    feed(&mut predictor, id, sequence, 0..6, None);
 
-    let mut error = |kept: &[Kept], tokens: &[u32], starts: &[usize]| {
-        let batch = Batch { tokens, starts, keep: None };
-        let feed = Feed { batch, positions: None, kept };
+    let mut error = |cached: &[CachedSequence], tokens: &[u32], starts: &[usize]| {
+        let batch = Batch { tokens, starts, attention_mask: None };
+        let feed = Feed { batch, positions: None, cached };
         let error = predictor.logits(feed, &[0], &mut Vec::new()).unwrap_err();
         format!("{error} ({})", error.hint().unwrap_or_default())
     };
     let mut at = |first: usize, tokens: &[u32]| {
-        error(&[Kept { id: Some(id), first, len: 10 }], tokens, &[0, tokens.len()])
+        error(&[CachedSequence { id: Some(id), first, len: 10 }], tokens, &[0, tokens.len()])
     };
     let gap = at(7, &[1]);
     assert!(gap.contains("from position 7 on") && gap.contains("from position 6 on"), "{gap}");
@@ -265,20 +278,30 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
     assert!(full.contains("11 tokens does not fit a cache of 10"), "{full}");
     assert!(at(usize::MAX, &[1]).contains("position"));
     assert!(at(2, &[9999]).contains("9999"));
-    let kept = Kept { id: Some(id), first: 6, len: 10 };
-    assert!(error(&[kept, kept], &[1, 1], &[0, 1, 2]).contains("twice"));
-    assert!(error(&[kept], &[1, 1], &[0, 1, 2]).contains("one entry for each sequence"));
-    let loose = Kept { id: None, ..kept };
-    assert!(error(&[kept, loose], &[1, 1], &[0, 1, 2]).contains("position"));
-    assert!(predictor.open(257, Storage::F32, &[]).unwrap_err().to_string().contains("longer"));
+    let open = CachedSequence { id: Some(id), first: 6, len: 10 };
+    assert!(error(&[open, open], &[1, 1], &[0, 1, 2]).contains("twice"));
+    assert!(error(&[open], &[1, 1], &[0, 1, 2]).contains("one entry for each sequence"));
+    let loose = CachedSequence { id: None, ..open };
+    assert!(error(&[open, loose], &[1, 1], &[0, 1, 2]).contains("position"));
+    assert!(
+        predictor
+            .open(257, Storage::F32, Reuse::Exact, &[])
+            .unwrap_err()
+            .to_string()
+            .contains("longer")
+    );
 
-    assert_eq!(predictor.kept(id).unwrap().len(), 6);
-    let found = feed(&mut predictor, id, row, 6..10, None);
+    assert_eq!(predictor.cache(id).unwrap().len(), 6);
+    let found = feed(&mut predictor, id, sequence, 6..10, None);
     assert_eq!(found, expected[6 * vocabulary..]);
     predictor.close(id);
-    assert!(predictor.kept(id).is_none());
-    let batch = Batch { tokens: &[1], starts: &[0, 1], keep: None };
-    let closed = Feed { batch, positions: None, kept: &[Kept { id: Some(id), first: 0, len: 1 }] };
+    assert!(predictor.cache(id).is_none());
+    let batch = Batch { tokens: &[1], starts: &[0, 1], attention_mask: None };
+    let closed = Feed {
+        batch,
+        positions: None,
+        cached: &[CachedSequence { id: Some(id), first: 0, len: 1 }],
+    };
     let closed = predictor.logits(closed, &[0], &mut Vec::new()).unwrap_err();
     assert!(closed.hint().unwrap().contains("open the sequence"), "{closed}");
 }

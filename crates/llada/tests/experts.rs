@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::own;
+use common::golden;
 use llada::{
     checkpoint,
     config::SpecialTokens,
@@ -60,7 +60,7 @@ fn the_balance_spreads_the_tokens() {
     let mut predictor = MaskPredictor::new(model(&recipe), Cpu::new(2).unwrap()).unwrap();
     let layout = Layout::new(&predictor.model().config);
     let tokens: Vec<u32> = (0..48).map(|i| i * 7 % 50).collect();
-    let batch = Batch { tokens: &tokens, starts: &[0, 48], keep: None };
+    let batch = Batch { tokens: &tokens, starts: &[0, 48], attention_mask: None };
     let (positions, weights) = ((0..48).collect::<Vec<_>>(), vec![0.0; 48]);
     let targets =
         Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 1.0 };
@@ -88,17 +88,18 @@ fn the_balance_spreads_the_tokens() {
     assert_eq!(counts, 2 * 48);
 }
 
-/// A row gets the same bits alone and beside others, quantised or not.
+/// A sequence gets the same bits alone and beside others.
 #[test]
 fn experts_do_not_depend_on_the_batch() {
-    for name in ["f_llada_moe", "h_llada2_moe"] {
-        let model = checkpoint::load(&own(&format!("models/{name}"))).unwrap();
+    let models = golden::MODELS.map(|golden| checkpoint::load(&golden.own_folder()).unwrap());
+    for model in models.into_iter().filter(|model| model.config.experts.is_some()) {
+        let name = model.config.family.word();
         let vocabulary = model.config.embedding_size;
         let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 140).collect();
         let logits = |threads: usize, starts: &[usize], range: std::ops::Range<usize>| {
             let mut predictor = MaskPredictor::new(model.clone(), Cpu::new(threads).unwrap());
             let tokens = &tokens[range];
-            let batch = Batch { tokens, starts, keep: None };
+            let batch = Batch { tokens, starts, attention_mask: None };
             let all: Vec<usize> = (0..tokens.len()).collect();
             let mut logits = Vec::new();
             predictor.as_mut().unwrap().logits(batch, &all, &mut logits).unwrap();

@@ -1,5 +1,5 @@
 //! The trajectories of the other families' official samplers, replayed with the real models: every
-//! state of every row, with the caches of the models and without.
+//! state of every sequence, with the caches of the models and without.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -8,13 +8,17 @@ mod whole;
 
 use std::ops::ControlFlow;
 
-use common::{bytes, fixture, ids, is_own_set, json, rows, size, tensor};
+use common::{
+    bytes,
+    golden::{self, is_own_set},
+    ids, json, sequences, size, tensor,
+};
 use llada::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, Edit, Keep, Predictor, Prompt, Reference, Remasking, Sampler, Step,
-        cache::Refresh, diffusers as batch, generate, sample::Draws,
+        Blocks, Cache, Canvas, Edit, Predictor, Prompt, Reference, Remasking, Sampler, Step,
+        TransferRule, cache::Refresh, diffusers as batch, generate, sample::Draws,
     },
     model::MaskPredictor,
 };
@@ -32,7 +36,7 @@ fn cases(file: &str, count: usize) -> Vec<Value> {
 
 fn load(case: &Value) -> MaskPredictor {
     let name = case["model"].as_str().unwrap();
-    let mut model = checkpoint::load(&fixture(&format!("models/{name}"))).unwrap();
+    let mut model = checkpoint::load(&golden::model(name)).unwrap();
     if let Some(block_length) = case["attention_block"].as_u64() {
         model.config.attention = AttentionMask::BlockCausal { block_length: block_length as usize };
     }
@@ -64,7 +68,7 @@ impl Draws for Recorded {
     }
 }
 
-/// Runs the canvases and compares the row of each with the states that it goes through.
+/// Runs the canvases and compares the sequence of each with the states that it goes through.
 fn replay<P: Predictor>(
     id: &str,
     predictor: &mut P,
@@ -76,7 +80,7 @@ fn replay<P: Predictor>(
     })
 }
 
-/// What is told of the steps of each row.
+/// What is told of the steps of each sequence.
 type OnStep<'a> = &'a mut dyn FnMut(usize, &Step) -> ControlFlow<()>;
 
 /// As [`replay`], in whatever way `run` takes the steps. Gives the number of passes.
@@ -88,34 +92,43 @@ fn replay_with(
 ) -> usize {
     let mut current = states[0].clone();
     let mut seen = vec![0; canvases.len()];
-    let nfe = run(canvases, &mut |row, step| {
-        assert_eq!(current[row], states[step.nfe - 1][row], "{id}: row {row} before {}", step.nfe);
+    let nfe = run(canvases, &mut |sequence, step| {
+        assert_eq!(
+            current[sequence],
+            states[step.nfe - 1][sequence],
+            "{id}: sequence {sequence} before {}",
+            step.nfe
+        );
         let mask = canvas_mask(states);
-        step.remasked.iter().for_each(|&position| current[row][position] = mask[row]);
+        step.remasked.iter().for_each(|&position| current[sequence][position] = mask[sequence]);
         for commit in &step.committed {
-            current[row][commit.position] = commit.token;
+            current[sequence][commit.position] = commit.token;
         }
-        seen[row] = step.nfe;
+        seen[sequence] = step.nfe;
         ControlFlow::Continue(())
     });
-    for (row, canvas) in canvases.iter().enumerate() {
-        // Steps after a row is full change nothing.
-        for state in &states[seen[row]..] {
-            assert_eq!(current[row], state[row], "{id}: row {row} at the end");
+    for (sequence, canvas) in canvases.iter().enumerate() {
+        // Steps after a sequence is full change nothing.
+        for state in &states[seen[sequence]..] {
+            assert_eq!(current[sequence], state[sequence], "{id}: sequence {sequence} at the end");
         }
         let tokens = canvas.tokens();
-        assert_eq!(tokens, &current[row][..tokens.len()], "{id}: row {row} as told by its steps");
+        assert_eq!(
+            tokens,
+            &current[sequence][..tokens.len()],
+            "{id}: sequence {sequence} as told by its steps"
+        );
     }
     nfe
 }
 
-/// The mask of each row: what its last token is before the first step.
+/// The mask of each sequence: what its last token is before the first step.
 fn canvas_mask(states: &[Vec<Vec<u32>>]) -> Vec<u32> {
-    states[0].iter().map(|row| *row.last().unwrap()).collect()
+    states[0].iter().map(|sequence| *sequence.last().unwrap()).collect()
 }
 
 fn states(case: &Value) -> Vec<Vec<Vec<u32>>> {
-    case["states"].as_array().unwrap().iter().map(rows).collect()
+    case["states"].as_array().unwrap().iter().map(sequences).collect()
 }
 
 fn special(case: &Value) -> SpecialTokens {
@@ -153,45 +166,52 @@ fn dream() {
             },
             ..Sampler::exact()
         };
-        let canvas = |(row, tokens): (usize, Vec<u32>)| {
+        let canvas = |(sequence, tokens): (usize, Vec<u32>)| {
             let padding = match &case["attention_mask"] {
                 Value::Null => 0,
-                masks => ids(&masks[row]).iter().take_while(|keep| **keep == 0).count(),
+                masks => {
+                    ids(&masks[sequence]).iter().take_while(|attended| **attended == 0).count()
+                }
             };
-            // One uniform for each mask of all rows, row by row.
+            // One uniform for each mask of all sequences, sequence by sequence.
             let mut uniforms = Vec::new();
             for (step, state) in states[..states.len() - 1].iter().enumerate() {
                 let Some((_, drawn)) = tensor(&draws, &format!("{id}.rand_{step:02}")) else {
                     continue;
                 };
                 let is_mask = |token: &&u32| Some(**token) == special.mask;
-                let before = state[..row].iter().flatten().filter(is_mask).count();
+                let before = state[..sequence].iter().flatten().filter(is_mask).count();
                 let mut drawn = drawn[before..].iter();
                 let of = |&token: &u32| match Some(token) == special.mask {
                     true => *drawn.next().unwrap(),
                     false => f64::NAN,
                 };
-                uniforms.push(state[row].iter().map(of).collect());
+                uniforms.push(state[sequence].iter().map(of).collect());
             }
             let recorded = Box::new(Recorded { uniforms, ..Recorded::default() });
             let (prompt, attention) = (Prompt { tokens, padding }, AttentionMask::Bidirectional);
             Canvas::with_draws(prompt, &sampler, &special, attention, recorded).unwrap()
         };
         let mut canvases: Vec<Canvas> =
-            rows(&case["prompt"]).into_iter().enumerate().map(canvas).collect();
+            sequences(&case["prompt"]).into_iter().enumerate().map(canvas).collect();
         replay(id, &mut load(&case), &mut canvases, &states);
         let outputs: Vec<&[u32]> = canvases.iter().map(Canvas::tokens).collect();
-        assert_eq!(outputs, rows(&case["output"]), "{id}");
+        assert_eq!(outputs, sequences(&case["output"]), "{id}");
     }
 }
 
 /// The canvas of a case in which blocks follow on each other.
 fn by_blocks(case: &Value, sampler: &Sampler, recorded: Recorded) -> Canvas {
-    row_by_blocks(case, 0, sampler, recorded)
+    sequence_by_blocks(case, 0, sampler, recorded)
 }
 
-fn row_by_blocks(case: &Value, row: usize, sampler: &Sampler, recorded: Recorded) -> Canvas {
-    let prompt = Prompt::from(rows(&case["prompt"]).remove(row));
+fn sequence_by_blocks(
+    case: &Value,
+    sequence: usize,
+    sampler: &Sampler,
+    recorded: Recorded,
+) -> Canvas {
+    let prompt = Prompt::from(sequences(&case["prompt"]).remove(sequence));
     let block_length = sampler.block_length;
     let attention = AttentionMask::BlockCausal { block_length };
     let (special, draws) = (special(case), Box::new(recorded));
@@ -238,7 +258,7 @@ fn llada2() {
         let id = case["id"].as_str().unwrap();
         assert_eq!(summary.unwrap().nfe, size(&case["num_forwards"]), "{id}: forward passes");
         // What is returned ends with the end of the text.
-        let returned = rows(&case["returned"]).remove(0);
+        let returned = sequences(&case["returned"]).remove(0);
         let response = canvases[0].response();
         let end = response.iter().position(|&t| Some(t) == special(&case).eos);
         assert_eq!(response[..end.map_or(response.len(), |end| end + 1)], returned, "{id}");
@@ -253,7 +273,7 @@ fn llada2_sampler(params: &Value, steps: usize, reference: Reference) -> Sampler
         gen_length,
         block_length,
         blocks: Blocks::BlockDiffusion,
-        keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
+        transfer: TransferRule::Threshold(params["threshold"].as_f64().unwrap()),
         stop_at_eos: params["eos_early_stop"].as_bool().unwrap(),
         reference,
         edit: params["editing_threshold"]
@@ -263,7 +283,7 @@ fn llada2_sampler(params: &Value, steps: usize, reference: Reference) -> Sampler
     }
 }
 
-/// A case of `LLaDA2Pipeline`: rows of a batch wait for each other.
+/// A case of `LLaDA2Pipeline`: sequences of a batch wait for each other.
 fn diffusers(case: &Value) {
     let (id, params) = (case["id"].as_str().unwrap(), &case["params"]);
     let gen_length = size(&params["gen_length"]);
@@ -272,7 +292,7 @@ fn diffusers(case: &Value) {
     let sampler = llada2_sampler(params, steps, Reference::Diffusers);
     let states = states(case);
     let canvases = || -> Vec<Canvas> {
-        let canvas = |row| row_by_blocks(case, row, &sampler, Recorded::default());
+        let canvas = |sequence| sequence_by_blocks(case, sequence, &sampler, Recorded::default());
         (0..size(&case["batch"])).map(canvas).collect()
     };
     let passes = size(&case["num_forwards"]);
@@ -282,13 +302,13 @@ fn diffusers(case: &Value) {
     });
     assert_eq!(nfe, passes, "{id}: forward passes");
     if let [_] = &batch[..] {
-        // A row alone waits for nobody, and is the same with the model's cache and without one.
+        // A sequence alone waits for nobody, and is the same with the model's cache and without one.
         assert_eq!(replay(id, &mut model, &mut canvases(), &states), passes, "{id}");
         assert_eq!(replay(id, &mut Whole(model), &mut canvases(), &states), passes, "{id}");
     }
     // What is returned goes on after the end of the text, where it is left masked.
     let mask = special(case).mask.unwrap();
-    for (canvas, returned) in batch.iter().zip(rows(&case["returned"])) {
+    for (canvas, returned) in batch.iter().zip(sequences(&case["returned"])) {
         let mut response = canvas.response().to_vec();
         response.resize(gen_length, mask);
         assert_eq!(response, returned, "{id}: returned");
@@ -300,7 +320,7 @@ fn fast_dllm_v2() {
     for case in cases("fast_dllm_v2", 15) {
         let (id, params) = (case["id"].as_str().unwrap(), &case["params"]);
         let block_length = size(&params["block_size"]);
-        let prompt = rows(&case["prompt"])[0].len();
+        let prompt = sequences(&case["prompt"])[0].len();
         // After a prompt of whole blocks it gives one token more than it was asked for.
         let more = usize::from(prompt.is_multiple_of(block_length));
         let gen_length = size(&params["max_new_tokens"]) + more;
@@ -313,7 +333,7 @@ fn fast_dllm_v2() {
             temperature,
             top_p: params["top_p"].as_f64().filter(|_| temperature > 0.0),
             blocks: Blocks::BlockDiffusion,
-            keep: Keep::Threshold(params["threshold"].as_f64().unwrap()),
+            transfer: TransferRule::Threshold(params["threshold"].as_f64().unwrap()),
             cache: if is_cached { Cache::Dual(Refresh::default()) } else { Cache::None },
             stop_at_eos: true,
             reference: Reference::FastDllmV2,
@@ -330,7 +350,9 @@ fn fast_dllm_v2() {
             let mut drawn = case["sampled_tokens"].as_array().into_iter().flatten();
             let token = |token: &Value| token.as_u64().map_or(0, |token| token as u32);
             let mut tokens = |kind: &Value| match kind == "denoise" {
-                true => drawn.next().map(|row| row.as_array().unwrap().iter().map(token).collect()),
+                true => drawn
+                    .next()
+                    .map(|sequence| sequence.as_array().unwrap().iter().map(token).collect()),
                 false => None,
             };
             let tokens: Vec<Vec<u32>> =
@@ -341,7 +363,7 @@ fn fast_dllm_v2() {
             (by_blocks(&case, &sampler, recorded()), by_blocks(&case, &sampler, recorded()));
         let mut cached = [cached];
         assert_eq!(replay(id, &mut load(&case), &mut cached, &states), steps.len(), "{id}: passes");
-        assert_eq!(cached[0].tokens(), rows(&case["output"])[0], "{id}: output");
+        assert_eq!(cached[0].tokens(), sequences(&case["output"])[0], "{id}: output");
         if !is_cached {
             replay(id, &mut Whole(load(&case)), &mut [plain], &states);
         }
@@ -371,9 +393,9 @@ fn sdar() {
                 "sequential" => Remasking::Sequential,
                 _ => Remasking::LowConfidence,
             },
-            keep: match params["confidence_threshold"].as_f64() {
-                Some(threshold) => Keep::Threshold(threshold),
-                None => Keep::Schedule,
+            transfer: match params["confidence_threshold"].as_f64() {
+                Some(threshold) => TransferRule::Threshold(threshold),
+                None => TransferRule::Schedule,
             },
             reference: Reference::Sdar,
             ..Sampler::exact()
@@ -411,7 +433,7 @@ fn sdar() {
                 // Of one token that is left any draw gives that.
                 let id = case["id"].as_str().unwrap();
                 let attention = AttentionMask::BlockCausal { block_length };
-                let prompt = Prompt::from(rows(&case["prompt"]).remove(0));
+                let prompt = Prompt::from(sequences(&case["prompt"]).remove(0));
                 let canvas = Canvas::new(prompt, &sampler, &special(&case), attention).unwrap();
                 replay(id, &mut load(&case), &mut [canvas], &denoised);
             }

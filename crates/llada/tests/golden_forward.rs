@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{bytes, is_own_set, json, tensor};
+use common::{bytes, golden::is_own_set, json, tensor};
 use llada::diffusion::{
     forward::{Noised, noise, noise_response},
     loss,
@@ -28,7 +28,7 @@ fn replay(id: &str, mask: u32) -> Case {
         lengths.into_iter().map(|length| length as usize).collect()
     };
     let (shape, u) = numbers("u");
-    let starts: Vec<usize> = (0..=shape[0]).map(|row| row * shape[1]).collect();
+    let starts: Vec<usize> = (0..=shape[0]).map(|sequence| sequence * shape[1]).collect();
     let (tokens, t) = (ids("input_ids"), numbers("t").1);
     let (prompts, mut draws) = (lengths("prompt_lengths"), u.into_iter());
     let mut draw = |_| draws.next().unwrap();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{ids, own};
+use common::{golden::own, ids};
 use llada::{
     checkpoint,
     model::{Batch, MaskPredictor},
@@ -28,7 +28,7 @@ fn difference(name: &str) -> (f32, f32) {
     let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
     let positions: Vec<usize> = (0..tokens.len()).collect();
     let mut logits = Vec::new();
-    let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
+    let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], attention_mask: None };
     predictor.logits(batch, &positions, &mut logits).unwrap();
     assert_eq!(logits.len(), expected.len());
     let pairs = logits.iter().zip(&expected);

@@ -5,7 +5,7 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{bytes, fixture, golden_u32, ids, json, size};
+use common::{bytes, golden, golden_u32, ids, json, size};
 use llada::{
     checkpoint,
     diffusion::likelihood::{Draws, Pair, Settings, is_greedy, score_with},
@@ -24,20 +24,26 @@ struct Recorded {
 impl Recorded {
     fn read(file: &SafeTensors<'_>, id: &str, prompt: usize, mask: u32) -> Self {
         let (shape, noisy) = golden_u32(file, &format!("{id}.noisy")).unwrap();
-        let masked = |row: &[u32]| {
-            let answer = row[prompt..].iter().enumerate();
+        let masked = |sequence: &[u32]| {
+            let answer = sequence[prompt..].iter().enumerate();
             answer.filter(|(_, token)| **token == mask).map(|(i, _)| i).collect()
         };
-        let rows: Vec<Vec<usize>> = noisy.chunks(shape[2]).map(masked).collect();
-        Self { iterations: rows.chunks(shape[1]).map(<[_]>::to_vec).collect(), first: 0 }
+        let sequences: Vec<Vec<usize>> = noisy.chunks(shape[2]).map(masked).collect();
+        Self { iterations: sequences.chunks(shape[1]).map(<[_]>::to_vec).collect(), first: 0 }
     }
 }
 
 impl Draws for Recorded {
-    fn masked(&mut self, pair: usize, iteration: usize, _: usize, rows: usize) -> Vec<Vec<usize>> {
+    fn masked(
+        &mut self,
+        pair: usize,
+        iteration: usize,
+        _: usize,
+        sequences: usize,
+    ) -> Vec<Vec<usize>> {
         assert_eq!(pair, 0);
         let recorded = self.iterations[self.first + iteration].clone();
-        assert_eq!(recorded.len(), rows);
+        assert_eq!(recorded.len(), sequences);
         recorded
     }
 }
@@ -55,7 +61,7 @@ fn recorded_noise_gives_the_recorded_losses() {
     assert!(!cases.is_empty());
     for case in cases {
         let id = case["id"].as_str().unwrap();
-        let folder = fixture(&format!("models/{}", case["model"].as_str().unwrap()));
+        let folder = golden::model(case["model"].as_str().unwrap());
         let model = checkpoint::load(&folder).unwrap();
         let mut special = checkpoint::special_tokens(&model.config, None);
         special.mask = Some(size(&case["mask_id"]) as u32);

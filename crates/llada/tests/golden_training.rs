@@ -3,7 +3,11 @@
 
 mod common;
 
-use common::{bytes, fixture, golden_f32, golden_u32, is_own_set, json, own, size};
+use common::{
+    bytes,
+    golden::{self, is_own_set},
+    golden_f32, golden_u32, json, size,
+};
 use llada::{
     checkpoint,
     config::Objective,
@@ -19,11 +23,11 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 fn load(name: &str) -> Model {
-    checkpoint::load(&fixture(&format!("models/{name}"))).unwrap().into_trainable()
+    checkpoint::load(&golden::model(name)).unwrap().into_trainable()
 }
 
 fn starts(shape: &[usize]) -> Vec<usize> {
-    (0..=shape[0]).map(|row| row * shape[1]).collect()
+    (0..=shape[0]).map(|sequence| sequence * shape[1]).collect()
 }
 
 /// Loss and gradients of `noised` under `weights`.
@@ -48,7 +52,7 @@ fn step_balanced(
 ) -> (f64, Gradients) {
     let mut gradients = Gradients::zeros(predictor.model());
     let mut nll = Vec::new();
-    let batch = Batch { tokens: &noised.tokens, starts, keep: None };
+    let batch = Batch { tokens: &noised.tokens, starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions, &noised.targets);
     let targets = Targets { positions, tokens, weights, balance };
     predictor.nll_and_gradient(&batch, &targets, recompute, &mut nll, &mut gradients).unwrap();
@@ -211,7 +215,7 @@ fn replay_adamw(case: &Value) {
         let noised = Noised {
             targets: positions.iter().map(|&i| tokens[i]).collect(),
             weights: positions.iter().map(|&i| 1.0 / p[i]).collect(),
-            rows: positions.iter().map(|&i| i / shape[1]).collect(),
+            sequences: positions.iter().map(|&i| i / shape[1]).collect(),
             positions,
             tokens: noisy,
         };
@@ -252,18 +256,10 @@ fn replay_adamw(case: &Value) {
 
 #[test]
 fn the_gradient_is_the_slope_of_the_loss() {
-    for (name, objective) in [
-        ("b_gqa_tied", Objective::Diffusion),
-        ("d_qkvbias_qknorm", Objective::Diffusion),
-        ("d_qkvbias_qknorm", Objective::Autoregressive),
-        ("e_illada_llama_naming", Objective::Diffusion),
-        ("f_llada_moe", Objective::Diffusion),
-        ("g_dream", Objective::Diffusion),
-        ("h_llada2_moe", Objective::Diffusion),
-        ("i_sdar", Objective::Diffusion),
-    ] {
-        let own_model = checkpoint::load(&own(&format!("models/{name}"))).unwrap();
-        let mut model = own_model.into_trainable();
+    let models = golden::MODELS.into_iter().filter(|golden| golden.shards == 1);
+    let pairs = models.map(|golden| (golden.name, Objective::Diffusion));
+    for (name, objective) in pairs.chain([("d_qkvbias_qknorm", Objective::Autoregressive)]) {
+        let mut model = checkpoint::load(&golden::own_model(name)).unwrap().into_trainable();
         model.config = model.config.with_objective(objective);
         model.config.scale_logits = true;
         model.config.input_emb_norm = name == "b_gqa_tied";

@@ -7,13 +7,10 @@ mod fast_dllm;
 #[path = "common/trajectories.rs"]
 mod trajectories;
 
-use llada::{checkpoint, config::Objective, model::MaskPredictor};
-use llada_kernels::Cpu;
+use llada::{config::Objective, model::MaskPredictor};
 
 fn load(name: &str, objective: Objective) -> MaskPredictor {
-    let mut model = checkpoint::load(&common::fixture(&format!("models/{name}"))).unwrap();
-    model.config = model.config.with_objective(objective);
-    MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap()
+    common::predictor(&common::golden::model(name), objective, 1)
 }
 
 #[test]
@@ -34,5 +31,5 @@ fn fast_dllm_trajectories() {
 #[test]
 fn greedy_continuations_of_the_autoregressive_baseline() {
     let replayed = trajectories::replay_greedy(|name| load(name, Objective::Autoregressive));
-    assert!(replayed == 2 || !common::is_own_set(), "{replayed} continuations");
+    assert!(replayed == 2 || !common::golden::is_own_set(), "{replayed} continuations");
 }

@@ -1,6 +1,9 @@
 //! Damaged checkpoints and tokenizers: reading them gives a model or an error, never a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../../tests/golden.rs"]
+mod golden;
+
 use std::{fs, path::PathBuf, sync::LazyLock};
 
 use llada::{
@@ -13,11 +16,7 @@ use llada::{
 use llada_kernels::{BlockFormat, Cpu, DType};
 use proptest::prelude::*;
 
-/// A folder of the models that are here: other sets have other sizes to damage.
-fn golden(model: &str) -> PathBuf {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models");
-    PathBuf::from(root).join(model)
-}
+use golden::own_model;
 
 /// How a file is damaged.
 #[derive(Debug, Clone)]
@@ -57,7 +56,7 @@ impl Damage {
 /// A folder of all files of a golden model, one of them damaged.
 fn damaged(model: &str, file: &str, damage: &Damage, reach: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(golden(model)).unwrap() {
+    for entry in fs::read_dir(own_model(model)).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
@@ -83,7 +82,7 @@ fn load_or_refuse(dir: &tempfile::TempDir) {
 static GGUF: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller");
     let q8_0 = DType::Blocks(BlockFormat::Q8_0);
-    let cases = [(golden("d_qkvbias_qknorm"), DType::F32), (shipped.into(), q8_0)];
+    let cases = [(own_model("d_qkvbias_qknorm"), DType::F32), (shipped.into(), q8_0)];
     cases
         .map(|(folder, dtype): (PathBuf, DType)| {
             let dir = tempfile::tempdir().unwrap();

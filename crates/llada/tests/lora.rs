@@ -3,13 +3,9 @@
 
 mod common;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use common::own;
+use common::golden::own_model;
 use llada::{
     checkpoint::{self, Checkpoint, safetensors},
     diffusion::{forward::Noised, loss},
@@ -23,17 +19,13 @@ fn cpu() -> Cpu {
     Cpu::new(2).unwrap()
 }
 
-fn base(name: &str) -> PathBuf {
-    own(&format!("models/{name}"))
-}
-
 /// Numbers around 0, the same for the same seed.
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut stream = Stream::new(seed, Purpose::Init, 0);
     (0..n).map(|_| (stream.normal() * 0.1) as f32).collect()
 }
 
-/// A response of two rows to be predicted, as a noisy batch.
+/// A response of two sequences to be predicted, as a noisy batch.
 fn batch() -> (Noised, Vec<usize>) {
     let tokens: Vec<u32> = (0..11).map(|i| (i * 37 + 3) % 150).collect();
     let mut noised = loss::autoregressive_response(&tokens, &[0, 4, 11], &[1, 2]);
@@ -45,7 +37,7 @@ fn loss_and_gradients(model: &Model) -> (f64, Gradients) {
     let (noised, starts) = batch();
     let mut predictor = MaskPredictor::new(model.clone(), cpu()).unwrap();
     let (mut gradients, mut nll) = (Gradients::zeros(model), Vec::new());
-    let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
+    let batch = Batch { tokens: &noised.tokens, starts: &starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions[..], &noised.targets[..]);
     let targets = Targets { positions, tokens, weights: &noised.weights, balance: 0.0 };
     predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients).unwrap();
@@ -55,7 +47,7 @@ fn loss_and_gradients(model: &Model) -> (f64, Gradients) {
 /// The logits of the model in `dir` at some positions.
 fn logits(model: Model) -> Vec<f32> {
     let (noised, starts) = batch();
-    let batch = Batch { tokens: &noised.tokens, starts: &starts, keep: None };
+    let batch = Batch { tokens: &noised.tokens, starts: &starts, attention_mask: None };
     let mut logits = Vec::new();
     let mut predictor = MaskPredictor::new(model, cpu()).unwrap();
     predictor.logits(batch, &noised.positions, &mut logits).unwrap();
@@ -65,7 +57,7 @@ fn logits(model: Model) -> Vec<f32> {
 #[test]
 fn fresh_adapters_change_nothing_and_are_as_peft_makes_them() {
     for name in ["a_mha_untied", "e_illada_llama_naming"] {
-        let model = checkpoint::load(&base(name)).unwrap();
+        let model = checkpoint::load(&own_model(name)).unwrap();
         let layout = Layout::new(&model.config);
         let adapter = Adapter::init(&layout, 4, 16.0, &[], 7).unwrap();
         assert_eq!(adapter.matrices.len(), 7 * model.config.n_layers);
@@ -87,7 +79,7 @@ fn fresh_adapters_change_nothing_and_are_as_peft_makes_them() {
 
 #[test]
 fn their_gradients_are_the_slopes_of_the_loss() {
-    let model = checkpoint::load(&base("d_qkvbias_qknorm")).unwrap().into_trainable();
+    let model = checkpoint::load(&own_model("d_qkvbias_qknorm")).unwrap().into_trainable();
     let layout = Layout::new(&model.config);
     let mut adapter = Adapter::init(&layout, 3, 6.0, &[], 1).unwrap();
     for i in 0..adapter.matrices.len() {
@@ -163,7 +155,7 @@ fn peft(
 fn adapters_of_peft_are_added_to_their_base() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("adapter");
-    let path = base("a_mha_untied").canonicalize().unwrap();
+    let path = own_model("a_mha_untied").canonicalize().unwrap();
     let made = peft(&dir, path.to_str().unwrap(), |_| {});
     let merged = checkpoint::load(&dir).unwrap();
     let mut expected = checkpoint::load(&path).unwrap().into_trainable();
@@ -208,7 +200,7 @@ fn adapters_of_peft_are_added_to_their_base() {
 #[test]
 fn what_is_written_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
-    let path = base("e_illada_llama_naming").canonicalize().unwrap();
+    let path = own_model("e_illada_llama_naming").canonicalize().unwrap();
     let model = checkpoint::load(&path).unwrap();
     let layout = Layout::new(&model.config);
     let targets = ["q_proj".to_owned(), "down_proj".to_owned()];
@@ -247,7 +239,7 @@ fn change(dir: &Path, name: &str) -> f32 {
 #[test]
 fn the_configuration_says_how_much_and_where_as_in_peft() {
     let folder = tempfile::tempdir().unwrap();
-    let (dir, path) = (folder.path(), base("a_mha_untied").canonicalize().unwrap());
+    let (dir, path) = (folder.path(), own_model("a_mha_untied").canonicalize().unwrap());
     let changes = |change_config: &dyn Fn(&mut Value)| {
         peft(dir, path.to_str().unwrap(), |config| change_config(config));
         ["1.q_proj.weight", "1.ff_out.weight"].map(|name| change(dir, name))
@@ -283,7 +275,7 @@ fn the_configuration_says_how_much_and_where_as_in_peft() {
 #[test]
 fn ranks_and_alphas_of_their_own_are_written_as_patterns() {
     let folder = tempfile::tempdir().unwrap();
-    let path = base("a_mha_untied").canonicalize().unwrap();
+    let path = own_model("a_mha_untied").canonicalize().unwrap();
     let layout = Layout::new(&checkpoint::load_config(&path).unwrap());
     let mut adapter = Adapter::init(&layout, 3, 1.5, &["q_proj".to_owned()], 5).unwrap();
     let other = Adapter::init(&layout, 2, 4.0, &["ff_out".to_owned()], 6).unwrap();
@@ -305,7 +297,11 @@ fn ranks_and_alphas_of_their_own_are_written_as_patterns() {
 #[test]
 fn pickled_adapters_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    peft(folder.path(), base("a_mha_untied").canonicalize().unwrap().to_str().unwrap(), |_| {});
+    peft(
+        folder.path(),
+        own_model("a_mha_untied").canonicalize().unwrap().to_str().unwrap(),
+        |_| {},
+    );
     let weights = folder.path().join("adapter_model.safetensors");
     fs::rename(&weights, folder.path().join("adapter_model.bin")).unwrap();
     let error = checkpoint::load(folder.path()).unwrap_err();
@@ -319,7 +315,7 @@ fn pickled_adapters_are_named() {
 #[test]
 fn what_is_more_than_plain_lora_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = base("a_mha_untied").canonicalize().unwrap();
+    let path = own_model("a_mha_untied").canonicalize().unwrap();
     let path = path.to_str().unwrap();
     for (key, value) in [
         ("use_dora", json!(true)),
@@ -346,7 +342,7 @@ fn what_is_more_than_plain_lora_is_refused() {
     assert!(checkpoint::load(folder.path()).is_err());
 
     // Of another model: a tensor that adapts nothing.
-    let other = base("e_illada_llama_naming").canonicalize().unwrap();
+    let other = own_model("e_illada_llama_naming").canonicalize().unwrap();
     peft(folder.path(), other.to_str().unwrap(), |_| {});
     let error = checkpoint::load(folder.path()).unwrap_err();
     assert!(error.to_string().contains("adapts no matrix"), "{error}");

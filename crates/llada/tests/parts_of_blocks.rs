@@ -1,14 +1,17 @@
-//! Blocks that are filled a part at a time, and whose other parts are kept as they were.
+//! Blocks that are filled a part at a time, and whose other parts are cached.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::ops::ControlFlow;
 
+use common::golden::{self, Golden};
 use llada::{
     checkpoint,
+    config::AttentionMask,
     diffusion::{
-        Cache, Canvas, Keep, Preset, Reference, Sampler, SamplerError, cache::Refresh, generate,
+        Cache, Canvas, Preset, Reference, Sampler, SamplerError, TransferRule, cache::Refresh,
+        generate,
     },
     model::MaskPredictor,
 };
@@ -19,20 +22,20 @@ const PART: usize = 4;
 
 /// A model of blocks of eight, and its own sampler with parts, one token a pass.
 fn load(name: &str) -> (MaskPredictor, Sampler) {
-    let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
-    model.config.attention = llada::config::AttentionMask::BlockCausal { block_length: 8 };
+    let mut model = checkpoint::load(&golden::model(name)).unwrap();
+    model.config.attention = AttentionMask::BlockCausal { block_length: 8 };
     let sampler = Sampler {
         gen_length: 20,
         steps: 20,
         sub_block_length: Some(PART),
-        keep: Keep::Threshold(1.0),
+        transfer: TransferRule::Threshold(1.0),
         stop_at_eos: false,
         ..Preset::Balanced.sampler_for(&model.config)
     };
     (MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap(), sampler)
 }
 
-/// The row that `sampler` gives, and how many tokens were fed for it.
+/// The sequence that `sampler` gives, and how many tokens were fed for it.
 fn run(predictor: &mut MaskPredictor, sampler: &Sampler) -> (Vec<u32>, usize) {
     let config = &predictor.model().config;
     let mut special = checkpoint::special_tokens(config, None);
@@ -56,18 +59,26 @@ fn run(predictor: &mut MaskPredictor, sampler: &Sampler) -> (Vec<u32>, usize) {
 }
 
 #[test]
-fn parts_are_filled_in_order_and_kept() {
-    for name in ["h_llada2_moe", "i_sdar", "j_fast_dllm_v2"] {
+fn parts_are_filled_in_order_and_cached() {
+    let attends_by_blocks = |golden: &Golden| {
+        let config = checkpoint::load_config(&golden.folder()).unwrap();
+        matches!(config.attention, AttentionMask::BlockCausal { .. })
+    };
+    for Golden { name, .. } in golden::MODELS.into_iter().filter(attends_by_blocks) {
         let (mut predictor, sampler) = load(name);
-        let (row, fed) = run(&mut predictor, &sampler);
-        assert_eq!(row.len(), 31, "{name}");
+        let (sequence, fed) = run(&mut predictor, &sampler);
+        assert_eq!(sequence.len(), 31, "{name}");
         let cache = Cache::Dual(Refresh::default());
-        let kept = Sampler { cache, ..sampler.clone() };
-        let (_, less) = run(&mut predictor, &kept);
+        let cached = Sampler { cache, ..sampler.clone() };
+        let (_, less) = run(&mut predictor, &cached);
         assert!(less < fed, "{name}: {less} of {fed}");
         // What is renewed in every pass is no approximation.
         let renewed = Cache::Dual(Refresh { every: 1, ..Refresh::default() });
-        assert_eq!(run(&mut predictor, &Sampler { cache: renewed, ..sampler }).0, row, "{name}");
+        assert_eq!(
+            run(&mut predictor, &Sampler { cache: renewed, ..sampler }).0,
+            sequence,
+            "{name}"
+        );
     }
 }
 
@@ -87,8 +98,8 @@ fn other_caches_and_parts_are_refused() {
     assert_eq!(odd.hint().unwrap(), "use --sub-block-length 2");
     assert!(check(Sampler { revise: Some(0.9), ..sampler.clone() }).is_err());
     // Code for logits of the next token, with a model whose logits are for their own.
-    let keep = Keep::Threshold(0.9);
-    let other = Sampler { keep, reference: Reference::FastDllmV2, ..sampler };
+    let transfer = TransferRule::Threshold(0.9);
+    let other = Sampler { transfer, reference: Reference::FastDllmV2, ..sampler };
     let mut canvas =
         [Canvas::new((1..9).collect::<Vec<u32>>().into(), &other, &special, attention).unwrap()];
     let error = generate::run(&mut predictor, &mut canvas, &mut |_, _| ControlFlow::Continue(()));

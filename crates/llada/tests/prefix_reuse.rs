@@ -7,11 +7,13 @@ mod common;
 use llada::{
     checkpoint,
     config::{AttentionMask, Objective, SpecialTokens},
-    diffusion::{Blocks, Canvas, Keep, Preset, Sampler, cache::CacheType},
+    diffusion::{
+        Blocks, Cache, Canvas, Preset, Sampler, TransferRule,
+        cache::{CacheType, Refresh},
+    },
     engine::{Engine, Event},
     model::MaskPredictor,
 };
-use llada_kernels::Cpu;
 use proptest::prelude::*;
 
 const SPECIAL: SpecialTokens =
@@ -19,15 +21,15 @@ const SPECIAL: SpecialTokens =
 
 /// The models: one that attends to what is before, one that attends by blocks, one to all, and one
 /// whose blocks get their first token from the block before.
-const MODELS: [(&str, bool); 4] =
-    [("a_mha_untied", true), ("i_sdar", false), ("a_mha_untied", false), ("j_fast_dllm_v2", false)];
+const MODELS: [(&str, Objective); 4] = [
+    ("a_mha_untied", Objective::Autoregressive),
+    ("i_sdar", Objective::Diffusion),
+    ("a_mha_untied", Objective::Diffusion),
+    ("j_fast_dllm_v2", Objective::Diffusion),
+];
 
-fn predictor((name, is_causal): (&str, bool)) -> MaskPredictor {
-    let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
-    if is_causal {
-        model.config = model.config.with_objective(Objective::Autoregressive);
-    }
-    MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap()
+fn predictor((name, objective): (&str, Objective)) -> MaskPredictor {
+    common::predictor(&common::golden::model(name), objective, 2)
 }
 
 fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> Canvas {
@@ -35,7 +37,7 @@ fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> C
     let sampler = match attention {
         AttentionMask::Causal => Sampler { blocks: Blocks::Autoregressive, ..Sampler::default() },
         AttentionMask::BlockCausal { .. } => Sampler {
-            keep: Keep::Threshold(0.3),
+            transfer: TransferRule::Threshold(0.3),
             ..Preset::Balanced.sampler_for(&predictor.model().config)
         },
         AttentionMask::Bidirectional => Sampler::balanced(),
@@ -58,6 +60,10 @@ fn run(
     cache_type: CacheType,
 ) -> (Vec<u32>, usize, usize) {
     let canvas = canvas(predictor, prompt, cache_type);
+    run_canvas(predictor, canvas)
+}
+
+fn run_canvas(predictor: &mut MaskPredictor, canvas: Canvas) -> (Vec<u32>, usize, usize) {
     let mut engine = Engine::new(predictor);
     engine.admit(canvas);
     let (mut tokens, mut fed, mut reused) = (Vec::new(), 0, 0);
@@ -124,7 +130,7 @@ fn the_next_turn_feeds_what_is_new() {
 }
 
 #[test]
-fn rows_that_run_share_with_those_that_come() {
+fn sequences_that_run_share_with_those_that_come() {
     let mut predictor = predictor(MODELS[0]);
     let prompt: Vec<u32> = (3..43).collect();
     let (expected, ..) = run(&mut predictor, &prompt, CacheType::F32);
@@ -161,4 +167,54 @@ fn a_changed_model_reuses_nothing() {
     assert_eq!(reused(&mut predictor), 0);
     predictor.retain(0);
     assert_eq!(reused(&mut predictor), 0);
+}
+
+#[test]
+fn an_approximation_is_reused_only_where_the_cache_allows_it() {
+    let canvas = |predictor: &MaskPredictor, prompt: &[u32], cache: fn(Refresh) -> Cache, reuse| {
+        let refresh = Refresh { reuse, ..Refresh::default() };
+        let sampler = Sampler {
+            gen_length: 8,
+            steps: 8,
+            block_length: 4,
+            cache: cache(refresh),
+            ..Sampler::balanced()
+        };
+        let attention = AttentionMask::Bidirectional;
+        Canvas::new(prompt.to_vec().into(), &sampler, &special(predictor), attention).unwrap()
+    };
+    for cache in [Cache::Prefix, Cache::Dual] {
+        let conversation = |reuse| {
+            let mut predictor = predictor(MODELS[2]);
+            predictor.retain(1);
+            let prompt: Vec<u32> = (3..43).collect();
+            let first = canvas(&predictor, &prompt, cache, reuse);
+            let first = run_canvas(&mut predictor, first);
+            let next: Vec<u32> = first.0.iter().copied().chain([7, 8, 9, 10, 11]).collect();
+            let second = canvas(&predictor, &next, cache, reuse);
+            (prompt.len(), first, run_canvas(&mut predictor, second), predictor, next)
+        };
+        let (_, first, second, ..) = conversation(false);
+        assert_eq!((first.2, second.2), (0, 0));
+        let (prompt, first_again, next, mut predictor, tokens) = conversation(true);
+        assert_eq!(first_again, first, "nothing was before it");
+        assert!(next.2 >= prompt && next.1 < second.1, "{next:?} {second:?}");
+        assert_eq!(
+            conversation(true).2,
+            next,
+            "it depends on what was before, and on nothing else"
+        );
+
+        // Whoever does not allow it computes all, and leaves nothing to others.
+        let exact = canvas(&predictor, &tokens, cache, false);
+        assert_eq!(run_canvas(&mut predictor, exact), second);
+        // What an open sequence has is not taken over: how far it has come is a matter of the batch.
+        predictor.retain(0);
+        let together = [(); 2].map(|()| canvas(&predictor, &tokens, cache, true));
+        let mut engine = Engine::new(&mut predictor);
+        for canvas in together {
+            engine.admit(canvas);
+            assert_eq!(engine.step(usize::MAX, &mut |_, _| {}).unwrap().tokens_reused, 0);
+        }
+    }
 }

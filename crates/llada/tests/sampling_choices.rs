@@ -8,10 +8,10 @@ mod mock;
 use llada::{
     config::AttentionMask,
     diffusion::{
-        Blocks, Cache, Canvas, Keep, Prompt, Remasking, Sampler, SamplerError,
+        Blocks, Cache, Canvas, Prompt, Remasking, Sampler, SamplerError, TransferRule,
         blocks::AdaptiveBlocks,
         cache::{Refresh, SuffixWindow},
-        keep::{Credit, Klass, Leap},
+        transfer::{Credit, Klass, Leap},
         variable::VariableLength,
     },
 };
@@ -23,27 +23,30 @@ fn numbers(most: u32) -> impl Strategy<Value = f64> + Clone {
     (0..most * 64).prop_map(|n| f64::from(n) / 64.0)
 }
 
-fn keeps() -> impl Strategy<Value = Keep> {
+fn transfer_rules() -> impl Strategy<Value = TransferRule> {
     let number = numbers(1);
     prop_oneof![
-        Just(Keep::Schedule),
-        number.clone().prop_map(Keep::Threshold),
-        numbers(3).prop_map(|factor| Keep::Factor(factor + 1.0 / 64.0)),
-        numbers(5).prop_map(Keep::Entropy),
+        Just(TransferRule::Schedule),
+        number.clone().prop_map(TransferRule::Threshold),
+        numbers(3).prop_map(|factor| TransferRule::Factor(factor + 1.0 / 64.0)),
+        numbers(5).prop_map(TransferRule::Entropy),
         (number.clone(), 1usize..4).prop_map(|(confidence, steps)| {
-            Keep::Klass(Klass { confidence, divergence: 0.5, steps })
+            TransferRule::Klass(Klass { confidence, divergence: 0.5, steps })
         }),
-        number
-            .clone()
-            .prop_map(|anchor| { Keep::Leap(Leap { anchor, neighbour: anchor / 2.0, reach: 2 }) }),
-        number.prop_map(|confidence| Keep::Credit(Credit { confidence, ..Credit::default() })),
+        number.clone().prop_map(|anchor| {
+            TransferRule::Leap(Leap { anchor, neighbour: anchor / 2.0, reach: 2 })
+        }),
+        number.prop_map(|confidence| TransferRule::Credit(Credit {
+            confidence,
+            ..Credit::default()
+        })),
     ]
 }
 
 fn caches() -> impl Strategy<Value = Cache> {
     (0u8..3, 0usize..3, 0usize..3, 0usize..3, 0usize..3).prop_map(
         |(kind, warm_up, every, before, after)| {
-            let refresh = Refresh { warm_up, every, before, after };
+            let refresh = Refresh { warm_up, every, before, after, reuse: false };
             [Cache::None, Cache::Prefix(refresh), Cache::Dual(refresh)][usize::from(kind)]
         },
     )
@@ -56,12 +59,12 @@ fn samplers() -> impl Strategy<Value = Sampler> {
     let window = prop::option::of((0usize..6, any::<bool>()));
     let found = (any::<bool>(), prop::option::of(numbers(1)), any::<bool>(), 1usize..6);
     let parts = prop::option::of(1usize..4);
-    (layout, choice, keeps(), caches(), (window, parts), found)
+    (layout, choice, transfer_rules(), caches(), (window, parts), found)
         .prop_map(
             |(
                 (blocks, count, block_length, per_block),
                 choice,
-                keep,
+                transfer,
                 cache,
                 (window, parts),
                 found,
@@ -76,7 +79,7 @@ fn samplers() -> impl Strategy<Value = Sampler> {
                     temperature: f64::from(temperature) / 2.0,
                     cfg_scale: f32::from(cfg),
                     remasking: Remasking::ALL[remasking],
-                    keep,
+                    transfer,
                     blocks,
                     sub_block_length: parts,
                     adaptive_blocks: adaptive.then(|| AdaptiveBlocks::new(vec![3, 4, 5, 6])),
@@ -129,7 +132,7 @@ proptest! {
         sampler in samplers(), prompt in prompts()
     ) {
         let mut canvases = [canvas(&prompt, &sampler, 0)];
-        let mut row = canvases[0].tokens().to_vec();
+        let mut sequence = canvases[0].tokens().to_vec();
         let start = prompt.tokens.len();
         let mut revised = std::collections::HashMap::new();
         let (mut stable, mut firm) = (0, Vec::new());
@@ -138,36 +141,36 @@ proptest! {
         for (i, step) in all.iter().enumerate() {
             if sampler.blocks.grows() {
                 let end = step.committed.last().map_or(0, |commit| commit.position + 1);
-                row.resize(row.len().max(end), MASK);
+                sequence.resize(sequence.len().max(end), MASK);
             }
             for &position in &step.remasked {
-                prop_assert_ne!(row[position], MASK);
+                prop_assert_ne!(sequence[position], MASK);
                 prop_assert!(sampler.revise.is_some() && position >= stable);
-                row[position] = MASK;
+                sequence[position] = MASK;
                 *revised.entry(position).or_insert(0) += 1;
             }
             for commit in &step.committed {
-                prop_assert_eq!(row[commit.position], MASK, "committed twice");
+                prop_assert_eq!(sequence[commit.position], MASK, "committed twice");
                 prop_assert!(commit.token != MASK && (0.0..=1.0).contains(&commit.confidence));
                 prop_assert!(!step.remasked.contains(&commit.position));
-                row[commit.position] = commit.token;
+                sequence[commit.position] = commit.token;
             }
             prop_assert!(step.inserted.is_empty() || sampler.variable_length.is_some());
             for &position in &step.inserted {
-                row.insert(position, MASK);
+                sequence.insert(position, MASK);
             }
-            prop_assert!(row.len() <= canvases[0].length(), "beyond the cap");
+            prop_assert!(sequence.len() <= canvases[0].length(), "beyond the cap");
             let lengthens = sampler.variable_length.is_some() && i < 20;
             prop_assert!(!step.committed.is_empty() || lengthens, "a step without effect");
             prop_assert_eq!(step.nfe, i + 1);
-            prop_assert!(step.stable >= stable && row[..stable] == firm[..], "not stable");
+            prop_assert!(step.stable >= stable && sequence[..stable] == firm[..], "not stable");
             stable = step.stable;
-            firm = row[..stable].to_vec();
+            firm = sequence[..stable].to_vec();
         }
         if sampler.variable_length.is_none() {
             prop_assert!(revised.values().all(|&times| times == 1), "revised for ever");
         }
-        prop_assert_eq!(&row[..canvases[0].tokens().len()], canvases[0].tokens());
+        prop_assert_eq!(&sequence[..canvases[0].tokens().len()], canvases[0].tokens());
         let outcome = canvases[0].outcome();
         prop_assert_eq!((outcome.masks_left, summary.masks_left), (0, 0));
         prop_assert_eq!(outcome.committed, canvases[0].tokens().len() - start);
@@ -175,23 +178,23 @@ proptest! {
         if is_regular && sampler.adaptive_blocks.is_none() {
             prop_assert!(outcome.nfe <= sampler.forwards());
             let is_whole = !outcome.stopped_at_eos
-                && sampler.keep == Keep::Schedule
+                && sampler.transfer == TransferRule::Schedule
                 && sampler.sub_block_length.is_none();
             prop_assert!(!is_whole || outcome.nfe == sampler.forwards());
         }
     }
 
     #[test]
-    fn a_row_is_the_same_alone_and_in_any_batch(
-        rows in prop::collection::vec((samplers(), prompts()), 1..4)
+    fn a_sequence_is_the_same_alone_and_in_any_batch(
+        sequences in prop::collection::vec((samplers(), prompts()), 1..4)
     ) {
-        let fresh = |row: usize| canvas(&rows[row].1, &rows[row].0, 0);
-        let mut together: Vec<Canvas> = (0..rows.len()).rev().map(fresh).collect();
+        let fresh = |i: usize| canvas(&sequences[i].1, &sequences[i].0, 0);
+        let mut together: Vec<Canvas> = (0..sequences.len()).rev().map(fresh).collect();
         let (_, steps) = run(&mut Mock::default(), &mut together);
-        for row in 0..rows.len() {
-            let mut alone = [fresh(row)];
+        for sequence in 0..sequences.len() {
+            let mut alone = [fresh(sequence)];
             let (_, own) = run(&mut Mock::default(), &mut alone);
-            let place = rows.len() - 1 - row;
+            let place = sequences.len() - 1 - sequence;
             prop_assert_eq!(alone[0].tokens(), together[place].tokens());
             prop_assert_eq!(&own[0], &steps[place]);
         }
@@ -217,16 +220,16 @@ proptest! {
         sampler in samplers(), prompt in prompts()
     ) {
         let plain = possible(Sampler {
-            keep: Keep::Threshold(1.0),
+            transfer: TransferRule::Threshold(1.0),
             adaptive_blocks: None,
             ..sampler
         });
-        let schedule = Sampler { keep: Keep::Schedule, ..plain.clone() };
+        let schedule = Sampler { transfer: TransferRule::Schedule, ..plain.clone() };
         let mut both = [canvas(&prompt, &plain, 0), canvas(&prompt, &schedule, 0)];
         let (_, steps) = run(&mut Mock::default(), &mut both);
         prop_assert_eq!(&steps[0], &steps[1]);
         // And one that all reach takes a block at a time.
-        let all = Sampler { keep: Keep::Threshold(0.0), ..plain };
+        let all = Sampler { transfer: TransferRule::Threshold(0.0), ..plain };
         if all.revise.is_none() && all.variable_length.is_none()
             && all.remasking != Remasking::Margin && !all.blocks.grows()
         {
@@ -271,7 +274,7 @@ fn blocks_end_at_the_surest_delimiter_within_reach() {
         block_length: 4,
         blocks: Blocks::SemiAutoregressive,
         adaptive_blocks: Some(AdaptiveBlocks::new(vec![3])),
-        keep: Keep::Threshold(0.0),
+        transfer: TransferRule::Threshold(0.0),
         ..Sampler::default()
     };
     let mut canvases = [canvas(&Prompt::default(), &sampler, 0)];
@@ -292,7 +295,7 @@ fn blocks_end_at_the_surest_delimiter_within_reach() {
 #[test]
 fn what_the_model_comes_to_contradict_is_masked_again_once() {
     // Position 0 is first 7; once position 1 is known it should be 8, then 9, and so on.
-    let script = |row: &[u32], position: usize| match (position, row[0], row[1]) {
+    let script = |sequence: &[u32], position: usize| match (position, sequence[0], sequence[1]) {
         (0, _, MASK) => vec![(7, 9.0)],
         (0, ..) => vec![(8, 9.0)],
         (1, ..) => vec![(5, 4.0)],
@@ -308,8 +311,8 @@ fn what_the_model_comes_to_contradict_is_masked_again_once() {
     assert_eq!(told, [(0, 7, vec![], 0), (1, 5, vec![], 0), (2, 6, vec![0], 0), (0, 8, vec![], 3)]);
     assert_eq!(canvases[0].tokens(), [8, 5, 6]);
     assert_eq!((summary.nfe, summary.committed), (4, 3));
-    let keeps = Sampler { revise: Some(1.0), ..sampler };
-    let mut canvases = [canvas(&Prompt::default(), &keeps, 0)];
+    let same = Sampler { revise: Some(1.0), ..sampler };
+    let mut canvases = [canvas(&Prompt::default(), &same, 0)];
     run(&mut Script(script), &mut canvases);
     assert_eq!(canvases[0].tokens(), [7, 5, 6]);
 }
@@ -328,7 +331,7 @@ fn a_canvas_grows_until_the_end_is_in_sight_and_never_beyond_its_cap() {
         steps: 40,
         gen_length: 40,
         variable_length: Some(variable),
-        keep: Keep::Threshold(0.5),
+        transfer: TransferRule::Threshold(0.5),
         ..Sampler::default()
     };
     // The text has 12 tokens.
@@ -353,9 +356,9 @@ fn a_canvas_grows_until_the_end_is_in_sight_and_never_beyond_its_cap() {
     }
 
     // Where it is unsure in the middle, there is more room.
-    let unsure = |row: &[u32], position: usize| match position {
-        2 if row.len() < 11 => vec![],
-        _ if position + 2 >= row.len() => vec![(EOS, 4.0)],
+    let unsure = |sequence: &[u32], position: usize| match position {
+        2 if sequence.len() < 11 => vec![],
+        _ if position + 2 >= sequence.len() => vec![(EOS, 4.0)],
         _ => vec![(7, 9.0)],
     };
     let mut canvases = [canvas(&Prompt::default(), &sampler, 0)];
@@ -375,11 +378,14 @@ fn what_does_not_go_together_is_refused_with_a_reason() {
         (Sampler { suffix_window: window, ..s() }, "suffix_window cannot be combined with the lay"),
         (Sampler { adaptive_blocks: Some(AdaptiveBlocks::new(vec![])), ..s() }, "adaptive_blocks"),
         (Sampler { cache: dual, ..Sampler::exact() }, "cache cannot be combined with the exact"),
-        (Sampler { keep: Keep::Factor(1.0), ..Sampler::exact() }, "keep cannot be combined"),
+        (
+            Sampler { transfer: TransferRule::Factor(1.0), ..Sampler::exact() },
+            "transfer cannot be combined",
+        ),
         (Sampler { revise: Some(0.9), ..Sampler::exact() }, "revise cannot be combined"),
         (
-            Sampler { keep: Keep::Threshold(0.9), remasking: Remasking::Random, ..s() },
-            "remasking cannot be combined with keep threshold",
+            Sampler { transfer: TransferRule::Threshold(0.9), remasking: Remasking::Random, ..s() },
+            "remasking cannot be combined with transfer threshold",
         ),
         (
             Sampler { variable_length, blocks: Blocks::BlockDiffusion, ..s() },
@@ -397,6 +403,6 @@ fn what_does_not_go_together_is_refused_with_a_reason() {
     let causal = Sampler { blocks: Blocks::Autoregressive, cache: dual, ..s() };
     let error = causal.check_model(&SPECIAL, AttentionMask::Causal).unwrap_err();
     assert!(error.to_string().contains("an autoregressive model"), "{error}");
-    assert!(Sampler { keep: Keep::Threshold(f64::NAN), ..s() }.check().is_err());
+    assert!(Sampler { transfer: TransferRule::Threshold(f64::NAN), ..s() }.check().is_err());
     assert!(Sampler { revise: Some(-1.0), ..s() }.check().is_err());
 }

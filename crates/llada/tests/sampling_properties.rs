@@ -69,25 +69,25 @@ proptest! {
         sampler in samplers(), prompt in prompts()
     ) {
         let mut canvases = [canvas(&prompt, &sampler, 0)];
-        let mut row = prompt.tokens.clone();
-        row.resize(canvases[0].length(), MASK);
+        let mut sequence = prompt.tokens.clone();
+        sequence.resize(canvases[0].length(), MASK);
         let (summary, steps) = run(&mut Mock::default(), &mut canvases);
         let outcome = canvases[0].outcome();
         let mut stable = 0;
         for step in &steps[0] {
             let end = prompt.tokens.len() + (step.block + 1) * sampler.block();
             for commit in &step.committed {
-                prop_assert_eq!(row[commit.position], MASK);
+                prop_assert_eq!(sequence[commit.position], MASK);
                 prop_assert!(commit.position < end && commit.token != MASK);
                 prop_assert!((0.0..=1.0).contains(&commit.confidence));
                 prop_assert!(!(sampler.logits_eos_inf && commit.token == EOS));
-                row[commit.position] = commit.token;
+                sequence[commit.position] = commit.token;
             }
             prop_assert!(step.remasked.is_empty() && step.stable >= stable);
-            prop_assert!(row[..step.stable].iter().all(|&token| token != MASK));
+            prop_assert!(sequence[..step.stable].iter().all(|&token| token != MASK));
             stable = step.stable;
         }
-        prop_assert_eq!(&row[..canvases[0].tokens().len()], canvases[0].tokens());
+        prop_assert_eq!(&sequence[..canvases[0].tokens().len()], canvases[0].tokens());
         prop_assert_eq!(steps[0].len(), summary.nfe);
         prop_assert_eq!(steps[0].last().unwrap().nfe, outcome.nfe);
         if outcome.stopped_at_eos {
@@ -105,29 +105,29 @@ proptest! {
     }
 
     #[test]
-    fn a_row_is_the_same_alone_and_in_any_batch(
-        rows in prop::collection::vec((samplers(), prompts()), 1..5), rotation in 0usize..5
+    fn a_sequence_is_the_same_alone_and_in_any_batch(
+        sequences in prop::collection::vec((samplers(), prompts()), 1..5), rotation in 0usize..5
     ) {
-        let fresh = |row: usize| canvas(&rows[row].1, &rows[row].0, 0);
-        let alone: Vec<_> = (0..rows.len())
-            .map(|row| {
-                let mut canvases = [fresh(row)];
+        let fresh = |i: usize| canvas(&sequences[i].1, &sequences[i].0, 0);
+        let alone: Vec<_> = (0..sequences.len())
+            .map(|sequence| {
+                let mut canvases = [fresh(sequence)];
                 let (_, mut steps) = run(&mut Mock::default(), &mut canvases);
                 (canvases[0].tokens().to_vec(), steps.remove(0))
             })
             .collect();
         let order: Vec<usize> =
-            (0..rows.len()).map(|i| (i + rotation) % rows.len()).rev().collect();
-        let mut canvases: Vec<Canvas> = order.iter().map(|&row| fresh(row)).collect();
+            (0..sequences.len()).map(|i| (i + rotation) % sequences.len()).rev().collect();
+        let mut canvases: Vec<Canvas> = order.iter().map(|&sequence| fresh(sequence)).collect();
         let mut mock = Mock::default();
         let (summary, steps) = run(&mut mock, &mut canvases);
-        for (i, &row) in order.iter().enumerate() {
-            prop_assert_eq!(canvases[i].tokens(), &alone[row].0[..]);
-            prop_assert_eq!(&steps[i], &alone[row].1);
+        for (i, &sequence) in order.iter().enumerate() {
+            prop_assert_eq!(canvases[i].tokens(), &alone[sequence].0[..]);
+            prop_assert_eq!(&steps[i], &alone[sequence].1);
         }
         prop_assert_eq!(summary.nfe, mock.forwards);
         prop_assert_eq!(summary.nfe, steps.iter().map(Vec::len).max().unwrap());
-        prop_assert_eq!(summary.row_forwards, steps.iter().map(Vec::len).sum::<usize>());
+        prop_assert_eq!(summary.sequence_forwards, steps.iter().map(Vec::len).sum::<usize>());
     }
 
     #[test]
@@ -214,11 +214,15 @@ fn a_causal_model_is_asked_for_the_next_token_and_needs_no_mask() {
 fn breaking_off_ends_after_the_forward_pass() {
     let sampler = Sampler { steps: 4, gen_length: 8, ..Sampler::default() };
     let mut canvases: Vec<Canvas> =
-        (0..2).map(|row| canvas(&Prompt::default(), &sampler, row)).collect();
+        (0..2).map(|sequence| canvas(&Prompt::default(), &sampler, sequence)).collect();
     let mut told = Vec::new();
-    let summary = generate::run(&mut Mock::default(), &mut canvases, &mut |row, step| {
-        told.push((row, step.nfe));
-        if row == 0 && step.nfe == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    let summary = generate::run(&mut Mock::default(), &mut canvases, &mut |sequence, step| {
+        told.push((sequence, step.nfe));
+        if sequence == 0 && step.nfe == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })
     .unwrap();
     assert_eq!(told, [(0, 1), (1, 1), (0, 2), (1, 2)]);

@@ -64,7 +64,7 @@ impl Bench {
             "[model]\ninit_from = '{}'\n[data]\npath = '{}'\nsequence_length = 64\n\
              [sft]\nheld_out = 0.2\n[optim]\nlr = 1e-2\nwarmup_steps = 3\n\
              [train]\nsteps = 8\nbatch_size = 4\nmicro_batch_size = 3\ncheckpoint_every = 3\n\
-             [eval]\nevery = 4\nrows = 4\ndraws = 3\n[log]\nevery = 1\n",
+             [eval]\nevery = 4\nsequences = 4\ndraws = 3\n[log]\nevery = 1\n",
             self.path("base").display(),
             self.path("chat.jsonl").display(),
         );
@@ -114,7 +114,7 @@ fn logits(dir: &Path) -> Vec<f32> {
     let model = checkpoint::load(dir).unwrap();
     let mut predictor = MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap();
     let tokens: Vec<u32> = (0..12).map(|i| i * 3 % 40).collect();
-    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], keep: None };
+    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], attention_mask: None };
     let mut logits = Vec::new();
     predictor.logits(batch, &[0, 5, 11], &mut logits).unwrap();
     logits
@@ -145,7 +145,7 @@ fn assert_resumes(overrides: &[&str], names: &[&str]) {
     Tokenizer::from_dir(&last).unwrap();
     let mut live = Vec::new();
     let tokens: Vec<u32> = (0..12).map(|i| i * 3 % 40).collect();
-    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], keep: None };
+    let batch = llada::model::Batch { tokens: &tokens, starts: &[0, 12], attention_mask: None };
     let model = whole.predictor().model().clone();
     let mut predictor = MaskPredictor::new(model, Cpu::new(1).unwrap()).unwrap();
     predictor.logits(batch, &[0, 5, 11], &mut live).unwrap();
@@ -202,7 +202,7 @@ fn micro_batches_change_the_weights_by_rounding_only() {
 }
 
 #[test]
-fn rows_of_a_batch_are_padded_only_when_asked() {
+fn sequences_of_a_batch_are_padded_only_when_asked() {
     let bench = Bench::new();
     let tokens = |name: &str, overrides: &[&str]| {
         let mut trainer = bench.trainer(name, overrides, Start::Fresh, 1).unwrap();
@@ -315,14 +315,14 @@ fn a_start_that_fails_leaves_nothing() {
 #[test]
 fn checkpoints_keep_their_tokenizer_when_the_first_is_gone() {
     let bench = Bench::new();
-    let few = ["train.keep=1", "train.checkpoint_every=1", "eval.every=0"];
+    let few = ["train.keep_last=1", "train.checkpoint_every=1", "eval.every=0"];
     run(&mut bench.trainer("run", &few, Start::Fresh, 1).unwrap(), 2).0.unwrap();
     fs::remove_dir_all(bench.path("base")).unwrap();
     run(&mut bench.trainer("run", &few, Start::Resume, 1).unwrap(), 4).0.unwrap();
     assert_eq!(fs::read_dir(bench.path("run/checkpoints")).unwrap().count(), 1);
     Tokenizer::from_dir(&bench.path("run/checkpoints/step-6")).unwrap();
     // Neither does another rhythm of validation make other data of it.
-    let other = ["train.keep=1", "eval.every=2"];
+    let other = ["train.keep_last=1", "eval.every=2"];
     assert!(bench.trainer("run", &other, Start::Resume, 1).is_ok());
 }
 

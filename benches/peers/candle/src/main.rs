@@ -2,9 +2,9 @@
 //!
 //! usage: peer MODEL.gguf [key=value ...]
 //!
-//! Speaks the benches' protocol (see `duel/mod.rs`); a case is the length of a row, one pass of which
-//! is timed with the logits of its last `wanted` positions. The model is candle's own quantised Llama
-//! without the causal mask and the cache. Sizes: wanted, threads.
+//! Speaks the benches' protocol (see `duel/mod.rs`); a case is the length of a sequence, one pass
+//! of which is timed with the logits of its last `wanted` positions. The model is candle's own
+//! quantised Llama without the causal mask and the cache. Sizes: wanted, threads.
 
 use std::{error::Error, fs::File, io::BufRead, time::Instant};
 
@@ -76,7 +76,7 @@ impl Llada {
         })
     }
 
-    /// Logits of the last `wanted` tokens of the row.
+    /// Logits of the last `wanted` tokens of the sequence.
     fn forward(&self, ids: &Tensor, wanted: usize) -> Result<Tensor> {
         let mut x = self.embedding.index_select(ids, 0)?.unsqueeze(0)?;
         let (_, length, d) = x.dims3()?;

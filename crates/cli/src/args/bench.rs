@@ -49,7 +49,7 @@ pub struct Speed {
         default_value = "f32,q8_0"
     )]
     pub format: Vec<Format>,
-    /// Lengths of the rows that go through the model [default: 32,128,512, as far as they fit]
+    /// Lengths of the sequences that go through the model [default: 32,128,512, as far as they fit]
     #[arg(
         long,
         value_name = "TOKENS",
@@ -58,7 +58,7 @@ pub struct Speed {
         hide_short_help = true
     )]
     pub lengths: Vec<u32>,
-    /// Positions at the end of a row whose logits are wanted
+    /// Positions at the end of a sequence whose logits are wanted
     #[arg(long, value_name = "N", default_value_t = 32, hide_short_help = true)]
     pub wanted: u32,
     /// Rounds, in each of which everything about a model is measured once
@@ -118,7 +118,7 @@ pub struct Quality {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub mc_num: u32,
-    /// Rows that are generated together; changes no answer
+    /// Sequences that are generated together; changes no answer
     #[arg(
         long,
         value_name = "N",

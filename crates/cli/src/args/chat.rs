@@ -31,7 +31,7 @@ pub struct Talk {
         hide_short_help = true
     )]
     pub delay: Option<u32>,
-    /// Do not keep what is typed for later chats
+    /// Do not save what is typed in the history of later chats
     #[arg(
         long,
         env = super::NO_HISTORY,

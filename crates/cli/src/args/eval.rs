@@ -146,7 +146,7 @@ impl From<ScoringName> for Scoring {
 pub struct SamplingArgs {
     #[command(flatten)]
     pub sampler: Flags<OfTasks>,
-    /// Rows that are generated together; changes no result [default: 8]
+    /// Sequences that are generated together; changes no result [default: 8]
     #[arg(
         long,
         value_name = "N",

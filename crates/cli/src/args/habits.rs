@@ -30,7 +30,7 @@ const INSTEAD: [(&[&str], &str); 15] = [
     ),
     (
         &["-c", "--ctx-size"],
-        "leave it out: the longest row is the model's own (`llada show` names it), and \
+        "leave it out: the longest sequence is the model's own (`llada show` names it), and \
          `--gen-length` says how much of it a response may take",
     ),
     (
@@ -57,8 +57,8 @@ const INSTEAD: [(&[&str], &str); 15] = [
     ),
     (&["-ctk", "-ctv", "--cache-type-k", "--cache-type-v"], "`--cache-type bf16` is for both"),
     (
-        &["--threshold", "--factor"],
-        "rules for what is kept are values of `--keep`: `--keep threshold=0.9`, `--keep factor=1`",
+        &["--threshold", "--factor", "--keep"],
+        "transfer rules are values of `--transfer`: `--transfer threshold=0.9`, `--transfer factor=1`",
     ),
     (&["-j", "--json-schema", "--grammar"], "answers cannot be held to a grammar"),
     (

@@ -73,7 +73,7 @@ pub struct Show {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory of a generation")]
 pub struct Generation {
-    /// Length of the row, prompt and response [default: the model's longest]
+    /// Length of the sequence, prompt and response [default: the model's longest]
     #[arg(
         long,
         value_name = "TOKENS",
@@ -96,10 +96,10 @@ pub struct Generation {
         hide_short_help = true
     )]
     pub block_length: Option<usize>,
-    /// What is kept of the row between passes: none, prefix, dual
+    /// Which keys and values are cached between passes: none, prefix, dual
     #[arg(long, value_name = "CACHE", value_parser = parse::<Cache>, default_value = "none")]
     pub cache: Cache,
-    /// With a cache: the type of the keys and values that are kept: f32, bf16
+    /// With a cache: the type of the cached keys and values: f32, bf16
     #[arg(
         long,
         value_name = "TYPE",

@@ -45,7 +45,7 @@ pub struct Run {
     /// Write a JSON object: text, tokens, summary
     #[arg(long)]
     pub json: bool,
-    /// Do not keep what is typed in a chat for later ones
+    /// Do not save what is typed in a chat in the history of later ones
     #[arg(
         long,
         env = super::NO_HISTORY,

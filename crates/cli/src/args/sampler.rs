@@ -132,19 +132,16 @@ impl<V: Verb> FromArgMatches for Flags<V> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::{Command, read};
+#[path = "../../../../tests/settings.rs"]
+mod values;
 
-    /// A value of a setting.
-    fn example(key: &Key) -> String {
-        match key.kind {
-            Kind::Number(range) => (range.least + 1.0).min(range.most).to_string(),
-            Kind::Seed => u64::MAX.to_string(),
-            Kind::Switch => "true".into(),
-            Kind::Name(names) => names().pop().unwrap().to_owned(),
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::{
+        values::{example, outside},
+        *,
+    };
+    use crate::args::{Command, read};
 
     fn parse(words: &[String]) -> Result<Command, clap::Error> {
         read(words.iter().map(Into::into)).map(|cli| cli.command)
@@ -191,8 +188,7 @@ mod tests {
     fn every_number_outside_its_range_is_refused() {
         for key in Settings::KEYS {
             let Some(range) = key.range() else { continue };
-            let wrong = [-1.0, range.least - 1.0, range.most + 1.0, f64::NAN, f64::INFINITY];
-            for wrong in wrong.map(|number| number.to_string()) {
+            for wrong in outside(key) {
                 let error = parse(&line("llada run", key, &wrong)).unwrap_err().to_string();
                 let expected = format!("{} is {wrong}, which is not {range}", key.name);
                 assert!(error.contains(&expected), "{error}");

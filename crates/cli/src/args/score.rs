@@ -82,7 +82,7 @@ pub struct Text {
         conflicts_with_all = ["file", "chat", "greedy", "mc_num", "batch_size", "cfg_scale"]
     )]
     pub perplexity: Vec<PathBuf>,
-    /// Tokens of a row, which is all that a token sees [default: the model's longest]
+    /// Tokens of a sequence, which is all that a token sees [default: the model's longest]
     #[arg(
         long,
         value_name = "TOKENS",
@@ -91,7 +91,7 @@ pub struct Text {
         hide_short_help = true
     )]
     pub length: Option<u32>,
-    /// Rows to score, spread evenly over the text; 0 is all
+    /// Sequences to score, spread evenly over the text; 0 is all
     #[arg(
         long,
         value_name = "N",
@@ -99,8 +99,8 @@ pub struct Text {
         default_value_t = 0,
         hide_short_help = true
     )]
-    pub rows: u32,
-    /// Masked versions of each row; an autoregressive model needs one
+    pub sequences: u32,
+    /// Masked versions of each sequence; an autoregressive model needs one
     #[arg(
         long,
         value_name = "N",

@@ -1,4 +1,4 @@
-//! The flags that show a canvas while it is unmasked, or keep what it was.
+//! The flags that show a canvas while it is unmasked, or record its steps.
 
 use std::path::PathBuf;
 

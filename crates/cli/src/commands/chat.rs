@@ -104,7 +104,7 @@ impl Chat {
     fn converse(&mut self, source: &mut Source) -> Result<()> {
         if source.is_typed() {
             self.term.note(&format!(
-                "{}: rows of {} tokens, answers of up to {}; /help lists commands, Ctrl-D ends",
+                "{}: sequences of {} tokens, answers of up to {}; /help lists commands, Ctrl-D ends",
                 self.session.name,
                 self.session.config().max_sequence_length,
                 self.sampler.gen_length
@@ -199,7 +199,7 @@ impl Chat {
                 n => format!("its first {n} turns are"),
             };
             self.term.note(&format!(
-                "the conversation is longer than the model's row: {turns} left out"
+                "the conversation is longer than the model's longest sequence: {turns} left out"
             ));
         }
         self.dropped = window.dropped;
@@ -232,7 +232,7 @@ impl Chat {
         Ok((canvas, summary?))
     }
 
-    /// Tokens of a row that an answer leaves to the conversation.
+    /// Tokens of a sequence that an answer leaves to the conversation.
     fn room(&self) -> usize {
         self.session.config().max_sequence_length - self.sampler.gen_length
     }

@@ -187,7 +187,7 @@ fn names_file(out: &Path) -> bool {
 
 /// What `--force` does: of a folder, the files of a model are replaced, and others stay.
 fn existing(force: bool) -> Existing<'static> {
-    if force { Existing::Replace(&checkpoint::is_written) } else { Existing::Keep }
+    if force { Existing::Replace(&checkpoint::is_written) } else { Existing::Refuse }
 }
 
 /// Checks that nothing is lost by writing `out`.

@@ -72,7 +72,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         let Session { name, tokenizer, predictor, .. } = &mut session;
         let look = Look::of(&args.watching);
         let mut observer = Observer::new(look, &canvases, tokenizer, name, term);
-        // How sure the model was of each token of the row that it filled.
+        // How sure the model was of each token of the sequence that it filled.
         let mut confidence = vec![0.0; canvases[0].tokens().len()];
         let summary = observer.follow(predictor, &mut canvases, &stop, |step| {
             step.committed.iter().for_each(|c| confidence[c.position] = c.confidence);
@@ -111,7 +111,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
                 "template": template.to_string(),
                 "nfe": summary.nfe,
                 "search_nfe": lengths.nfe,
-                "search_row_forwards": lengths.row_forwards,
+                "search_sequence_forwards": lengths.sequence_forwards,
                 "seconds": started.elapsed().as_secs_f64(),
                 "seed": sampler.seed,
                 "sampler": canvases[0].sampler(),
@@ -157,7 +157,7 @@ fn rows(file: &Path) -> Result<Vec<(Template, Option<u64>)>> {
 struct Total {
     nfe: usize,
     search_nfe: usize,
-    search_row_forwards: usize,
+    search_sequence_forwards: usize,
     tokens: usize,
 }
 
@@ -165,7 +165,7 @@ impl Total {
     fn add(&mut self, summary: &generate::Summary, lengths: &length::Lengths) {
         self.nfe += summary.nfe;
         self.search_nfe += lengths.nfe;
-        self.search_row_forwards += lengths.row_forwards;
+        self.search_sequence_forwards += lengths.sequence_forwards;
         self.tokens += summary.committed;
     }
 
@@ -173,8 +173,8 @@ impl Total {
         let mut line = format!("{} tokens in {} NFE", self.tokens, self.nfe);
         if self.search_nfe > 0 {
             line += &format!(
-                " · lengths chosen in {} NFE of {} rows",
-                self.search_nfe, self.search_row_forwards
+                " · lengths chosen in {} NFE of {} sequences",
+                self.search_nfe, self.search_sequence_forwards
             );
         }
         let elapsed = units::duration(elapsed.as_secs_f64());

@@ -54,7 +54,7 @@ pub fn run(args: Merge, term: &Term) -> Result<()> {
     let has_tokenizer = adapter.path().join(TokenizerFiles::JSON).exists();
     let from = if has_tokenizer { &adapter } else { base };
     let tokenizer = super::convert::tokenizer_files(from, &model.config)?;
-    out.fill(Existing::Keep, |dir| {
+    out.fill(Existing::Refuse, |dir| {
         checkpoint::save(&model, dir, storage)?;
         tokenizer.write(dir)
     })

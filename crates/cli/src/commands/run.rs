@@ -54,8 +54,8 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         }
         false => session.encode(&ask.prompt),
     };
-    let rows = prompts.iter().map(encode).collect::<llada::Result<Vec<_>>>()?;
-    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let sequences = prompts.iter().map(encode).collect::<llada::Result<Vec<_>>>()?;
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let sampler = session.sampler(&args.sampler.settings, longest);
     let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
@@ -63,7 +63,7 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         let seed = ask.seed.unwrap_or(sampler.seed);
         session.canvas(tokens, &Sampler { seed, ..sampler.clone() })
     };
-    let canvases = rows.into_iter().zip(&prompts).map(canvas);
+    let canvases = sequences.into_iter().zip(&prompts).map(canvas);
     let mut canvases = canvases.collect::<llada::Result<Vec<_>>>()?;
 
     let message = "finishing the step; press Ctrl-C again to quit now";

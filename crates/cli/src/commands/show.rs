@@ -134,7 +134,7 @@ fn recommended(config: &ModelConfig) -> Value {
         "block_length",
         "sub_block_length",
         "remasking",
-        "keep",
+        "transfer",
         "cache",
         "cache_refresh",
     ];
@@ -244,7 +244,7 @@ fn memory(
     let gen_length = generation.gen_length.unwrap_or(length.min(Sampler::default().gen_length));
     let Some(prompt) = length.checked_sub(gen_length) else {
         let message =
-            format!("a response of {gen_length} tokens is longer than its row of {length}");
+            format!("a response of {gen_length} tokens is longer than its sequence of {length}");
         return Err(Failure::usage(message, "raise `--length`, or lower `--gen-length`").into());
     };
     let blocks = match config.attention {
@@ -410,7 +410,7 @@ fn text(facts: &Value) -> String {
             "vocabulary",
             format!("{}, {} rows of embedding", plain("vocab_size"), plain("embedding_size")),
         ),
-        ("longest row", format!("{} tokens", plain("max_sequence_length"))),
+        ("longest sequence", format!("{} tokens", plain("max_sequence_length"))),
         ("tokens", listed("tokens", &token)),
     ];
     if let Some(missing) = facts["missing"].as_str() {
@@ -425,7 +425,7 @@ fn text(facts: &Value) -> String {
         rows.push((
             "memory",
             format!(
-                "about {} for a row of {} tokens: weights {}, cache {}, scratch {}, program \
+                "about {} for a sequence of {} tokens: weights {}, cache {}, scratch {}, program \
                  {}{available}",
                 size("total"),
                 memory["length"],

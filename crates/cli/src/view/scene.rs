@@ -28,7 +28,7 @@ pub type Decode<'a> = dyn Fn(&[u32]) -> String + 'a;
 pub struct Scene {
     /// All cells, the prompt's first.
     pub cells: Vec<Cell>,
-    /// Position of the first cell in the row.
+    /// Position of the first cell in the sequence.
     first: usize,
     /// Steps applied so far.
     pub step: usize,
@@ -44,7 +44,7 @@ impl Scene {
         Self { cells, first: 0, step: 0 }
     }
 
-    /// The response alone: a row of `length` positions without its first `prompt`.
+    /// The response alone: a sequence of `length` positions without its first `prompt`.
     pub fn response(prompt: usize, length: usize) -> Self {
         Self { cells: vec![Cell::Mask; length.saturating_sub(prompt)], first: prompt, step: 0 }
     }
@@ -105,8 +105,8 @@ impl Cell {
     }
 }
 
-/// Puts a new cell at each of `positions`, which ascend and are those of a row whose position `first`
-/// is that of the first cell: all in one pass. Positions outside are passed over.
+/// Puts a new cell at each of `positions`, which ascend and are those of a sequence whose position
+/// `first` is that of the first cell: all in one pass. Positions outside are passed over.
 pub(super) fn insert<T>(
     cells: &mut Vec<T>,
     first: usize,

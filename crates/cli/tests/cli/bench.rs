@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{MODEL, run, trained};
+use crate::{MODEL, golden::own_model, run, trained};
 
 const QUESTIONS: &str = "{\"prompt\": \"the cat\"}\n{\"prompt\": \"1\", \"response\": \"2\"}\n";
 
@@ -62,7 +62,8 @@ fn a_generation_is_measured_as_the_flags_say() {
 
 #[test]
 fn what_a_model_holds_of_a_prompt_is_measured() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models/i_sdar");
+    let model = own_model("i_sdar");
+    let model = model.to_str().unwrap();
     let line = "bench --lengths 4 --rounds 2 --generate --prompt 21 -n 8";
     let args: Vec<&str> = line.split_whitespace().chain(["-m", model]).collect();
     let (code, text, stderr) = run(trained(), &args);
@@ -80,11 +81,11 @@ fn what_a_model_holds_of_a_prompt_is_measured() {
 fn impossible_measurements_are_explained() {
     let dir = trained();
     for (line, code, message) in [
-        ("-m MODEL --lengths 33", 2, "a row of 33 tokens does not fit the model"),
+        ("-m MODEL --lengths 33", 2, "a sequence of 33 tokens does not fit the model"),
         ("-m MODEL --steps 4", 2, "nothing is to be generated"),
         ("-m MODEL --cache dual", 2, "nothing is to be generated"),
         ("-m MODEL --prompt 4", 2, "--generate"),
-        ("-m MODEL --lengths 4 --generate --prompt 30 -n 8", 1, "do not fit a row of 32"),
+        ("-m MODEL --lengths 4 --generate --prompt 30 -n 8", 1, "do not fit a sequence of 32"),
         ("-m MODEL --shape 1b", 2, "cannot be used with"),
         ("-m MODEL --lengths 0", 2, "--lengths"),
         ("-m MODEL --rounds 0", 2, "--rounds"),
@@ -137,15 +138,15 @@ fn a_setting_is_compared_and_gated() {
     let asked = table.lines().find(|line| line.contains("as asked")).unwrap();
     assert!(asked.contains("100.0 %") && asked.contains("no"), "{table}");
     // Everything at once is no text: one question is measured without an error, so any loss counts.
-    let (code, table, stderr) = quality("--keep threshold=0 --gate --limit 1 --mc-num 16");
+    let (code, table, stderr) = quality("--transfer threshold=0 --gate --limit 1 --mc-num 16");
     let lost = table.lines().any(|line| line.contains("as asked") && line.contains("yes"));
     assert_eq!(code == 1, lost, "{table}{stderr}");
 }
 
 #[test]
 fn what_cannot_be_measured_is_refused() {
-    let (code, _, stderr) = quality("--keep klass --preset exact");
-    assert!(code == 2 && stderr.contains("keep"), "{stderr}");
+    let (code, _, stderr) = quality("--transfer klass --preset exact");
+    assert!(code == 2 && stderr.contains("transfer"), "{stderr}");
     let dir = trained();
     let (code, _, stderr) = run(dir, &["bench", "quality", "-m", MODEL]);
     assert!(code == 1 && stderr.contains("--questions"), "{stderr}");

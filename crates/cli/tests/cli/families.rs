@@ -4,30 +4,31 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::run;
+use crate::{
+    golden::{self, Golden},
+    run,
+};
 
-/// A model, what it is, and what is recommended for it.
-const FAMILIES: [(&str, &str, &str, &str); 7] = [
-    ("a_mha_untied", "llada", "bidirectional", "keep threshold=0.9, cache dual"),
-    ("e_illada_llama_naming", "illada", "bidirectional", "keep threshold=0.9, cache dual"),
-    ("f_llada_moe", "llada-moe", "bidirectional", "keep threshold=0.9, cache dual"),
-    ("g_dream", "dream", "bidirectional", "remasking entropy, keep threshold=0.9, cache dual"),
-    ("h_llada2_moe", "llada2", "blocks of 32 tokens", "keep threshold=0.95 (the card of LLaDA2.0"),
-    ("i_sdar", "sdar", "blocks of 4 tokens", "block_length 4, keep threshold=0.85 (the defaults"),
-    (
-        "j_fast_dllm_v2",
-        "fast-dllm-v2",
-        "blocks of 8 tokens",
-        "sub_block_length 8, keep threshold=0.9",
-    ),
-];
+/// What a model attends to and what is recommended for it, by its family.
+fn told(family: &str) -> [&'static str; 2] {
+    match family {
+        "llada" | "illada" | "llada-moe" => ["bidirectional", "transfer threshold=0.9, cache dual"],
+        "dream" => ["bidirectional", "remasking entropy, transfer threshold=0.9, cache dual"],
+        "llada2" => ["blocks of 32 tokens", "transfer threshold=0.95 (the card of LLaDA2.0"],
+        "sdar" => ["blocks of 4 tokens", "block_length 4, transfer threshold=0.85 (the defaults"],
+        "fast-dllm-v2" => ["blocks of 8 tokens", "sub_block_length 8, transfer threshold=0.9"],
+        other => panic!("{other} is a family of which this test knows nothing"),
+    }
+}
 
 #[test]
 fn every_family_is_told_with_its_recommended_settings() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, family, attention, settings) in FAMILIES {
-        let path = format!("{}/../../tests/fixtures/models/{model}", env!("CARGO_MANIFEST_DIR"));
-        let file = format!("{model}.gguf");
+    for golden in golden::of_families() {
+        let family = golden.family;
+        let [attention, settings] = told(family);
+        let path = golden.own_folder().into_os_string().into_string().unwrap();
+        let file = format!("{}.gguf", golden.name);
         let (code, _, stderr) = run(folder.path(), &["convert", &path, "-o", &file]);
         assert_eq!(code, 0, "{stderr}");
         for model in [path.as_str(), &file] {
@@ -45,11 +46,10 @@ fn every_family_is_told_with_its_recommended_settings() {
 }
 
 /// A copy of a model in `folder` whose configuration names its mask token.
-fn with_mask(folder: &Path, model: &str) -> String {
-    let from = format!("{}/../../tests/fixtures/models/{model}", env!("CARGO_MANIFEST_DIR"));
-    let to = folder.join(model);
+fn with_mask(folder: &Path, golden: &Golden) -> String {
+    let to = folder.join(golden.name);
     fs::create_dir(&to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+    for entry in fs::read_dir(golden.own_folder()).unwrap().map(Result::unwrap) {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
     let text = fs::read_to_string(to.join("config.json")).unwrap();
@@ -64,8 +64,9 @@ fn with_mask(folder: &Path, model: &str) -> String {
 #[test]
 fn every_family_generates() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, ..) in FAMILIES {
-        let path = with_mask(folder.path(), model);
+    for golden in golden::of_families() {
+        let model = golden.name;
+        let path = with_mask(folder.path(), &golden);
         for preset in ["exact", "balanced", "fast"] {
             let line = ["bench", "-m", &path, "--generate", "--rounds", "1", "--lengths", "8"];
             let more = ["--wanted", "4", "--prompt", "8", "--preset", preset, "-n", "16", "--json"];

@@ -29,7 +29,7 @@ fn a_model_can_be_the_first_argument() {
         "show MODEL",
         "infill MODEL the{{hole:2}}",
         "score MODEL the cat sat",
-        "score MODEL --perplexity text.txt --rows 2",
+        "score MODEL --perplexity text.txt --sequences 2",
     ] {
         let (code, stdout, stderr) = line(text);
         assert!(code == 0 && !stdout.is_empty(), "{text}: {stderr}");
@@ -65,7 +65,8 @@ fn a_dash_is_standard_input_and_output() {
     assert_eq!(code, 0, "{stderr}");
     let (code, stdout, stderr) = with_stdin("infill MODEL --file -", "{\"text\": \"a{{hole:1}}\"}");
     assert!(code == 0 && stdout.starts_with('{'), "{stdout} {stderr}");
-    let (code, _, stderr) = with_stdin("score MODEL --perplexity - --rows 1", "the cat sat on it");
+    let (code, _, stderr) =
+        with_stdin("score MODEL --perplexity - --sequences 1", "the cat sat on it");
     assert_eq!(code, 0, "{stderr}");
     let (code, _, stderr) = with_stdin("tokenizer train - --kind CHAR --out tok2", "abc abc");
     assert_eq!(code, 0, "{stderr}");
@@ -111,10 +112,10 @@ fn variables_that_are_empty_are_unset() {
 #[test]
 fn numbers_out_of_their_range_are_refused_wherever_they_are_given() {
     for (flags, message) in [
-        ("--keep threshold=2", "keep threshold is 2, which is not a number from 0 to 1"),
-        ("--keep factor=0", "keep factor is 0, which is not a number above 0"),
-        ("--keep klass=0.9,steps=0", "klass steps is 0"),
-        ("--keep leap,neighbour=7", "leap neighbour is 7"),
+        ("--transfer threshold=2", "transfer threshold is 2, which is not a number from 0 to 1"),
+        ("--transfer factor=0", "transfer factor is 0, which is not a number above 0"),
+        ("--transfer klass=0.9,steps=0", "klass steps is 0"),
+        ("--transfer leap,neighbour=7", "leap neighbour is 7"),
         ("--revise 2", "revise is 2, which is not a number from 0 to 1"),
         ("--revise -0.5", "revise is -0.5"),
         ("--temperature -1", "temperature is -1, which is not a number from 0 to 100"),
@@ -156,10 +157,10 @@ fn numbers_out_of_their_range_are_refused_wherever_they_are_given() {
     }
     let (_, _, stderr) = with_stdin(
         "chat -m MODEL -n 2",
-        "/set temperature -1\n/set keep factor=0\n/set revise 2\n/set steps 0\n/set gen_length 0\n",
+        "/set temperature -1\n/set transfer factor=0\n/set revise 2\n/set steps 0\n/set gen_length 0\n",
     );
     for hint in
-        ["`/set temperature` with a number", "`/set keep` with factor=X", "`/set revise` with"]
+        ["`/set temperature` with a number", "`/set transfer` with factor=X", "`/set revise` with"]
     {
         assert!(stderr.contains(hint), "{hint} is missing in\n{stderr}");
     }
@@ -184,7 +185,8 @@ fn habits_of_other_programs_work_or_are_explained() {
         ("-i", "`llada chat`"),
         ("-fa x", "leave it out"),
         ("--diffusion-eps 0.1 x", "`--remasking`"),
-        ("--threshold 0.9 x", "`--keep threshold=0.9`"),
+        ("--threshold 0.9 x", "`--transfer threshold=0.9`"),
+        ("--keep threshold=0.9 x", "`--transfer threshold=0.9`"),
     ] {
         let (code, stdout, stderr) = line(&format!("run -m MODEL {flags}"));
         assert_eq!((code, stdout.as_str()), (2, ""), "{flags}: {stderr}");

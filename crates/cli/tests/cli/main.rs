@@ -7,6 +7,8 @@ mod chat;
 mod convert;
 mod eval;
 mod families;
+#[path = "../../../../tests/golden.rs"]
+mod golden;
 mod grammar;
 mod hostile_text;
 mod hub;
@@ -65,6 +67,15 @@ fn outcome(output: Output) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+/// The names of all that is in a folder, sorted.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 /// A folder with a text, a tokenizer, shards and a tiny model trained on them, made once with the
 /// program itself.
 fn trained() -> &'static Path {
@@ -104,7 +115,7 @@ batch_size = 2
 checkpoint_every = 2
 [eval]
 every = 4
-rows = 2
+sequences = 2
 draws = 1
 [log]
 every = 2
@@ -114,7 +125,7 @@ sample_every = 4
 /// The model of [`trained`].
 const MODEL: &str = "run/checkpoints/step-4";
 
-/// The folder of the model that ships, whose rows have room for a conversation.
+/// The folder of the model that ships, whose sequences have room for a conversation.
 fn storyteller() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller")
 }

@@ -84,9 +84,12 @@ fn what_is_to_blame_in_a_recipe_is_named() {
     check(
         dir,
         &[
-            (&["train", "recipe.toml", "train.keep=1", "train.steps=x"], &["use `train.steps=x`"]),
+            (
+                &["train", "recipe.toml", "train.keep_last=1", "train.steps=x"],
+                &["use `train.steps=x`"],
+            ),
             (&["train", "recipe.toml", "train.objective=gan"], &["use `train.objective=gan`"]),
-            (&["train", "mine.toml", "train.keep=1"], &["cannot use `mine.toml`"]),
+            (&["train", "mine.toml", "train.keep_last=1"], &["cannot use `mine.toml`"]),
             (&["train", "text.txt"], &["`text.txt` is no recipe", verbs[0], verbs[1]]),
             (&["sft", "rows.jsonl"], &["`rows.jsonl` is no recipe", verbs[1]]),
             (&["train", "notes"], &["`notes` is no recipe", verbs[0]]),

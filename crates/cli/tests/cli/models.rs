@@ -112,7 +112,7 @@ fn fine_tuning_starts_from_a_model_of_the_hub() {
 #[test]
 fn the_guide_has_the_sizes_that_show_prints() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let config = root.join("tests/fixtures/configs/llada-8b");
+    let config = crate::golden::own("configs/llada-8b");
     let args = ["show", config.to_str().unwrap(), "--length", "1024", "--json"];
     let (code, stdout, stderr) = run(trained(), &args);
     assert_eq!(code, 0, "{stderr}");

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::{MODEL, run, storyteller, trained};
+use crate::{MODEL, names, run, storyteller, trained};
 
 /// Endings that other programs and users give to names beside an output.
 const ENDINGS: [&str; 6] = [".tmp", ".old", ".lock", ".bak", ".part", "~"];
@@ -44,14 +44,6 @@ fn check(dir: &Path, outputs: &[&str], written: &[&str]) {
     }
     expected.sort();
     assert_eq!(names(dir), expected);
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// `line` with `MODEL` and `TOKENIZER` put in.

@@ -71,7 +71,7 @@ fn settings_that_contradict_each_other_are_explained() {
     // Flags at odds with each other are wrong usage; at odds with the model, a failure.
     let cases: [(&[&str], i32, &str, &str); 4] = [
         (&["-n", "10", "--block-length", "4"], 2, "does not divide", "--gen-length 8 or 12"),
-        (&["-n", "1000"], 1, "do not fit a row of 32", "--gen-length 31 or less"),
+        (&["-n", "1000"], 1, "do not fit a sequence of 32", "--gen-length 31 or less"),
         (
             &["-n", "8", "--block-length", "4", "--steps", "3"],
             2,
@@ -256,7 +256,7 @@ fn show_predicts_the_memory_of_a_generation() {
 
     for (flags, message) in [
         (["--length", "99"], "longer than the model's 32"),
-        (["-n", "40"], "longer than its row of 32"),
+        (["-n", "40"], "longer than its sequence of 32"),
         (["--cache-type", "bf16"], "cache_type cannot be combined with no cache"),
     ] {
         let (code, stdout, stderr) = run(trained(), &[&["show", MODEL], &flags[..]].concat());

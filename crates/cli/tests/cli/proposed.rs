@@ -18,23 +18,23 @@ fn sampler(model: &str, flags: &str) -> Value {
 
 #[test]
 fn flags_go_before_the_file_and_the_file_before_the_preset() {
-    let text = r#"{"temperature": 0.5, "max_new_tokens": 16, "keep": "factor=2", "top_p": 0.9,
+    let text = r#"{"temperature": 0.5, "max_new_tokens": 16, "transfer": "factor=2", "top_p": 0.9,
                    "_from_model_config": true}"#;
     let copy = with_generation_config(storyteller(), text);
     let model = copy.path().to_str().unwrap();
     let plain = sampler(model, "");
     assert_eq!((&plain["temperature"], &plain["gen_length"]), (&0.5.into(), &16.into()));
-    assert_eq!(plain["keep"]["factor"], 2.0);
-    let asked = sampler(model, "--temperature 0 -n 8 --keep schedule");
+    assert_eq!(plain["transfer"]["factor"], 2.0);
+    let asked = sampler(model, "--temperature 0 -n 8 --transfer schedule");
     assert_eq!((&asked["temperature"], &asked["gen_length"]), (&0.0.into(), &8.into()));
-    assert_eq!(asked["keep"], "schedule");
+    assert_eq!(asked["transfer"], "schedule");
     assert_eq!(sampler(model, "--preset fast")["temperature"], 0.5);
     let exact = sampler(model, "--preset exact");
-    assert_eq!((&exact["exact"], &exact["keep"]), (&true.into(), &"schedule".into()));
+    assert_eq!((&exact["exact"], &exact["transfer"]), (&true.into(), &"schedule".into()));
 
     let (code, shown, _) = run(trained(), &["show", model]);
     assert_eq!(code, 0);
-    assert!(shown.contains("gen_length 16, temperature 0.5, keep factor=2"), "{shown}");
+    assert!(shown.contains("gen_length 16, temperature 0.5, transfer factor=2"), "{shown}");
     let (_, shown, _) = run(trained(), &["show", model, "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["generation"]["temperature"], "0.5");
@@ -64,11 +64,14 @@ fn the_file_travels_with_its_model() {
 fn bad_values_name_file_key_and_range() {
     for (text, parts) in [
         (r#"{"temperature": -1}"#, ["generation_config.json`: temperature is -1", "from 0 to 100"]),
-        (r#"{"threshold": 2}"#, ["generation_config.json`: keep threshold is 2", "from 0 to 1"]),
+        (
+            r#"{"threshold": 2}"#,
+            ["generation_config.json`: transfer threshold is 2", "from 0 to 1"],
+        ),
         (r#"{"steps": "x"}"#, ["generation_config.json`: steps is x", "a whole number from 1"]),
         ("{", ["generation_config.json` is not a JSON object", "remove the file"]),
         (
-            r#"{"keep": "leap", "remasking": "random"}"#,
+            r#"{"transfer": "leap", "remasking": "random"}"#,
             ["`generation_config.json` contradicts itself", "remasking cannot be combined"],
         ),
     ] {
@@ -120,7 +123,7 @@ fn training_names_the_command_for_its_model() {
         dir.join("named.toml"),
         "[model]\ninit_from = \"run/checkpoints/step-4\"\n[data]\npath = \"named.jsonl\"\n\
          sequence_length = 32\n[sft]\nheld_out = 0.3\n[train]\nsteps = 1\nbatch_size = 2\n\
-         [eval]\nrows = 2\ndraws = 1\n",
+         [eval]\nsequences = 2\ndraws = 1\n",
     )
     .unwrap();
     let (code, _, stderr) = run(dir, &["sft", "named.toml", "-o", "talks"]);

@@ -106,7 +106,7 @@ fn characters_of_several_tokens_are_whole_in_every_view() {
 
 #[test]
 fn the_work_and_the_picture_grow_with_the_recording() {
-    // As many masks as a row may have, none of which is ever filled.
+    // As many masks as a sequence may have, none of which is ever filled.
     let dir = written(&TRACE.replace("\"length\":4", "\"length\":131072"));
     let (code, svg, stderr) = run(dir.path(), &["replay", "t.jsonl", "--export", "svg"]);
     assert_eq!(code, 0, "{stderr}");
@@ -196,7 +196,7 @@ fn damaged_recordings_are_refused_with_a_hint() {
         (&TRACE.replace("\"llada_trace\":1", "\"llada_trace\":7"), "format version 7"),
         (&TRACE.replace("\"position\":2", "\"position\":44"), "position 44"),
         (&format!("{}\n{}\n{}\n", lines[0], &lines[1][..40], lines[2]), "line 2"),
-        (&lines[0].replace("\"length\":4", "\"length\":4194304"), "row of 4194304"),
+        (&lines[0].replace("\"length\":4", "\"length\":4194304"), "sequence of 4194304"),
         (&TRACE.replace("</script>", &"x".repeat(2000)), "2000 bytes"),
     ];
     for (text, expected) in cases {

@@ -1,4 +1,4 @@
-//! Fewer and smaller passes: the rules for what is kept, the caches, lengths that are found.
+//! Fewer and smaller passes: transfer rules, caches, lengths that are found.
 
 use serde_json::Value;
 
@@ -15,22 +15,23 @@ fn sampled(flags: &str) -> (Value, String) {
 
 #[test]
 fn what_was_chosen_is_recorded() {
-    let (answer, stderr) =
-        sampled("--block-length 4 --cache dual --cache-window 1 --cache-type bf16 --keep factor=2");
+    let (answer, stderr) = sampled(
+        "--block-length 4 --cache dual --cache-window 1 --cache-type bf16 --transfer factor=2",
+    );
     let sampler = &answer["summary"]["sampler"];
     assert_eq!(sampler["cache_type"], "bf16");
-    assert_eq!(sampler["keep"]["factor"], 2.0);
+    assert_eq!(sampler["transfer"]["factor"], 2.0);
     assert_eq!(
         (&sampler["cache"]["dual"]["before"], &answer["summary"]["masks_left"]),
         (&1.into(), &0.into())
     );
-    assert!(stderr.contains(r#""keep":{"factor":2.0}"#), "{stderr}");
+    assert!(stderr.contains(r#""transfer":{"factor":2.0}"#), "{stderr}");
     let (plain, _) = sampled("");
     assert_eq!(plain["summary"]["sampler"]["cache"]["dual"]["every"], 8);
     let (exact, _) = sampled("--preset exact");
     assert_eq!(exact["summary"]["sampler"]["cache"], "none");
     assert_eq!(plain["summary"]["nfe"], 12);
-    let (all, _) = sampled("--keep threshold=0");
+    let (all, _) = sampled("--transfer threshold=0");
     assert_eq!(all["summary"]["nfe"], 1);
     let (alone, _) = sampled("--suffix-window 3 --block-length 4 --adaptive-blocks --revise 0.9");
     let sampler = &alone["summary"]["sampler"];
@@ -40,9 +41,9 @@ fn what_was_chosen_is_recorded() {
 
 #[test]
 fn every_rule_and_cache_gives_a_whole_answer() {
-    for keep in ["schedule", "threshold", "factor", "entropy", "klass", "leap", "credit"] {
+    for rule in ["schedule", "threshold", "factor", "entropy", "klass", "leap", "credit"] {
         for cache in ["none", "prefix", "dual --cache-refresh 2"] {
-            let flags = format!("--block-length 4 --keep {keep} --cache {cache}");
+            let flags = format!("--block-length 4 --transfer {rule} --cache {cache}");
             let (answer, _) = sampled(&flags);
             assert_eq!(answer["summary"]["masks_left"], 0, "{flags}");
         }
@@ -52,7 +53,7 @@ fn every_rule_and_cache_gives_a_whole_answer() {
 #[test]
 fn a_trace_of_a_length_that_was_found_is_replayed() {
     let dir = tempfile::tempdir().unwrap();
-    let line = "run -n 32 --variable-length --keep threshold=0.5 --seed 1 --trace t.jsonl -m";
+    let line = "run -n 32 --variable-length --transfer threshold=0.5 --seed 1 --trace t.jsonl -m";
     let args: Vec<&str> = line.split(' ').chain([storyteller(), "Once"]).collect();
     let (code, answer, stderr) = run(dir.path(), &args);
     assert_eq!(code, 0, "{stderr}");
@@ -66,23 +67,23 @@ fn a_trace_of_a_length_that_was_found_is_replayed() {
 #[test]
 fn holes_and_chats_take_the_flags_too() {
     let dir = tempfile::tempdir().unwrap();
-    let flags = ["--keep", "leap", "--cache", "dual", "--json", "A {{hole:5}} sat"];
+    let flags = ["--transfer", "leap", "--cache", "dual", "--json", "A {{hole:5}} sat"];
     let args = [&["infill", "-m", storyteller()], &flags[..]].concat();
     let (code, stdout, stderr) = run(dir.path(), &args);
     assert_eq!(code, 0, "{stderr}");
     let answer: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(answer["summary"]["sampler"]["keep"]["leap"]["anchor"], 0.9);
+    assert_eq!(answer["summary"]["sampler"]["transfer"]["leap"]["anchor"], 0.9);
 
     let chat = |input: &str| {
-        let args = ["chat", "-m", storyteller(), "-n", "8", "--keep", "klass"];
+        let args = ["chat", "-m", storyteller(), "-n", "8", "--transfer", "klass"];
         outcome(llada(dir.path(), &args).write_stdin(input.to_owned()).output().unwrap())
     };
     let (code, _, stderr) = chat("/set cache dual\n/set cache_refresh 3\n/show\nHi\n");
     assert_eq!(code, 0, "{stderr}");
-    for line in ["keep                    klass=0.9", "cache_refresh           3"] {
+    for line in ["transfer                klass=0.9", "cache_refresh           3"] {
         assert!(stderr.contains(line), "{stderr}");
     }
-    let (_, _, stderr) = chat("/set keep most\n/set cache none\n/set cache_window 2\n");
+    let (_, _, stderr) = chat("/set transfer most\n/set cache none\n/set cache_window 2\n");
     assert!(
         stderr.contains("threshold=0.9") && stderr.contains("cache_window has no meaning"),
         "{stderr}"
@@ -92,14 +93,18 @@ fn holes_and_chats_take_the_flags_too() {
 #[test]
 fn what_has_no_meaning_is_refused_with_the_choices() {
     for (flags, message, hint) in [
-        ("--keep some", "unknown rule", "entropy=0.1"),
-        ("--keep threshold=-1", "keep threshold is -1", "--keep threshold=X"),
+        ("--transfer some", "unknown transfer rule", "entropy=0.1"),
+        ("--transfer threshold=-1", "transfer threshold is -1", "--transfer threshold=X"),
         ("--cache triple", "unknown cache `triple`", "none, prefix, dual"),
         ("--cache none --cache-refresh 2", "without a cache", "--cache dual or prefix"),
         ("--cache dual --cache-type f16", "unknown cache type `f16`", "f32, bf16"),
         ("--blocks pure --suffix-window 4", "suffix_window cannot be combined", "--suffix-window"),
-        ("--preset exact --keep factor", "keep cannot be combined with the exact mode", "--keep"),
-        ("--remasking random --keep leap", "remasking cannot be combined", "margin"),
+        (
+            "--preset exact --transfer factor",
+            "transfer cannot be combined with the exact mode",
+            "--transfer",
+        ),
+        ("--remasking random --transfer leap", "remasking cannot be combined", "margin"),
         (
             "--blocks block-diffusion --block-length 4 --variable-length",
             "variable_length",

@@ -113,16 +113,17 @@ fn text_has_a_perplexity() {
     let args = ["--perplexity", "text.txt"];
     let (code, stdout, stderr) = score(&args);
     assert_eq!(code, 0, "{stderr}");
-    for part in ["nats/token", " ± ", "perplexity", "bits/byte", "rows of up to 32", "40 documents"]
+    for part in
+        ["nats/token", " ± ", "perplexity", "bits/byte", "sequences of up to 32", "40 documents"]
     {
         assert!(stdout.contains(part), "{part} is missing in\n{stdout}");
     }
     assert_eq!(stdout.matches("(upper bound)").count(), 3, "{stdout}");
     assert!(stderr.contains("seed 0"), "{stderr}");
     let (_, json, _) =
-        score(&["--json", "--rows", "5", "--length", "16", "--perplexity", "text.txt"]);
+        score(&["--json", "--sequences", "5", "--length", "16", "--perplexity", "text.txt"]);
     let found = &objects(&json)[0];
-    assert_eq!((&found["rows"], &found["tokens"]), (&5.into(), &80.into()));
+    assert_eq!((&found["sequences"], &found["tokens"]), (&5.into(), &80.into()));
     let (nats, perplexity) = (&found["nats_per_token"], &found["perplexity"]);
     assert!((nats.as_f64().unwrap().exp() / perplexity.as_f64().unwrap() - 1.0).abs() < 1e-9);
 

@@ -1,4 +1,4 @@
-//! Random draws: a row has its own, wherever it stands.
+//! Random draws: a sequence has its own, wherever it stands.
 
 use serde_json::Value;
 

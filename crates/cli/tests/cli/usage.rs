@@ -48,7 +48,7 @@ fn every_verb_explains_itself() {
         "--preset",
         "--logits-eos-inf",
         "--confidence-eos-eot-inf",
-        "--keep",
+        "--transfer",
         "--cache",
         "--cache-refresh",
         "--cache-window",

@@ -2,7 +2,7 @@
 //!
 //! The keys are those of [`Settings`], and of `transformers` `max_new_tokens` and `do_sample`; all
 //! others are passed over, because files of `transformers` have many. A number on its own as
-//! `threshold` or `factor` stands for the rule of that name for what is kept.
+//! `threshold` or `factor` stands for the transfer rule of that name.
 
 use std::path::Path;
 
@@ -43,8 +43,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Settings> {
         settings.set_value("gen_length", length).map_err(wrong)?;
     }
     for rule in ["threshold", "factor"] {
-        if let (None, Some(number)) = (settings.keep, alone(rule)) {
-            settings.set("keep", &format!("{rule}={}", plain(number))).map_err(wrong)?;
+        if let (None, Some(number)) = (settings.transfer, alone(rule)) {
+            settings.set("transfer", &format!("{rule}={}", plain(number))).map_err(wrong)?;
         }
     }
     // For `transformers` a temperature beside it is of no effect.
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::{GENERATION_CONFIG, load_generation_config};
     use crate::diffusion::{
-        Keep, Preset,
+        Preset, TransferRule,
         settings::tests::{example, outside},
     };
 
@@ -87,7 +87,7 @@ mod tests {
             temperature: Some(0.5),
             gen_length: Some(64),
             preset: Some(Preset::Fast),
-            keep: Some(Keep::Threshold(0.8)),
+            transfer: Some(TransferRule::Threshold(0.8)),
             block_length: Some(16),
             logits_eos_inf: Some(true),
             ..Settings::default()
@@ -97,9 +97,12 @@ mod tests {
         let drawn = drawn.unwrap();
         assert_eq!((drawn.temperature, drawn.top_p, drawn.top_k), (Some(0.5), Some(0.9), Some(8)));
         let both =
-            written(r#"{"gen_length": 8, "max_new_tokens": 64, "keep": "klass", "factor": 2}"#);
+            written(r#"{"gen_length": 8, "max_new_tokens": 64, "transfer": "klass", "factor": 2}"#);
         let both = both.unwrap();
-        assert_eq!((both.gen_length, both.keep.map(Keep::name)), (Some(8), Some("klass")));
+        assert_eq!(
+            (both.gen_length, both.transfer.map(TransferRule::name)),
+            (Some(8), Some("klass"))
+        );
         let greedy = written(r#"{"do_sample": false, "temperature": 0.9}"#).unwrap();
         assert_eq!(greedy, Settings::default());
         assert_eq!(load_generation_config(Path::new("none")).unwrap(), Settings::default());
@@ -135,7 +138,7 @@ mod tests {
             (r#"{"temperature": "hot"}"#, "temperature is hot, which is not"),
             (r#"{"steps": 2.5}"#, "steps is 2.5, which is not a whole number from 1 to"),
             (r#"{"max_new_tokens": 0}"#, "gen_length is 0, which is not a whole number"),
-            (r#"{"threshold": 2}"#, "keep threshold is 2, which is not a number from 0 to 1"),
+            (r#"{"threshold": 2}"#, "transfer threshold is 2, which is not a number from 0 to 1"),
             (r#"{"remasking": "luck"}"#, "unknown remasking `luck`"),
             (r#"{"cache": ["dual"]}"#, "unknown cache `[\"dual\"]`"),
             (r#"{"temperature": NaN}"#, "temperature is NaN, which is not a number"),

@@ -1,28 +1,18 @@
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs};
 
 use ::safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::Error;
-
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
-
-/// A folder of the golden models, which `$LLADA_GOLDEN` may replace by others of the same layout.
-pub(crate) fn golden(model: &str) -> PathBuf {
-    let root = std::env::var_os("LLADA_GOLDEN").unwrap_or_else(|| FIXTURES.into());
-    PathBuf::from(root).join("models").join(model)
-}
-
-/// A folder of the models that are here, for tests that know their sizes.
-pub(crate) fn own(model: &str) -> PathBuf {
-    PathBuf::from(FIXTURES).join("models").join(model)
-}
+use crate::{
+    Error,
+    golden::{self, own_model},
+};
 
 /// A copy of a model that can be damaged.
 fn copy(model: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(own(model)).unwrap() {
+    for entry in fs::read_dir(own_model(model)).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
@@ -84,9 +74,12 @@ const WTE: &str = "model.transformer.wte.weight";
 
 #[test]
 fn the_golden_models_load_without_a_copy() {
-    for name in ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"] {
-        let model = load(&golden(name)).unwrap();
-        let content = fs::read(golden(name).join("model.safetensors")).unwrap();
+    // Their parameters are the tensors of the file one by one, those of some other families are not.
+    let illada = golden::of_families().filter(|golden| golden.family == "illada");
+    for golden in golden::of_llada().chain(illada) {
+        let (name, folder) = (golden.name, golden.folder());
+        let model = load(&folder).unwrap();
+        let content = fs::read(folder.join("model.safetensors")).unwrap();
         let official = SafeTensors::deserialize(&content).unwrap();
         let layout = Layout::new(&model.config);
         assert_eq!(layout.specs().len(), model.tensors.len());
@@ -101,8 +94,8 @@ fn the_golden_models_load_without_a_copy() {
 
 #[test]
 fn shards_of_bf16_are_read_as_they_are() {
-    let whole = load(&golden("a_mha_untied")).unwrap();
-    let sharded = load(&golden("c_a_bf16_sharded")).unwrap();
+    let whole = load(&golden::model("a_mha_untied")).unwrap();
+    let sharded = load(&golden::model("c_a_bf16_sharded")).unwrap();
     assert_eq!(whole.config, sharded.config);
     for (a, c) in whole.tensors.iter().zip(sharded.tensors.iter()) {
         assert_eq!(c.dtype(), DType::Bf16);
@@ -123,21 +116,10 @@ fn other_architectures_are_refused_before_their_weights_are_read() {
     assert_eq!(error, "unknown architecture `NightmareModel`");
 }
 
-/// A model of every family.
-pub(crate) const FAMILIES: [&str; 7] = [
-    "a_mha_untied",
-    "e_illada_llama_naming",
-    "f_llada_moe",
-    "g_dream",
-    "h_llada2_moe",
-    "i_sdar",
-    "j_fast_dllm_v2",
-];
-
 #[test]
 fn what_is_saved_is_loaded_again() {
-    for name in ["c_a_bf16_sharded", "d_qkvbias_qknorm"].into_iter().chain(FAMILIES) {
-        let model = load(&golden(name)).unwrap();
+    for golden in golden::MODELS {
+        let model = load(&golden.folder()).unwrap();
         for dtype in [DType::F32, DType::Bf16, DType::F16] {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path().join("new").join("folder");
@@ -162,11 +144,11 @@ fn what_is_saved_is_loaded_again() {
 #[test]
 fn the_saved_layout_is_what_the_python_code_loads() {
     let dir = tempfile::tempdir().unwrap();
-    save(&load(&own("b_gqa_tied")).unwrap(), dir.path(), DType::Bf16).unwrap();
+    save(&load(&own_model("b_gqa_tied")).unwrap(), dir.path(), DType::Bf16).unwrap();
     let content = fs::read(dir.path().join("model.safetensors")).unwrap();
     let (_, header) = SafeTensors::read_metadata(&content).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
-    let original = fs::read(own("b_gqa_tied").join("model.safetensors")).unwrap();
+    let original = fs::read(own_model("b_gqa_tied").join("model.safetensors")).unwrap();
     let names = |content: &[u8]| {
         let tensors = SafeTensors::deserialize(content).unwrap();
         tensors.names().iter().map(|n| n.to_string()).collect::<BTreeSet<_>>()
@@ -210,7 +192,7 @@ fn a_path_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let model = load(&own("d_qkvbias_qknorm")).unwrap();
+    let model = load(&own_model("d_qkvbias_qknorm")).unwrap();
     let error = save(&model, &file.join("model"), DType::F32).unwrap_err();
     assert!(matches!(&error, Error::Io { path, .. } if path.starts_with(&file)), "{error}");
 }
@@ -225,7 +207,7 @@ fn weights_in_another_form_are_named() {
         ("model.Q4_0.gguf", "give the GGUF file itself"),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let config = golden("a_mha_untied").join("config.json");
+        let config = golden::model("a_mha_untied").join("config.json");
         fs::copy(config, dir.path().join("config.json")).unwrap();
         fs::write(dir.path().join("training_args.bin"), "").unwrap();
         fs::write(dir.path().join(name), "").unwrap();
@@ -275,7 +257,8 @@ fn what_lies_in_the_place_of_weights_is_named() {
 fn folders_without_weights_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(load(dir.path()).unwrap_err(), Error::Io { .. }));
-    fs::copy(own("a_mha_untied").join("config.json"), dir.path().join("config.json")).unwrap();
+    fs::copy(own_model("a_mha_untied").join("config.json"), dir.path().join("config.json"))
+        .unwrap();
     assert!(matches!(refusal(dir.path()).0, CheckpointError::NoWeights { .. }));
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
     assert!(refusal(dir.path()).0.hint().unwrap().contains("pickled"));
@@ -383,12 +366,12 @@ fn the_config_s_ids_go_before_the_tokenizer_s() {
     let kind = crate::tokenizer::Kind::Character { min_count: 0 };
     let tokenizer = crate::tokenizer::train(kind, text()).unwrap();
     let known = tokenizer.special_tokens();
-    let config = load_config(&own("a_mha_untied")).unwrap();
+    let config = load_config(&own_model("a_mha_untied")).unwrap();
     let merged = special_tokens(&config, Some(&tokenizer));
     assert_eq!((merged.mask, merged.eos, merged.pad), (Some(301), Some(305), Some(305)));
     assert!(merged.bos == known.bos && merged.eot == known.eot && known.eot.is_some());
     assert_eq!(special_tokens(&config, None).bos, None);
-    let blank = load_config(&own("e_illada_llama_naming")).unwrap();
+    let blank = load_config(&own_model("e_illada_llama_naming")).unwrap();
     assert_eq!(special_tokens(&blank, Some(&tokenizer)), known);
     assert_eq!(special_tokens(&blank, None), SpecialTokens::default());
 }

@@ -228,13 +228,13 @@ impl Judge<'_> {
             "is_causal" | "causal" | "use_causal_mask" => {
                 value == false || self.model.attention == AttentionMask::Causal
             }
-            // A window as long as the longest row hides nothing.
+            // A window as long as the longest sequence hides nothing.
             "sliding_window" | "use_sliding_window" => {
                 let window = object.get("sliding_window").filter(|window| !window.is_null());
                 object.get("use_sliding_window").is_some_and(|used| used == false)
                     || window.is_none_or(|window| window.as_u64().is_some_and(|n| n >= length))
             }
-            key if key.starts_with("original_max") => is_longest_row(self.config, value),
+            key if key.starts_with("original_max") => is_longest_sequence(self.config, value),
             key => is_off(key, value),
         }
     }
@@ -280,7 +280,7 @@ pub(super) fn is_nothing(value: &Value) -> bool {
 }
 
 /// Whether a length before any scaling is the length itself.
-pub(super) fn is_longest_row(config: &Map<String, Value>, value: &Value) -> bool {
+pub(super) fn is_longest_sequence(config: &Map<String, Value>, value: &Value) -> bool {
     let lengths = ["max_position_embeddings", "max_sequence_length"].map(|key| config.get(key));
     lengths.contains(&Some(value))
 }

@@ -78,7 +78,7 @@ impl Angles<'_> {
                     kind == "default" || (by_one && ["linear", "dynamic"].contains(&kind.as_str()))
                 }
                 (key, value) if key.starts_with("original_max") => {
-                    computed::is_longest_row(self.config, value)
+                    computed::is_longest_sequence(self.config, value)
                 }
                 (_, value) => computed::is_nothing(value) || value.as_f64() == Some(1.0),
             };

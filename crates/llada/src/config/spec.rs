@@ -20,7 +20,7 @@ pub enum AttentionMask {
 }
 
 impl AttentionMask {
-    /// Tokens of a block, where a token attends by blocks.
+    /// Tokens of a block, where attention is block-causal.
     pub fn block_length(self) -> Option<usize> {
         match self {
             Self::BlockCausal { block_length } => Some(block_length),
@@ -58,18 +58,18 @@ impl PublishedSampler {
     }
 }
 
-/// Which position the logits of a row predict.
+/// Which position a row of the logits predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogitShift {
     /// Its own.
     Same,
-    /// The next one: the token at i is predicted by row i − 1. There is none before the first, which
-    /// row 0 predicts as well as the second (Dream's `cat(l[:, :1], l[:, :-1])`).
+    /// The next one: the token at i is predicted by row i − 1 of the logits. There is none before the
+    /// first, which row 0 predicts as well as the second (Dream's `cat(l[:, :1], l[:, :-1])`).
     Next,
 }
 
 impl LogitShift {
-    /// The row of a sequence whose logits predict the token at `position`.
+    /// The row of a sequence's logits that predicts the token at `position`.
     pub fn row(self, position: usize) -> usize {
         match self {
             Self::Same => position,
@@ -150,13 +150,14 @@ impl Experts {
         if router.groups == 0 || !count.is_multiple_of(router.groups) {
             return Err(wrong("n_group", router.groups, format!("a divisor of {count} experts")));
         }
-        if !(1..=router.groups).contains(&router.groups_kept) {
+        if !(1..=router.groups).contains(&router.groups_per_token) {
             let expected = format!("1 to {} groups", router.groups);
-            return Err(wrong("topk_group", router.groups_kept, expected));
+            return Err(wrong("topk_group", router.groups_per_token, expected));
         }
         let size = count / router.groups;
-        if router.groups > 1 && (size < 2 || router.groups_kept * size < *per_token) {
-            let expected = format!("groups of two experts or more, {per_token} in those kept");
+        if router.groups > 1 && (size < 2 || router.groups_per_token * size < *per_token) {
+            let expected =
+                format!("groups of two experts or more, {per_token} in those of a token");
             return Err(wrong("n_group", router.groups, expected));
         }
         if self.layers.len() != n_layers {
@@ -179,8 +180,8 @@ pub struct Router {
     pub bias: RouterBias,
     /// Groups of neighbouring experts; 1 is none. A group scores the sum of its best two experts.
     pub groups: usize,
-    /// Groups of which experts are chosen.
-    pub groups_kept: usize,
+    /// Groups that a token chooses its experts from.
+    pub groups_per_token: usize,
     /// Whether the weights of a token's experts are divided by their sum.
     pub normalise: bool,
     /// Factor on the weights.
@@ -193,7 +194,7 @@ impl Router {
         score: Score::Softmax,
         bias: RouterBias::None,
         groups: 1,
-        groups_kept: 1,
+        groups_per_token: 1,
         normalise: false,
         scale: 1.0,
     };

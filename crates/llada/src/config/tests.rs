@@ -3,17 +3,11 @@ mod refused;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::checkpoint::tests::{golden, own};
+use crate::golden::{self, Golden, own_model};
 
 /// The configuration of one of the models that are here.
 fn read(model: &str) -> String {
-    std::fs::read_to_string(own(model).join("config.json")).unwrap()
-}
-
-/// That of a golden model, of which a test knows the name only.
-fn golden_config(model: &str) -> ModelConfig {
-    let text = std::fs::read_to_string(golden(model).join("config.json")).unwrap();
-    ModelConfig::from_json(&text).unwrap()
+    std::fs::read_to_string(own_model(model).join("config.json")).unwrap()
 }
 
 fn parse(value: &Value) -> Result<ModelConfig> {
@@ -129,7 +123,7 @@ fn the_families_differ_in_data() {
         score: Score::Softmax,
         bias: RouterBias::None,
         groups: 1,
-        groups_kept: 1,
+        groups_per_token: 1,
         normalise: false,
         scale: 1.0,
     };
@@ -152,7 +146,7 @@ fn the_families_differ_in_data() {
         score: Score::Sigmoid,
         bias: RouterBias::Selection,
         groups: 4,
-        groups_kept: 2,
+        groups_per_token: 2,
         normalise: true,
         scale: 2.5,
     };
@@ -213,9 +207,11 @@ fn other_architectures_are_refused_by_name() {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
-    let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar", "j_fast_dllm_v2"];
-    let mut configs: Vec<_> = llada.into_iter().chain(others).map(golden_config).collect();
+    let config = |golden: Golden| {
+        let text = std::fs::read_to_string(golden.folder().join("config.json")).unwrap();
+        ModelConfig::from_json(&text).unwrap()
+    };
+    let mut configs: Vec<_> = golden::MODELS.into_iter().map(config).collect();
     let tokens =
         SpecialTokens { mask: Some(1), eos: Some(2), eot: Some(3), bos: Some(4), pad: Some(5) };
     let scaled = ModelConfig { scale_logits: true, input_emb_norm: true, tokens, ..model_a() };

@@ -1,4 +1,4 @@
-//! Conversations: dialogues out of JSONL and Parquet files, laid out as rows of a prompt and a
+//! Conversations: dialogues out of JSONL and Parquet files, laid out as sequences of a prompt and a
 //! response.
 
 mod layout;
@@ -54,7 +54,7 @@ pub struct Report {
     pub rejected: u64,
     /// Where the first of them stand, and why.
     pub first_rejected: Vec<String>,
-    /// Later turns of dialogues left out because their row would be too long.
+    /// Later turns of dialogues left out because their sequence would be too long.
     pub long_turns: u64,
     /// Dialogues whose prompts the chat template writes otherwise once they are answered, so that
     /// the loss covers all that it adds for the answer.
@@ -99,12 +99,12 @@ impl Conversations {
         &self.validation
     }
 
-    /// The pair that is row `row` of the run: every dialogue comes once in each epoch, in an order
+    /// The pair that is sequence `n` of the run: every dialogue comes once in each epoch, in an order
     /// drawn for that epoch, and gives one of its pairs, each as likely as the others.
-    pub(crate) fn row(&self, row: u64, seed: u64) -> &Pair {
-        let n = self.train.len().max(1) as u64;
-        let at = Permutation::new(n, seed, row / n).at(row % n);
-        pick(&self.train[at as usize], seed, row)
+    pub(crate) fn pair(&self, n: u64, seed: u64) -> &Pair {
+        let count = self.train.len().max(1) as u64;
+        let at = Permutation::new(count, seed, n / count).at(n % count);
+        pick(&self.train[at as usize], seed, n)
     }
 
     /// The pair by which held-out dialogue `n` is measured, the same every time.
@@ -112,7 +112,7 @@ impl Conversations {
         pick(&self.validation[n as usize], HELD_OUT_SEED, n)
     }
 
-    /// CRC-32C of all rows to train on, and of those to validate on: what the files come to with
+    /// CRC-32C of all sequences to train on, and of those to validate on: what the files come to with
     /// this tokenizer and template.
     pub fn crc32c(&self) -> [u32; 2] {
         [&self.train, &self.validation].map(|dialogues| {
@@ -126,8 +126,8 @@ impl Conversations {
     }
 }
 
-fn pick(dialogue: &Dialogue, seed: u64, row: u64) -> &Pair {
-    let turn = Stream::new(seed, Purpose::Turn, row).below(dialogue.len() as u64);
+fn pick(dialogue: &Dialogue, seed: u64, sequence: u64) -> &Pair {
+    let turn = Stream::new(seed, Purpose::Turn, sequence).below(dialogue.len() as u64);
     &dialogue[turn as usize]
 }
 

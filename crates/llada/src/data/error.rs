@@ -78,14 +78,14 @@ pub enum DataError {
         /// What differs.
         reason: String,
     },
-    /// Fewer tokens than one row needs.
-    #[error("the {split} split has {tokens} tokens, one row of {length} needs more")]
+    /// Fewer tokens than one sequence needs.
+    #[error("the {split} split has {tokens} tokens, one sequence of {length} needs more")]
     TooShort {
         /// Which split.
         split: &'static str,
         /// Its tokens.
         tokens: u64,
-        /// Tokens of a row.
+        /// Tokens of a sequence.
         length: usize,
     },
     /// Something else than a folder of shards, where one is needed.

@@ -1,7 +1,8 @@
-//! From text to training rows. For pre-training `corpus` reads documents, `prepare` turns them into
-//! shards of token ids, which `meta` describes; `shards` maps them into memory and checks them, and
-//! `windows` cuts them into rows in a seeded order. For fine-tuning `conversations` reads dialogues
-//! and lays them out as rows. `running` is the short way, for text that is only scored.
+//! From text to training sequences. For pre-training `corpus` reads documents, `prepare` turns them
+//! into shards of token ids, which `meta` describes; `shards` maps them into memory and checks
+//! them, and `windows` cuts them into sequences in a seeded order. For fine-tuning `conversations`
+//! reads dialogues and lays them out as sequences. `running` is the short way, for text that is
+//! only scored.
 
 pub mod conversations;
 mod corpus;

@@ -130,7 +130,7 @@ pub fn prepare(
 
     let existing = match options.overwrite {
         true => Existing::Replace(&is_written),
-        false => Existing::Keep,
+        false => Existing::Refuse,
     };
     output.fill(existing, |dir| {
         files::create_dir(dir)?;

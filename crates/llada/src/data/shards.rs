@@ -230,7 +230,7 @@ impl Part {
             bytes: bytes.len(),
             largest: largest.unwrap_or(0),
         };
-        // A run that reads some rows does not need all of a large file in memory.
+        // A run that reads some sequences does not need all of a large file in memory.
         self.map.release(range);
         piece
     }

@@ -1,4 +1,4 @@
-//! Training rows: the token stream cut into windows, visited in a seeded order.
+//! Training sequences: the token stream cut into windows, visited in a seeded order.
 
 use crate::{
     Result,
@@ -6,7 +6,7 @@ use crate::{
     rng::{Purpose, Stream},
 };
 
-/// The consecutive cuts of `length` tokens of a split. Row `n` of a run is a pure function of
+/// The consecutive cuts of `length` tokens of a split. Sequence `n` of a run is a pure function of
 /// `(seed, n)`: every window comes once in each epoch, in an order drawn for that epoch.
 #[derive(Debug)]
 pub struct Windows<'a> {
@@ -37,9 +37,9 @@ impl<'a> Windows<'a> {
         self.count
     }
 
-    /// The window that row `row` of the run is.
-    pub fn window(&self, row: u64) -> u64 {
-        let (epoch, place) = (row / self.count(), row % self.count());
+    /// The window that sequence `sequence` of the run is.
+    pub fn window(&self, sequence: u64) -> u64 {
+        let (epoch, place) = (sequence / self.count(), sequence % self.count());
         Permutation::new(self.count(), self.seed, epoch).at(place)
     }
 
@@ -48,9 +48,14 @@ impl<'a> Windows<'a> {
         self.split.read(window * self.length as u64, take.min(self.length), out)
     }
 
-    /// Appends the first `take` tokens of each row of the run in `rows`, one after the other.
-    pub fn rows(&self, rows: std::ops::Range<u64>, take: usize, out: &mut Vec<u32>) -> Result<()> {
-        rows.into_iter().try_for_each(|row| self.read(self.window(row), take, out))
+    /// Appends the first `take` tokens of each sequence of the run in `sequences`, one after the other.
+    pub fn sequences(
+        &self,
+        sequences: std::ops::Range<u64>,
+        take: usize,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        sequences.into_iter().try_for_each(|sequence| self.read(self.window(sequence), take, out))
     }
 }
 

@@ -1,8 +1,8 @@
-//! *What is forwarded*: whole rows, or only the part around the open block while the keys and values
-//! of the rest are kept.
+//! *What is forwarded*: whole sequences, or only the part around the open block while the keys and
+//! values of the rest are cached.
 //!
 //! In a bidirectional model every commit changes the keys and values of all positions, so that what
-//! is kept grows stale: an approximation, for diffusion models, whose error a refresh bounds.
+//! is cached grows stale: an approximation, for diffusion models, whose error a refresh bounds.
 
 use std::{fmt, ops::Range, str::FromStr};
 
@@ -10,39 +10,43 @@ use llada_kernels::attention::Storage;
 use serde::{Deserialize, Serialize};
 
 use super::SamplerError;
+use crate::model::Reuse;
 
 /// What a pass feeds to the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cache {
-    /// The whole row, as the reference does.
+    /// The whole sequence, as the reference does.
     #[default]
     None,
-    /// Prefix cache of Fast-dLLM (arXiv 2505.22618): a block's first pass is over the whole row, and
-    /// commits as any other; those after it feed the row from the block on.
+    /// Prefix cache of Fast-dLLM (arXiv 2505.22618): a block's first pass is over the whole sequence,
+    /// and commits as any other; those after it feed the sequence from the block on.
     Prefix(Refresh),
     /// Dual cache of Fast-dLLM: those after it feed the block alone.
     Dual(Refresh),
 }
 
-/// When what is kept is computed anew.
+/// When cached keys and values are computed anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Refresh {
-    /// Passes over the whole row at the beginning of a block; at least 1.
+    /// Passes over the whole sequence at the beginning of a block; at least 1.
     pub warm_up: usize,
-    /// Within a block, every so many passes one is over the whole row; 0 is never.
+    /// Within a block, every so many passes one is over the whole sequence; 0 is never.
     pub every: usize,
     /// Positions before the block that each pass feeds along with it (the vicinity of dInfer,
     /// arXiv 2510.08666).
     pub before: usize,
     /// Positions after it; a prefix cache feeds all of them in any case.
     pub after: usize,
+    /// Whether the first pass, and all after it, leave out a beginning that an earlier sequence had. Those
+    /// keys and values are of other tokens behind it, and are never computed anew.
+    pub reuse: bool,
 }
 
 impl Default for Refresh {
     fn default() -> Self {
-        Self { warm_up: 1, every: 0, before: 0, after: 0 }
+        Self { warm_up: 1, every: 0, before: 0, after: 0, reuse: false }
     }
 }
 
@@ -59,7 +63,7 @@ impl Cache {
         }
     }
 
-    /// When it is refreshed; `None` if nothing is kept.
+    /// When it is refreshed; `None` if nothing is cached.
     pub fn refresh_mut(&mut self) -> Option<&mut Refresh> {
         match self {
             Self::None => None,
@@ -67,8 +71,16 @@ impl Cache {
         }
     }
 
-    /// The positions that pass number `pass` of the block `block`, counted from 0, feeds of a row of
-    /// `len` tokens.
+    /// What a sequence takes over from those before it.
+    pub fn reuse(self) -> Reuse {
+        match self {
+            Self::Prefix(refresh) | Self::Dual(refresh) if refresh.reuse => Reuse::Approximate,
+            _ => Reuse::Exact,
+        }
+    }
+
+    /// The positions that pass number `pass` of the block `block`, counted from 0, feeds of a sequence
+    /// of `len` tokens.
     pub fn fresh(self, pass: usize, block: Range<usize>, len: usize) -> Range<usize> {
         let (refresh, end) = match self {
             Self::None => return 0..len,
@@ -106,8 +118,8 @@ impl FromStr for Cache {
     }
 }
 
-/// The type of the keys and values that are kept. Where there is a cache, a pass sees its own tokens' too
-/// as they are kept.
+/// The type of cached keys and values. Where there is a cache, a pass sees its own tokens' too as
+/// they are stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CacheType {
@@ -122,7 +134,7 @@ impl CacheType {
     /// The names on the command line.
     pub const NAMES: [&'static str; 2] = ["f32", "bf16"];
 
-    /// What the kernels keep.
+    /// How the kernels store it.
     pub fn storage(self) -> Storage {
         match self {
             Self::F32 => Storage::F32,
@@ -190,6 +202,17 @@ impl SuffixWindow {
     }
 }
 
+/// Keys and values that are to be cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheRequest {
+    /// Tokens of the sequence when it is as long as it may be.
+    pub capacity: usize,
+    /// How they are stored.
+    pub cache_type: CacheType,
+    /// What it takes over from earlier sequences, and leaves to later ones.
+    pub reuse: Reuse,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,9 +244,9 @@ mod tests {
         let plain = Refresh::default();
         assert_eq!(fed(Cache::Prefix(plain)), [0..20, 8..20, 8..20, 8..20, 8..20]);
         assert_eq!(fed(Cache::Dual(plain)), [0..20, 8..12, 8..12, 8..12, 8..12]);
-        let refresh = Refresh { warm_up: 2, every: 3, before: 5, after: 99 };
+        let refresh = Refresh { warm_up: 2, every: 3, before: 5, after: 99, reuse: false };
         assert_eq!(fed(Cache::Dual(refresh)), [0..20, 0..20, 3..20, 0..20, 3..20]);
-        let near = Refresh { warm_up: 0, before: 9, after: 1, every: 0 };
+        let near = Refresh { warm_up: 0, before: 9, after: 1, every: 0, reuse: false };
         assert_eq!(fed(Cache::Dual(near))[..2], [0..20, 0..13]);
         assert_eq!(fed(Cache::Prefix(near))[1], 0..20);
     }

@@ -7,7 +7,7 @@ use super::{Precision, Remasking, sample};
 /// The token that the model proposes for one masked position, and how sure it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
-    /// The position in the row.
+    /// The position in the sequence.
     pub(super) position: usize,
     /// The token that it would take.
     pub(super) token: u32,

@@ -9,17 +9,17 @@ use super::{
 };
 use crate::Result;
 
-/// Runs the rows of one batch as the pipeline does, where they are not independent: a block ends for
-/// all rows at once, and while one has masks the others go on as well. So a row gets other tokens than
-/// alone. The rows must have prompts of one length, left padding included, and one sampler, which
-/// follows [`Reference::Diffusers`](super::Reference::Diffusers). Every pass feeds whole rows. Gives the
-/// number of passes.
+/// Runs the sequences of one batch as the pipeline does, where they are not independent: a block
+/// ends for all sequences at once, and while one has masks the others go on as well. So a sequence
+/// gets other tokens than alone. The sequences must have prompts of one length, left padding
+/// included, and one sampler, which follows [`Reference::Diffusers`](super::Reference::Diffusers).
+/// Every pass feeds whole sequences. Gives the number of passes.
 ///
-/// A row that has stopped at the end of its text is fed no more, so that edits which the pipeline would
-/// see in it, but not make, keep no other row waiting.
+/// A sequence that has stopped at the end of its text is fed no more, so that edits which the
+/// pipeline would see in it, but not make, hold no other sequence up.
 ///
 /// # Errors
-/// If the model fails, or the logits of a row cannot be sampled from.
+/// If the model fails, or the logits of a sequence cannot be sampled from.
 pub fn run<P: Predictor + ?Sized>(
     predictor: &mut P,
     canvases: &mut [Canvas],
@@ -33,7 +33,7 @@ pub fn run<P: Predictor + ?Sized>(
         let (mut changed, mut interrupted, mut failure) = (false, false, None);
         let mut engine = Engine::new(predictor);
         let open = canvases.iter_mut().enumerate().filter(|(_, canvas)| !canvas.is_done());
-        let (rows, open): (Vec<usize>, Vec<&mut Canvas>) = open.unzip();
+        let (indices, open): (Vec<usize>, Vec<&mut Canvas>) = open.unzip();
         if open.is_empty() {
             return Ok(nfe);
         }
@@ -44,7 +44,7 @@ pub fn run<P: Predictor + ?Sized>(
             Event::Step(canvas) => {
                 let step = canvas.last_step();
                 changed |= step.changes();
-                interrupted |= on_step(rows[id.number()], step).is_break();
+                interrupted |= on_step(indices[id.number()], step).is_break();
             }
             Event::Failed(_, error) => failure = failure.take().or(Some(error)),
             Event::Done(_) => {}

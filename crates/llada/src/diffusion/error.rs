@@ -46,8 +46,8 @@ pub enum SamplerError {
         /// The setting.
         setting: &'static str,
     },
-    /// Rounds of edits where tokens are kept for good.
-    #[error("edit_rounds has no meaning where no token gives way to another")]
+    /// Rounds of edits where tokens are unmasked for good.
+    #[error("edit_rounds has no meaning where no token is edited")]
     NoEdit,
     /// Masks that thin out, in no window.
     #[error("suffix_decay has no meaning without a suffix_window")]
@@ -63,7 +63,9 @@ pub enum SamplerError {
         why: &'static str,
     },
     /// Prompt and response together are longer than the model's longest sequence.
-    #[error("a prompt of {prompt} tokens and a response of {response} do not fit a row of {limit}")]
+    #[error(
+        "a prompt of {prompt} tokens and a response of {response} do not fit a sequence of {limit}"
+    )]
     NoRoom {
         /// Tokens of the prompt.
         prompt: usize,
@@ -179,7 +181,7 @@ pub enum SamplerError {
         /// Positions wanted.
         positions: usize,
     },
-    /// Logits in a number that fits no whole row for each wanted position.
+    /// Logits in a number that is not one row for each wanted position.
     #[error("{found} logits were given for {positions} positions")]
     LogitCount {
         /// How many came.
@@ -193,7 +195,7 @@ pub enum SamplerError {
     /// Logits that name no distribution.
     #[error("the model's logits at position {position} are not finite numbers")]
     NotFinite {
-        /// Position in the row.
+        /// Position in the sequence.
         position: usize,
     },
 }
@@ -252,14 +254,14 @@ impl SamplerError {
                 Some((setting @ ("adaptive_blocks" | "variable_length"), number)) => {
                     format!("give `{number}` of `{setting}` as {}", expected(name))
                 }
-                Some(("keep", rule)) => {
-                    give("keep", &format!("{rule}=X, X being {}", expected(name)))
+                Some(("transfer", rule)) => {
+                    give("transfer", &format!("{rule}=X, X being {}", expected(name)))
                 }
                 Some((rule, "confidence" | "anchor")) => {
-                    give("keep", &format!("{rule}=X, X being {}", expected(name)))
+                    give("transfer", &format!("{rule}=X, X being {}", expected(name)))
                 }
                 Some((rule, number)) => {
-                    give("keep", &format!("{rule},{number}=X, X being {}", expected(name)))
+                    give("transfer", &format!("{rule},{number}=X, X being {}", expected(name)))
                 }
             },
             Self::BlockLength { block_length, gen_length } => {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// A release of Fast-dLLM (arXiv 2505.22618) whose loops are followed also where they are peculiar.
-/// Common to both: the model may predict the mask token; a threshold or factor keeps at least one
-/// token whatever the schedule says; a factor that stops at the last candidate keeps it too.
+/// Common to both: the model may predict the mask token; a threshold or factor unmasks at least one
+/// token whatever the schedule says; a factor that stops at the last candidate unmasks it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FastDllm {

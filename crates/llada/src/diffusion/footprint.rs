@@ -48,17 +48,18 @@ fn is_quantised(dtype: DType) -> bool {
 pub struct Footprint {
     /// The weights, mapped from their file, of which loading checks every number.
     pub weights: usize,
-    /// Keys and values that are kept.
+    /// Cached keys and values.
     pub cache: usize,
     /// What the passes work with: the buffers that all blocks share, and a tile of logits.
     pub scratch: usize,
 }
 
 impl Footprint {
-    /// Of one row, a prompt of `prompt` tokens with a response as `sampler` says, on so many `threads`.
+    /// Of one sequence, a prompt of `prompt` tokens with a response as `sampler` says, on so many
+    /// `threads`.
     ///
     /// # Errors
-    /// If the model is not made for rows that long.
+    /// If the model is not made for sequences that long.
     pub fn of(model: &Model, sampler: &Sampler, prompt: usize, threads: usize) -> Result<Self> {
         Self::planned(&model.config, Weights::of(model), sampler, prompt, threads)
     }
@@ -66,7 +67,7 @@ impl Footprint {
     /// The same of a model that is not there, by its configuration and how it would be stored.
     ///
     /// # Errors
-    /// If the model is not made for rows that long.
+    /// If the model is not made for sequences that long.
     pub fn planned(
         config: &ModelConfig,
         weights: Weights,
@@ -79,15 +80,15 @@ impl Footprint {
         if length > limit {
             return Err(ModelError::TooLong { found: length, limit }.into());
         }
-        let rows = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
-        let keeps = sampler.wants_caches(config.attention);
+        let sequences = if sampler.cfg_scale > 0.0 { 2 } else { 1 };
+        let has_cache = sampler.wants_caches(config.attention);
         let storage = sampler.cache_type.storage();
-        let cache = if keeps { KvCache::needed(config, length, storage)? } else { 0 };
-        let wanted = rows * sampler.block();
+        let cache = if has_cache { KvCache::needed(config, length, storage)? } else { 0 };
+        let wanted = sequences * sampler.block();
         Ok(Self {
             weights: weights.bytes,
-            cache: rows * cache,
-            scratch: scratch(config, weights.is_quantised, rows * length, wanted, keeps)
+            cache: sequences * cache,
+            scratch: scratch(config, weights.is_quantised, sequences * length, wanted, has_cache)
                 + threads * (PER_THREAD + noise(config, sampler)),
         })
     }
@@ -105,11 +106,11 @@ fn scratch(
     is_quantised: bool,
     tokens: usize,
     wanted: usize,
-    keeps: bool,
+    has_cache: bool,
 ) -> usize {
     let (d, q, kv, v) = (c.d_model, c.q_dim(), c.kv_dim(), c.embedding_size);
     let raw = if c.qk_norm == QkNorm::None { 0 } else { q + kv };
-    let packed = if keeps { 0 } else { 2 * kv };
+    let packed = if has_cache { 0 } else { 2 * kv };
     let token = 2 * d + 2 * q + 2 * kv + raw + packed + c.n_heads;
     // Of each token in the feed-forward half: three times its width, and with experts their inputs
     // and outputs.
@@ -159,11 +160,11 @@ mod tests {
         assert!(of(&plain, 64).scratch > base.scratch);
 
         let cached = Sampler { cache: "dual".parse().unwrap(), ..plain.clone() };
-        let kept = KvCache::new(&config, 96).unwrap().bytes();
-        assert_eq!(of(&cached, 32).cache, kept);
-        assert_eq!(of(&Sampler { cfg_scale: 1.0, ..cached.clone() }, 32).cache, 2 * kept);
+        let bytes = KvCache::new(&config, 96).unwrap().bytes();
+        assert_eq!(of(&cached, 32).cache, bytes);
+        assert_eq!(of(&Sampler { cfg_scale: 1.0, ..cached.clone() }, 32).cache, 2 * bytes);
         let halved = Sampler { cache_type: CacheType::Bf16, ..cached.clone() };
-        assert!(of(&halved, 32).cache.abs_diff(kept / 2) <= 64 * config.n_layers);
+        assert!(of(&halved, 32).cache.abs_diff(bytes / 2) <= 64 * config.n_layers);
         let blocks = Blocks::SemiAutoregressive;
         assert!(of(&Sampler { blocks, ..cached.clone() }, 32).scratch < of(&cached, 32).scratch);
         assert!(Footprint::of(&model, &plain, config.max_sequence_length, 1).is_err());

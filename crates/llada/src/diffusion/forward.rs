@@ -5,33 +5,33 @@ use crate::{config::LogitShift, rng::Stream};
 /// A batch after the forward process, and what is to be predicted from it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Noised {
-    /// x_t: the tokens of all rows.
+    /// x_t: the tokens of all sequences.
     pub tokens: Vec<u32>,
     /// Indices into `tokens` whose logits predict: the masked ones, in ascending order.
     pub positions: Vec<usize>,
     /// The token that each should predict.
     pub targets: Vec<u32>,
-    /// 1/p of each, where p is the masking probability of its row.
+    /// 1/p of each, where p is the masking probability of its sequence.
     pub weights: Vec<f32>,
-    /// The row of each.
-    pub rows: Vec<usize>,
+    /// The sequence of each.
+    pub sequences: Vec<usize>,
 }
 
 impl Noised {
-    /// Turns the positions of the masks into those whose logits predict them, in a batch whose rows
-    /// begin at `starts`.
+    /// Turns the positions of the masks into those whose logits predict them, in a batch whose
+    /// sequences begin at `starts`.
     pub fn shift(&mut self, shift: LogitShift, starts: &[usize]) {
         for position in &mut self.positions {
-            let row = starts.partition_point(|start| start <= position).saturating_sub(1);
-            let start = starts.get(row).copied().unwrap_or(0);
+            let sequence = starts.partition_point(|start| start <= position).saturating_sub(1);
+            let start = starts.get(sequence).copied().unwrap_or(0);
             *position = start + shift.row(*position - start);
         }
     }
 }
 
-/// Masks a batch of ragged rows for pre-training. `tokens` holds all rows and `starts` their
-/// offsets, rows + 1 of them; `t` is the noise level of each row, which makes its masking
-/// probability p = (1 − eps)·t + eps. A token is masked iff the uniform that `draw(row)` gives for
+/// Masks a batch of ragged sequences for pre-training. `tokens` holds all sequences and `starts` their
+/// offsets, sequences + 1 of them; `t` is the noise level of each sequence, which makes its masking
+/// probability p = (1 − eps)·t + eps. A token is masked iff the uniform that `draw(sequence)` gives for
 /// it is below p; there is one draw for each token, in order.
 pub fn noise(
     tokens: &[u32],
@@ -44,9 +44,9 @@ pub fn noise(
     noise_response(tokens, starts, &[], t, eps, mask, draw)
 }
 
-/// As [`noise`] for supervised fine-tuning: the first `prompt_lengths[row]` tokens of each row are
-/// restored after masking, so that only the response is noisy. A row without an entry has no
-/// prompt.
+/// As [`noise`] for supervised fine-tuning: the first `prompt_lengths[sequence]` tokens of each
+/// sequence are restored after masking, so that only the response is noisy. A sequence without an
+/// entry has no prompt.
 pub fn noise_response(
     tokens: &[u32],
     starts: &[usize],
@@ -57,12 +57,12 @@ pub fn noise_response(
     draw: &mut dyn FnMut(usize) -> f64,
 ) -> Noised {
     let p: Vec<f64> = t.iter().map(|&t| masking_probability(t, eps)).collect();
-    choose(tokens, starts, prompt_lengths, mask, &mut |row| {
-        p.get(row).and_then(|&p| weight_if_masked(draw(row), p))
+    choose(tokens, starts, prompt_lengths, mask, &mut |sequence| {
+        p.get(sequence).and_then(|&p| weight_if_masked(draw(sequence), p))
     })
 }
 
-/// Masks the response tokens for which `weight(row)` is some number, which counts in the loss.
+/// Masks the response tokens for which `weight(sequence)` is some number, which counts in the loss.
 /// It is asked once for each token, those of prompts included, in order.
 pub(crate) fn choose(
     tokens: &[u32],
@@ -72,17 +72,17 @@ pub(crate) fn choose(
     weight: &mut dyn FnMut(usize) -> Option<f64>,
 ) -> Noised {
     let mut noised = Noised { tokens: tokens.to_vec(), ..Noised::default() };
-    for (row, bounds) in starts.windows(2).enumerate() {
-        let response = bounds[0] + prompt_lengths.get(row).copied().unwrap_or(0);
+    for (sequence, bounds) in starts.windows(2).enumerate() {
+        let response = bounds[0] + prompt_lengths.get(sequence).copied().unwrap_or(0);
         for i in bounds[0]..bounds[1] {
-            if let Some(weight) = weight(row)
+            if let Some(weight) = weight(sequence)
                 && i >= response
             {
                 noised.tokens[i] = mask;
                 noised.positions.push(i);
                 noised.targets.push(tokens[i]);
                 noised.weights.push(weight as f32);
-                noised.rows.push(row);
+                noised.sequences.push(sequence);
             }
         }
     }
@@ -106,15 +106,15 @@ pub fn masking_probability(t: f64, eps: f64) -> f64 {
     (1.0 - eps) * t + eps
 }
 
-/// A noise level t ~ U[0, 1) for each of `rows` rows. With `low_discrepancy` they are spread
+/// A noise level t ~ U[0, 1) for each of `sequences` sequences. With `low_discrepancy` they are spread
 /// evenly from one random offset, which lowers the variance of the loss and not its mean: each
 /// level alone is still uniform.
-pub fn noise_levels(stream: &mut Stream, rows: usize, low_discrepancy: bool) -> Vec<f64> {
+pub fn noise_levels(stream: &mut Stream, sequences: usize, low_discrepancy: bool) -> Vec<f64> {
     if !low_discrepancy {
-        return (0..rows).map(|_| stream.uniform()).collect();
+        return (0..sequences).map(|_| stream.uniform()).collect();
     }
     let offset = stream.uniform();
-    (0..rows).map(|row| (offset + row as f64 / rows as f64).fract()).collect()
+    (0..sequences).map(|sequence| (offset + sequence as f64 / sequences as f64).fract()).collect()
 }
 
 #[cfg(test)]
@@ -136,15 +136,15 @@ mod tests {
         assert_eq!(masked, noised.positions);
         for (k, &i) in noised.positions.iter().enumerate() {
             assert_eq!(noised.targets[k], tokens[i]);
-            assert_eq!(noised.rows[k], if i < 7 { 0 } else { 2 });
-            let p = masking_probability([0.9, 0.5, 0.2][noised.rows[k]], 1e-3);
+            assert_eq!(noised.sequences[k], if i < 7 { 0 } else { 2 });
+            let p = masking_probability([0.9, 0.5, 0.2][noised.sequences[k]], 1e-3);
             assert_eq!(noised.weights[k], (1.0 / p) as f32);
         }
         assert!((0..50).all(|i| noised.tokens[i] == MASK || noised.tokens[i] == tokens[i]));
     }
 
     #[test]
-    fn a_shifted_model_predicts_a_mask_from_the_row_before() {
+    fn a_shifted_model_predicts_a_mask_from_the_position_before() {
         let mut noised = Noised { positions: vec![0, 1, 4, 5, 6], ..Noised::default() };
         noised.shift(LogitShift::Same, &[0, 5, 7]);
         assert_eq!(noised.positions, [0, 1, 4, 5, 6]);
@@ -200,13 +200,13 @@ mod tests {
     #[test]
     fn low_discrepancy_levels_fill_each_interval_once() {
         let mut stream = Stream::new(5, Purpose::NoiseLevel, 0);
-        for rows in [1, 3, 16] {
-            let mut bins: Vec<usize> = noise_levels(&mut stream, rows, true)
+        for sequences in [1, 3, 16] {
+            let mut bins: Vec<usize> = noise_levels(&mut stream, sequences, true)
                 .iter()
-                .map(|t| (t * rows as f64) as usize)
+                .map(|t| (t * sequences as f64) as usize)
                 .collect();
             bins.sort_unstable();
-            assert_eq!(bins, (0..rows).collect::<Vec<_>>());
+            assert_eq!(bins, (0..sequences).collect::<Vec<_>>());
         }
         assert_eq!(noise_levels(&mut stream, 4, false).len(), 4);
         assert!(noise_levels(&mut stream, 0, true).is_empty());

@@ -11,13 +11,13 @@ use crate::{
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Batched forward passes of the model; guidance doubles their rows, not their number.
+    /// Batched forward passes of the model; guidance doubles their sequences, not their number.
     pub nfe: usize,
-    /// Forward passes summed over the rows.
-    pub row_forwards: usize,
+    /// Forward passes summed over the sequences.
+    pub sequence_forwards: usize,
     /// Tokens fed to the model in all passes, those of guidance included.
     pub tokens_fed: usize,
-    /// Tokens of prompts that were not fed, since the model held them of a row before.
+    /// Tokens of prompts that were not fed, since an earlier sequence had their keys and values cached.
     pub tokens_reused: usize,
     /// Tokens committed.
     pub committed: usize,
@@ -32,9 +32,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Tokens that a row commits in one forward pass, on average.
+    /// Tokens that a sequence commits in one forward pass, on average.
     pub fn tokens_per_forward(&self) -> f64 {
-        self.committed as f64 / self.row_forwards.max(1) as f64
+        self.committed as f64 / self.sequence_forwards.max(1) as f64
     }
 }
 
@@ -42,7 +42,7 @@ impl std::ops::AddAssign for Summary {
     /// One run after another.
     fn add_assign(&mut self, other: Self) {
         self.nfe += other.nfe;
-        self.row_forwards += other.row_forwards;
+        self.sequence_forwards += other.sequence_forwards;
         self.tokens_fed += other.tokens_fed;
         self.tokens_reused += other.tokens_reused;
         self.committed += other.committed;
@@ -53,19 +53,20 @@ impl std::ops::AddAssign for Summary {
     }
 }
 
-/// Runs the canvases until they are done, in an [`Engine`] of their own; rows of unequal length and
-/// progress share the forward passes. `on_step` is called for each row's step, with its index in
-/// `canvases`, and may break off the run: the steps of that forward pass are still committed and told.
+/// Runs the canvases until they are done, in an [`Engine`] of their own; sequences of unequal
+/// length and progress share the forward passes. `on_step` is called for each sequence's step, with
+/// its index in `canvases`, and may break off the run: the steps of that forward pass are still
+/// committed and told.
 ///
-/// Rows of a causal model are fed token by token, and those of a model that attends by blocks a block
-/// at a time, each with keys and values of its own; what comes out is the same as without, to the last
-/// bit. Those of a diffusion model are fed as [`Sampler::cache`](super::Sampler::cache) says. What is
-/// kept lives as long as the run, unless the predictor
+/// Sequences of a causal model are fed token by token, and those of a model that attends by blocks
+/// a block at a time, each with keys and values of its own; what comes out is the same as without,
+/// to the last bit. Those of a diffusion model are fed as [`Sampler::cache`](super::Sampler::cache)
+/// says. What is cached lives as long as the run, unless the predictor
 /// [retains](crate::model::MaskPredictor::retain) it.
 ///
 /// # Errors
-/// If the model fails, or the logits of a row cannot be sampled from; the other rows have taken their
-/// step.
+/// If the model fails, or the logits of a sequence cannot be sampled from; the other sequences have
+/// taken their step.
 pub fn run<P: Predictor + ?Sized>(
     predictor: &mut P,
     canvases: &mut [Canvas],
@@ -77,15 +78,15 @@ pub fn run<P: Predictor + ?Sized>(
         engine.admit(canvas);
     }
     while !engine.is_empty() && !summary.interrupted && failure.is_none() {
-        let pass = engine.step(usize::MAX, &mut |row, event| match event {
+        let pass = engine.step(usize::MAX, &mut |id, event| match event {
             Event::Step(canvas) => {
                 let step = canvas.last_step();
-                summary.interrupted |= on_step(row.number(), step).is_break();
+                summary.interrupted |= on_step(id.number(), step).is_break();
             }
             Event::Failed(_, error) => failure = failure.take().or(Some(error)),
             Event::Done(_) => {}
         })?;
-        summary.nfe += usize::from(pass.rows > 0);
+        summary.nfe += usize::from(pass.works > 0);
         summary.tokens_fed += pass.tokens_fed;
         summary.tokens_reused += pass.tokens_reused;
     }
@@ -94,7 +95,7 @@ pub fn run<P: Predictor + ?Sized>(
         return Err(error);
     }
     for outcome in canvases.iter().map(Canvas::outcome) {
-        summary.row_forwards += outcome.nfe;
+        summary.sequence_forwards += outcome.nfe;
         summary.committed += outcome.committed;
         summary.canvas_tokens += outcome.canvas_tokens;
         summary.useful_tokens += outcome.useful_tokens;

@@ -1,7 +1,7 @@
 //! Unsupervised classifier-free guidance (Eq. 16).
 
 /// Moves the `conditional` logits away from the `unconditional` ones: l ← u + (w + 1)(l − u).
-/// The second come from the same row with its prompt masked; both have the same length.
+/// The second come from the same sequence with its prompt masked; both have the same length.
 pub fn combine(conditional: &mut [f32], unconditional: &[f32], cfg_scale: f32) {
     for (l, &u) in conditional.iter_mut().zip(unconditional) {
         *l = u + (cfg_scale + 1.0) * (*l - u);

@@ -9,39 +9,44 @@ pub fn pretrain_weights(noised: &Noised, total_tokens: usize) -> Vec<f32> {
     noised.weights.iter().map(|weight| weight * scale).collect()
 }
 
-/// Weights of the fine-tuning loss (Eq. 5): 1/p of each masked token, over the length of its row's
-/// answer, averaged over the rows. `answer_lengths` has one entry for each row, EOS padding that
-/// is trained on included.
+/// Weights of the fine-tuning loss (Eq. 5): 1/p of each masked token, over the length of its
+/// sequence's answer, averaged over the sequences. `answer_lengths` has one entry for each
+/// sequence, EOS padding that is trained on included.
 pub fn sft_weights(noised: &Noised, answer_lengths: &[usize]) -> Vec<f32> {
-    let rows = answer_lengths.len().max(1) as f32;
+    let sequences = answer_lengths.len().max(1) as f32;
     let length = |row: usize| answer_lengths.get(row).copied().unwrap_or(0).max(1) as f32;
-    noised.weights.iter().zip(&noised.rows).map(|(w, &row)| w / length(row) / rows).collect()
+    noised
+        .weights
+        .iter()
+        .zip(&noised.sequences)
+        .map(|(w, &sequence)| w / length(sequence) / sequences)
+        .collect()
 }
 
 /// The autoregressive baseline (Eq. 2): nothing is masked, each token predicts the next one of its
-/// row, and all predictions weigh the same. `starts` has rows + 1 offsets into `tokens`.
+/// sequence, and all predictions weigh the same. `starts` has sequences + 1 offsets into `tokens`.
 pub fn autoregressive(tokens: &[u32], starts: &[usize]) -> Noised {
     let mut next = autoregressive_response(tokens, starts, &[]);
     next.weights.fill(1.0 / next.positions.len().max(1) as f32);
     next
 }
 
-/// The baseline's fine-tuning: as [`autoregressive`], but only the tokens of each row after the
-/// first `prompt_lengths[row]` are predicted, each with the weight 1, as if p were 1 in
-/// [`sft_weights`]. A row without an entry has no prompt.
+/// The baseline's fine-tuning: as [`autoregressive`], but only the tokens of each sequence after the
+/// first `prompt_lengths[sequence]` are predicted, each with the weight 1, as if p were 1 in
+/// [`sft_weights`]. A sequence without an entry has no prompt.
 pub fn autoregressive_response(
     tokens: &[u32],
     starts: &[usize],
     prompt_lengths: &[usize],
 ) -> Noised {
     let mut next = Noised { tokens: tokens.to_vec(), ..Noised::default() };
-    for (row, bounds) in starts.windows(2).enumerate() {
-        // Nothing predicts the first token of a row.
-        let first = prompt_lengths.get(row).copied().unwrap_or(0).max(1);
+    for (sequence, bounds) in starts.windows(2).enumerate() {
+        // Nothing predicts the first token of a sequence.
+        let first = prompt_lengths.get(sequence).copied().unwrap_or(0).max(1);
         for i in bounds[0] + first..bounds[1] {
             next.positions.push(i - 1);
             next.targets.push(tokens[i]);
-            next.rows.push(row);
+            next.sequences.push(sequence);
         }
     }
     next.weights = vec![1.0; next.positions.len()];
@@ -58,7 +63,7 @@ mod tests {
     use super::*;
 
     fn noised() -> Noised {
-        Noised { weights: vec![2.0, 4.0, 5.0], rows: vec![0, 0, 2], ..Noised::default() }
+        Noised { weights: vec![2.0, 4.0, 5.0], sequences: vec![0, 0, 2], ..Noised::default() }
     }
 
     #[test]
@@ -69,19 +74,19 @@ mod tests {
     }
 
     #[test]
-    fn empty_rows_and_batches_divide_by_nothing() {
+    fn empty_sequences_and_batches_divide_by_nothing() {
         assert!(pretrain_weights(&Noised::default(), 0).is_empty());
         assert!(sft_weights(&noised(), &[0, 0, 0]).iter().all(|w| w.is_finite()));
         assert!(autoregressive(&[], &[0]).positions.is_empty());
     }
 
     #[test]
-    fn each_token_predicts_the_next_of_its_row() {
+    fn each_token_predicts_the_next_of_its_sequence() {
         let next = autoregressive(&[1, 2, 3, 4, 5, 6], &[0, 3, 4, 6]);
         assert_eq!(next.tokens, [1, 2, 3, 4, 5, 6]);
         assert_eq!(next.positions, [0, 1, 4]);
         assert_eq!(next.targets, [2, 3, 6]);
-        assert_eq!(next.rows, [0, 0, 2]);
+        assert_eq!(next.sequences, [0, 0, 2]);
         assert_eq!(next.weights, [1.0 / 3.0; 3]);
     }
 
@@ -89,6 +94,6 @@ mod tests {
     fn only_the_response_is_predicted() {
         let next = autoregressive_response(&[1, 2, 3, 4, 5, 6], &[0, 4, 6], &[2, 0]);
         assert_eq!((next.positions, next.targets), (vec![1, 2, 4], vec![3, 4, 6]));
-        assert_eq!((next.rows, next.weights), (vec![0, 0, 1], vec![1.0; 3]));
+        assert_eq!((next.sequences, next.weights), (vec![0, 0, 1], vec![1.0; 3]));
     }
 }

@@ -8,7 +8,7 @@
 //! | Eq. 6, Alg. 3: the likelihood of an answer or a text | [`likelihood`] |
 //! | reverse process, Eq. 9–10 | [`reverse::Canvas`], looped by [`generate::run`] |
 //! | *which* positions are unmasked, Alg. 4 and 5 | [`remasking`] |
-//! | *how many* are kept | [`transfer`], the schedule; [`keep`], more where the model is sure |
+//! | *how many* are unmasked | [`transfer`]: the schedule, or a rule that adds where the model is sure |
 //! | *where*, Fig. 4 | [`blocks`] |
 //! | how long the response is | [`variable`] |
 //! | *what is forwarded* | [`cache`] |
@@ -27,7 +27,6 @@ pub mod forward;
 pub mod generate;
 pub mod guidance;
 pub mod infill;
-pub mod keep;
 pub mod likelihood;
 pub mod loss;
 pub mod predictor;
@@ -45,7 +44,6 @@ pub use blocks::Blocks;
 pub use cache::Cache;
 pub use error::{SamplerError, Spelling};
 pub use fast_dllm::FastDllm;
-pub use keep::Keep;
 pub use predictor::{Logits, Predictor};
 pub use query::{Outcome, Prompt, Query};
 pub use remasking::Remasking;
@@ -53,3 +51,4 @@ pub use reverse::{Canvas, ReadSpec, Reading};
 pub use sampler::{Edit, Precision, Preset, Reference, Sampler};
 pub use settings::{Range, Settings};
 pub use trace::{Commit, Step};
+pub use transfer::TransferRule;

@@ -1,11 +1,11 @@
 //! Whatever predicts masked tokens, asked by data: what is fed, what is read of which logits, and the
-//! names of the sequences whose keys and values it keeps for itself.
+//! names of the sequences whose keys and values it caches.
 
-use super::{Reading, SamplerError, cache::CacheType, reverse::ReadSpec};
+use super::{Reading, SamplerError, cache::CacheRequest, reverse::ReadSpec};
 use crate::{
     Result,
     config::{AttentionMask, LogitShift},
-    model::{Batch, Feed, MaskPredictor, ModelError, Opened, Said, SequenceId, Wanted},
+    model::{Batch, Feed, MaskPredictor, ModelError, Opened, Output, SequenceId, Wanted},
 };
 
 /// One reading, and where its logits are in a [`Feed`].
@@ -37,23 +37,18 @@ pub trait Predictor {
         usize::MAX
     }
 
-    /// The attention mask of the sequences whose keys and values it can keep; `None`, as provided, for
+    /// The attention mask of the sequences whose keys and values it can cache; `None`, as provided, for
     /// one that wants every sequence whole.
-    fn keeps(&self) -> Option<AttentionMask> {
+    fn caches(&self) -> Option<AttentionMask> {
         None
     }
 
-    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on. It may hold those
-    /// of some of its `beginning` already, where they are the same to the last bit.
+    /// Caches the keys and values of a sequence from now on. It may have those of some of its `beginning`
+    /// already, as the request says.
     ///
     /// # Errors
     /// If it cannot.
-    fn open(
-        &mut self,
-        _capacity: usize,
-        _cache_type: CacheType,
-        _beginning: &[u32],
-    ) -> Result<Opened> {
+    fn open(&mut self, _request: &CacheRequest, _beginning: &[u32]) -> Result<Opened> {
         Err(ModelError::Sequence.into())
     }
 
@@ -73,7 +68,7 @@ pub trait Predictor {
     ) -> Result<()>;
 }
 
-/// A predictor that keeps nothing and gives all logits that it is asked for at once.
+/// A predictor that caches nothing and gives all logits that it is asked for at once.
 pub trait Logits {
     /// Logits [wanted, vocabulary] at the positions `wanted` (indices into the batch's tokens, in any
     /// order).
@@ -143,17 +138,13 @@ impl Predictor for MaskPredictor {
         self.model().config.max_sequence_length
     }
 
-    fn keeps(&self) -> Option<AttentionMask> {
+    fn caches(&self) -> Option<AttentionMask> {
         Some(self.model().config.attention)
     }
 
-    fn open(
-        &mut self,
-        capacity: usize,
-        cache_type: CacheType,
-        beginning: &[u32],
-    ) -> Result<Opened> {
-        Self::open(self, capacity, cache_type.storage(), beginning)
+    fn open(&mut self, request: &CacheRequest, beginning: &[u32]) -> Result<Opened> {
+        let CacheRequest { capacity, cache_type, reuse } = *request;
+        Self::open(self, capacity, cache_type.storage(), reuse, beginning)
     }
 
     fn close(&mut self, id: SequenceId) {
@@ -173,9 +164,9 @@ impl Predictor for MaskPredictor {
             Some(target) => Wanted::Loss { row: read.row, target },
             None => Wanted::Logits(read.row, read.unconditional),
         });
-        let read = |number: usize, said: Said<'_>| match said {
-            Said::Logits(logits) => reads[number].of(logits),
-            Said::Loss(nll) => Ok(reads[number].spec.with_loss(nll)),
+        let read = |number: usize, output: Output<'_>| match output {
+            Output::Logits(logits) => reads[number].of(logits),
+            Output::Loss(nll) => Ok(reads[number].spec.with_loss(nll)),
         };
         self.read(feed, wanted, &read, out)
     }

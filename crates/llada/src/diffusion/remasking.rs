@@ -1,4 +1,5 @@
-//! *Who* is kept: each step predicts every open position and remasks all but the most trusted.
+//! *Which* positions are unmasked: each step predicts every open position and remasks all but those
+//! that are trusted most.
 //!
 //! As in the reference, a committed token is final unless [`Sampler::revise`](super::Sampler::revise)
 //! says otherwise: "remasking" means not committing it yet.
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SamplerError;
 
-/// What a prediction must have to be kept.
+/// By what candidates are ranked: those of the first positions are unmasked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remasking {

@@ -19,11 +19,11 @@ pub trait Draws: Sync {
     fn confidence(&self, step: usize, position: usize) -> f32;
 }
 
-/// Draws that depend on nothing but the row's seed, the step and the position, so that a row gets the
-/// same tokens alone and in any batch.
+/// Draws that depend on nothing but the sequence's seed, the step and the position, so that a
+/// sequence gets the same tokens alone and in any batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Seeded {
-    /// Seed of the row.
+    /// Seed of the sequence.
     pub seed: u64,
 }
 
@@ -77,22 +77,22 @@ fn gumbel_bound(u: f64) -> f64 {
 /// ones at the border all stay where `top_k` cuts, and the first where `top_p` does.
 pub(super) fn filter(logits: &mut [f32], top_k: Option<usize>, top_p: Option<f64>, p_first: bool) {
     if p_first {
-        keep_top_p(logits, top_p);
-        keep_top_k(logits, top_k);
+        filter_top_p(logits, top_p);
+        filter_top_k(logits, top_k);
     } else {
-        keep_top_k(logits, top_k);
-        keep_top_p(logits, top_p);
+        filter_top_k(logits, top_k);
+        filter_top_p(logits, top_p);
     }
 }
 
-fn keep_top_k(logits: &mut [f32], top_k: Option<usize>) {
+fn filter_top_k(logits: &mut [f32], top_k: Option<usize>) {
     let Some(k) = top_k.filter(|&k| k > 0 && k < logits.len()) else { return };
     let mut sorted = logits.to_vec();
     let (_, &mut least, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
     logits.iter_mut().filter(|l| **l < least).for_each(|l| *l = f32::NEG_INFINITY);
 }
 
-fn keep_top_p(logits: &mut [f32], top_p: Option<f64>) {
+fn filter_top_p(logits: &mut [f32], top_p: Option<f64>) {
     let Some(p) = top_p.filter(|&p| p < 1.0) else { return };
     let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |l: f32| f64::from((l - greatest).exp());
@@ -101,7 +101,7 @@ fn keep_top_p(logits: &mut [f32], top_p: Option<f64>) {
     let before = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
     // Few tokens have most of the probability: only those are sorted.
     let mut count = 64.min(order.len());
-    let kept = loop {
+    let nucleus = loop {
         if count < order.len() {
             order.select_nth_unstable_by(count - 1, before);
         }
@@ -113,12 +113,12 @@ fn keep_top_p(logits: &mut [f32], top_p: Option<f64>) {
             is_beyond
         });
         match beyond {
-            Some(kept) => break kept,
+            Some(count) => break count,
             None if count == order.len() => break count,
             None => count = (count * 8).min(order.len()),
         }
     };
-    order[kept..].iter().for_each(|&i| logits[i] = f32::NEG_INFINITY);
+    order[nucleus..].iter().for_each(|&i| logits[i] = f32::NEG_INFINITY);
 }
 
 /// The soft-max probability of `token` in the `logits` that `whole` is of; 0 where its logit is −∞.

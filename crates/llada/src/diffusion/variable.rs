@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct VariableLength {
     /// Masks to begin with.
     pub initial: usize,
-    /// Positions at the end of the row whose mean probability of EOS or EoT says whether the model
+    /// Positions at the end of the sequence whose mean probability of EOS or EoT says whether the model
     /// expects the text to have ended.
     pub window: usize,
     /// The canvas is long enough from this mean on. Until then each pass lengthens it by a quarter,

@@ -12,7 +12,7 @@ use crate::{
     config::AttentionMask,
     diffusion::{
         Query, ReadSpec, Reading,
-        likelihood::{Pair, Row, most_probable},
+        likelihood::{Pair, Sequence, most_probable},
         predictor::Predictor,
     },
     engine::{self, Work},
@@ -37,7 +37,7 @@ pub fn score<P: Predictor + ?Sized>(
 /// An answer on its way from masks to text, as work of an [`Engine`](crate::engine::Engine).
 #[derive(Debug)]
 pub struct Confidence {
-    row: Row,
+    sequence: Sequence,
     score: f64,
 }
 
@@ -46,7 +46,10 @@ impl Confidence {
     pub fn new(pair: &Pair, mask: u32, attention: AttentionMask, cfg_scale: f32) -> Self {
         let Pair { prompt, answer } = pair;
         let masked: Vec<usize> = (0..answer.len()).collect();
-        Self { row: Row::masked(prompt, answer, &masked, mask, attention, cfg_scale), score: 0.0 }
+        Self {
+            sequence: Sequence::masked(prompt, answer, &masked, mask, attention, cfg_scale),
+            score: 0.0,
+        }
     }
 
     /// The log-probability of what is unmasked so far, in nats.
@@ -57,22 +60,22 @@ impl Confidence {
 
 impl Work for Confidence {
     fn plan(&self, ahead: usize) -> Option<Query<'_>> {
-        (ahead == 0 && !self.row.positions.is_empty()).then(|| self.row.query())
+        (ahead == 0 && !self.sequence.positions.is_empty()).then(|| self.sequence.query())
     }
 
     fn read_spec(&self, _ahead: usize, wanted: usize) -> ReadSpec<'_> {
-        ReadSpec::probe(wanted, self.row.target(wanted), self.row.cfg_scale)
+        ReadSpec::probe(wanted, self.sequence.target(wanted), self.sequence.cfg_scale)
     }
 
     fn commit(&mut self, readings: &[Reading]) -> Result<()> {
         let best = most_probable(readings);
-        self.row.unmask(best);
+        self.sequence.unmask(best);
         self.score += readings[best].log_probability();
         Ok(())
     }
 
     fn attention(&self) -> AttentionMask {
-        self.row.attention
+        self.sequence.attention
     }
 }
 
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
     use crate::{diffusion::Logits, model::Batch};
 
-    /// Predicts by a table: the logits of a position depend on the number of masks in its row.
+    /// Predicts by a table: the logits of a position depend on the number of masks in its sequence.
     struct Table;
 
     const MASK: u32 = 3;
@@ -96,11 +99,12 @@ mod tests {
         ) -> Result<()> {
             out.clear();
             for &position in wanted {
-                let row = batch.starts.windows(2).find(|s| s[0] <= position && position < s[1]);
-                let (start, end) = row.map(|s| (s[0], s[1])).unwrap();
-                let row = &batch.tokens[start..end];
-                let masks = row.iter().filter(|&&t| t == MASK).count() as f32;
-                let has_prompt = if row[0] == MASK { 0.0 } else { 1.0 };
+                let sequence =
+                    batch.starts.windows(2).find(|s| s[0] <= position && position < s[1]);
+                let (start, end) = sequence.map(|s| (s[0], s[1])).unwrap();
+                let sequence = &batch.tokens[start..end];
+                let masks = sequence.iter().filter(|&&t| t == MASK).count() as f32;
+                let has_prompt = if sequence[0] == MASK { 0.0 } else { 1.0 };
                 out.extend([has_prompt, (position - start) as f32 * 0.5, masks, 0.0]);
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! What is kept of every row, so that a run can be broken off and taken up again.
+//! What is recorded of every row, so that a run can be broken off and taken up again.
 
 use std::collections::BTreeMap;
 

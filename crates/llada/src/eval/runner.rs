@@ -1,4 +1,4 @@
-//! The loop over the rows of a task: ask, judge, keep.
+//! The loop over the rows of a task: ask, judge, record.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -51,7 +51,7 @@ pub trait Observer {
     /// A row is done; `reused` tells that it was done by an earlier run.
     ///
     /// # Errors
-    /// If the record cannot be kept, which ends the run.
+    /// If the record cannot be written, which ends the run.
     fn record(&mut self, record: &Record, reused: bool) -> Result<()>;
 
     /// Whether to end the run; asked between rows, and between the steps of a generation.
@@ -137,7 +137,7 @@ impl Evaluator<'_> {
                 continue;
             }
             let judged = self.score(prepared, plan, example, &rows)?;
-            keep(prepared, example, key, judged, &mut outcome, observer)?;
+            record(prepared, example, key, judged, &mut outcome, observer)?;
         }
         self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;
         outcome.records.sort_by_key(|record| record.doc_id);
@@ -305,13 +305,13 @@ impl Evaluator<'_> {
             detail["useful_tokens"] = found.useful_tokens.into();
             detail["nfe"] = found.nfe.into();
             detail["seed"] = canvas.sampler().seed.into();
-            keep(prepared, example, key, (metrics, detail), outcome, observer)?;
+            record(prepared, example, key, (metrics, detail), outcome, observer)?;
         }
         Ok(())
     }
 }
 
-fn keep(
+fn record(
     prepared: &Prepared,
     example: &Example,
     key: String,
@@ -348,7 +348,7 @@ fn windows(tokens: Vec<u32>, limit: usize) -> Vec<Pair> {
 }
 
 /// Raised whenever the program judges the same answers otherwise, so that rows which an earlier one
-/// kept are not taken for its own.
+/// recorded are not taken for its own.
 const JUDGE: u8 = 2;
 
 /// A hash of the model, the settings and how answers are judged. Of each tensor it takes 64

@@ -38,7 +38,7 @@ impl Default for Likelihood {
 }
 
 /// What was `asked` for over what a `task` proposes. A length that is changed without its steps or
-/// blocks does not keep those of the other length.
+/// blocks does not take over those of the other length.
 pub(super) fn over(asked: &Settings, task: &Settings) -> Settings {
     let has_length = asked.gen_length.is_some();
     let has_blocks = has_length || asked.blocks.is_some() || asked.block_length.is_some();
@@ -91,16 +91,12 @@ const CACHED: [&str; 4] = ["cache", "cache_refresh", "cache_warm_up", "cache_win
 mod tests {
     use super::*;
     use crate::{
-        config::{Objective, SpecialTokens},
-        diffusion::settings::tests::example,
+        config::Objective,
+        diffusion::settings::tests::{config, example},
     };
 
-    fn config() -> ModelConfig {
-        crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
-    }
-
     #[test]
-    fn a_changed_length_does_not_keep_the_steps_of_the_other() {
+    fn a_changed_length_does_not_take_over_the_steps_of_the_other() {
         let task = Settings {
             gen_length: Some(1024),
             steps: Some(512),

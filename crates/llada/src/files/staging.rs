@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{Error, Result, io};
 
-/// What becomes of that which is in the place of an output.
+/// What to do where something is in the place of an output already.
 #[derive(Clone, Copy)]
 pub enum Existing<'a> {
-    /// It stays, and nothing is put there; an empty folder is filled.
-    Keep,
+    /// To refuse to write: it stays as it is. An empty folder is filled.
+    Refuse,
     /// It is replaced. Of a folder, the files go whose names are told by this function; the others,
     /// and all folders, are the user's, and are found in the new folder too. One of them that the new folder
     /// has already is a reason to replace nothing.
@@ -120,7 +120,7 @@ impl Staging {
         place::like(old, made).map_err(refused)?;
         let occupied = !entries(&self.target).map_err(refused)?.is_empty();
         match existing {
-            Existing::Keep if occupied => Err(self.exists()),
+            Existing::Refuse if occupied => Err(self.exists()),
             Existing::Replace(goes) if occupied => {
                 carry(&self.target, made, goes).map_err(refused)?;
                 swap(made, &self.target, &self.folder.join(REPLACED)).map_err(refused)?;
@@ -136,7 +136,7 @@ impl Staging {
     fn move_in(&self, made: &Path, existing: Existing<'_>) -> Result<()> {
         let old = entries(&self.target).map_err(|e| self.refused(e))?;
         match existing {
-            Existing::Keep if !old.is_empty() => return Err(self.exists()),
+            Existing::Refuse if !old.is_empty() => return Err(self.exists()),
             Existing::Replace(goes)
                 if old
                     .iter()

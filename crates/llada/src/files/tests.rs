@@ -234,7 +234,7 @@ fn a_folder_is_replaced_around_what_the_user_has_in_it() {
         create_dir(x)?;
         replace_with(&x.join("a.bin"), b"new")
     };
-    let error = output.fill(Existing::Keep, fill).unwrap_err();
+    let error = output.fill(Existing::Refuse, fill).unwrap_err();
     assert!(matches!(error, Error::Output(OutputError::Exists { .. })), "{error}");
     assert_eq!(fs::read(path.join("a.bin")).unwrap(), b"old");
     output.fill(Existing::Replace(&|name| name.ends_with(".bin")), fill).unwrap();
@@ -346,7 +346,7 @@ fn the_longest_names_have_locks_too() {
         let path = dir.path().join(&name);
         let output = Output::lock(&path).unwrap();
         assert!(Output::lock(&path).is_err());
-        output.fill(Existing::Keep, |x| replace_with(x, b"x")).unwrap();
+        output.fill(Existing::Refuse, |x| replace_with(x, b"x")).unwrap();
         drop(output);
         fs::remove_file(path).unwrap();
         assert!(names(dir.path()).is_empty());

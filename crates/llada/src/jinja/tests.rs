@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::{Value as Json, json};
 
@@ -19,7 +19,7 @@ fn rendered(template: &str, context: &Json) -> Result<String, Mistake> {
 /// up: texts, or null where it raises.
 #[test]
 fn templates_render_as_jinja2_renders_them() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/jinja.json");
+    let file = crate::golden::own("jinja.json");
     let golden: Json = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let cases = golden["cases"].as_array().unwrap();
     assert!(cases.len() > 300);

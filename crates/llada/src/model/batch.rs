@@ -10,8 +10,9 @@ pub struct Batch<'a> {
     pub tokens: &'a [u32],
     /// Where each sequence starts, and at the end the number of tokens: sequences + 1 offsets.
     pub starts: &'a [usize],
-    /// `false` where a token is padding that no query may see; `None` keeps all.
-    pub keep: Option<&'a [bool]>,
+    /// `false` where a token is padding that no token attends to, as `transformers` has it; `None`
+    /// where there is no padding.
+    pub attention_mask: Option<&'a [bool]>,
 }
 
 impl<'a> Batch<'a> {
@@ -27,22 +28,22 @@ pub struct Ragged {
     tokens: Vec<u32>,
     /// One more than sequences.
     starts: Vec<usize>,
-    /// Empty while no token is padding.
-    keep: Vec<bool>,
+    /// `false` where a token is padding; empty while none is.
+    attention_mask: Vec<bool>,
 }
 
 impl Default for Ragged {
     fn default() -> Self {
-        Self { tokens: Vec::new(), starts: vec![0], keep: Vec::new() }
+        Self { tokens: Vec::new(), starts: vec![0], attention_mask: Vec::new() }
     }
 }
 
 impl Ragged {
-    /// Forgets the sequences, and keeps their memory.
+    /// Forgets the sequences; their memory is reused.
     pub fn clear(&mut self) {
         self.tokens.clear();
         self.starts.truncate(1);
-        self.keep.clear();
+        self.attention_mask.clear();
     }
 
     /// Adds a sequence, and gives where it begins.
@@ -50,16 +51,16 @@ impl Ragged {
         let start = self.tokens.len();
         self.tokens.extend(tokens);
         self.starts.push(self.tokens.len());
-        if !self.keep.is_empty() {
-            self.keep.resize(self.tokens.len(), true);
+        if !self.attention_mask.is_empty() {
+            self.attention_mask.resize(self.tokens.len(), true);
         }
         start
     }
 
     /// Takes a token, by its index among all, for padding, which no other attends to.
     pub fn hide(&mut self, index: usize) {
-        self.keep.resize(self.tokens.len(), true);
-        self.keep[index] = false;
+        self.attention_mask.resize(self.tokens.len(), true);
+        self.attention_mask[index] = false;
     }
 
     /// Sequences.
@@ -89,14 +90,15 @@ impl Ragged {
         Self {
             tokens: self.tokens[first..starts[sequences.len()]].to_vec(),
             starts: starts.iter().map(|start| start - first).collect(),
-            keep: Vec::new(),
+            attention_mask: Vec::new(),
         }
     }
 
     /// What a model is fed.
     pub fn as_batch(&self) -> Batch<'_> {
-        let keep = (!self.keep.is_empty()).then_some(self.keep.as_slice());
-        Batch { tokens: &self.tokens, starts: &self.starts, keep }
+        let attention_mask =
+            (!self.attention_mask.is_empty()).then_some(self.attention_mask.as_slice());
+        Batch { tokens: &self.tokens, starts: &self.starts, attention_mask }
     }
 }
 
@@ -115,11 +117,11 @@ mod tests {
             assert_eq!(ragged.lengths().collect::<Vec<_>>(), [2, 0, 3]);
             let ranges: Vec<_> = ragged.as_batch().ranges().collect();
             assert_eq!(ranges, [0..2, 2..2, 2..5]);
-            assert!(ragged.as_batch().keep.is_none());
+            assert!(ragged.as_batch().attention_mask.is_none());
             ragged.hide(3);
             ragged.push([6]);
-            let keep = [true, true, true, false, true, true];
-            assert_eq!(ragged.as_batch().keep, Some(keep.as_slice()));
+            let mask = [true, true, true, false, true, true];
+            assert_eq!(ragged.as_batch().attention_mask, Some(mask.as_slice()));
         }
         let part = ragged.part(1..3);
         assert_eq!((part.starts(), part.tokens()), ([0, 0, 3].as_slice(), [3, 4, 5].as_slice()));

@@ -15,8 +15,9 @@ use crate::{
     config::{AttentionMask, ModelConfig, QkNorm},
 };
 
-/// Tokens that go through the feed-forward half together where nothing is kept: its buffers are the widest,
-/// and matrices are gone through for as many tokens at a time anyway.
+/// Tokens that go through the feed-forward half together where nothing is saved for a backward
+/// pass: its buffers are the widest, and matrices are gone through for as many tokens at a time
+/// anyway.
 pub(crate) const FFN_CHUNK: usize = 256;
 
 /// What every block of one forward pass shares.
@@ -24,21 +25,21 @@ pub(super) struct Pass<'a> {
     pub(super) cpu: &'a Cpu,
     pub(super) model: &'a Model,
     pub(super) table: &'a Table,
-    pub(super) rows: Rows<'a>,
-    /// Index of each token in its row.
+    pub(super) sequences: Rows<'a>,
+    /// Index of each token in its sequence.
     pub(super) positions: &'a [u32],
     /// What the load-balancing loss adds to the gradients of the router's scores.
     pub(super) balance: Balance<'a>,
 }
 
-/// What the forward pass of one block leaves for its backward pass. T tokens.
+/// What the forward pass of one block saves for its backward pass. T tokens.
 #[derive(Debug, Default)]
 pub(super) struct Saved {
     /// Input of the block [T, d].
     pub(super) x: Vec<f32>,
     /// 1/rms of the input [T].
     rstd_attn: Vec<f32>,
-    /// Queries, keys and values as the projections gave them, kept when q and k are normalised.
+    /// Queries and keys as the projections gave them, where they are normalised.
     raw: [Vec<f32>; 2],
     /// 1/rms of q and k [T].
     rstd_qk: [Vec<f32>; 2],
@@ -52,11 +53,11 @@ pub(super) struct Saved {
     x_mid: Vec<f32>,
     /// 1/rms of it [T].
     rstd_ff: Vec<f32>,
-    /// What the feed-forward half leaves.
+    /// What the feed-forward half saves.
     pub(super) ff: feed_forward::Saved,
 }
 
-/// Buffers that no pass needs to keep.
+/// Buffers that no later pass reads.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// A normalised input [T, d].
@@ -90,9 +91,9 @@ impl Saved {
 }
 
 impl Pass<'_> {
-    /// Runs the block on the residual stream `x` [T, d], in place. With `keep`, the inputs of both
-    /// halves are kept in `saved` for [`Pass::backward`]. The tokens attend to those of their rows,
-    /// or where there are caches, one for each row, to what these hold.
+    /// Runs the block on the residual stream `x` [T, d], in place. With `save`, the inputs of both
+    /// halves are saved in `saved` for [`Pass::backward`]. The tokens attend to those of their
+    /// sequences, or where there are caches, one for each sequence, to what these hold.
     pub(super) fn forward(
         &self,
         ids: &BlockIds,
@@ -100,16 +101,16 @@ impl Pass<'_> {
         x: &mut [f32],
         saved: &mut Saved,
         scratch: &mut Scratch,
-        keep: bool,
+        save: bool,
     ) -> Result<()> {
         let config = &self.model.config;
         let (d, q, kv) = (config.d_model, config.q_dim(), config.kv_dim());
         let (cpu, t) = (self.cpu, self.positions.len());
-        let together = if keep { t } else { t.min(FFN_CHUNK) };
+        let together = if save { t } else { t.min(FFN_CHUNK) };
         saved.resize(config, t);
         scratch.normed.resize(t * d, 0.0);
         saved.ff.load.clear();
-        if keep {
+        if save {
             copy(&mut saved.x, x);
         }
         let eps = config.rms_norm_eps;
@@ -134,13 +135,13 @@ impl Pass<'_> {
         let inputs = self.attention_inputs(&saved.qkv);
         let (out, lse) = (&mut saved.attended, &mut saved.lse);
         match caches {
-            [] => attention::forward(cpu, inputs, self.rows, out, lse)?,
-            rows => attention::forward_cached(cpu, inputs, rows, out, lse)?,
+            [] => attention::forward(cpu, inputs, self.sequences, out, lse)?,
+            caches => attention::forward_cached(cpu, inputs, caches, out, lse)?,
         }
         let (w, shape) = (self.matrix(ids.attn_out), linear::Shape { m: t, n: d, k: q });
         linear::forward(cpu, shape, &saved.attended, w, None, x, Out::Add)?;
 
-        if keep {
+        if save {
             copy(&mut saved.x_mid, x);
         }
         for first in (0..t).step_by(together.max(1)) {
@@ -154,7 +155,7 @@ impl Pass<'_> {
     }
 
     /// Turns the gradient `dx` [T, d] of the block's output into that of its input, and adds the
-    /// gradients of its parameters. `saved` is what a keeping forward pass left.
+    /// gradients of its parameters. `saved` is what a forward pass with `save` saved.
     pub(super) fn backward(
         &self,
         ids: &BlockIds,
@@ -208,7 +209,7 @@ impl Pass<'_> {
         let outputs = attention::Saved { out: &saved.attended, lse: &saved.lse };
         let [dq, dk, dv] = &mut s.d_qkv;
         let d_inputs = attention::Gradients { dq, dk, dv };
-        attention::backward(cpu, inputs, self.rows, outputs, &s.d_attended, d_inputs)?;
+        attention::backward(cpu, inputs, self.sequences, outputs, &s.d_attended, d_inputs)?;
         let [dq, dk, _] = &mut s.d_qkv;
         rope::backward(cpu, dq, config.n_heads, self.table, self.positions)?;
         rope::backward(cpu, dk, config.n_kv_heads, self.table, self.positions)?;
@@ -254,7 +255,7 @@ impl Pass<'_> {
         attention::Inputs { shape: shape(&self.model.config), mask: self.mask(), q, k, v }
     }
 
-    /// rms(x) again from the kept 1/rms: cheaper to compute than to keep.
+    /// rms(x) again from the saved 1/rms: cheaper to compute than to save.
     fn normalise(&self, norm: usize, x: &[f32], rstd: &[f32], out: &mut [f32]) {
         let w = self.vector(norm);
         let d = w.len();

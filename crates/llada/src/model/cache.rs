@@ -1,7 +1,7 @@
-//! Keys and values kept between forward passes, so that a pass feeds only what is new.
+//! Keys and values cached between forward passes, so that a pass feeds only what is new.
 //!
-//! A causal model never has to see a token twice: those before a position never change its keys. Of
-//! a diffusion model every commit changes all of them; keeping them is then the approximation of
+//! A causal model never has to see a token twice: those after a position never change its keys. Of
+//! a diffusion model every commit changes all of them; caching them is then the approximation of
 //! Fast-dLLM (arXiv 2505.22618), whose prefix cache feeds the positions from the open block on, and
 //! whose dual cache feeds the open block alone.
 
@@ -13,31 +13,43 @@ use crate::{
     config::{AttentionMask, ModelConfig},
 };
 
-/// The keys, after RoPE, and the values of one row in every block of the model, by position.
+/// Which keys and values of an earlier sequence another that begins with the same tokens takes over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Those that it would compute itself, to the last bit: without an attention mask, none.
+    #[default]
+    Exact,
+    /// Without an attention mask, those of the same tokens although other tokens followed them: an
+    /// approximation, by which its logits depend on what was fed before.
+    Approximate,
+}
+
+/// The keys, after RoPE, and the values of one sequence in every block of the model, by position.
 #[derive(Debug)]
 pub struct KvCache {
     blocks: Vec<Cache>,
     capacity: usize,
     /// `false` where a position is padding; one flag for each position held.
-    keep: Vec<bool>,
+    attention_mask: Vec<bool>,
     /// The tokens at the positions held.
     tokens: Vec<u32>,
-    /// Positions from the first on that no token beyond them had a part in, so that any row which begins
-    /// with the same tokens has the same keys and values there.
-    exact: usize,
-    mask: AttentionMask,
+    /// Positions from the first on that attended to no token beyond them, so that any sequence which
+    /// begins with the same tokens has the same keys and values there; or which may be taken for that.
+    reusable: usize,
+    reuse: Reuse,
+    attention: AttentionMask,
 }
 
 impl KvCache {
-    /// Room for rows of up to `capacity` tokens; it holds none yet.
+    /// Room for sequences of up to `capacity` tokens; it holds none yet.
     ///
     /// # Errors
-    /// If the model is not made for rows that long.
+    /// If the model is not made for sequences that long.
     pub fn new(config: &ModelConfig, capacity: usize) -> Result<Self> {
         Self::with_storage(config, capacity, Storage::F32)
     }
 
-    /// As [`KvCache::new`], keeping the numbers as `storage` says.
+    /// As [`KvCache::new`], with the numbers stored as `storage` says.
     ///
     /// # Errors
     /// As [`KvCache::new`].
@@ -48,8 +60,17 @@ impl KvCache {
         }
         let block = |_| Cache::new(shape(config), capacity, storage);
         let blocks = (0..config.n_layers).map(block).collect::<std::result::Result<_, _>>()?;
-        let (keep, tokens) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
-        Ok(Self { blocks, capacity, keep, tokens, exact: 0, mask: config.attention })
+        let (attention_mask, tokens) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
+        let attention = config.attention;
+        Ok(Self {
+            blocks,
+            capacity,
+            attention_mask,
+            tokens,
+            reusable: 0,
+            reuse: Reuse::Exact,
+            attention,
+        })
     }
 
     /// Bytes that such a cache has.
@@ -64,12 +85,12 @@ impl KvCache {
 
     /// Positions held: `0..len`.
     pub fn len(&self) -> usize {
-        self.keep.len()
+        self.attention_mask.len()
     }
 
     /// Whether no position is held.
     pub fn is_empty(&self) -> bool {
-        self.keep.is_empty()
+        self.attention_mask.is_empty()
     }
 
     /// Positions that there is room for.
@@ -77,11 +98,21 @@ impl KvCache {
         self.capacity
     }
 
+    /// The same for a sequence that takes over from others, and leaves to them, what `reuse` says.
+    pub(super) fn with_reuse(self, reuse: Reuse) -> Self {
+        Self { reuse, ..self }
+    }
+
+    /// Whether what it leaves to others is what they would compute.
+    pub(super) fn is_exact(&self) -> bool {
+        self.attention != AttentionMask::Bidirectional
+    }
+
     /// Forgets the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
-        self.keep.truncate(len);
+        self.attention_mask.truncate(len);
         self.tokens.truncate(len);
-        self.exact = self.self_contained(self.exact.min(len));
+        self.reusable = self.self_contained(self.reusable.min(len));
     }
 
     /// Forgets all positions.
@@ -94,12 +125,14 @@ impl KvCache {
         self.blocks.iter().map(Cache::bytes).sum()
     }
 
-    /// How many of the first `len` positions see no token beyond them: whole blocks of a mask by
-    /// blocks, none without a mask.
+    /// How many of the first `len` positions attend to no token beyond them: whole blocks where
+    /// attention is causal between blocks, none where it is bidirectional, unless an approximation will
+    /// do.
     fn self_contained(&self, len: usize) -> usize {
-        match self.mask {
+        match self.attention {
             AttentionMask::Causal => len,
             AttentionMask::BlockCausal { block_length } => len - len % block_length.max(1),
+            AttentionMask::Bidirectional if self.reuse == Reuse::Approximate => len,
             AttentionMask::Bidirectional => 0,
         }
     }
@@ -111,44 +144,45 @@ impl KvCache {
         first: usize,
         tokens: &[u32],
         positions: &[u32],
-        keep: Option<&[bool]>,
+        attention_mask: Option<&[bool]>,
     ) {
         let end = first + tokens.len();
-        let most = end.max(self.keep.len());
-        self.keep.resize(most, true);
+        let most = end.max(self.attention_mask.len());
+        self.attention_mask.resize(most, true);
         self.tokens.resize(most, 0);
         self.tokens[first..end].copy_from_slice(tokens);
-        match keep {
-            Some(keep) => self.keep[first..end].copy_from_slice(keep),
-            None => self.keep[first..end].fill(true),
+        match attention_mask {
+            Some(mask) => self.attention_mask[first..end].copy_from_slice(mask),
+            None => self.attention_mask[first..end].fill(true),
         }
         // In a sequence with padding or gaps nothing that follows them is where it would be without.
-        let is_plain = keep.is_none_or(|keep| !keep.contains(&false))
+        let is_plain = attention_mask.is_none_or(|mask| !mask.contains(&false))
             && (first..end).eq(positions.iter().map(|&position| position as usize));
-        let before = self.self_contained(self.exact.min(first));
+        let before = self.self_contained(self.reusable.min(first));
         // What was held of an open block did not see all of what follows.
-        self.exact = if is_plain && before == first { self.self_contained(end) } else { before };
+        self.reusable = if is_plain && before == first { self.self_contained(end) } else { before };
     }
 
-    /// Holds the keys and values for those of no other row.
+    /// Takes the keys and values for those of no other sequence.
     pub(super) fn distrust(&mut self) {
-        self.exact = 0;
+        self.reusable = 0;
     }
 
-    /// How many of the first positions have the keys and values of any row that begins with `tokens`.
+    /// How many of the first positions have the keys and values of any sequence that begins with
+    /// `tokens`.
     pub(super) fn shared(&self, tokens: &[u32]) -> usize {
-        let pairs = self.exact().iter().zip(tokens);
+        let pairs = self.reusable().iter().zip(tokens);
         self.self_contained(pairs.take_while(|(held, token)| held == token).count())
     }
 
-    /// The tokens of the positions whose keys and values do not depend on what follows them.
-    pub(super) fn exact(&self) -> &[u32] {
-        &self.tokens[..self.exact]
+    /// The tokens of the positions whose keys and values another sequence may take over.
+    pub(super) fn reusable(&self) -> &[u32] {
+        &self.tokens[..self.reusable]
     }
 
     /// Takes over the first `count` positions of another cache of the model, which it
-    /// [shares](Self::shared) with what begins here, as far as there is room; nothing if they are kept as
-    /// another type. Gives how many it took.
+    /// [shares](Self::shared) with what begins here, as far as there is room; nothing if they are
+    /// stored as another type. Gives how many it took.
     pub(super) fn begin_as(&mut self, from: &Self, count: usize) -> usize {
         let count = self.self_contained(count.min(self.capacity));
         let mut pairs = self.blocks.iter_mut().zip(&from.blocks);
@@ -156,16 +190,16 @@ impl KvCache {
             return 0;
         }
         self.clear();
-        self.keep.resize(count, true);
+        self.attention_mask.resize(count, true);
         self.tokens.extend_from_slice(&from.tokens[..count]);
-        self.exact = count;
+        self.reusable = count;
         count
     }
 
     /// What attention needs of block `block` for these tokens.
-    pub(super) fn row(&mut self, block: usize, first: usize, tokens: usize) -> CachedRow<'_> {
-        let (len, padded) = (self.keep.len(), self.keep.contains(&false));
-        let keep = padded.then_some(self.keep.as_slice());
+    pub(super) fn view(&mut self, block: usize, first: usize, tokens: usize) -> CachedRow<'_> {
+        let (len, mask) = (self.attention_mask.len(), self.attention_mask.as_slice());
+        let keep = mask.contains(&false).then_some(mask);
         CachedRow { tokens, first, len, keep, cache: &mut self.blocks[block] }
     }
 }
@@ -183,11 +217,11 @@ pub(super) struct Past {
     pub(super) cache: KvCache,
 }
 
-/// Checks that the tokens of each row fit what its cache holds.
+/// Checks that the tokens of each sequence fit what its cache holds.
 pub(super) fn check(batch: &Batch<'_>, pasts: &[Past], config: &ModelConfig) -> Result<()> {
-    for (row, Past { first, cache, .. }) in batch.ranges().zip(pasts) {
+    for (range, Past { first, cache, .. }) in batch.ranges().zip(pasts) {
         let (first, len, capacity) = (*first, cache.len(), cache.capacity);
-        let (found, limit) = (first.saturating_add(row.len()), config.max_sequence_length);
+        let (found, limit) = (first.saturating_add(range.len()), config.max_sequence_length);
         if first > len {
             return Err(ModelError::Gap { first, len }.into());
         } else if found > limit {

@@ -45,7 +45,7 @@ impl Inner {
     }
 }
 
-/// Buffers that no pass needs to keep.
+/// Buffers that no later pass reads.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// The input of linear layers, quantised.

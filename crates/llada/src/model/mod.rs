@@ -20,15 +20,15 @@ mod weights;
 pub use arena::Arena;
 pub use batch::{Batch, Ragged};
 pub(crate) use block::FFN_CHUNK;
-pub use cache::KvCache;
+pub use cache::{KvCache, Reuse};
 pub use formats::Formats;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};
 pub use predictor::MaskPredictor;
-pub(crate) use predictor::{Said, Wanted, tile_rows};
+pub(crate) use predictor::{Output, Wanted, tile_rows};
 pub use random::Shape;
 pub use router::{Load, balance_loss};
-pub use sequences::{Feed, Kept, Opened, SequenceId};
+pub use sequences::{CachedSequence, Feed, Opened, SequenceId};
 pub use tensors::Tensors;
 pub use weights::Tensor;
 
@@ -75,10 +75,10 @@ pub enum ModelError {
     /// A batch contradicts itself.
     #[error("malformed batch: {0}")]
     Batch(String),
-    /// A row is longer than the model was made for.
-    #[error("a row of {found} tokens is longer than the model's {limit}")]
+    /// A sequence is longer than the model was made for.
+    #[error("a sequence of {found} tokens is longer than the model's {limit}")]
     TooLong {
-        /// Tokens of the row.
+        /// Tokens of the sequence.
         found: usize,
         /// `max_sequence_length`.
         limit: usize,
@@ -91,16 +91,16 @@ pub enum ModelError {
         /// Positions that the cache holds.
         len: usize,
     },
-    /// A row that outgrows its cache.
-    #[error("a row of {found} tokens does not fit a cache of {capacity}")]
+    /// A sequence that outgrows its cache.
+    #[error("a sequence of {found} tokens does not fit a cache of {capacity}")]
     CacheFull {
-        /// Tokens of the row.
+        /// Tokens of the sequence.
         found: usize,
         /// Positions that the cache has room for.
         capacity: usize,
     },
     /// A sequence that was never opened, was closed, or comes twice in one pass.
-    #[error("no keys and values are kept under this name, or they were asked for twice")]
+    #[error("no keys and values are cached under this name, or they were asked for twice")]
     Sequence,
     /// A token that the model has no embedding of.
     #[error("token {token} lies beyond the model's vocabulary of {vocabulary}")]

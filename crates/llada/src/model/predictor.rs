@@ -17,14 +17,14 @@ use llada_kernels::{
 };
 
 use super::{
-    Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, Opened, SequenceId, Targets,
+    Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, Opened, Reuse, SequenceId, Targets,
     block::{Pass, Saved, Scratch},
     cache::{self, Past},
     router::{self, Load},
     sequences::Sequences,
 };
 use crate::{Result, recycle::recycled};
-pub(crate) use read::{Said, Wanted, tile_rows};
+pub(crate) use read::{Output, Wanted, tile_rows};
 
 /// A model on a processor, with the memory that its passes reuse.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct MaskPredictor {
     layout: Layout,
     cpu: Cpu,
     table: Table,
-    /// The keys and values that are kept between passes.
+    /// The keys and values that are cached between passes.
     sequences: Sequences,
     memory: Memory,
 }
@@ -45,7 +45,7 @@ struct Memory {
     /// The residual stream and its gradient [T, d].
     x: Vec<f32>,
     dx: Vec<f32>,
-    /// What each block keeps; one that all share when nothing is kept.
+    /// What each block saves for the backward pass; one that all share when nothing is saved.
     saved: Vec<Saved>,
     scratch: Scratch,
     /// The positions that are scored, n of them: x, its 1/rms, rms(x), and their gradients.
@@ -110,19 +110,25 @@ impl MaskPredictor {
         &self.cpu
     }
 
-    /// Keeps the keys and values of a sequence of up to `capacity` tokens from now on, as `storage` says.
-    /// It holds those of its first tokens already where another sequence, open or
-    /// [retained](Self::retain), has them: as many of `beginning` as are the same to the last bit,
-    /// which without an attention mask are none.
+    /// Caches the keys and values of a sequence of up to `capacity` tokens from now on, as `storage`
+    /// says. It has those of its first tokens already where another sequence, open or
+    /// [retained](Self::retain), has them: as many of `beginning` as `reuse` allows.
     ///
     /// # Errors
     /// If the model is not made for sequences that long.
-    pub fn open(&mut self, capacity: usize, storage: Storage, beginning: &[u32]) -> Result<Opened> {
-        self.sequences.open(&self.model.config, capacity, storage, beginning)
+    pub fn open(
+        &mut self,
+        capacity: usize,
+        storage: Storage,
+        reuse: Reuse,
+        beginning: &[u32],
+    ) -> Result<Opened> {
+        self.sequences.open(&self.model.config, capacity, storage, reuse, beginning)
     }
 
     /// Retains the keys and values of the last `count` sequences that were closed, for sequences that
-    /// begin as they did; none unless asked. Of a model without an attention mask nothing is retained.
+    /// begin as they did; none unless asked. With bidirectional attention only those are retained that
+    /// [`Reuse::Approximate`] was allowed.
     pub fn retain(&mut self, count: usize) {
         self.sequences.retain(count);
     }
@@ -133,13 +139,13 @@ impl MaskPredictor {
         self.sequences.close(id);
     }
 
-    /// The keys and values that are kept of a sequence; `None` if it is not open.
-    pub fn kept(&self, id: SequenceId) -> Option<&KvCache> {
+    /// The cached keys and values of a sequence; `None` if it is not open.
+    pub fn cache(&self, id: SequenceId) -> Option<&KvCache> {
         self.sequences.get(id)
     }
 
     /// The same, to forget some of them.
-    pub fn kept_mut(&mut self, id: SequenceId) -> Option<&mut KvCache> {
+    pub fn cache_mut(&mut self, id: SequenceId) -> Option<&mut KvCache> {
         self.sequences.get_mut(id)
     }
 
@@ -149,14 +155,14 @@ impl MaskPredictor {
     ///
     /// # Errors
     /// If the feed contradicts itself, a sequence is longer than the model's longest, or tokens do not
-    /// follow on what is kept. What is kept is then as before.
+    /// follow on what is cached. What is cached is then as before.
     pub fn logits<'a>(
         &mut self,
         feed: impl Into<Feed<'a>>,
         wanted: &[usize],
         logits: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(&feed.into(), wanted, Keep::Nothing)?;
+        self.hidden(&feed.into(), wanted, Save::Nothing)?;
         self.project(0..wanted.len(), logits)
     }
 
@@ -179,7 +185,7 @@ impl MaskPredictor {
     /// reference's `output_hidden_states` gives them. For tests and study.
     pub fn hidden_states(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>> {
         let all: Vec<usize> = (0..batch.tokens.len()).collect();
-        self.hidden(&batch.into(), &all, Keep::Inputs)?;
+        self.hidden(&batch.into(), &all, Save::Inputs)?;
         let inputs = self.memory.saved[..self.layout.blocks.len()].iter().map(|s| s.x.clone());
         Ok(inputs.chain([self.memory.hidden.clone()]).collect())
     }
@@ -197,7 +203,7 @@ impl MaskPredictor {
         targets: &Targets<'_>,
         nll: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(&batch.into(), targets.positions, Keep::Nothing)?;
+        self.hidden(&batch.into(), targets.positions, Save::Nothing)?;
         nll.resize(targets.positions.len(), 0.0);
         let head = head(&self.model, &self.layout);
         cross_entropy::forward(&self.cpu, &self.memory.hidden, &head, targets.tokens, nll)?;
@@ -205,8 +211,8 @@ impl MaskPredictor {
     }
 
     /// −log p of each target, and the gradient of Σ weight · nll added to `gradients`. With
-    /// `recompute`, only the inputs of the blocks are kept and the rest is computed again, which
-    /// saves memory for a third more arithmetic.
+    /// `recompute` (gradient checkpointing), only the inputs of the blocks are saved for the backward
+    /// pass and the rest is computed again: less memory for a third more arithmetic.
     pub fn nll_and_gradient(
         &mut self,
         batch: &Batch<'_>,
@@ -215,8 +221,8 @@ impl MaskPredictor {
         nll: &mut Vec<f32>,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let keep = if recompute { Keep::Inputs } else { Keep::All };
-        self.hidden(&batch.into(), targets.positions, keep)?;
+        let save = if recompute { Save::Inputs } else { Save::All };
+        self.hidden(&batch.into(), targets.positions, save)?;
         let balance = router::balance(&self.memory.loads, targets.balance);
         let Self { model, layout, cpu, table, memory: m, .. } = self;
         let (d, n) = (model.config.d_model, targets.positions.len());
@@ -234,7 +240,7 @@ impl MaskPredictor {
             cpu,
             model,
             table,
-            rows: Rows { starts: batch.starts, keep: batch.keep },
+            sequences: Rows { starts: batch.starts, keep: batch.attention_mask },
             positions: &m.positions,
             balance: balance.as_deref(),
         };
@@ -267,9 +273,9 @@ impl MaskPredictor {
     }
 
     /// Runs the blocks and leaves rms(x) at the positions `wanted` in `memory.hidden`.
-    fn hidden(&mut self, feed: &Feed<'_>, wanted: &[usize], keep: Keep) -> Result<()> {
+    fn hidden(&mut self, feed: &Feed<'_>, wanted: &[usize], save: Save) -> Result<()> {
         let mut pasts = self.sequences.take(&self.model.config, feed)?;
-        let result = self.blocks(feed, &mut pasts, wanted, keep);
+        let result = self.blocks(feed, &mut pasts, wanted, save);
         if result.is_err() {
             pasts.iter_mut().for_each(|past| past.cache.distrust());
         }
@@ -283,7 +289,7 @@ impl MaskPredictor {
         feed: &Feed<'_>,
         pasts: &mut [Past],
         wanted: &[usize],
-        keep: Keep,
+        save: Save,
     ) -> Result<()> {
         let Feed { batch, positions, .. } = feed;
         let limit = self.model.config.max_sequence_length;
@@ -296,9 +302,9 @@ impl MaskPredictor {
         match positions {
             Some(positions) => m.positions.extend_from_slice(positions),
             None => {
-                for (i, row) in batch.ranges().enumerate() {
+                for (i, range) in batch.ranges().enumerate() {
                     let first = pasts.get(i).map_or(0, |past| past.first);
-                    m.positions.extend(first as u32..(first + row.len()) as u32);
+                    m.positions.extend(first as u32..(first + range.len()) as u32);
                 }
             }
         }
@@ -306,31 +312,31 @@ impl MaskPredictor {
         let wte = model.tensors.get(layout.wte);
         embedding::forward(cpu, batch.tokens, wte, model.config.embedding_size, d, &mut m.x)?;
         scale_embedding(model, &mut m.x);
-        for (past, row) in pasts.iter_mut().zip(batch.ranges()) {
-            let keep = batch.keep.map(|keep| &keep[row.clone()]);
-            let end = past.first + row.len();
-            let (tokens, positions) = (&batch.tokens[row.clone()], &m.positions[row]);
-            past.cache.extend(past.first, tokens, positions, keep);
+        for (past, range) in pasts.iter_mut().zip(batch.ranges()) {
+            let attention_mask = batch.attention_mask.map(|mask| &mask[range.clone()]);
+            let end = past.first + range.len();
+            let (tokens, positions) = (&batch.tokens[range.clone()], &m.positions[range]);
+            past.cache.extend(past.first, tokens, positions, attention_mask);
             past.cache.truncate(past.len.max(end));
         }
 
-        let rows = Rows { starts: batch.starts, keep: batch.keep };
-        let pass = Pass { cpu, model, table, rows, positions: &m.positions, balance: None };
-        // One more than the blocks: the one that all share when little is kept.
+        let sequences = Rows { starts: batch.starts, keep: batch.attention_mask };
+        let pass = Pass { cpu, model, table, sequences, positions: &m.positions, balance: None };
+        // One more than the blocks: the one that all share when little is saved.
         m.saved.resize_with(blocks + 1, Saved::default);
         m.loads.resize_with(blocks, Load::default);
         for (i, ids) in layout.blocks.iter().enumerate() {
-            let saved = if keep == Keep::All { i } else { blocks };
-            if keep == Keep::Inputs {
+            let saved = if save == Save::All { i } else { blocks };
+            if save == Save::Inputs {
                 let input = &mut m.saved[i].x;
                 input.clear();
                 input.extend_from_slice(&m.x);
             }
             let mut caches = recycled(std::mem::take(&mut m.caches));
-            let rows = pasts.iter_mut().zip(batch.ranges());
-            caches.extend(rows.map(|(past, row)| past.cache.row(i, past.first, row.len())));
+            let pairs = pasts.iter_mut().zip(batch.ranges());
+            caches.extend(pairs.map(|(past, range)| past.cache.view(i, past.first, range.len())));
             let (saved, scratch) = (&mut m.saved[saved], &mut m.scratch);
-            pass.forward(ids, &mut caches, &mut m.x, saved, scratch, keep == Keep::All)?;
+            pass.forward(ids, &mut caches, &mut m.x, saved, scratch, save == Save::All)?;
             m.loads[i].clone_from(&saved.ff.load);
             m.caches = recycled(caches);
         }
@@ -347,9 +353,9 @@ impl MaskPredictor {
     }
 }
 
-/// How much a forward pass leaves for the backward pass.
+/// What a forward pass saves for the backward pass.
 #[derive(Clone, Copy, PartialEq)]
-enum Keep {
+enum Save {
     Nothing,
     /// The input of each block.
     Inputs,
@@ -385,8 +391,8 @@ fn check(batch: &Batch<'_>, wanted: &[usize], limit: usize) -> Result<()> {
     if batch.starts.first() != Some(&0) || batch.starts.last() != Some(&t) {
         return malformed("`starts` must begin at 0 and end at the number of tokens");
     }
-    for row in batch.starts.windows(2) {
-        match row[1].checked_sub(row[0]) {
+    for bounds in batch.starts.windows(2) {
+        match bounds[1].checked_sub(bounds[0]) {
             None => return malformed("`starts` must not decrease"),
             Some(found) if found > limit => {
                 return Err(ModelError::TooLong { found, limit }.into());
@@ -394,8 +400,8 @@ fn check(batch: &Batch<'_>, wanted: &[usize], limit: usize) -> Result<()> {
             Some(_) => {}
         }
     }
-    if batch.keep.is_some_and(|keep| keep.len() != t) {
-        return malformed("`keep` must have one flag for each token");
+    if batch.attention_mask.is_some_and(|mask| mask.len() != t) {
+        return malformed("`attention_mask` must have one flag for each token");
     }
     if wanted.iter().any(|&p| p >= t) {
         return malformed("a wanted position lies beyond the tokens");

@@ -250,7 +250,8 @@ mod tests {
             assert!(rows.len() > 300, "{dtype:?}: {}", rows.len());
             let mut predictor = MaskPredictor::new(model, cpu).unwrap();
             let mut logits = Vec::new();
-            let batch = Batch { tokens: &[1, 2, 3, 599, 599], starts: &[0, 5], keep: None };
+            let batch =
+                Batch { tokens: &[1, 2, 3, 599, 599], starts: &[0, 5], attention_mask: None };
             predictor.logits(batch, &[3, 4], &mut logits).unwrap();
             let square = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
             assert!((0.5..1.6).contains(&square), "{dtype:?}: {square}");
@@ -269,7 +270,8 @@ mod tests {
         gguf::save(&model, &TokenizerFiles::default(), &path, &formats, &cpu).unwrap();
         let logits = |model| {
             let mut predictor = MaskPredictor::new(model, cpu.clone()).unwrap();
-            let batch = Batch { tokens: &[1, 2, 3, 599, 599], starts: &[0, 5], keep: None };
+            let batch =
+                Batch { tokens: &[1, 2, 3, 599, 599], starts: &[0, 5], attention_mask: None };
             let mut logits = Vec::new();
             predictor.logits(batch, &[3, 4], &mut logits).unwrap();
             logits

@@ -265,7 +265,7 @@ impl Selection {
         if let Some(bias) = bias {
             self.by.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
         }
-        if router.groups_kept < router.groups {
+        if router.groups_per_token < router.groups {
             self.leave_groups(router);
         }
         let (by, k) = (&self.by, chosen.len());
@@ -305,7 +305,7 @@ impl Selection {
             self.groups.push((best[0] + best[1], number));
         }
         self.groups.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        for &(_, number) in &self.groups[router.groups_kept..] {
+        for &(_, number) in &self.groups[router.groups_per_token..] {
             self.by[number * size..(number + 1) * size].fill(f32::NEG_INFINITY);
         }
     }

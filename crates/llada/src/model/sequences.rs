@@ -1,49 +1,49 @@
-//! The sequences whose keys and values a predictor keeps, and what a forward pass is fed of them.
+//! The sequences whose keys and values a predictor caches, and what a forward pass is fed of them.
 
 use std::collections::VecDeque;
 
 use llada_kernels::attention::Storage;
 
 use super::{
-    Batch, ModelError,
+    Batch, ModelError, Reuse,
     cache::{KvCache, Past},
 };
 use crate::{Result, config::ModelConfig, recycle::recycled};
 
-/// Names a sequence whose keys and values a predictor keeps.
+/// Names a sequence whose keys and values a predictor caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId(u64);
 
 /// What a forward pass is fed: the tokens of a batch, which need not be whole sequences where the keys
-/// and values of their other tokens are kept.
+/// and values of their other tokens are cached.
 #[derive(Debug, Clone, Copy)]
 pub struct Feed<'a> {
     /// The tokens that are fed.
     pub batch: Batch<'a>,
     /// The position of each token, which RoPE turns it by; `None` where those of a sequence follow on
-    /// each other from [`Kept::first`] on.
+    /// each other from [`CachedSequence::first`] on.
     pub positions: Option<&'a [u32]>,
-    /// Where each sequence is kept; empty where none is.
-    pub kept: &'a [Kept],
+    /// Which cache each sequence has; empty where none has one.
+    pub cached: &'a [CachedSequence],
 }
 
-/// Where a sequence of a batch is kept.
+/// The cached keys and values that a sequence of a batch goes on from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// Its name; `None` for a sequence that is fed whole and not kept.
+pub struct CachedSequence {
+    /// Its name; `None` for a sequence that is fed whole and not cached.
     pub id: Option<SequenceId>,
-    /// The position of the first token that is fed. It may be one that is held already: what is held of
-    /// the tokens' positions is replaced. In a sequence with gaps, its number among the tokens that
-    /// take part.
+    /// The position of the first token that is fed. It may be one that is cached already: what is
+    /// cached of the tokens' positions is replaced. In a sequence with gaps, its number among the
+    /// tokens that take part.
     pub first: usize,
-    /// Tokens of the sequence that take part; what is held beyond them is forgotten.
+    /// Tokens of the sequence that take part; what is cached beyond them is forgotten.
     pub len: usize,
 }
 
 impl<'a> From<Batch<'a>> for Feed<'a> {
-    /// Whole sequences, of which nothing is kept.
+    /// Whole sequences, of which nothing is cached.
     fn from(batch: Batch<'a>) -> Self {
-        Self { batch, positions: None, kept: &[] }
+        Self { batch, positions: None, cached: &[] }
     }
 }
 
@@ -53,13 +53,13 @@ impl<'a> From<&Batch<'a>> for Feed<'a> {
     }
 }
 
-/// A sequence that is kept from now on.
+/// A sequence whose keys and values are cached from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// Its name.
     pub id: SequenceId,
-    /// How many of its first tokens are held already: another sequence began with them.
-    pub held: usize,
+    /// How many of its first tokens are cached already: another sequence began with them.
+    pub cached: usize,
 }
 
 /// The caches of one predictor.
@@ -70,7 +70,7 @@ pub(super) struct Sequences {
     /// Those of sequences that were closed, the last one last, and how many there may be.
     closed: VecDeque<KvCache>,
     retained: usize,
-    /// For sequences that are not kept and share a pass with some that are.
+    /// For sequences that are not cached and share a pass with some that are.
     spare: Vec<KvCache>,
     pasts: Vec<Past>,
 }
@@ -81,29 +81,32 @@ impl Sequences {
         config: &ModelConfig,
         capacity: usize,
         storage: Storage,
+        reuse: Reuse,
         beginning: &[u32],
     ) -> Result<Opened> {
-        let mut cache = KvCache::with_storage(config, capacity, storage)?;
-        let others = self.open.iter().map(|(_, cache)| cache).chain(&self.closed);
+        let mut cache = KvCache::with_storage(config, capacity, storage)?.with_reuse(reuse);
+        // How far an open sequence has come is nothing that an approximation should depend on.
+        let open = self.open.iter().map(|(_, cache)| cache).filter(|cache| cache.is_exact());
+        let others = open.chain(&self.closed);
         let shared = others.map(|other| (other.shared(beginning), other));
-        let held = match shared.max_by_key(|(shared, _)| *shared) {
+        let cached = match shared.max_by_key(|(shared, _)| *shared) {
             Some((shared, other)) if shared > 0 => cache.begin_as(other, shared),
             _ => 0,
         };
         let id = SequenceId(self.opened);
         self.opened += 1;
         self.open.push((id, cache));
-        Ok(Opened { id, held })
+        Ok(Opened { id, cached })
     }
 
     pub(super) fn close(&mut self, id: SequenceId) {
         let Some(found) = self.open.iter().position(|(open, _)| *open == id) else { return };
         let cache = self.open.swap_remove(found).1;
-        if cache.exact().is_empty() || self.retained == 0 {
+        if cache.reusable().is_empty() || self.retained == 0 {
             return;
         }
         // An earlier turn of a conversation has nothing that this one lacks.
-        self.closed.retain(|other| !cache.exact().starts_with(other.exact()));
+        self.closed.retain(|other| !cache.reusable().starts_with(other.reusable()));
         self.closed.push_back(cache);
         self.retain(self.retained);
     }
@@ -116,7 +119,7 @@ impl Sequences {
         }
     }
 
-    /// Holds what is kept for that of another model.
+    /// Takes what is cached for that of another model.
     pub(super) fn distrust(&mut self) {
         self.closed.clear();
         self.open.iter_mut().for_each(|(_, cache)| cache.distrust());
@@ -130,10 +133,10 @@ impl Sequences {
         self.open.iter_mut().find(|(open, _)| *open == id).map(|(_, cache)| cache)
     }
 
-    /// Takes out the caches of a pass, in the order of its sequences; nothing where none is kept. They
+    /// Takes out the caches of a pass, in the order of its sequences; nothing where none has one. They
     /// are to be put back whatever the pass gave.
     pub(super) fn take(&mut self, config: &ModelConfig, feed: &Feed<'_>) -> Result<Vec<Past>> {
-        if feed.kept.iter().all(|kept| kept.id.is_none()) {
+        if feed.cached.iter().all(|cached| cached.id.is_none()) {
             return Ok(Vec::new());
         }
         let mut pasts = recycled(std::mem::take(&mut self.pasts));
@@ -153,18 +156,18 @@ impl Sequences {
         feed: &Feed<'_>,
         pasts: &mut Vec<Past>,
     ) -> Result<()> {
-        let Feed { batch, kept, .. } = feed;
-        if kept.len() != batch.ranges().len() {
-            let what = "there must be one entry for each sequence that is kept, or none at all";
+        let Feed { batch, cached, .. } = feed;
+        if cached.len() != batch.ranges().len() {
+            let what = "`cached` must have one entry for each sequence, or none at all";
             return Err(ModelError::Batch(what.into()).into());
         }
-        for (&Kept { id, first, len }, row) in kept.iter().zip(batch.ranges()) {
+        for (&CachedSequence { id, first, len }, range) in cached.iter().zip(batch.ranges()) {
             let cache = match id {
                 Some(id) => {
                     let found = self.open.iter().position(|(open, _)| *open == id);
                     self.open.swap_remove(found.ok_or(ModelError::Sequence)?).1
                 }
-                None => self.spare(config, row.len())?,
+                None => self.spare(config, range.len())?,
             };
             pasts.push(Past { id, first, len, cache });
         }

@@ -231,7 +231,7 @@ fn unknown_ids_have_no_text() {
 
 #[test]
 fn a_tokenizer_must_fit_its_model() {
-    let path = crate::checkpoint::tests::own("a_mha_untied");
+    let path = crate::golden::own_model("a_mha_untied");
     let mut config = crate::checkpoint::load_config(&path).unwrap();
     let tokenizer = bpe(300);
     assert!(tokenizer.check(&config).is_ok());

@@ -1,4 +1,4 @@
-//! The rows of one update: which tokens, how noisy, and what is to be predicted.
+//! The sequences of one update: which tokens, how noisy, and what is to be predicted.
 
 use std::ops::Range;
 
@@ -13,18 +13,18 @@ use crate::{
     train::Recipe,
 };
 
-/// Some rows of an update with their targets, ready for the model.
+/// Some sequences of an update with their targets, ready for the model.
 #[derive(Debug)]
 pub(super) struct MicroBatch {
-    /// The rows before any token was masked.
-    rows: Ragged,
+    /// The sequences before any token was masked.
+    sequences: Ragged,
     /// Tokens and targets; the weights are ∂loss/∂nll of each target.
     pub(super) noised: Noised,
 }
 
 impl MicroBatch {
     pub(super) fn batch(&self) -> Batch<'_> {
-        Batch { tokens: &self.noised.tokens, ..self.rows.as_batch() }
+        Batch { tokens: &self.noised.tokens, ..self.sequences.as_batch() }
     }
 
     pub(super) fn targets(&self) -> Targets<'_> {
@@ -33,39 +33,39 @@ impl MicroBatch {
     }
 }
 
-/// Rows, and what is given of them.
+/// Sequences, and what is given of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Rows {
-    rows: Ragged,
-    /// How many tokens at the start of each row are given and never masked.
+pub(super) struct Sequences {
+    sequences: Ragged,
+    /// How many tokens at the start of each sequence are given and never masked.
     prompts: Vec<usize>,
 }
 
-impl Rows {
-    /// Adds a row, padded with `padding.0` up to `padding.1` tokens.
-    pub(super) fn push(&mut self, row: &[u32], prompt: usize, padding: (u32, usize)) {
+impl Sequences {
+    /// Adds a sequence, padded with `padding.0` up to `padding.1` tokens.
+    pub(super) fn push(&mut self, sequence: &[u32], prompt: usize, padding: (u32, usize)) {
         let (token, length) = padding;
-        let padding = std::iter::repeat_n(token, length.saturating_sub(row.len()));
-        self.rows.push(row.iter().copied().chain(padding));
+        let padding = std::iter::repeat_n(token, length.saturating_sub(sequence.len()));
+        self.sequences.push(sequence.iter().copied().chain(padding));
         self.prompts.push(prompt);
     }
 
-    /// Rows.
+    /// Sequences.
     pub(super) fn count(&self) -> usize {
-        self.rows.count()
+        self.sequences.count()
     }
 
-    /// The tokens of all rows.
+    /// The tokens of all sequences.
     pub(super) fn tokens(&self) -> &[u32] {
-        self.rows.tokens()
+        self.sequences.tokens()
     }
 
-    /// Tokens of each row.
+    /// Tokens of each sequence.
     pub(super) fn lengths(&self) -> impl Iterator<Item = usize> {
-        self.rows.lengths()
+        self.sequences.lengths()
     }
 
-    /// Tokens of each row's response; what a baseline predicts never has the first token.
+    /// Tokens of each sequence's response; what a baseline predicts never has the first token.
     fn answers(&self, objective: Objective) -> Vec<usize> {
         let given = |prompt: usize| match objective {
             Objective::Diffusion => prompt,
@@ -75,81 +75,84 @@ impl Rows {
     }
 }
 
-/// All rows of the update of one step. Everything random in it is addressed by the seed and the
-/// step or the row's number in the run, so that it does not depend on how the batch is divided.
+/// The batch of one step: all sequences of its update. Everything random in it is addressed by the
+/// seed and the step or the sequence's number in the run, so that it does not depend on how the
+/// batch is divided.
 #[derive(Debug)]
-pub(super) struct StepRows<'a> {
+pub(super) struct StepBatch<'a> {
     recipe: &'a Recipe,
     mask: u32,
     shift: LogitShift,
-    /// Number in the run of the first row, or of the first pair of complements.
+    /// Number in the run of the first sequence, or of the first pair of complements.
     first: u64,
-    /// Noise level t of each row, or pair.
+    /// Noise level t of each sequence, or pair.
     levels: Vec<f64>,
-    rows: Rows,
-    /// Tokens of each row's response.
+    sequences: Sequences,
+    /// Tokens of each sequence's response.
     answers: Vec<usize>,
 }
 
-impl<'a> StepRows<'a> {
-    /// Noise for the `rows` of `step`, from 0, for a model whose logits are shifted so. `mask` is not
-    /// used by the autoregressive objective.
+impl<'a> StepBatch<'a> {
+    /// Noise for the `sequences` of `step`, from 0, for a model whose logits are shifted so. `mask`
+    /// is not used by the autoregressive objective.
     pub(super) fn new(
         recipe: &'a Recipe,
-        rows: Rows,
+        sequences: Sequences,
         mask: u32,
         shift: LogitShift,
         step: u64,
     ) -> Self {
         let (seed, low) = (recipe.train.seed, recipe.diffusion.low_discrepancy);
         let mut stream = Stream::new(seed, Purpose::NoiseLevel, step);
-        let pairs = rows.count() / recipe.row_copies();
+        let pairs = sequences.count() / recipe.sequence_copies();
         let levels = forward::noise_levels(&mut stream, pairs, low);
-        let answers = rows.answers(recipe.train.objective);
-        Self { recipe, mask, shift, first: step * pairs as u64, levels, rows, answers }
+        let answers = sequences.answers(recipe.train.objective);
+        Self { recipe, mask, shift, first: step * pairs as u64, levels, sequences, answers }
     }
 
-    /// Rows of the update.
-    pub(super) fn rows(&self) -> &Rows {
-        &self.rows
+    /// Sequences of the update.
+    pub(super) fn sequences(&self) -> &Sequences {
+        &self.sequences
     }
 
-    /// The rows `range` of the batch.
+    /// The sequences `range` of the batch.
     pub(super) fn micro_batch(&self, range: Range<usize>) -> MicroBatch {
-        let copies = self.recipe.row_copies();
+        let copies = self.recipe.sequence_copies();
         let mut draws: Vec<Stream> = range
             .clone()
-            .map(|row| self.first + (row / copies) as u64)
+            .map(|sequence| self.first + (sequence / copies) as u64)
             .map(|address| Stream::new(self.recipe.train.seed, Purpose::Masking, address))
             .collect();
         let first = range.start;
-        self.noised(range, &mut |row| draws[row - first].uniform())
+        self.noised(range, &mut |sequence| draws[sequence - first].uniform())
     }
 
-    /// The rows `range`, with the uniform draws that `draw` gives for the tokens of a row in turn.
+    /// The sequences `range`, with the uniform draws that `draw` gives for the tokens of a sequence
+    /// in turn.
     fn noised(&self, range: Range<usize>, draw: &mut dyn FnMut(usize) -> f64) -> MicroBatch {
-        let Self { recipe, rows, .. } = self;
-        let (first, part) = (range.start, rows.rows.part(range.clone()));
-        let (tokens, starts, prompts) = (part.tokens(), part.starts(), &rows.prompts[range]);
-        let (eps, copies) = (recipe.diffusion.eps, recipe.row_copies());
+        let Self { recipe, sequences, .. } = self;
+        let (first, part) = (range.start, sequences.sequences.part(range.clone()));
+        let (tokens, starts, prompts) = (part.tokens(), part.starts(), &sequences.prompts[range]);
+        let (eps, copies) = (recipe.diffusion.eps, recipe.sequence_copies());
         let mut noised = match recipe.train.objective {
             Objective::Diffusion => {
-                let mut noised = forward::choose(tokens, starts, prompts, self.mask, &mut |row| {
-                    let (row, u) = (first + row, draw(first + row));
-                    let p = forward::masking_probability(self.levels[row / copies], eps);
-                    match row % copies {
-                        0 => forward::weight_if_masked(u, p),
-                        _ => forward::weight_in_complement(u, p, eps),
-                    }
-                });
+                let mut noised =
+                    forward::choose(tokens, starts, prompts, self.mask, &mut |sequence| {
+                        let (sequence, u) = (first + sequence, draw(first + sequence));
+                        let p = forward::masking_probability(self.levels[sequence / copies], eps);
+                        match sequence % copies {
+                            0 => forward::weight_if_masked(u, p),
+                            _ => forward::weight_in_complement(u, p, eps),
+                        }
+                    });
                 noised.shift(self.shift, starts);
                 noised
             }
             Objective::Autoregressive => loss::autoregressive_response(tokens, starts, prompts),
         };
-        noised.rows.iter_mut().for_each(|row| *row += first);
+        noised.sequences.iter_mut().for_each(|sequence| *sequence += first);
         noised.weights = self.weights(&noised);
-        MicroBatch { rows: part, noised }
+        MicroBatch { sequences: part, noised }
     }
 
     /// Every part of the batch weighs as its share of the whole.
@@ -158,7 +161,7 @@ impl<'a> StepRows<'a> {
         match (sft, train.objective) {
             (Some(_), _) => loss::sft_weights(noised, &self.answers),
             (None, Objective::Diffusion) => {
-                loss::pretrain_weights(noised, self.rows.tokens().len())
+                loss::pretrain_weights(noised, self.sequences.tokens().len())
             }
             (None, Objective::Autoregressive) => {
                 let predicted: usize = self.answers.iter().sum();
@@ -168,9 +171,9 @@ impl<'a> StepRows<'a> {
     }
 }
 
-/// The length of the rows of `step`: now and then a batch is cut short, so that the model also
-/// sees short rows (Section 2.2 of the paper; per batch, as the reference code does it).
-pub(super) fn row_length(recipe: &Recipe, step: u64) -> usize {
+/// The length of the sequences of `step`: now and then a batch is cut short, so that the model also
+/// sees short sequences (Section 2.2 of the paper; per batch, as the reference code does it).
+pub(super) fn sequence_length(recipe: &Recipe, step: u64) -> usize {
     let longest = recipe.data.sequence_length;
     let mut stream = Stream::new(recipe.train.seed, Purpose::Length, step);
     let mut length = longest;
@@ -179,7 +182,7 @@ pub(super) fn row_length(recipe: &Recipe, step: u64) -> usize {
     }
     match recipe.train.objective {
         Objective::Diffusion => length,
-        // The first token of a row is not predicted, so that a row of one has no loss.
+        // The first token of a sequence is not predicted, so that a sequence of one has no loss.
         Objective::Autoregressive => length.max(2).min(longest),
     }
 }

@@ -11,12 +11,12 @@ use super::{Recipe, keys};
 const MAY_CHANGE: &[&str] = &[
     // How long it goes on; the decay of the learning rate moves with it.
     "train.steps",
-    // What is measured, written and kept.
+    // What is measured and written.
     "train.checkpoint_every",
-    "train.keep",
+    "train.keep_last",
     "train.max_skipped",
     "eval.every",
-    "eval.rows",
+    "eval.sequences",
     "eval.draws",
     "log.every",
     "log.sample_every",

@@ -10,8 +10,8 @@ use crate::{Result, config::ModelConfig};
 const UNKNOWN: f64 = (1u64 << 46) as f64;
 
 /// Fails when a run takes more memory than the machine has. Counted is what surely comes together:
-/// weights, gradients, optimiser, the rows of an update, and the activations of a micro-batch of
-/// `length` tokens a row.
+/// weights, gradients, optimiser, the sequences of an update, and the activations of a micro-batch of
+/// `length` tokens a sequence.
 pub(super) fn check(recipe: &Recipe, config: &ModelConfig, length: usize) -> Result<()> {
     Plan::new(recipe, config, length).check(available().unwrap_or(UNKNOWN))
 }
@@ -81,13 +81,14 @@ impl Plan {
         let kv = self.kv * d;
         let block = 2.0 * d * d + 2.0 * d * kv + 3.0 * d * dense.max(all);
         let model = self.parameter * (layers * block + self.embeddings * d);
-        // The tokens of all rows, and for each of them where it ends, its prompt, noise and answer.
-        let rows = self.batch * (4.0 * self.length + 40.0);
+        // The tokens of all sequences, and for each of them where it ends, its prompt, noise and
+        // answer.
+        let sequences = self.batch * (4.0 * self.length + 40.0);
         let micro = if self.micro == 0.0 { self.batch } else { self.micro.min(self.batch) };
-        let kept = 4.0 * d + 2.0 * kv + 2.0 * mlp + self.heads;
-        let kept = if self.recompute { layers * d + kept } else { layers * kept };
+        let saved = 4.0 * d + 2.0 * kv + 2.0 * mlp + self.heads;
+        let saved = if self.recompute { layers * d + saved } else { layers * saved };
         let scratch = 6.0 * d + 2.0 * kv + 4.0 * mlp;
-        model + rows + 4.0 * micro * self.length * (kept + scratch)
+        model + sequences + 4.0 * micro * self.length * (saved + scratch)
     }
 
     fn check(&self, available: f64) -> Result<()> {
@@ -104,8 +105,8 @@ impl Plan {
         let (key, found, expected) = match (fitting, &self.init_from) {
             (Some(((key, _, place), fits)), _) => {
                 let micro = *key == "train.batch_size" && self.micro == 0.0;
-                let by_row = Self { micro: 1.0, ..self.clone() };
-                let or = match micro && by_row.bytes() <= available {
+                let by_sequence = Self { micro: 1.0, ..self.clone() };
+                let or = match micro && by_sequence.bytes() <= available {
                     true => format!(", or `train.micro_batch_size` at most {fits}"),
                     false => String::new(),
                 };
@@ -130,7 +131,7 @@ impl Plan {
             ("train.batch_size", 16.0, |plan| &mut plan.batch),
         ];
         if self.micro > 0.0 {
-            // Rows that are in memory together are to blame before those that are not.
+            // Sequences that are in memory together are to blame before those that are not.
             sizes.push(("train.micro_batch_size", 1.0, |plan| &mut plan.micro));
         }
         if self.init_from.is_none() {

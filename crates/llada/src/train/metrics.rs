@@ -36,7 +36,7 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Why there was no update, if so.
     pub skipped: Option<Skip>,
-    /// Tokens of each row.
+    /// Tokens of each sequence.
     pub length: usize,
     /// Tokens of the batch.
     pub tokens: u64,
@@ -64,17 +64,17 @@ pub(super) fn smooth(before: Option<f64>, loss: f64) -> f64 {
     }
 }
 
-/// Operations of a forward pass over a row of `length` tokens with the logits of `wanted` positions: a
-/// third of [`step_flops`], since the backward pass is twice the forward one.
+/// Operations of a forward pass over a sequence of `length` tokens with the logits of `wanted`
+/// positions: a third of [`step_flops`], since the backward pass is twice the forward one.
 pub fn forward_flops(config: &ModelConfig, length: usize, wanted: usize) -> f64 {
     step_flops(config, 1, length, wanted) / 3.0
 }
 
-/// Floating-point operations of a forward and a backward pass over `rows` rows of `length` tokens
-/// with the logits of `predicted` positions: 6 for each weight of a matrix and token, and 12 · d ·
-/// length in attention for each token and block (half with a causal mask). What recomputation
-/// adds is not counted, so that the share of the machine's peak is of useful work.
-pub fn step_flops(config: &ModelConfig, rows: usize, length: usize, predicted: usize) -> f64 {
+/// Floating-point operations of a forward and a backward pass over `sequences` sequences of
+/// `length` tokens with the logits of `predicted` positions: 6 for each weight of a matrix and
+/// token, and 12 · d · length in attention for each token and block (half with a causal mask). What
+/// recomputation adds is not counted, so that the share of the machine's peak is of useful work.
+pub fn step_flops(config: &ModelConfig, sequences: usize, length: usize, predicted: usize) -> f64 {
     let (d, q) = (config.d_model as f64, config.q_dim() as f64);
     let visible = match config.attention {
         AttentionMask::Bidirectional => length as f64,
@@ -86,7 +86,7 @@ pub fn step_flops(config: &ModelConfig, rows: usize, length: usize, predicted: u
     let weights: f64 = (0..config.n_layers).map(|layer| active_weights(config, layer)).sum();
     let token = 6.0 * weights + config.n_layers as f64 * 12.0 * q * visible;
     let head = 6.0 * d * config.embedding_size as f64;
-    (rows * length) as f64 * token + predicted as f64 * head
+    (sequences * length) as f64 * token + predicted as f64 * head
 }
 
 /// Weights of the matrices of a layer that one token goes through.

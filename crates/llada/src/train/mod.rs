@@ -1,6 +1,6 @@
 //! Training: Algorithms 1 and 2 of the paper as one loop, from a recipe to checkpoints.
 //!
-//! `recipe` says what to do, `start` prepares it, `trainer` does it. `source` gives the rows (of
+//! `recipe` says what to do, `start` prepares it, `trainer` does it. `source` gives the sequences (of
 //! shards, or of conversations), `batch` makes them noisy, `trainable` is what is trained (all
 //! weights, or adapters), `optimizer` and `schedule` move it, and `validation` measures. `store` keeps
 //! the run folder with its checkpoints, which `saved` finds and checks; `changes` says what a resumed

@@ -27,7 +27,7 @@ use crate::{
 pub struct Recipe {
     /// Sizes of the model, or the checkpoint to start from.
     pub model: ModelSizes,
-    /// Where rows come from.
+    /// Where sequences come from.
     pub data: Data,
     /// Supervised fine-tuning on conversations; without it the run is pre-training on shards.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,7 +154,7 @@ impl Recipe {
         self.model.expert_hidden_size.unwrap_or_else(wide)
     }
 
-    /// Heads of keys, width of the feed-forward network and longest row, where they are left out
+    /// Heads of keys, width of the feed-forward network and longest sequence, where they are left out
     /// too.
     fn derived(&self) -> (usize, usize, usize) {
         let sizes = &self.model;
@@ -184,11 +184,11 @@ impl Recipe {
         recipe
     }
 
-    /// Rows of one micro-batch.
+    /// Sequences of one micro-batch.
     pub(super) fn micro_batch(&self) -> usize {
         match self.train.micro_batch_size {
             0 => self.train.batch_size,
-            rows => rows.min(self.train.batch_size),
+            sequences => sequences.min(self.train.batch_size),
         }
     }
 

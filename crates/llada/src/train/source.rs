@@ -1,4 +1,4 @@
-//! Where the rows of a run come from: windows of token shards, or conversations.
+//! Where the sequences of a run come from: windows of token shards, or conversations.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use llada_kernels::Cpu;
 
 use super::{
     Recipe, TrainError,
-    batch::{Rows, StepRows, row_length},
+    batch::{Sequences, StepBatch, sequence_length},
     recipe::{OneOrMany, Padding, Sft, SftTemplate},
     state::Fingerprint,
 };
@@ -99,19 +99,19 @@ impl Source {
         recipe.data.path.as_slice().first().cloned().unwrap_or_default()
     }
 
-    /// Rows of one pass over the data.
-    pub(super) fn rows_per_epoch(&self, recipe: &Recipe) -> u64 {
+    /// Sequences of one pass over the data.
+    pub(super) fn sequences_per_epoch(&self, recipe: &Recipe) -> u64 {
         match self {
             Self::Shards(shards) => {
                 shards.train().tokens() / recipe.data.sequence_length.max(1) as u64
             }
             Self::Conversations { conversations, .. } => {
-                (conversations.train().len() * recipe.row_copies()) as u64
+                (conversations.train().len() * recipe.sequence_copies()) as u64
             }
         }
     }
 
-    /// Checks that there are rows to train on, and to validate on where that is asked for.
+    /// Checks that there are sequences to train on, and to validate on where that is asked for.
     pub(super) fn check(&self, recipe: &Recipe) -> Result<()> {
         let validates = recipe.eval.every > 0;
         match self {
@@ -131,8 +131,8 @@ impl Source {
         Ok(())
     }
 
-    /// Tokens of a row, on average and before padding.
-    pub(super) fn row_length(&self, recipe: &Recipe) -> usize {
+    /// Tokens of a sequence, on average and before padding.
+    pub(super) fn sequence_length(&self, recipe: &Recipe) -> usize {
         match self {
             Self::Shards(_) => recipe.data.sequence_length,
             Self::Conversations { conversations, .. } => {
@@ -142,7 +142,7 @@ impl Source {
         }
     }
 
-    /// The largest id of all rows.
+    /// The largest id of all sequences.
     pub(super) fn largest(&self) -> Option<u32> {
         match self {
             Self::Shards(shards) => shards.largest(),
@@ -153,24 +153,24 @@ impl Source {
         }
     }
 
-    /// The rows of `step`, from 0.
-    pub(super) fn step_rows<'a>(
+    /// The sequences of `step`, from 0.
+    pub(super) fn step_batch<'a>(
         &self,
         recipe: &'a Recipe,
         mask: u32,
         shift: LogitShift,
         step: u64,
-    ) -> Result<StepRows<'a>> {
-        let rows = match self {
-            Self::Shards(shards) => window_rows(shards, recipe, step)?,
+    ) -> Result<StepBatch<'a>> {
+        let sequences = match self {
+            Self::Shards(shards) => window_sequences(shards, recipe, step)?,
             Self::Conversations { conversations, eos, .. } => {
-                conversation_rows(conversations, recipe, *eos, step)
+                conversation_sequences(conversations, recipe, *eos, step)
             }
         };
-        Ok(StepRows::new(recipe, rows, mask, shift, step))
+        Ok(StepBatch::new(recipe, sequences, mask, shift, step))
     }
 
-    /// Rows that can be validated on.
+    /// Sequences that can be validated on.
     pub(super) fn held_out(&self, recipe: &Recipe) -> Result<u64> {
         match self {
             Self::Shards(shards) => Ok(held_out_windows(shards, recipe)?.count()),
@@ -180,8 +180,8 @@ impl Source {
         }
     }
 
-    /// Appends held-out row `n` to `out`, and gives the length of its prompt. A response has no
-    /// padding, so that the row does not depend on others.
+    /// Appends held-out sequence `n` to `out`, and gives the length of its prompt. A response has no
+    /// padding, so that the sequence does not depend on others.
     pub(super) fn read_held_out(
         &self,
         recipe: &Recipe,
@@ -235,47 +235,52 @@ fn held_out_windows<'a>(shards: &'a Shards, recipe: &Recipe) -> Result<Windows<'
     Windows::new(shards.validation(), recipe.data.sequence_length, recipe.train.seed)
 }
 
-fn window_rows(shards: &Shards, recipe: &Recipe, step: u64) -> Result<Rows> {
+fn window_sequences(shards: &Shards, recipe: &Recipe, step: u64) -> Result<Sequences> {
     let Recipe { data, train, .. } = recipe;
     let windows = Windows::new(shards.train(), data.sequence_length, train.seed)?;
     let windows = match data.unique_tokens {
         0 => windows,
         tokens => windows.first(tokens),
     };
-    let (first, length) = (step * train.batch_size as u64, row_length(recipe, step));
-    let mut rows = Rows::default();
-    let mut row = Vec::with_capacity(length);
+    let (first, length) = (step * train.batch_size as u64, sequence_length(recipe, step));
+    let mut sequences = Sequences::default();
+    let mut sequence = Vec::with_capacity(length);
     for n in first..first + train.batch_size as u64 {
-        row.clear();
-        windows.read(windows.window(n), length, &mut row)?;
-        rows.push(&row, 0, (0, 0));
+        sequence.clear();
+        windows.read(windows.window(n), length, &mut sequence)?;
+        sequences.push(&sequence, 0, (0, 0));
     }
-    Ok(rows)
+    Ok(sequences)
 }
 
 /// The pairs of `step`, each as often as the recipe wants copies, padded as it says.
-fn conversation_rows(conversations: &Conversations, recipe: &Recipe, eos: u32, step: u64) -> Rows {
-    let (seed, copies) = (recipe.train.seed, recipe.row_copies());
+fn conversation_sequences(
+    conversations: &Conversations,
+    recipe: &Recipe,
+    eos: u32,
+    step: u64,
+) -> Sequences {
+    let (seed, copies) = (recipe.train.seed, recipe.sequence_copies());
     let count = (recipe.train.batch_size / copies) as u64;
     let pairs: Vec<_> =
-        (step * count..(step + 1) * count).map(|n| conversations.row(n, seed)).collect();
+        (step * count..(step + 1) * count).map(|n| conversations.pair(n, seed)).collect();
     let longest = pairs.iter().map(|pair| pair.ids().len()).max().unwrap_or(0);
     let length = match recipe.padding() {
         Padding::Batch => longest,
         Padding::None => 0,
     };
-    let mut rows = Rows::default();
+    let mut sequences = Sequences::default();
     for pair in pairs {
         for _ in 0..copies {
-            rows.push(pair.ids(), pair.prompt_len(), (eos, length));
+            sequences.push(pair.ids(), pair.prompt_len(), (eos, length));
         }
     }
-    rows
+    sequences
 }
 
 impl Recipe {
-    /// How often a row stands in its batch: twice with complementary masks.
-    pub(super) fn row_copies(&self) -> usize {
+    /// How often a sequence stands in its batch: twice with complementary masks.
+    pub(super) fn sequence_copies(&self) -> usize {
         1 + usize::from(self.sft.as_ref().is_some_and(|sft| sft.complementary_masks))
     }
 
@@ -292,8 +297,8 @@ impl Recipe {
     pub(super) fn resolve_epochs(&mut self, source: &Source) -> Result<()> {
         let Some(sft) = self.sft.as_mut().filter(|sft| sft.epochs > 0.0) else { return Ok(()) };
         let epochs = std::mem::take(&mut sft.epochs);
-        let rows = epochs * source.rows_per_epoch(self) as f64;
-        let steps = (rows / self.train.batch_size as f64).ceil();
+        let sequences = epochs * source.sequences_per_epoch(self) as f64;
+        let steps = (sequences / self.train.batch_size as f64).ceil();
         if !(1.0..1e15).contains(&steps) {
             let (key, found) = ("sft.epochs".into(), epochs.to_string());
             let expected = "a number of epochs that can be trained".into();

@@ -58,7 +58,7 @@ impl Trainer {
         let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found_dir)?;
         let opened = Checkpoint::open(&tokenizer_dir)?;
         let tokenizer = opened.tokenizer()?;
-        // Kept, because the checkpoint that they are from may be removed during the run.
+        // Held in memory, because the checkpoint that they are from may be removed during the run.
         let mut tokenizer_files = opened.tokenizer_files()?.clone();
         if recipe.sft.as_ref().is_some_and(|sft| sft.template == SftTemplate::Chat) {
             tokenizer_files.or_chat_template(chat::LLADA);
@@ -79,7 +79,7 @@ impl Trainer {
             }
         };
         source.check(&recipe)?;
-        memory::check(&recipe, &model.config, source.row_length(&recipe))?;
+        memory::check(&recipe, &model.config, source.sequence_length(&recipe))?;
         check_vocabulary(&source, &tokenizer, &model.config, &tokenizer_dir)?;
         recipe.resolve_epochs(&source)?;
 
@@ -309,7 +309,7 @@ fn check(recipe: &Recipe, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the model has an embedding for every id that can come up: those of the rows, and
+/// Checks that the model has an embedding for every id that can come up: those of the sequences, and
 /// those of the tokenizer in `dir`.
 fn check_vocabulary(
     source: &Source,

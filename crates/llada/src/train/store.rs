@@ -155,11 +155,11 @@ impl Store {
 
     /// Writes the checkpoint of `state.step`: `fill` writes its files into an empty folder, which
     /// takes its name when everything is on the disk. Then removes the checkpoints beyond the
-    /// newest `keep` (0 keeps all) and those that were set aside.
+    /// `keep_last` newest (0 keeps all) and those that were set aside.
     pub(super) fn save(
         &self,
         state: &mut State,
-        keep: usize,
+        keep_last: usize,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let target = self.path(state.step);
@@ -170,14 +170,14 @@ impl Store {
         write(&staging.path(), state, fill)?;
         // What the user put into an earlier one stays.
         staging.commit(Existing::Replace(&|_| false))?;
-        self.prune(keep)?;
+        self.prune(keep_last)?;
         Ok(target)
     }
 
-    fn prune(&self, keep: usize) -> Result<()> {
-        let kept = self.checkpoints()?;
-        let surplus = if keep == 0 { 0 } else { kept.len().saturating_sub(keep) };
-        let surplus = kept.into_iter().take(surplus).map(|(_, path)| path);
+    fn prune(&self, keep_last: usize) -> Result<()> {
+        let all = self.checkpoints()?;
+        let surplus = if keep_last == 0 { 0 } else { all.len().saturating_sub(keep_last) };
+        let surplus = all.into_iter().take(surplus).map(|(_, path)| path);
         self.superseded()?.into_iter().chain(surplus).try_for_each(|path| remove(&path))
     }
 
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use crate::train::state::tests::fingerprint;
 
-    fn save(store: &Store, step: u64, keep: usize) -> Result<PathBuf> {
+    fn save(store: &Store, step: u64, keep_last: usize) -> Result<PathBuf> {
         let mut state = State::new(fingerprint());
         state.step = step;
         let write = |dir: &Path| {
@@ -253,7 +253,7 @@ mod tests {
                 format!("weights {step}").as_bytes(),
             )
         };
-        store.save(&mut state, keep, write)
+        store.save(&mut state, keep_last, write)
     }
 
     fn steps(store: &Store) -> Vec<u64> {

@@ -200,13 +200,13 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// One step: noisy rows, loss and gradient, and the update unless they forbid it. `None` if it
+    /// One step: noisy sequences, loss and gradient, and the update unless they forbid it. `None` if it
     /// was stopped before it had changed anything.
     fn train_step(&mut self, stop: &AtomicBool) -> Result<Option<StepMetrics>> {
         let Recipe { train, optim, .. } = &self.recipe;
         let step = self.state.step;
         let shift = self.predictor.model().config.shift;
-        let rows = self.source.step_rows(&self.recipe, self.mask, shift, step)?;
+        let batch = self.source.step_batch(&self.recipe, self.mask, shift, step)?;
         let (mut total, mut predicted, mut nll) = (0.0, 0, Vec::new());
         let (mut balance, mut expert_tokens) = (0.0, Vec::new());
         self.gradients.clear();
@@ -215,9 +215,10 @@ impl Trainer {
                 return Ok(None);
             }
             let end = train.batch_size.min(start + self.recipe.micro_batch());
-            let micro = rows.micro_batch(start..end);
+            let micro = batch.micro_batch(start..end);
             // Each part of the batch counts by its tokens.
-            let share = micro.noised.tokens.len() as f64 / rows.rows().tokens().len().max(1) as f64;
+            let share =
+                micro.noised.tokens.len() as f64 / batch.sequences().tokens().len().max(1) as f64;
             let targets = Targets { balance: train.balance * share, ..micro.targets() };
             self.predictor.nll_and_gradient(
                 &micro.batch(),
@@ -256,7 +257,7 @@ impl Trainer {
             None
         };
 
-        let lengths = || rows.rows().lengths();
+        let lengths = || batch.sequences().lengths();
         let tokens = lengths().sum::<usize>() as u64;
         self.state.step += 1;
         self.state.tokens += tokens;
@@ -363,7 +364,7 @@ impl Trainer {
         let (model, trainable, optimizer) =
             (self.predictor.model(), &self.trainable, &self.optimizer);
         let tokenizer = &self.tokenizer_files;
-        let path = self.store.save(&mut self.state, self.recipe.train.keep, |dir| {
+        let path = self.store.save(&mut self.state, self.recipe.train.keep_last, |dir| {
             trainable.save(model, dir)?;
             optimizer.save(&dir.join("optimizer.safetensors"))?;
             tokenizer.write(dir)

@@ -18,19 +18,19 @@ pub struct Validation {
     pub step: u64,
     /// Nats per token: an upper bound (Eq. 4) for diffusion, exact for the baseline.
     pub nll: f64,
-    /// Standard error of `nll` over rows.
+    /// Standard error of `nll` over sequences.
     pub standard_error: f64,
     /// `nll` in bits per byte of text.
     pub bits_per_byte: f64,
     /// Tokens that were scored (of responses, in fine-tuning), masked versions counted once each.
     pub tokens: u64,
-    /// Cross-entropy of the masked tokens by the fraction of the row that is masked; empty for
+    /// Cross-entropy of the masked tokens by the fraction of the sequence that is masked; empty for
     /// the baseline.
     pub buckets: Vec<Bucket>,
 }
 
-/// Scores `eval.rows` rows, spread evenly over what is held out, each under `eval.draws` masked
-/// versions, as [`Evidence`] does.
+/// Scores `eval.sequences` sequences, spread evenly over what is held out, each under `eval.draws`
+/// masked versions, as [`Evidence`] does.
 pub(super) fn measure(
     predictor: &mut MaskPredictor,
     recipe: &Recipe,
@@ -39,7 +39,7 @@ pub(super) fn measure(
     step: u64,
 ) -> Result<Validation> {
     let mut windows = Vec::new();
-    for number in spread_evenly(source.held_out(recipe)?, recipe.eval.rows as u64) {
+    for number in spread_evenly(source.held_out(recipe)?, recipe.eval.sequences as u64) {
         let mut tokens = Vec::new();
         let given = source.read_held_out(recipe, number, &mut tokens)?;
         windows.push(Window { number, length: tokens.len(), given });
@@ -60,7 +60,7 @@ pub(super) fn measure(
         nll: bound.nll,
         standard_error: bound.standard_error.unwrap_or(0.0),
         bits_per_byte: bound.bits_per_byte(source.bytes_per_token()),
-        tokens: (bound.tokens * evidence.versions() / bound.rows.max(1)) as u64,
+        tokens: (bound.tokens * evidence.versions() / bound.sequences.max(1)) as u64,
         buckets: bound.buckets,
     })
 }

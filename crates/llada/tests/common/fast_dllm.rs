@@ -1,4 +1,4 @@
-//! Replays the trajectories of Fast-dLLM: every state of every row, decision by decision.
+//! Replays the trajectories of Fast-dLLM: every state of every sequence, decision by decision.
 #![allow(unreachable_pub)]
 
 use std::ops::ControlFlow;
@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, FastDllm, Keep, Precision, Predictor, Sampler, cache::Refresh,
-        generate,
+        Blocks, Cache, Canvas, FastDllm, Precision, Predictor, Sampler, TransferRule,
+        cache::Refresh, generate,
     },
 };
 use serde_json::Value;
 
-use crate::common::{is_own_set, json, rows, size};
+use crate::common::{golden::is_own_set, json, sequences, size};
 
 /// Replays all cases, with the predictor that `load` gives for the name of a model.
 pub fn replay_all<P: Predictor>(load: impl Fn(&str) -> P) {
@@ -37,10 +37,10 @@ fn sampler(case: &Value) -> Sampler {
             true => Blocks::Pure,
             false => Blocks::SemiAutoregressive,
         },
-        keep: match (params["threshold"].as_f64(), params["factor"].as_f64()) {
-            (Some(threshold), None) => Keep::Threshold(threshold),
-            (None, Some(factor)) => Keep::Factor(factor),
-            _ => Keep::Schedule,
+        transfer: match (params["threshold"].as_f64(), params["factor"].as_f64()) {
+            (Some(threshold), None) => TransferRule::Threshold(threshold),
+            (None, Some(factor)) => TransferRule::Factor(factor),
+            _ => TransferRule::Schedule,
         },
         cache: match cache {
             "prefix_cache" => Cache::Prefix(Refresh::default()),
@@ -60,45 +60,50 @@ fn replay(case: &Value, predictor: &mut impl Predictor) {
     let canvas = |tokens: Vec<u32>| {
         Canvas::new(tokens.into(), &sampler, &special, AttentionMask::Bidirectional).unwrap()
     };
-    let mut canvases: Vec<Canvas> = rows(&case["prompt"]).into_iter().map(canvas).collect();
+    let mut canvases: Vec<Canvas> = sequences(&case["prompt"]).into_iter().map(canvas).collect();
 
-    let states: Vec<Vec<Vec<u32>>> = case["states"].as_array().unwrap().iter().map(rows).collect();
+    let states: Vec<Vec<Vec<u32>>> =
+        case["states"].as_array().unwrap().iter().map(sequences).collect();
     let mut current: Vec<Vec<u32>> = canvases.iter().map(|c| c.tokens().to_vec()).collect();
     assert_eq!(current, states[0], "{id}: start");
-    // The states of each row by block. There a batch is as slow as its slowest row: a row that is
-    // done with a block waits, its state staying as it is.
+    // The states of each sequence by block. There a batch is as slow as its slowest sequence: a
+    // sequence that is done with a block waits, its state staying as it is.
     let mut told: Vec<Vec<Vec<Vec<u32>>>> = vec![Vec::new(); canvases.len()];
-    let summary = generate::run(predictor, &mut canvases, &mut |row, step| {
+    let summary = generate::run(predictor, &mut canvases, &mut |sequence, step| {
         for commit in &step.committed {
-            current[row][commit.position] = commit.token;
+            current[sequence][commit.position] = commit.token;
         }
-        told[row].resize(step.block + 1, Vec::new());
-        told[row][step.block].push(current[row].clone());
+        told[sequence].resize(step.block + 1, Vec::new());
+        told[sequence][step.block].push(current[sequence].clone());
         ControlFlow::Continue(())
     })
     .unwrap();
-    let slowest = |block: usize| told.iter().map(|row| row[block].len()).max().unwrap();
+    let slowest = |block: usize| told.iter().map(|sequence| sequence[block].len()).max().unwrap();
     let passes: usize = (0..sampler.block_count()).map(slowest).sum();
     assert_eq!(passes, size(&case["nfe_returned"]), "{id}: forward passes");
-    for (row, blocks) in told.iter().enumerate() {
-        let mut states = states[1..].iter().map(|state| &state[row]);
+    for (sequence, blocks) in told.iter().enumerate() {
+        let mut states = states[1..].iter().map(|state| &state[sequence]);
         for (block, own) in blocks.iter().enumerate() {
             for pass in 0..slowest(block) {
                 let expected = own.get(pass).or(own.last()).unwrap();
-                assert_eq!(states.next(), Some(expected), "{id}: row {row} block {block} {pass}");
+                assert_eq!(
+                    states.next(),
+                    Some(expected),
+                    "{id}: sequence {sequence} block {block} {pass}"
+                );
             }
         }
-        assert_eq!(states.next(), None, "{id}: row {row}");
+        assert_eq!(states.next(), None, "{id}: sequence {sequence}");
     }
     let output: Vec<&[u32]> = canvases.iter().map(Canvas::tokens).collect();
-    assert_eq!(output, rows(&case["output"]), "{id}: output");
+    assert_eq!(output, sequences(&case["output"]), "{id}: output");
     assert_eq!(summary.masks_left, size(&case["masks_left"]), "{id}: masks left");
-    // What a cache is for: of the passes after a block's first, the part of the row that it says.
+    // What a cache is for: of the passes after a block's first, the part of the sequence that it says.
     let length = canvases[0].length();
-    let (first, rest) = (sampler.block_count(), summary.row_forwards);
+    let (first, rest) = (sampler.block_count(), summary.sequence_forwards);
     let fed = |after: &dyn Fn(usize) -> usize| -> usize {
         told.iter()
-            .flat_map(|row| row.iter().enumerate())
+            .flat_map(|sequence| sequence.iter().enumerate())
             .map(|(block, passes)| length + (passes.len() - 1) * after(block))
             .sum()
     };

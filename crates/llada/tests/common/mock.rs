@@ -1,8 +1,12 @@
 //! Predictors that are no models, and canvases for them.
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "../../../../tests/hash.rs"]
+mod hash;
+
 use std::ops::ControlFlow;
 
+use hash::mix;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{
@@ -21,7 +25,7 @@ pub const EOT: u32 = 22;
 pub const SPECIAL: SpecialTokens =
     SpecialTokens { mask: Some(MASK), eos: Some(EOS), eot: Some(EOT), bos: None, pad: None };
 
-/// Logits that depend on nothing but the row's visible tokens and the position. `favourite` gets
+/// Logits that depend on nothing but the sequence's visible tokens and the position. `favourite` gets
 /// the highest.
 #[derive(Default)]
 pub struct Mock {
@@ -42,13 +46,16 @@ impl Logits for Mock {
         self.forwards += 1;
         logits.clear();
         for &index in wanted {
-            let row = batch.starts.iter().rposition(|&start| start <= index).unwrap();
-            let range = batch.starts[row]..batch.starts[row + 1];
+            let sequence = batch.starts.iter().rposition(|&start| start <= index).unwrap();
+            let range = batch.starts[sequence]..batch.starts[sequence + 1];
             let position = index - range.start;
             let mut state = position as u64 + 1;
             for i in range {
-                let token =
-                    if batch.keep.is_none_or(|keep| keep[i]) { batch.tokens[i] } else { 99 };
+                let token = if batch.attention_mask.is_none_or(|mask| mask[i]) {
+                    batch.tokens[i]
+                } else {
+                    99
+                };
                 state = mix(state ^ u64::from(token));
             }
             for token in 0..VOCABULARY as u32 {
@@ -65,22 +72,17 @@ impl Logits for Mock {
     }
 }
 
-fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ (x >> 29)).wrapping_add(0x632b_e59b_d9b4_e019)
-}
-
-/// A canvas for row number `row` of a run whose rows have seeds of their own.
-pub fn canvas(prompt: &Prompt, sampler: &Sampler, row: u64) -> Canvas {
-    let sampler = Sampler { seed: nth_seed(sampler.seed, row), ..sampler.clone() };
+/// A canvas for sequence number `sequence` of a run whose sequences have seeds of their own.
+pub fn canvas(prompt: &Prompt, sampler: &Sampler, sequence: u64) -> Canvas {
+    let sampler = Sampler { seed: nth_seed(sampler.seed, sequence), ..sampler.clone() };
     Canvas::new(prompt.clone(), &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
 }
 
 /// Runs canvases and returns all their steps.
 pub fn run(mock: &mut impl Predictor, canvases: &mut [Canvas]) -> (Summary, Vec<Vec<Step>>) {
     let mut steps = vec![Vec::new(); canvases.len()];
-    let summary = generate::run(mock, canvases, &mut |row, step| {
-        steps[row].push(step.clone());
+    let summary = generate::run(mock, canvases, &mut |sequence, step| {
+        steps[sequence].push(step.clone());
         ControlFlow::Continue(())
     })
     .unwrap();
@@ -92,8 +94,8 @@ pub fn prompts() -> impl Strategy<Value = Prompt> {
         .prop_map(|(tokens, padding)| Prompt { padding: padding.min(tokens.len()), tokens })
 }
 
-/// Logits by a rule: the row and the position in, the favoured tokens and their logits out; all others
-/// have 0.
+/// Logits by a rule: the sequence and the position in, the favoured tokens and their logits out;
+/// all others have 0.
 pub struct Script<F>(pub F);
 
 impl<F: FnMut(&[u32], usize) -> Vec<(u32, f32)>> Logits for Script<F> {
@@ -105,8 +107,8 @@ impl<F: FnMut(&[u32], usize) -> Vec<(u32, f32)>> Logits for Script<F> {
     ) -> llada::Result<()> {
         logits.clear();
         for &index in wanted {
-            let row = batch.starts.iter().rposition(|&start| start <= index).unwrap();
-            let (start, end) = (batch.starts[row], batch.starts[row + 1]);
+            let sequence = batch.starts.iter().rposition(|&start| start <= index).unwrap();
+            let (start, end) = (batch.starts[sequence], batch.starts[sequence + 1]);
             let at = logits.len();
             logits.resize(at + VOCABULARY, 0.0);
             for (token, logit) in self.0(&batch.tokens[start..end], index - start) {

@@ -1,28 +1,23 @@
-//! Where the golden files are, and how to read them.
+//! How to read the golden files.
 #![allow(dead_code, unreachable_pub)]
 
-use std::path::PathBuf;
+use std::path::Path;
 
+use llada::{checkpoint, config::Objective, model::MaskPredictor};
+use llada_kernels::Cpu;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+#[path = "../../../../tests/golden.rs"]
+pub mod golden;
 
-/// A golden file, below `$LLADA_GOLDEN` or `tests/fixtures`. Of another set only the layout is known:
-/// no number of a model or a case, and not which of the optional tensors it has.
-pub fn fixture(path: &str) -> PathBuf {
-    let root = std::env::var_os("LLADA_GOLDEN").unwrap_or_else(|| FIXTURES.into());
-    PathBuf::from(root).join(path)
-}
+use golden::fixture;
 
-/// A file of the set that is here, for tests that know its sizes.
-pub fn own(path: &str) -> PathBuf {
-    PathBuf::from(FIXTURES).join(path)
-}
-
-/// Whether the golden files are those that are here, of which a test knows how many there are.
-pub fn is_own_set() -> bool {
-    std::env::var_os("LLADA_GOLDEN").is_none()
+/// The model in `folder`, as if it was trained with `objective`, on so many threads.
+pub fn predictor(folder: &Path, objective: Objective, threads: usize) -> MaskPredictor {
+    let mut model = checkpoint::load(folder).unwrap();
+    model.config = model.config.with_objective(objective);
+    MaskPredictor::new(model, Cpu::new(threads).unwrap()).unwrap()
 }
 
 /// The bytes of a golden file.
@@ -46,7 +41,7 @@ pub fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// A JSON matrix of token ids.
-pub fn rows(value: &Value) -> Vec<Vec<u32>> {
+pub fn sequences(value: &Value) -> Vec<Vec<u32>> {
     value.as_array().unwrap().iter().map(ids).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Replays the official trajectories: every state of every row, decision by decision.
+//! Replays the official trajectories: every state of every sequence, decision by decision.
 #![allow(unreachable_pub)]
 
 use std::ops::ControlFlow;
@@ -10,14 +10,18 @@ use llada::{
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::common::{bytes, fixture, ids, is_own_set, json, rows, size, tensor};
+use crate::common::{
+    bytes,
+    golden::{fixture, is_own_set},
+    ids, json, sequences, size, tensor,
+};
 
-/// The reference's random numbers for one row.
+/// The reference's random numbers for one sequence.
 struct Recorded {
-    row: usize,
-    /// [steps, rows, positions]
+    sequence: usize,
+    /// [steps, sequences, positions]
     confidence: Option<(Vec<usize>, Vec<f64>)>,
-    /// [steps, rows, positions, vocabulary]
+    /// [steps, sequences, positions, vocabulary]
     uniforms: Option<(Vec<usize>, Vec<f64>)>,
 }
 
@@ -25,13 +29,13 @@ impl Draws for Recorded {
     fn token_uniforms(&self, step: usize, position: usize, out: &mut [f64]) {
         let (shape, values) = self.uniforms.as_ref().expect("recorded noise");
         assert_eq!(shape[3], out.len());
-        let start = ((step * shape[1] + self.row) * shape[2] + position) * shape[3];
+        let start = ((step * shape[1] + self.sequence) * shape[2] + position) * shape[3];
         out.copy_from_slice(&values[start..start + out.len()]);
     }
 
     fn confidence(&self, step: usize, position: usize) -> f32 {
         let (shape, values) = self.confidence.as_ref().expect("recorded confidences");
-        values[(step * shape[1] + self.row) * shape[2] + position] as f32
+        values[(step * shape[1] + self.sequence) * shape[2] + position] as f32
     }
 }
 
@@ -67,17 +71,17 @@ pub fn replay_greedy<P: Predictor>(load: impl Fn(&str) -> P) -> usize {
         let (id, model) = (case["id"].as_str().unwrap(), case["model"].as_str().unwrap());
         let file = bytes(&format!("train/{id}.safetensors"));
         let file = SafeTensors::deserialize(&file).unwrap();
-        if let Some((_, row)) = tensor(&file, "greedy_from_first6_of_row0") {
-            replay_continuation(&mut load(model), id, row);
+        if let Some((_, sequence)) = tensor(&file, "greedy_from_first6_of_row0") {
+            replay_continuation(&mut load(model), id, sequence);
             replayed += 1;
         }
     }
     replayed
 }
 
-/// The continuation of the first 6 tokens of `row`.
-fn replay_continuation(predictor: &mut impl Predictor, case: &str, row: Vec<f64>) {
-    let expected: Vec<u32> = row.into_iter().map(|id| id as u32).collect();
+/// The continuation of the first 6 tokens of `sequence`.
+fn replay_continuation(predictor: &mut impl Predictor, case: &str, sequence: Vec<f64>) {
+    let expected: Vec<u32> = sequence.into_iter().map(|id| id as u32).collect();
     let sampler = Sampler {
         gen_length: expected.len() - 6,
         blocks: Blocks::Autoregressive,
@@ -121,48 +125,60 @@ fn replay(case: &Value, draws: Option<&SafeTensors<'_>>, predictor: &mut impl Pr
         eot: token("eot_id"),
         ..SpecialTokens::default()
     };
-    let mut canvases: Vec<Canvas> = rows(&case["prompt"])
+    let mut canvases: Vec<Canvas> = sequences(&case["prompt"])
         .into_iter()
         .enumerate()
-        .map(|(row, tokens)| {
+        .map(|(sequence, tokens)| {
             let padding = match &case["attention_mask"] {
                 Value::Null => 0,
-                masks => ids(&masks[row]).iter().take_while(|keep| **keep == 0).count(),
+                masks => {
+                    ids(&masks[sequence]).iter().take_while(|attended| **attended == 0).count()
+                }
             };
             let draws_of = |kind: &str| tensor(draws?, &format!("{id}.{kind}"));
             let (confidence, uniforms) = (draws_of("rand"), draws_of("uniform_noise_f64"));
-            let recorded = Recorded { row, confidence, uniforms };
+            let recorded = Recorded { sequence, confidence, uniforms };
             let prompt = Prompt { tokens, padding };
             let attention = AttentionMask::Bidirectional;
             Canvas::with_draws(prompt, &sampler, &special, attention, Box::new(recorded)).unwrap()
         })
         .collect();
 
-    let states: Vec<Vec<Vec<u32>>> = case["states"].as_array().unwrap().iter().map(rows).collect();
+    let states: Vec<Vec<Vec<u32>>> =
+        case["states"].as_array().unwrap().iter().map(sequences).collect();
     let mut current: Vec<Vec<u32>> = canvases.iter().map(|c| c.tokens().to_vec()).collect();
     assert_eq!(current, states[0], "{id}: start");
     // Steps that commit nothing are passed over: the state stays until a later step changes it.
     let mut replayed = vec![0; canvases.len()];
-    let summary = generate::run(predictor, &mut canvases, &mut |row, step| {
-        for (passed, state) in states.iter().enumerate().take(step.step + 1).skip(replayed[row]) {
-            assert_eq!(current[row], state[row], "{id}: row {row} before step {passed}");
+    let summary = generate::run(predictor, &mut canvases, &mut |sequence, step| {
+        for (passed, state) in
+            states.iter().enumerate().take(step.step + 1).skip(replayed[sequence])
+        {
+            assert_eq!(
+                current[sequence], state[sequence],
+                "{id}: sequence {sequence} before step {passed}"
+            );
         }
         for commit in &step.committed {
-            current[row][commit.position] = commit.token;
+            current[sequence][commit.position] = commit.token;
         }
-        replayed[row] = step.step + 1;
+        replayed[sequence] = step.step + 1;
         ControlFlow::Continue(())
     })
     .unwrap();
 
-    for (row, canvas) in canvases.iter().enumerate() {
-        for state in &states[replayed[row]..] {
-            assert_eq!(canvas.tokens(), state[row], "{id}: row {row} at the end");
+    for (sequence, canvas) in canvases.iter().enumerate() {
+        for state in &states[replayed[sequence]..] {
+            assert_eq!(canvas.tokens(), state[sequence], "{id}: sequence {sequence} at the end");
         }
-        assert_eq!(canvas.tokens(), current[row], "{id}: row {row} as told by its steps");
+        assert_eq!(
+            canvas.tokens(),
+            current[sequence],
+            "{id}: sequence {sequence} as told by its steps"
+        );
     }
     let output: Vec<&[u32]> = canvases.iter().map(Canvas::tokens).collect();
-    assert_eq!(output, rows(&case["output"]), "{id}: output");
+    assert_eq!(output, sequences(&case["output"]), "{id}: output");
     assert_eq!(summary.masks_left, size(&case["masks_left"]), "{id}: masks left");
     // Of the reference's forward passes only those are spared that commit nothing by schedule.
     assert_eq!(size(&case["num_forwards"]), sampler.steps, "{id}: forward passes");

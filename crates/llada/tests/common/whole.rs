@@ -6,7 +6,7 @@ use llada::{
     model::{Batch, MaskPredictor},
 };
 
-/// A predictor that keeps nothing, and wants every row whole.
+/// A predictor that caches nothing, and wants every sequence whole.
 pub(crate) struct Whole(pub(crate) MaskPredictor);
 
 impl Logits for Whole {

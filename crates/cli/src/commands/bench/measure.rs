@@ -6,7 +6,7 @@ use anyhow::Result;
 use llada::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{Canvas, Prompt, Sampler, generate},
-    model::{Batch, MaskPredictor},
+    model::{Batch, MaskPredictor, Reuse},
     rng::{Purpose, Stream},
 };
 use llada_kernels::{DType, peak};
@@ -15,7 +15,7 @@ use super::report::{Again, Forward, Generation, Times, median};
 
 /// What is to be measured about every model.
 pub struct Plan {
-    /// Lengths of the rows of single passes.
+    /// Lengths of the sequences of single passes.
     pub lengths: Vec<usize>,
     /// Positions whose logits are wanted, at most.
     pub wanted: usize,
@@ -76,7 +76,8 @@ pub fn measure(
             let (first, seconds) = generate(predictor)?;
             summary = first;
             generations.push(seconds);
-            if predictor.model().config.attention != AttentionMask::Bidirectional {
+            let is_exact = predictor.model().config.attention != AttentionMask::Bidirectional;
+            if is_exact || sampler.cache.reuse() == Reuse::Approximate {
                 let (second, seconds) = generate(predictor)?;
                 reused = second.tokens_reused;
                 repeated.push(seconds);
@@ -121,10 +122,10 @@ pub fn tokens(predictor: &MaskPredictor, special: &SpecialTokens, n: usize) -> V
     (0..n).map(|_| draw()).collect()
 }
 
-/// Seconds of one pass over a row, with the logits of its last positions.
-fn pass(predictor: &mut MaskPredictor, row: &[u32], wanted: usize) -> Result<f64> {
-    let wanted: Vec<usize> = (row.len().saturating_sub(wanted)..row.len()).collect();
-    let batch = Batch { tokens: row, starts: &[0, row.len()], keep: None };
+/// Seconds of one pass over a sequence, with the logits of its last positions.
+fn pass(predictor: &mut MaskPredictor, sequence: &[u32], wanted: usize) -> Result<f64> {
+    let wanted: Vec<usize> = (sequence.len().saturating_sub(wanted)..sequence.len()).collect();
+    let batch = Batch { tokens: sequence, starts: &[0, sequence.len()], attention_mask: None };
     let mut logits = Vec::with_capacity(wanted.len() * predictor.model().config.embedding_size);
     let begun = Instant::now();
     predictor.logits(batch, &wanted, &mut logits)?;

@@ -58,7 +58,11 @@ pub fn run(args: &Quality, term: &Term) -> Result<()> {
     match lost {
         Some(row) if args.gate => {
             let message = format!("`{}` loses quality with `{}`", row.model, row.setting);
-            Err(Failure::new(message, "the table says what; use a setting that keeps less").into())
+            Err(Failure::new(
+                message,
+                "the table says what; use a setting that unmasks fewer tokens at once",
+            )
+            .into())
         }
         _ => Ok(()),
     }
@@ -203,7 +207,7 @@ fn settings(
     Ok(settings)
 }
 
-/// Whether any of the settings changes which or how many tokens a pass is fed and keeps.
+/// Whether any of the settings changes which or how many tokens a pass is fed or unmasks.
 fn saves(settings: &Settings) -> bool {
     let choices = ["steps", "remasking", "adaptive_blocks", "variable_length"];
     let does = |key: &Key| key.group == Group::Saving || choices.contains(&key.name);
@@ -230,7 +234,7 @@ impl Row {
                 "identical": d.identical,
                 "is_loss": d.is_loss(),
             })),
-            "nfe": summary.row_forwards,
+            "nfe": summary.sequence_forwards,
             "tokens_per_forward": summary.tokens_per_forward(),
             "useful_tokens": summary.useful_tokens,
             "useful_tokens_per_forward": self.useful_per_forward(),
@@ -242,7 +246,7 @@ impl Row {
 
     fn useful_per_forward(&self) -> f64 {
         let summary = &self.judged.answers.summary;
-        summary.useful_tokens as f64 / summary.row_forwards.max(1) as f64
+        summary.useful_tokens as f64 / summary.sequence_forwards.max(1) as f64
     }
 
     fn useful_per_second(&self) -> f64 {
@@ -273,7 +277,7 @@ impl Row {
             difference.map_or(String::new(), |d| signed(d.log_likelihood, 1.0, 3)),
             of(|d| format!("{:.1} %", 100.0 * d.agreement)),
             of(|d| if d.is_loss() { "yes" } else { "no" }.to_owned()),
-            summary.row_forwards.to_string(),
+            summary.sequence_forwards.to_string(),
             format!("{:.2}", self.useful_per_forward()),
             summary.tokens_fed.to_string(),
             summary.useful_tokens.to_string(),

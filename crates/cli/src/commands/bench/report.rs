@@ -47,10 +47,10 @@ pub struct Measured {
     pub generation: Option<Generation>,
 }
 
-/// One pass over a row.
+/// One pass over a sequence.
 #[derive(Debug, Serialize)]
 pub struct Forward {
-    /// Tokens of the row.
+    /// Tokens of the sequence.
     pub tokens: usize,
     /// Positions whose logits were computed.
     pub wanted: usize,
@@ -76,7 +76,7 @@ pub struct Generation {
     pub forwards: usize,
     /// Tokens that went through the model in all of them.
     pub tokens_fed: usize,
-    /// Tokens kept in each, on average.
+    /// Tokens unmasked in each, on average.
     pub tokens_per_forward: f64,
     /// Tokens of the response.
     pub canvas_tokens: usize,

@@ -32,7 +32,7 @@ use crate::{
 /// Seed of random weights.
 const SEED: u64 = 0;
 
-/// Lengths of rows, where nobody says others.
+/// Lengths of sequences, where nobody says others.
 const LENGTHS: [usize; 3] = [32, 128, 512];
 
 /// Measures, and prints the table or JSON.
@@ -197,7 +197,9 @@ fn plan(args: &Speed, config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Re
     };
     if let Some(length) = lengths.iter().find(|&&length| length > limit) {
         return Err(Failure::usage(
-            format!("a row of {length} tokens does not fit the model, whose longest is {limit}"),
+            format!(
+                "a sequence of {length} tokens does not fit the model, whose longest is {limit}"
+            ),
             format!("give `--lengths` of up to {limit}"),
         )
         .into());

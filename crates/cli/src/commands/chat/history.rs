@@ -1,4 +1,4 @@
-//! Where chats keep what was typed.
+//! The history of chats: where what was typed is saved.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ impl Store {
         }
     }
 
-    /// Adds a message to what can be recalled, and keeps it; a file that cannot be written costs
+    /// Adds a message to what can be recalled, and saves it; a file that cannot be written costs
     /// nothing but that.
     pub fn add(&self, history: &mut FileHistory, message: &str) {
         let is_kept = message.len() <= LONGEST && history.add(message).unwrap_or(false);

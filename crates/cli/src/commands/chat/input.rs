@@ -14,14 +14,14 @@ pub const HELP: &str = "\
 /load FILE       go on with a saved one
 /set KEY VALUE   change how answers are sampled, such as `temperature 0.5`; `default` as VALUE
                  goes back; keys are those that /show lists
-/show            list the settings and how full the model's row is
+/show            list the settings and how much of the longest sequence is used
 /quit            end, as Ctrl-D does
 /help            this list
 //TEXT           say a text that begins with a slash
 \"\"\"TEXT\"\"\"       say a text of several lines; a pasted one needs no quotes
 Alt-Enter        begin a new line
 Ctrl-C           clear the line; on an empty one, twice, end
-                 during an answer: stop it; what is certain of it is kept
+                 during an answer: stop it; what is certain of it stays
 Tab, arrows      complete a command; edit the line, and recall earlier ones";
 
 /// The commands, as they are completed.

@@ -46,7 +46,7 @@ pub enum Source {
 const PROMPT: &str = "> ";
 
 impl Source {
-    /// Reads stdin; messages are kept for later chats where they are `remembered`.
+    /// Reads stdin; messages are saved for later chats where they are `remembered`.
     pub fn open(term: &Term, remembered: bool) -> Result<Self> {
         if !(io::stdin().is_terminal() && term.interactive) {
             let prompts = io::stdin().is_terminal() && io::stderr().is_terminal();

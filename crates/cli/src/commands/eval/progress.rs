@@ -17,7 +17,7 @@ use crate::{
 /// Time between two lines where there is no bar.
 const BETWEEN_LINES: Duration = Duration::from_secs(15);
 
-/// Keeps the rows of a task, and tells how many are done.
+/// Records the rows of a task, and tells how many are done.
 pub struct Progress<'a> {
     task: &'a str,
     rows: usize,

@@ -189,11 +189,11 @@ fn one(
         let rows = outcome.records.len();
         term.note(&match &args.out {
             Some(dir) => format!(
-                "{name}: {rows} of {} rows are kept in {}; the same command goes on from there",
+                "{name}: {rows} of {} rows are recorded in {}; the same command goes on from there",
                 prepared.examples.len(),
                 dir.display()
             ),
-            None => format!("{name}: no row is kept; `--out DIR` keeps those that are done"),
+            None => format!("{name}: no row is recorded; `--out DIR` records those that are done"),
         });
         return Err(Interrupted.into());
     }

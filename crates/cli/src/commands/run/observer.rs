@@ -55,18 +55,18 @@ pub struct Observer<'a> {
 /// What is to be looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
-    /// Draw the canvas of the first row.
+    /// Draw the canvas of the first sequence.
     pub watch: bool,
     /// Leave out its prompt.
     pub response_only: bool,
     /// How long what is drawn stays.
     pub pace: Pace,
-    /// Record the first row in this file. That it cannot be written is told, and stops nothing.
+    /// Record the first sequence in this file. That it cannot be written is told, and stops nothing.
     pub trace: Option<&'a Path>,
 }
 
 impl<'a> Look<'a> {
-    /// What flags ask for, over whole rows.
+    /// What flags ask for, over whole sequences.
     pub fn of(flags: &'a WatchArgs) -> Self {
         let trace = flags.trace.as_deref();
         Self { watch: flags.watch, response_only: false, pace: Pace::of(flags.delay), trace }
@@ -100,7 +100,7 @@ impl Pace {
     }
 }
 
-/// How far one row is.
+/// How far one sequence is.
 #[derive(Clone)]
 struct Progress {
     steps_per_block: usize,
@@ -163,10 +163,10 @@ impl<'a> Observer<'a> {
         stop: &Flag,
         mut also: impl FnMut(&Step),
     ) -> Result<Summary> {
-        let summary = generate::run(predictor, canvases, &mut |row, step| {
+        let summary = generate::run(predictor, canvases, &mut |sequence, step| {
             also(step);
-            self.step(row, step);
-            if row == 0 {
+            self.step(sequence, step);
+            if sequence == 0 {
                 self.pause(step.committed.len(), stop);
             }
             match stop.is_set() {
@@ -177,11 +177,11 @@ impl<'a> Observer<'a> {
         Ok(summary?)
     }
 
-    /// Takes in one step of one row.
-    fn step(&mut self, row: usize, step: &Step) {
+    /// Takes in one step of one sequence.
+    fn step(&mut self, sequence: usize, step: &Step) {
         let elapsed = self.elapsed();
-        self.progress[row].advance(step, elapsed);
-        if row > 0 {
+        self.progress[sequence].advance(step, elapsed);
+        if sequence > 0 {
             return;
         }
         if let Some(trace) = &mut self.trace {

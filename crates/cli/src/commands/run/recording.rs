@@ -25,7 +25,7 @@ pub(super) struct Recording<'a> {
 }
 
 impl<'a> Recording<'a> {
-    /// Begins the trace of `canvas`. What goes wrong is kept for [`Recording::finish`].
+    /// Begins the trace of `canvas`. What goes wrong is told by [`Recording::finish`].
     pub(super) fn begin(
         path: &'a Path,
         canvas: &Canvas,

@@ -91,9 +91,9 @@ fn plan(
     settings: EvidenceSettings,
 ) -> Result<Evidence> {
     let count = ranges.len() as u64;
-    let rows = if args.text.rows == 0 { count } else { args.text.rows.into() };
+    let sequences = if args.text.sequences == 0 { count } else { args.text.sequences.into() };
     let window = |number: u64| Window { number, length: ranges[number as usize].len(), given: 0 };
-    let windows = spread_evenly(count, rows).map(window).collect();
+    let windows = spread_evenly(count, sequences).map(window).collect();
     Ok(session.evidence(windows, settings)?)
 }
 
@@ -101,7 +101,7 @@ fn plan(
 struct Report<'a> {
     bound: &'a Bound,
     text: &'a RunningText,
-    /// Tokens of a row.
+    /// Tokens of a sequence.
     length: usize,
     settings: EvidenceSettings,
     is_bound: bool,
@@ -121,9 +121,9 @@ impl Report<'_> {
         };
         let kind = if *is_bound { " (upper bound)" } else { "" };
         let scored = format!(
-            "{} tokens in {} rows of up to {length}{draws}",
+            "{} tokens in {} sequences of up to {length}{draws}",
             units::thousands(bound.tokens as u64),
-            units::thousands(bound.rows as u64),
+            units::thousands(bound.sequences as u64),
         );
         let text = format!(
             "{} in {} documents, {:.2} bytes/token",
@@ -150,7 +150,7 @@ impl Report<'_> {
             "bits_per_byte": self.bits_per_byte(),
             "is_bound": is_bound,
             "tokens": bound.tokens,
-            "rows": bound.rows,
+            "sequences": bound.sequences,
             "length": length,
             "draws": is_bound.then_some(settings.draws),
             "seed": is_bound.then_some(settings.seed),

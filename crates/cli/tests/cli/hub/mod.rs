@@ -14,7 +14,7 @@ use std::{
 use assert_cmd::Command;
 use server::{COMMIT, Fault, Hub, git_blob, sha256};
 
-use crate::{MODEL, llada, outcome, trained};
+use crate::{MODEL, llada, names, outcome, trained};
 
 /// A hub with the model of [`trained`] as `org/tiny`, and an empty cache.
 struct Bench {
@@ -82,14 +82,6 @@ impl Bench {
         assert_eq!(fs::read_to_string(self.repo().join("refs/main")).unwrap(), COMMIT);
         assert_eq!(names(&self.repo().join("blobs")).len(), 4);
     }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    names
 }
 
 /// Every file below a folder.

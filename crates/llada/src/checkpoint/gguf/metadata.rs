@@ -23,7 +23,7 @@ use crate::{
 
 /// Our name where llama.cpp has none, or its code for that would compute something else, so that it
 /// refuses the file: a bias or a norm on q and k, scaled logits or embeddings, the causal baseline,
-/// a mask by blocks.
+/// block-causal attention.
 const EXTENDED: &str = "llada-extended";
 
 /// Before the names of the files of a model's folder that travel inside of the GGUF file.

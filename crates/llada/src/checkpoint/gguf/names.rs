@@ -82,10 +82,7 @@ pub(super) fn to_rotary(row: usize, head: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        checkpoint::{load_config, tests::own},
-        config::QkNorm,
-    };
+    use crate::{checkpoint::load_config, config::QkNorm, golden};
 
     #[test]
     fn the_orders_of_rows_undo_each_other() {
@@ -102,10 +99,8 @@ mod tests {
 
     #[test]
     fn every_tensor_has_a_name_of_its_own() {
-        let llada = ["a_mha_untied", "b_gqa_tied", "d_qkvbias_qknorm", "e_illada_llama_naming"];
-        let others = ["f_llada_moe", "g_dream", "h_llada2_moe", "i_sdar", "j_fast_dllm_v2"];
-        for model in llada.into_iter().chain(others) {
-            let config = load_config(&own(model)).unwrap();
+        for golden in golden::MODELS {
+            let config = load_config(&golden.own_folder()).unwrap();
             let layout = Layout::new(&config);
             let mut names = names(&config, &layout);
             // GGML keeps names in 64 bytes.

@@ -9,24 +9,11 @@ use super::{
 use crate::{
     Error,
     chat::{Message, Template},
-    checkpoint::{load as load_folder, save as save_folder, tests::own},
+    checkpoint::{load as load_folder, save as save_folder},
     config::family::{Parameter, Part},
+    golden::{self, Golden, own_model},
     tokenizer::Tokenizer,
 };
-
-/// Models of every kind that a file can hold.
-const MODELS: [&str; 10] = [
-    "a_mha_untied",
-    "b_gqa_tied",
-    "c_a_bf16_sharded",
-    "d_qkvbias_qknorm",
-    "e_illada_llama_naming",
-    "f_llada_moe",
-    "g_dream",
-    "h_llada2_moe",
-    "i_sdar",
-    "j_fast_dllm_v2",
-];
 
 fn cpu() -> Cpu {
     Cpu::new(2).unwrap()
@@ -91,7 +78,9 @@ fn same_numbers(a: &Model, b: &Model) {
 
 #[test]
 fn a_folder_survives_the_way_there_and_back() {
-    for folder in MODELS.map(own).into_iter().chain([storyteller()]) {
+    for folder in
+        golden::MODELS.map(|golden| golden.own_folder()).into_iter().chain([storyteller()])
+    {
         let model = load_folder(&folder).unwrap();
         let dtype = model.tensors.get(0).dtype();
         let (dir, path) = converted(&folder);
@@ -127,7 +116,7 @@ fn the_tokenizer_travels_with_the_model() {
         Template::from_dir(path).unwrap().encode(tokenizer, &messages, true).unwrap()
     };
     assert_eq!(chat(&path, &there), chat(&storyteller(), &here));
-    let (_dir, path) = converted(&own("a_mha_untied"));
+    let (_dir, path) = converted(&own_model("a_mha_untied"));
     let missing = Tokenizer::from_dir(&path).unwrap_err();
     assert!(missing.to_string().contains("has no `tokenizer.json`"), "{missing}");
 }
@@ -173,24 +162,14 @@ fn rows_without_a_token_are_unused() {
 
 #[test]
 fn what_llama_cpp_would_compute_otherwise_has_another_architecture() {
-    for (model, expected) in [
-        ("a_mha_untied", "llada"),
-        ("b_gqa_tied", "llada"),
-        ("d_qkvbias_qknorm", "llada-extended"),
-        ("e_illada_llama_naming", "llada"),
-        ("f_llada_moe", "llada-moe"),
-        ("g_dream", "dream"),
-        ("h_llada2_moe", "llada-extended"),
-        ("i_sdar", "llada-extended"),
-        ("j_fast_dllm_v2", "llada-extended"),
-    ] {
-        let (_dir, path) = converted(&own(model));
+    for Golden { name: model, architecture: expected, .. } in golden::MODELS {
+        let (_dir, path) = converted(&own_model(model));
         let file = File::open(&path).unwrap();
         let value = file.value("general.architecture").and_then(Value::text);
         assert_eq!(value, Some(expected), "{model}");
         assert!(file.keys().any(|key| key == format!("{expected}.block_count")));
     }
-    let mut config = load_folder(&own("a_mha_untied")).unwrap().config;
+    let mut config = load_folder(&own_model("a_mha_untied")).unwrap().config;
     config = config.with_objective(crate::config::Objective::Autoregressive);
     assert_eq!(metadata::architecture(&config), "llada-extended");
 }
@@ -216,7 +195,7 @@ fn damaged_metadata_is_named() {
         (config, text("{}"), "unknown architecture"),
         (config, number(1), "is no text"),
     ] {
-        let (_dir, path) = changed(&own("a_mha_untied"), |keys, _| set(keys, key, value));
+        let (_dir, path) = changed(&own_model("a_mha_untied"), |keys, _| set(keys, key, value));
         let error = load_folder(&path).unwrap_err();
         assert!(error.to_string().contains(expected), "{key}: {error}");
         assert!(error.hint().is_some(), "{key}");
@@ -250,7 +229,7 @@ fn damaged_metadata_is_named() {
         ("tokenizer.ggml.mask_token_id", text("?"), "is no token id"),
         ("tokenizer.ggml.mask_token_id", number(5000), "mask_token_id"),
     ] {
-        let (_dir, path) = changed(&own("a_mha_untied"), |keys, _| {
+        let (_dir, path) = changed(&own_model("a_mha_untied"), |keys, _| {
             set(keys, config, None);
             set(keys, key, value);
         });
@@ -272,7 +251,7 @@ fn keys_that_ask_for_nothing_are_passed_over() {
         ("general.name", Setting::Text("a model".into())),
     ] {
         for is_own in [true, false] {
-            let (_dir, path) = changed(&own("a_mha_untied"), |keys, _| {
+            let (_dir, path) = changed(&own_model("a_mha_untied"), |keys, _| {
                 if !is_own {
                     set(keys, "llada.file.config.json", None);
                 }
@@ -307,7 +286,7 @@ fn a_tokenizer_that_is_not_known_is_named() {
 
 #[test]
 fn tensors_that_do_not_fit_are_named() {
-    let a = own("a_mha_untied");
+    let a = own_model("a_mha_untied");
     let error = |change: &dyn Fn(&mut Vec<Source<'_>>)| {
         let (_dir, path) = changed(&a, |_, tensors| change(tensors));
         load_folder(&path).unwrap_err()
@@ -326,7 +305,7 @@ fn tensors_that_do_not_fit_are_named() {
 fn a_weight_that_is_not_finite_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
-    let mut model = load_folder(&own("a_mha_untied")).unwrap().into_trainable();
+    let mut model = load_folder(&own_model("a_mha_untied")).unwrap().into_trainable();
     let values = &mut model.tensors.flatten()[0];
     values[70] = 1e6;
     let none = TokenizerFiles::default();
@@ -389,7 +368,7 @@ fn scales_that_are_not_finite_are_refused() {
 
 #[test]
 fn a_type_that_is_not_read_is_named() {
-    let (dir, path) = converted(&own("a_mha_untied"));
+    let (dir, path) = converted(&own_model("a_mha_untied"));
     let mut bytes = std::fs::read(&path).unwrap();
     // The type of a tensor follows its name, its number of dimensions and those.
     let name = b"token_embd.weight";

@@ -1,4 +1,4 @@
-//! Fast-dLLM v2 (arXiv 2509.26328): Qwen2.5's keys and names, a mask by blocks of 32 tokens, and logits
+//! Fast-dLLM v2 (arXiv 2509.26328): Qwen2.5's keys and names, block-causal attention in blocks of 32 tokens, and logits
 //! for the next position, as in the model that it was made of.
 
 use serde_json::{Value, json};

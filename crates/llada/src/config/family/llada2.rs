@@ -1,5 +1,5 @@
 //! LLaDA2.0 and 2.1 (arXiv 2512.15745): a sigmoid router with groups, a shared expert, rotary
-//! positions in a part of each head, and a mask by blocks of 32 tokens.
+//! positions in a part of each head, and block-causal attention in blocks of 32 tokens.
 
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ impl Convention for Llada2 {
                 score: Score::Sigmoid,
                 bias,
                 groups,
-                groups_kept: keys.optional_size("topk_group")?.unwrap_or(groups),
+                groups_per_token: keys.optional_size("topk_group")?.unwrap_or(groups),
                 normalise: true,
                 scale: keys.optional_number("routed_scaling_factor")?.unwrap_or(1.0) as f32,
             },
@@ -122,7 +122,7 @@ impl Convention for Llada2 {
             json["block_size"] = json!(block_length);
         }
         let Some(experts) = &config.experts else { return json };
-        let Router { groups, groups_kept, scale, bias, .. } = experts.router;
+        let Router { groups, groups_per_token, scale, bias, .. } = experts.router;
         json["score_function"] = json!("sigmoid");
         json["norm_topk_prob"] = json!(true);
         json["num_experts"] = json!(experts.count);
@@ -130,7 +130,7 @@ impl Convention for Llada2 {
         json["moe_intermediate_size"] = json!(experts.hidden_size);
         json["num_shared_experts"] = json!(experts.shared_hidden_size / experts.hidden_size.max(1));
         json["n_group"] = json!(groups);
-        json["topk_group"] = json!(groups_kept);
+        json["topk_group"] = json!(groups_per_token);
         json["routed_scaling_factor"] = json!(crate::config::widen(scale));
         json["moe_router_enable_expert_bias"] = json!(bias != RouterBias::None);
         json["first_k_dense_replace"] =

@@ -25,11 +25,11 @@ pub enum Family {
     LladaMoe,
     /// Dream, Dream-Coder, DiffuCoder: Qwen2's keys and names, logits for the next position.
     Dream,
-    /// LLaDA2.0, 2.1: experts, and a mask by blocks.
+    /// LLaDA2.0, 2.1: experts, and block-causal attention.
     Llada2,
-    /// SDAR: Qwen3's keys and names, a mask by blocks.
+    /// SDAR: Qwen3's keys and names, block-causal attention.
     Sdar,
-    /// Fast-dLLM v2: Qwen2.5's keys and names, a mask by blocks, logits for the next position.
+    /// Fast-dLLM v2: Qwen2.5's keys and names, block-causal attention, logits for the next position.
     FastDllmV2,
 }
 

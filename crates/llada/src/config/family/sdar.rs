@@ -1,4 +1,4 @@
-//! SDAR (arXiv 2510.06303): Qwen3's keys and names, and a mask by blocks, of 4 tokens where the
+//! SDAR (arXiv 2510.06303): Qwen3's keys and names, and block-causal attention, in blocks of 4 tokens where the
 //! configuration does not say.
 
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! How a conversation becomes rows: the prompt as it would be asked, then the response.
+//! How a conversation becomes sequences: the prompt as it would be asked, then the response.
 
 use crate::{
     chat::{Answered, Message, Template},
@@ -38,7 +38,7 @@ impl Pair {
     }
 }
 
-/// A conversation as rows.
+/// A conversation as sequences.
 #[derive(Debug, Default)]
 pub(super) struct Laid {
     pub(super) pairs: Vec<Pair>,
@@ -48,7 +48,7 @@ pub(super) struct Laid {
     pub(super) rewritten: bool,
 }
 
-/// What makes rows out of conversations.
+/// What makes sequences out of conversations.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoder<'a> {
     /// The model's tokenizer.
@@ -59,7 +59,7 @@ pub struct Encoder<'a> {
     pub eos: u32,
     /// End of a turn, where the tokenizer has one.
     pub eot: Option<u32>,
-    /// Most tokens of a row, end of sequence included.
+    /// Most tokens of a sequence, end of sequence included.
     pub longest: usize,
 }
 
@@ -77,7 +77,7 @@ impl Encoder<'_> {
             let prompt = ids.len();
             ids.extend(response);
             ids.push(self.eos);
-            // Rows only grow with the turns.
+            // Sequences only grow with the turns.
             if ids.len() > self.longest {
                 if laid.pairs.is_empty() {
                     let (found, most) = (ids.len(), self.longest);

@@ -186,7 +186,7 @@ fn rows_are_laid_out_by_the_template() {
 }
 
 #[test]
-fn a_template_that_always_asks_on_gives_the_same_rows() {
+fn a_template_that_always_asks_on_gives_the_same_sequences() {
     let bench = Bench::new();
     let always = "{% for message in messages %}{% set content = '<|start_header_id|>' + \
         message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}\
@@ -325,8 +325,8 @@ fn a_dialogue_is_one_pair_for_each_turn_and_each_is_drawn() {
     let last = bench.text(&dialogue[2].ids()[..dialogue[2].prompt_len()]);
     assert!(last.contains("a1<|eot_id|>") && last.contains("q2") && !last.contains("a2"), "{last}");
     let mut drawn = [0; 3];
-    for row in 0..3000 {
-        drawn[dialogue.iter().position(|pair| pair == found.row(row, 5)).unwrap()] += 1;
+    for n in 0..3000 {
+        drawn[dialogue.iter().position(|pair| pair == found.pair(n, 5)).unwrap()] += 1;
     }
     assert!(drawn.iter().all(|n| (850..1150).contains(n)), "{drawn:?}");
 
@@ -342,9 +342,9 @@ fn every_dialogue_comes_once_in_each_epoch() {
     let content: String = (0..20).map(row).collect();
     let found = bench.open(&content, 0.0, 200).unwrap();
     let order = |epoch: u64| -> Vec<usize> {
-        let rows = epoch * 20..(epoch + 1) * 20;
-        let at = |n| found.train().iter().position(|d| &d[0] == found.row(n, 3)).unwrap();
-        rows.map(at).collect()
+        let numbers = epoch * 20..(epoch + 1) * 20;
+        let at = |n| found.train().iter().position(|d| &d[0] == found.pair(n, 3)).unwrap();
+        numbers.map(at).collect()
     };
     for epoch in 0..2 {
         let mut all = order(epoch);

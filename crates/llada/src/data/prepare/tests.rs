@@ -284,9 +284,9 @@ fn windows_reach_over_shards_and_not_past_the_end() {
     let windows = Windows::new(shards.train(), 8, 3).unwrap();
     let mut all = Vec::new();
     shards.train().read(0, shards.train().tokens() as usize, &mut all).unwrap();
-    let mut rows = Vec::new();
-    windows.rows(0..windows.count(), 8, &mut rows).unwrap();
-    let mut cuts: Vec<&[u32]> = rows.chunks(8).collect();
+    let mut sequences = Vec::new();
+    windows.sequences(0..windows.count(), 8, &mut sequences).unwrap();
+    let mut cuts: Vec<&[u32]> = sequences.chunks(8).collect();
     let mut expected: Vec<&[u32]> = all.chunks_exact(8).collect();
     assert_ne!(cuts, expected, "the order is drawn");
     cuts.sort_unstable();

@@ -1,6 +1,6 @@
 //! The queries of many works as one ragged batch.
 
-use super::{Held, Work};
+use super::{Cached, Work};
 use crate::{
     Result,
     config::{AttentionMask, LogitShift},
@@ -8,12 +8,12 @@ use crate::{
         Query, Reading, SamplerError,
         predictor::{Predictor, Read, ReadResult},
     },
-    model::{Feed, Kept, ModelError, Ragged},
+    model::{CachedSequence, Feed, ModelError, Ragged},
     recycle::recycled,
 };
 
-/// Which row of the logits a work asks for: of a causal one it is the row that predicts, of the others
-/// what is predicted.
+/// Which row of the logits a work asks for: a causal one names the row that predicts, the others the
+/// position that is predicted.
 pub(super) fn row_shift(attention: AttentionMask, shift: LogitShift) -> LogitShift {
     match attention {
         AttentionMask::Causal => LogitShift::Same,
@@ -21,12 +21,12 @@ pub(super) fn row_shift(attention: AttentionMask, shift: LogitShift) -> LogitShi
     }
 }
 
-/// The queries of works as one batch, and what was read of it, in memory that is kept.
+/// The queries of works as one batch, and what was read of it; its memory is reused.
 #[derive(Default)]
 pub(super) struct Assembly {
     batch: Ragged,
     positions: Vec<u32>,
-    kept: Vec<Kept>,
+    cached: Vec<CachedSequence>,
     places: Vec<Place>,
     parts: Vec<Part>,
     /// Tokens that were fed with other works before, at the beginning of new ones.
@@ -72,7 +72,7 @@ impl Assembly {
     pub(super) fn clear(&mut self) {
         self.batch.clear();
         self.positions.clear();
-        self.kept.clear();
+        self.cached.clear();
         self.places.clear();
         self.parts.clear();
         self.reused = 0;
@@ -102,7 +102,7 @@ impl Assembly {
         limits: &Limits,
         number: usize,
         work: &impl Work,
-        mut held: Option<&mut Held>,
+        mut cached: Option<&mut Cached>,
     ) -> Result<bool> {
         let mut ahead = 0;
         while let Some(mut query) = work.plan(ahead) {
@@ -115,11 +115,11 @@ impl Assembly {
                 return Err(SamplerError::Unshifted.into());
             }
             query.fresh.start = shift.row(query.fresh.start);
-            if let Some(held) = &held {
-                query.fresh.start = query.fresh.start.max(held.reused).min(query.fresh.end);
+            if let Some(cached) = &cached {
+                query.fresh.start = query.fresh.start.max(cached.reused).min(query.fresh.end);
             }
             let mut feed = std::mem::take(&mut self.feed);
-            let added = self.add_query(limits, &query, held.as_deref_mut(), shift, &mut feed);
+            let added = self.add_query(limits, &query, cached.as_deref_mut(), shift, &mut feed);
             self.feed = feed;
             if !added? {
                 return Ok(false);
@@ -134,17 +134,17 @@ impl Assembly {
         &mut self,
         limits: &Limits,
         query: &Query<'_>,
-        held: Option<&mut Held>,
+        cached: Option<&mut Cached>,
         shift: LogitShift,
         feed: &mut Vec<u32>,
     ) -> Result<bool> {
         feed.clear();
-        match query.present.filter(|_| held.is_some()) {
+        match query.present.filter(|_| cached.is_some()) {
             Some(present) => feed.extend_from_slice(present),
             None => feed.extend(0..query.tokens.len() as u32),
         }
         let versions = 1 + usize::from(query.unconditional.is_some());
-        let fresh = if held.is_some() { query.fresh.len().min(feed.len()) } else { feed.len() };
+        let fresh = if cached.is_some() { query.fresh.len().min(feed.len()) } else { feed.len() };
         let fed = versions * fresh;
         if !self.parts.is_empty() && self.tokens().saturating_add(fed) > limits.budget {
             return Ok(false);
@@ -155,20 +155,20 @@ impl Assembly {
         if let Some(&token) = query.tokens.iter().chain(unconditional).find(outside) {
             return Err(ModelError::Token { token, vocabulary }.into());
         }
-        let ids = held.as_ref().map(|held| (held.id, held.unconditional));
+        let ids = cached.as_ref().map(|cached| (cached.id, cached.unconditional));
         let len = feed.len();
-        let first = held.map_or(0, |held| held.feed(query, feed));
-        // Who is fed the whole sequence is told which tokens take no part.
+        let first = cached.map_or(0, |cached| cached.feed(query, feed));
+        // Where the whole sequence is fed, tokens that take no part are masked out of attention.
         let absent = query.present.filter(|present| feed.len() > present.len());
-        let keep = |p: u32| {
+        let attended = |p: u32| {
             (query.padding..query.unseen).contains(&(p as usize))
                 && absent.is_none_or(|a| a.binary_search(&p).is_ok())
         };
-        let start = self.add_sequence(query.tokens, feed, &keep);
-        self.kept.push(Kept { id: ids.map(|(id, _)| id), first, len });
+        let start = self.add_sequence(query.tokens, feed, &attended);
+        self.cached.push(CachedSequence { id: ids.map(|(id, _)| id), first, len });
         let unconditional = query.unconditional.map(|tokens| {
-            self.kept.push(Kept { id: ids.and_then(|(_, id)| id), first, len });
-            self.add_sequence(tokens, feed, &keep)
+            self.cached.push(CachedSequence { id: ids.and_then(|(_, id)| id), first, len });
+            self.add_sequence(tokens, feed, &attended)
         });
         for &wanted in query.wanted {
             let row = shift.row(wanted);
@@ -180,9 +180,14 @@ impl Assembly {
     }
 
     /// Adds the positions `feed` of a sequence, and says where it begins.
-    fn add_sequence(&mut self, row: &[u32], feed: &[u32], keep: &dyn Fn(u32) -> bool) -> usize {
-        let start = self.batch.push(feed.iter().map(|&p| row[p as usize]));
-        let hidden = feed.iter().enumerate().filter(|(_, p)| !keep(**p));
+    fn add_sequence(
+        &mut self,
+        tokens: &[u32],
+        feed: &[u32],
+        attended: &dyn Fn(u32) -> bool,
+    ) -> usize {
+        let start = self.batch.push(feed.iter().map(|&p| tokens[p as usize]));
+        let hidden = feed.iter().enumerate().filter(|(_, p)| !attended(**p));
         hidden.for_each(|(i, _)| self.batch.hide(start + i));
         self.positions.extend_from_slice(feed);
         start
@@ -209,7 +214,7 @@ impl Assembly {
             }));
         }
         let positions = Some(self.positions.as_slice());
-        let feed = Feed { batch: self.batch.as_batch(), positions, kept: &self.kept };
+        let feed = Feed { batch: self.batch.as_batch(), positions, cached: &self.cached };
         let result = predictor.forward(&feed, &reads, &mut self.results);
         let (found, positions) = (self.results.len(), reads.len());
         self.reads = recycled(reads);

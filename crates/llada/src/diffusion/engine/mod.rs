@@ -5,7 +5,7 @@
 //! whose logits are no numbers, or that outgrows the model, fails alone.
 
 mod batch;
-mod held;
+mod cached;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -15,15 +15,16 @@ use crate::{
     diffusion::{Reading, predictor::Predictor},
 };
 use batch::{Assembly, Limits};
-use held::Held;
+use cached::Cached;
 
-pub use work::{CacheRequest, Work};
+pub use super::cache::CacheRequest;
+pub use work::Work;
 
 /// Names a work of an engine, in the order of their admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RowId(u64);
+pub struct WorkId(u64);
 
-impl RowId {
+impl WorkId {
     /// How many works the engine had admitted before this one.
     pub fn number(self) -> usize {
         self.0 as usize
@@ -45,7 +46,7 @@ pub enum Event<'a, W> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pass {
     /// Works that took part in the forward pass; 0 if there was none.
-    pub rows: usize,
+    pub works: usize,
     /// Tokens that were fed, those of guidance included.
     pub tokens_fed: usize,
     /// Tokens at the beginning of sequences that were fed for the first time, which others had been fed
@@ -58,18 +59,18 @@ pub struct Pass {
 pub struct Engine<'p, P: Predictor + ?Sized, W> {
     predictor: &'p mut P,
     /// In the order of their admission.
-    rows: Vec<Row<W>>,
+    slots: Vec<Slot<W>>,
     admitted: u64,
     /// Which work the next pass begins with: the first that the last one had no room for.
-    next: RowId,
+    next: WorkId,
     assembly: Assembly,
     readings: Vec<Reading>,
 }
 
-struct Row<W> {
-    id: RowId,
+struct Slot<W> {
+    id: WorkId,
     work: W,
-    held: Option<Held>,
+    cached: Option<Cached>,
     state: State,
 }
 
@@ -87,9 +88,9 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
     pub fn new(predictor: &'p mut P) -> Self {
         Self {
             predictor,
-            rows: Vec::new(),
+            slots: Vec::new(),
             admitted: 0,
-            next: RowId(0),
+            next: WorkId(0),
             assembly: Assembly::default(),
             readings: Vec::new(),
         }
@@ -97,32 +98,32 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
 
     /// Takes a work in; the next pass that has room for it feeds it. What is wrong with it is told as
     /// [`Event::Failed`] by then.
-    pub fn admit(&mut self, work: W) -> RowId {
-        let id = RowId(self.admitted);
+    pub fn admit(&mut self, work: W) -> WorkId {
+        let id = WorkId(self.admitted);
         self.admitted += 1;
-        self.rows.push(Row { id, work, held: None, state: State::New });
+        self.slots.push(Slot { id, work, cached: None, state: State::New });
         id
     }
 
     /// Gives a work back as it stands; `None` if it is not in the engine.
-    pub fn cancel(&mut self, id: RowId) -> Option<W> {
-        let index = self.rows.binary_search_by_key(&id, |row| row.id).ok()?;
+    pub fn cancel(&mut self, id: WorkId) -> Option<W> {
+        let index = self.slots.binary_search_by_key(&id, |slot| slot.id).ok()?;
         Some(self.remove(index).work)
     }
 
     /// The works in the engine, in the order of their admission.
-    pub fn works(&self) -> impl ExactSizeIterator<Item = (RowId, &W)> {
-        self.rows.iter().map(|row| (row.id, &row.work))
+    pub fn works(&self) -> impl ExactSizeIterator<Item = (WorkId, &W)> {
+        self.slots.iter().map(|slot| (slot.id, &slot.work))
     }
 
     /// Works in the engine.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.slots.len()
     }
 
     /// Whether no work is in the engine.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.slots.is_empty()
     }
 
     /// One forward pass over what the works ask and fits in `budget` tokens, at least one query,
@@ -130,18 +131,25 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
     ///
     /// # Errors
     /// If the predictor fails as a whole. The works are then as before, and may step again.
-    pub fn step(&mut self, budget: usize, on: &mut dyn FnMut(RowId, Event<'_, W>)) -> Result<Pass> {
+    pub fn step(
+        &mut self,
+        budget: usize,
+        on: &mut dyn FnMut(WorkId, Event<'_, W>),
+    ) -> Result<Pass> {
         self.gather(budget);
         let pass = Pass {
-            rows: self.assembly.works(),
+            works: self.assembly.works(),
             tokens_fed: self.assembly.tokens(),
             tokens_reused: self.assembly.reused,
         };
-        if pass.rows > 0 {
-            let rows = &self.rows;
-            let work = |index: usize| &rows[index].work;
+        if pass.works > 0 {
+            let slots = &self.slots;
+            let work = |index: usize| &slots[index].work;
             if let Err(error) = self.assembly.forward(&mut *self.predictor, work) {
-                self.rows.iter_mut().filter_map(|row| row.held.as_mut()).for_each(Held::forget);
+                self.slots
+                    .iter_mut()
+                    .filter_map(|slot| slot.cached.as_mut())
+                    .for_each(Cached::forget);
                 return Err(error);
             }
             self.commit(on);
@@ -159,27 +167,28 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
             longest: self.predictor.longest(),
             budget,
         };
-        let (count, first) = (self.rows.len(), self.rows.partition_point(|row| row.id < self.next));
-        self.next = RowId(0);
+        let (count, first) =
+            (self.slots.len(), self.slots.partition_point(|slot| slot.id < self.next));
+        self.next = WorkId(0);
         for index in (first..count).chain(0..first) {
-            let row = &mut self.rows[index];
-            match row.gather(&mut *self.predictor, &limits, index, &mut self.assembly) {
+            let slot = &mut self.slots[index];
+            match slot.gather(&mut *self.predictor, &limits, index, &mut self.assembly) {
                 Ok(true) => {}
                 Ok(false) => {
                     // Whoever has a part in this pass lets the others go first in the next.
-                    self.next = RowId(row.id.0 + u64::from(self.assembly.has(index)));
+                    self.next = WorkId(slot.id.0 + u64::from(self.assembly.has(index)));
                     break;
                 }
-                Err(error) => row.state = State::Failed(error),
+                Err(error) => slot.state = State::Failed(error),
             }
         }
     }
 
     /// A step of each work of the pass, for each query that was answered.
-    fn commit(&mut self, on: &mut dyn FnMut(RowId, Event<'_, W>)) {
-        let rows = &mut self.rows;
+    fn commit(&mut self, on: &mut dyn FnMut(WorkId, Event<'_, W>)) {
+        let slots = &mut self.slots;
         self.assembly.readings(&mut self.readings, |index, readings| {
-            let Row { id, work, state, .. } = &mut rows[index];
+            let Slot { id, work, state, .. } = &mut slots[index];
             if matches!(state, State::Failed(_)) {
                 return;
             }
@@ -194,10 +203,10 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
     }
 
     /// Lets the works go that are done or have failed.
-    fn release(&mut self, on: &mut dyn FnMut(RowId, Event<'_, W>)) {
-        let has_ended = |row: &Row<W>| matches!(row.state, State::Done | State::Failed(_));
-        while let Some(index) = self.rows.iter().position(has_ended) {
-            let Row { id, work, state, .. } = self.remove(index);
+    fn release(&mut self, on: &mut dyn FnMut(WorkId, Event<'_, W>)) {
+        let has_ended = |slot: &Slot<W>| matches!(slot.state, State::Done | State::Failed(_));
+        while let Some(index) = self.slots.iter().position(has_ended) {
+            let Slot { id, work, state, .. } = self.remove(index);
             match state {
                 State::Failed(error) => on(id, Event::Failed(work, error)),
                 _ => on(id, Event::Done(work)),
@@ -205,16 +214,16 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
         }
     }
 
-    fn remove(&mut self, index: usize) -> Row<W> {
-        let mut row = self.rows.remove(index);
-        if let Some(held) = row.held.take() {
-            held.close(&mut *self.predictor);
+    fn remove(&mut self, index: usize) -> Slot<W> {
+        let mut slot = self.slots.remove(index);
+        if let Some(cached) = slot.cached.take() {
+            cached.close(&mut *self.predictor);
         }
-        row
+        slot
     }
 }
 
-impl<W: Work> Row<W> {
+impl<W: Work> Slot<W> {
     /// Adds what it asks for to the pass; `false` if there is no room for all of it.
     fn gather<P: Predictor + ?Sized>(
         &mut self,
@@ -228,19 +237,19 @@ impl<W: Work> Row<W> {
             return Ok(true);
         }
         if let State::New = self.state {
-            self.held = Held::open(predictor, &self.work)?;
-            assembly.reused += self.held.as_ref().map_or(0, |held| held.reused);
+            self.cached = Cached::open(predictor, &self.work)?;
+            assembly.reused += self.cached.as_ref().map_or(0, |cached| cached.reused);
             self.state = State::Open;
         }
-        assembly.add(limits, index, &self.work, self.held.as_mut())
+        assembly.add(limits, index, &self.work, self.cached.as_mut())
     }
 }
 
 impl<P: Predictor + ?Sized, W> Drop for Engine<'_, P, W> {
     /// Gives the memory of its works' caches back.
     fn drop(&mut self) {
-        for held in self.rows.drain(..).filter_map(|row| row.held) {
-            held.close(&mut *self.predictor);
+        for cached in self.slots.drain(..).filter_map(|slot| slot.cached) {
+            cached.close(&mut *self.predictor);
         }
     }
 }
@@ -258,12 +267,12 @@ pub fn run<P: Predictor + ?Sized, W: Work>(
     works.into_iter().for_each(|work| _ = engine.admit(work));
     let (mut done, mut failure) = (Vec::with_capacity(engine.len()), None);
     while !engine.is_empty() && failure.is_none() {
-        engine.step(usize::MAX, &mut |row, event| match event {
+        engine.step(usize::MAX, &mut |id, event| match event {
             Event::Step(_) => {}
-            Event::Done(work) => done.push((row, work)),
+            Event::Done(work) => done.push((id, work)),
             Event::Failed(_, error) => failure = failure.take().or(Some(error)),
         })?;
     }
-    done.sort_by_key(|(row, _)| *row);
+    done.sort_by_key(|(id, _)| *id);
     failure.map_or(Ok(done.into_iter().map(|(_, work)| work).collect()), Err)
 }

@@ -7,24 +7,21 @@ use crate::{
     checkpoint,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, Keep, Logits, Prompt, Query, ReadSpec, Remasking, Sampler,
+        Blocks, Cache, Canvas, Logits, Prompt, Query, ReadSpec, Remasking, Sampler, TransferRule,
         cache::Refresh,
         generate,
         likelihood::{Alike, Greedy, Pair, Scoring, Settings},
     },
     eval::confidence::Confidence,
+    golden::own_model,
     model::{Batch, MaskPredictor},
 };
 
 const SPECIAL: SpecialTokens =
     SpecialTokens { mask: Some(301), eos: Some(300), eot: None, bos: None, pad: None };
 
-fn fixture(name: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
-}
-
 fn predictor(threads: usize) -> MaskPredictor {
-    let model = checkpoint::load(&fixture("models/a_mha_untied")).unwrap();
+    let model = checkpoint::load(&own_model("a_mha_untied")).unwrap();
     MaskPredictor::new(model, llada_kernels::Cpu::new(threads).unwrap()).unwrap()
 }
 
@@ -39,7 +36,11 @@ fn canvas(i: usize) -> Canvas {
         temperature: [0.0, 0.7][i % 2],
         cfg_scale: if i % 5 == 2 { 0.5 } else { 0.0 },
         cache: if i % 4 == 3 { Cache::None } else { [Cache::None, prefix, dual][i % 3] },
-        keep: if i.is_multiple_of(2) { Keep::Schedule } else { Keep::Threshold(0.5) },
+        transfer: if i.is_multiple_of(2) {
+            TransferRule::Schedule
+        } else {
+            TransferRule::Threshold(0.5)
+        },
         remasking: if i.is_multiple_of(2) { Remasking::ALL[i % 4] } else { Remasking::Entropy },
         seed: i as u64,
         ..Sampler::default()
@@ -211,7 +212,7 @@ proptest! {
                 }
                 Act::Admit => {}
                 Act::Cancel(i) => {
-                    let task = engine.cancel(RowId(i as u64));
+                    let task = engine.cancel(WorkId(i as u64));
                     let was_in = i < admitted && !ended.contains(&i);
                     prop_assert_eq!(task.is_some(), was_in);
                     if let Some(task) = task {
@@ -222,25 +223,25 @@ proptest! {
                 Act::Step(budget) => {
                     let mut wrong = false;
                     let count = engine.len();
-                    let pass = engine.step(budget, &mut |row, event| match event {
+                    let pass = engine.step(budget, &mut |id, event| match event {
                         Event::Step(_) => {}
                         Event::Done(task) => {
-                            let states = &alone[order[row.number()]];
+                            let states = &alone[order[id.number()]];
                             wrong |= states.last() != Some(&state(&task));
-                            ended.push(row.number());
+                            ended.push(id.number());
                         }
                         Event::Failed(_, error) => panic!("{error}"),
                     }).unwrap();
                     prop_assert!(!wrong);
-                    prop_assert!(pass.rows == 1 || pass.tokens_fed <= budget);
-                    prop_assert_eq!(pass.rows == 0, count == 0);
+                    prop_assert!(pass.works == 1 || pass.tokens_fed <= budget);
+                    prop_assert_eq!(pass.works == 0, count == 0);
                     if count == 0 {
                         continue;
                     }
                 }
             }
-            for (row, task) in engine.works() {
-                prop_assert!(alone[order[row.number()]].contains(&state(task)));
+            for (id, task) in engine.works() {
+                prop_assert!(alone[order[id.number()]].contains(&state(task)));
             }
             if engine.is_empty() && admitted == TASKS {
                 break;
@@ -281,29 +282,29 @@ fn many_queries_of_one_work_leave_room_for_the_others() {
     let mut engine = Engine::new(&mut model);
     engine.admit(Task::Scoring(scoring));
     engine.admit(Task::Canvas(short(&[5; 8]).into()));
-    let mut rows = Vec::new();
+    let mut works = Vec::new();
     while engine.len() == 2 {
-        rows.push([0, 0]);
-        let steps = rows.last_mut().unwrap();
+        works.push([0, 0]);
+        let steps = works.last_mut().unwrap();
         engine
-            .step(100, &mut |row, event| {
-                steps[row.number()] += usize::from(matches!(event, Event::Step(_)));
+            .step(100, &mut |id, event| {
+                steps[id.number()] += usize::from(matches!(event, Event::Step(_)));
             })
             .unwrap();
     }
     // Three of the copies, then a step of the canvas beside two of them.
-    assert_eq!(rows, [[3, 0], [2, 1], [2, 1], [2, 1], [2, 1]]);
+    assert_eq!(works, [[3, 0], [2, 1], [2, 1], [2, 1], [2, 1]]);
 }
 
-/// Every logit is the row's first token, but those of a row that begins with 7 are no numbers.
+/// Every logit is the first token of the sequence, but those of one that begins with 7 are no numbers.
 struct Poisoned;
 
 impl Logits for Poisoned {
     fn logits(&mut self, batch: &Batch<'_>, wanted: &[usize], out: &mut Vec<f32>) -> Result<()> {
         out.clear();
         for &at in wanted {
-            let row = batch.starts.iter().rposition(|&start| start <= at).unwrap();
-            let first = batch.tokens[batch.starts[row]];
+            let sequence = batch.starts.iter().rposition(|&start| start <= at).unwrap();
+            let first = batch.tokens[batch.starts[sequence]];
             let logit = if first == 7 { f32::NAN } else { first as f32 };
             out.extend((0..310).map(|token| logit + f32::from(u8::from(token == 5))));
         }
@@ -322,7 +323,7 @@ fn short(tokens: &[u32]) -> Canvas {
 }
 
 #[test]
-fn a_bad_row_fails_alone() {
+fn a_bad_sequence_fails_alone() {
     let mut predictor = Poisoned;
     let mut engine = Engine::new(&mut predictor);
     for first in [3, 7, 9999, 4] {
@@ -331,11 +332,11 @@ fn a_bad_row_fails_alone() {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     while !engine.is_empty() {
         engine
-            .step(usize::MAX, &mut |row, event| match event {
+            .step(usize::MAX, &mut |id, event| match event {
                 Event::Step(_) => {}
-                Event::Done(canvas) => done.push((row.number(), canvas.tokens().to_vec())),
+                Event::Done(canvas) => done.push((id.number(), canvas.tokens().to_vec())),
                 Event::Failed(canvas, error) => {
-                    failed.push((row.number(), canvas.outcome().nfe, error.to_string()));
+                    failed.push((id.number(), canvas.outcome().nfe, error.to_string()));
                 }
             })
             .unwrap();
@@ -362,10 +363,10 @@ fn an_answer_without_a_likelihood_fails_alone() {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     while !engine.is_empty() {
         engine
-            .step(9, &mut |row, event| match event {
+            .step(9, &mut |id, event| match event {
                 Event::Step(_) => {}
-                Event::Done(_) => done.push(row.number()),
-                Event::Failed(_, error) => failed.push((row.number(), error.to_string())),
+                Event::Done(_) => done.push(id.number()),
+                Event::Failed(_, error) => failed.push((id.number(), error.to_string())),
             })
             .unwrap();
     }
@@ -379,7 +380,7 @@ fn an_answer_without_a_likelihood_fails_alone() {
 }
 
 #[test]
-fn a_row_that_outgrows_the_model_fails_alone() {
+fn a_sequence_that_outgrows_the_model_fails_alone() {
     let mut model = predictor(1);
     let mut engine = Engine::new(&mut model);
     engine.admit(short(&[5; 254]));
@@ -387,19 +388,19 @@ fn a_row_that_outgrows_the_model_fails_alone() {
     let mut ended = Vec::new();
     while !engine.is_empty() {
         engine
-            .step(usize::MAX, &mut |row, event| match event {
+            .step(usize::MAX, &mut |id, event| match event {
                 Event::Step(_) => {}
-                Event::Done(_) => ended.push((row, None)),
-                Event::Failed(_, error) => ended.push((row, Some(error.to_string()))),
+                Event::Done(_) => ended.push((id, None)),
+                Event::Failed(_, error) => ended.push((id, Some(error.to_string()))),
             })
             .unwrap();
     }
-    let too_long = "a row of 258 tokens is longer than the model's 256".to_owned();
-    assert_eq!(ended, [(RowId(0), Some(too_long)), (id, None)]);
+    let too_long = "a sequence of 258 tokens is longer than the model's 256".to_owned();
+    assert_eq!(ended, [(WorkId(0), Some(too_long)), (id, None)]);
 }
 
 #[test]
-fn a_budget_feeds_every_row_in_its_turn() {
+fn a_budget_feeds_every_work_in_its_turn() {
     let mut model = predictor(1);
     let mut engine = Engine::new(&mut model);
     for length in [40, 2, 3, 20] {
@@ -407,9 +408,9 @@ fn a_budget_feeds_every_row_in_its_turn() {
     }
     let fed: Vec<Vec<usize>> = (0..6)
         .map(|_| {
-            let mut rows = Vec::new();
-            engine.step(14, &mut |row, _| rows.push(row.number())).unwrap();
-            rows
+            let mut works = Vec::new();
+            engine.step(14, &mut |id, _| works.push(id.number())).unwrap();
+            works
         })
         .collect();
     assert_eq!(fed, [vec![0], vec![1, 2], vec![3], vec![0], vec![1, 2], vec![3]]);
@@ -423,17 +424,12 @@ impl Predictor for Flaky {
         self.0.vocabulary()
     }
 
-    fn keeps(&self) -> Option<AttentionMask> {
-        self.0.keeps()
+    fn caches(&self) -> Option<AttentionMask> {
+        self.0.caches()
     }
 
-    fn open(
-        &mut self,
-        capacity: usize,
-        cache_type: crate::diffusion::cache::CacheType,
-        beginning: &[u32],
-    ) -> Result<crate::model::Opened> {
-        Predictor::open(&mut self.0, capacity, cache_type, beginning)
+    fn open(&mut self, request: &CacheRequest, beginning: &[u32]) -> Result<crate::model::Opened> {
+        Predictor::open(&mut self.0, request, beginning)
     }
 
     fn close(&mut self, id: crate::model::SequenceId) {

@@ -3,7 +3,7 @@
 use crate::{
     Result,
     config::AttentionMask,
-    diffusion::{Canvas, Query, ReadSpec, Reading, cache::CacheType},
+    diffusion::{Canvas, Query, ReadSpec, Reading, cache::CacheRequest},
 };
 
 /// Work that is done in passes of a predictor: a canvas, or answers that are scored.
@@ -25,8 +25,8 @@ pub trait Work {
     /// Which tokens a token of its sequences attends to.
     fn attention(&self) -> AttentionMask;
 
-    /// The keys and values that it gains from where they are kept between passes; none, as provided.
-    /// Whoever gains from any asks one query at a time, all of the same sequence.
+    /// The keys and values that it gains from where they are cached between passes; none, as provided.
+    /// A work that gains from any asks one query at a time, all of the same sequence.
     fn cache(&self) -> Option<CacheRequest> {
         None
     }
@@ -35,15 +35,6 @@ pub trait Work {
     fn is_done(&self) -> bool {
         self.plan(0).is_none()
     }
-}
-
-/// Keys and values that are to be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheRequest {
-    /// Tokens of the sequence when it is as long as it may be.
-    pub capacity: usize,
-    /// How they are stored.
-    pub cache_type: CacheType,
 }
 
 impl Work for Canvas {
@@ -65,8 +56,9 @@ impl Work for Canvas {
     }
 
     fn cache(&self) -> Option<CacheRequest> {
-        let (capacity, cache_type) = (self.length(), self.sampler().cache_type);
-        self.wants_caches().then_some(CacheRequest { capacity, cache_type })
+        let (capacity, sampler) = (self.length(), self.sampler());
+        let (cache_type, reuse) = (sampler.cache_type, sampler.cache.reuse());
+        self.wants_caches().then_some(CacheRequest { capacity, cache_type, reuse })
     }
 }
 

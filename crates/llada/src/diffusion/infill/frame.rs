@@ -173,7 +173,7 @@ impl Frame {
         self.pieces.iter().map(length).sum()
     }
 
-    /// Where the holes are in a row, by their `lengths`.
+    /// Where the holes are in a sequence, by their `lengths`.
     pub fn places(&self, lengths: &[usize]) -> Vec<Range<usize>> {
         let mut places = Vec::new();
         let mut end = 0;
@@ -190,7 +190,7 @@ impl Frame {
         places
     }
 
-    /// What each hole holds, as text, from the `tokens` of a row with these `lengths`; without the
+    /// What each hole holds, as text, from the `tokens` of a sequence with these `lengths`; without the
     /// space that belongs to the text before it.
     ///
     /// # Errors
@@ -215,26 +215,26 @@ impl Frame {
         self.places(lengths).into_iter().zip(spaced).map(fill).collect()
     }
 
-    /// The row with all holes masked, and where its blocks of `block_length` masks end.
-    pub(super) fn row(
+    /// The sequence with all holes masked, and where its blocks of `block_length` masks end.
+    pub(super) fn sequence(
         &self,
         lengths: &[usize],
         mask: u32,
         block_length: usize,
     ) -> (Vec<u32>, Holes) {
-        let mut row = Vec::new();
+        let mut sequence = Vec::new();
         let mut spaced_at = Vec::new();
         let mut lengths = lengths.iter();
         for piece in &self.pieces {
             match piece {
-                Piece::Tokens(tokens) => row.extend_from_slice(tokens),
+                Piece::Tokens(tokens) => sequence.extend_from_slice(tokens),
                 Piece::Hole { spaced, .. } => {
-                    spaced_at.extend(spaced.then_some(row.len()));
-                    row.resize(row.len() + lengths.next().copied().unwrap_or(0), mask);
+                    spaced_at.extend(spaced.then_some(sequence.len()));
+                    sequence.resize(sequence.len() + lengths.next().copied().unwrap_or(0), mask);
                 }
             }
         }
-        let masks: Vec<usize> = (0..row.len()).filter(|&i| row[i] == mask).collect();
+        let masks: Vec<usize> = (0..sequence.len()).filter(|&i| sequence[i] == mask).collect();
         let block_ends =
             masks.chunks(block_length.max(1)).filter_map(|block| block.last()).map(|&i| i + 1);
         let holes = Holes {
@@ -242,6 +242,6 @@ impl Frame {
             spaced: spaced_at,
             choices: Arc::clone(&self.choices),
         };
-        (row, holes)
+        (sequence, holes)
     }
 }

@@ -1,7 +1,7 @@
 //! How long the holes are that were given no length.
 //!
-//! Every length up to a limit is tried, as a row of one batch: the holes are filled as they will be,
-//! and the fill of the hole in question is scored by
+//! Every length up to a limit is tried, as a sequence of one batch: the holes are filled as they
+//! will be, and the fill of the hole in question is scored by
 //!
 //! mean ln p(token when it was committed) + mean ln p(token after the hole, given the fill).
 //!
@@ -12,8 +12,8 @@
 //!
 //! Several holes are decided from left to right, those to the right standing at one token: not the
 //! best joint choice, whose price grows with the power of the holes. A search for n lengths costs
-//! about n²/2 row forwards with one token for each step. The model must know what a good fill is for
-//! this to mean much; lengths that small models choose lean to the short side.
+//! about n²/2 sequence forwards with one token for each step. The model must know what a good fill
+//! is for this to mean much; lengths that small models choose lean to the short side.
 
 use std::ops::{ControlFlow, Range};
 
@@ -22,7 +22,7 @@ use crate::{
     Result,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Canvas, Query, ReadSpec, Reading, Sampler, SamplerError, generate, likelihood::Row,
+        Canvas, Query, ReadSpec, Reading, Sampler, SamplerError, generate, likelihood::Sequence,
         predictor::Predictor,
     },
     engine::{self, Work},
@@ -44,7 +44,7 @@ pub struct Search<'a> {
     pub attention: AttentionMask,
     /// Longest hole to try, in tokens.
     pub max_hole: usize,
-    /// The model's longest row, in tokens.
+    /// The model's longest sequence, in tokens.
     pub limit: usize,
 }
 
@@ -55,15 +55,15 @@ pub struct Lengths {
     pub lengths: Vec<usize>,
     /// Batched forward passes that the search took; 0 if every length was given.
     pub nfe: usize,
-    /// Forward passes summed over the rows that were tried.
-    pub row_forwards: usize,
+    /// Forward passes summed over the sequences that were tried.
+    pub sequence_forwards: usize,
 }
 
 /// Chooses a length for each hole that has none. `None` if `stop` said so, which is asked after
-/// every step of a row.
+/// every step of a sequence.
 ///
 /// # Errors
-/// If the row is too long for the model, the settings do not fit the model or each other, or the
+/// If the sequence is too long for the model, the settings do not fit the model or each other, or the
 /// model fails.
 pub fn search<P: Predictor + ?Sized>(
     predictor: &mut P,
@@ -78,7 +78,7 @@ pub fn search<P: Predictor + ?Sized>(
     let Some(mut room) = limit.checked_sub(tokens) else {
         return Err(InfillError::TooLong { tokens, limit }.into());
     };
-    let mut found = Lengths { lengths, nfe: 0, row_forwards: 0 };
+    let mut found = Lengths { lengths, nfe: 0, sequence_forwards: 0 };
     for hole in (0..given.len()).filter(|&hole| given[hole].is_none()) {
         let longest = max_hole.clamp(1, 1 + room);
         let Some(scores) = scores(predictor, search, hole, longest, &mut found, stop)? else {
@@ -121,7 +121,7 @@ fn scores<P: Predictor + ?Sized>(
         if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     found.nfe += summary.nfe;
-    found.row_forwards += summary.row_forwards;
+    found.sequence_forwards += summary.sequence_forwards;
     if summary.interrupted {
         return Ok(None);
     }
@@ -132,9 +132,9 @@ fn scores<P: Predictor + ?Sized>(
         Border::new(canvas.tokens(), start..end.min(start + BORDER), mask, attention)
     });
     let borders: Vec<Border> = borders.collect();
-    if borders.iter().any(|border| !border.row.positions.is_empty()) {
+    if borders.iter().any(|border| !border.sequence.positions.is_empty()) {
         found.nfe += 1;
-        found.row_forwards += borders.len();
+        found.sequence_forwards += borders.len();
         for (score, border) in scores.iter_mut().zip(engine::run(predictor, borders)?) {
             *score += border.score.unwrap_or(0.0);
         }
@@ -144,7 +144,7 @@ fn scores<P: Predictor + ?Sized>(
 
 /// The tokens of a range, masked together: work of an engine.
 struct Border {
-    row: Row,
+    sequence: Sequence,
     /// Mean ln p of the tokens, once that is known.
     score: Option<f64>,
 }
@@ -152,18 +152,18 @@ struct Border {
 impl Border {
     fn new(tokens: &[u32], range: Range<usize>, mask: u32, attention: AttentionMask) -> Self {
         let masked: Vec<usize> = range.collect();
-        Self { row: Row::masked(&[], tokens, &masked, mask, attention, 0.0), score: None }
+        Self { sequence: Sequence::masked(&[], tokens, &masked, mask, attention, 0.0), score: None }
     }
 }
 
 impl Work for Border {
     fn plan(&self, ahead: usize) -> Option<Query<'_>> {
-        let is_asked = !self.row.positions.is_empty() && self.score.is_none();
-        (ahead == 0 && is_asked).then(|| self.row.query())
+        let is_asked = !self.sequence.positions.is_empty() && self.score.is_none();
+        (ahead == 0 && is_asked).then(|| self.sequence.query())
     }
 
     fn read_spec(&self, _ahead: usize, wanted: usize) -> ReadSpec<'_> {
-        ReadSpec::probe(wanted, self.row.target(wanted), 0.0)
+        ReadSpec::probe(wanted, self.sequence.target(wanted), 0.0)
     }
 
     fn commit(&mut self, readings: &[Reading]) -> Result<()> {
@@ -174,7 +174,7 @@ impl Work for Border {
     }
 
     fn attention(&self) -> AttentionMask {
-        self.row.attention
+        self.sequence.attention
     }
 }
 

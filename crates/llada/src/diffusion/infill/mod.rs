@@ -40,12 +40,12 @@ pub enum InfillError {
     /// There is nothing to fill.
     #[error("the text has no hole")]
     NoHole,
-    /// The row does not fit into the model.
+    /// The sequence does not fit into the model.
     #[error("the text and its holes have {tokens} tokens or more; the model reads {limit}")]
     TooLong {
-        /// Tokens of the row, with each hole of free length counted as one.
+        /// Tokens of the sequence, with each hole of free length counted as one.
         tokens: usize,
-        /// The model's longest row.
+        /// The model's longest sequence.
         limit: usize,
     },
 }
@@ -76,7 +76,7 @@ fn check_attention(attention: AttentionMask) -> Result<(), SamplerError> {
 }
 
 impl Canvas {
-    /// Starts a row whose holes are to be filled with as many tokens as `lengths` says. Special
+    /// Starts a sequence whose holes are to be filled with as many tokens as `lengths` says. Special
     /// tokens are never chosen. `sampler.gen_length` is not used; `sampler.steps` are shared by the
     /// blocks, of which each gets the same number, rounded up.
     ///
@@ -104,7 +104,7 @@ impl Canvas {
             _ => sampler.block_length,
         };
         let sampler = Sampler { gen_length: 0, steps: sampler.steps.min(masks), ..sampler.clone() };
-        let (tokens, holes) = frame.row(lengths, mask, block_length);
+        let (tokens, holes) = frame.sequence(lengths, mask, block_length);
         Ok(Self::with_holes(tokens, holes, sampler, special))
     }
 }

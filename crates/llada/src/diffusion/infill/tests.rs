@@ -1,7 +1,11 @@
 //! Tests of infilling with predictors that are no models.
 
+#[path = "../../../../../tests/hash.rs"]
+mod hash;
+
 use std::{ops::ControlFlow, sync::OnceLock};
 
+use hash::mix;
 use proptest::prelude::*;
 
 use super::{
@@ -26,15 +30,15 @@ fn tokenizers() -> &'static [Tokenizer; 2] {
     })
 }
 
-/// Logits by the row's tokens and the position alone. Special tokens are the favourites.
+/// Logits by the sequence's tokens and the position alone. Special tokens are the favourites.
 struct Hash<'a>(&'a Tokenizer);
 
 impl Logits for Hash<'_> {
     fn logits(&mut self, batch: &Batch<'_>, wanted: &[usize], out: &mut Vec<f32>) -> Result<()> {
         out.clear();
         for &at in wanted {
-            let row = batch.starts.iter().rposition(|&start| start <= at).unwrap();
-            let (start, end) = (batch.starts[row], batch.starts[row + 1]);
+            let sequence = batch.starts.iter().rposition(|&start| start <= at).unwrap();
+            let (start, end) = (batch.starts[sequence], batch.starts[sequence + 1]);
             let seen = batch.tokens[start..end].iter().copied().chain([(at - start) as u32]);
             let mut state = seen.fold(7, |state, token| mix(state ^ u64::from(token)));
             for id in 0..Logits::vocabulary(self) as u32 {
@@ -52,11 +56,6 @@ impl Logits for Hash<'_> {
     }
 }
 
-fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ (x >> 29)).wrapping_add(0x632b_e59b_d9b4_e019)
-}
-
 fn frame(tokenizer: &Tokenizer, source: &str) -> (Template, Frame) {
     let template: Template = source.parse().unwrap();
     let frame = Encoder::new(tokenizer).frame(&template).unwrap();
@@ -70,8 +69,8 @@ fn canvas(tokenizer: &Tokenizer, frame: &Frame, lengths: &[usize], sampler: &Sam
 
 fn run<P: Predictor>(predictor: &mut P, canvases: &mut [Canvas]) -> Vec<Vec<Step>> {
     let mut steps = vec![Vec::new(); canvases.len()];
-    generate::run(predictor, canvases, &mut |row, step| {
-        steps[row].push(step.clone());
+    generate::run(predictor, canvases, &mut |index, step| {
+        steps[index].push(step.clone());
         ControlFlow::Continue(())
     })
     .unwrap();
@@ -115,7 +114,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn the_text_around_the_holes_is_kept(
+    fn the_text_around_the_holes_stays(
         texts in prop::collection::vec("[The catson日,.{} \n]{0,9}", 1..4),
         lengths in prop::collection::vec(1usize..5, 3),
         sampler in samplers(),
@@ -130,10 +129,10 @@ proptest! {
         let Ok(template) = format!("{source}{tail}").parse::<Template>() else { return Ok(()) };
         let frame = Encoder::new(tokenizer).frame(&template).unwrap();
         let lengths = &lengths[..texts.len()];
-        let mut row = [canvas(tokenizer, &frame, lengths, &sampler)];
-        let before = row[0].tokens().to_vec();
-        run(&mut Hash(tokenizer), &mut row);
-        let tokens = row[0].tokens();
+        let mut canvases = [canvas(tokenizer, &frame, lengths, &sampler)];
+        let before = canvases[0].tokens().to_vec();
+        run(&mut Hash(tokenizer), &mut canvases);
+        let tokens = canvases[0].tokens();
         let places = frame.places(lengths);
 
         // Tokens: nothing changes but the holes, which hold plain text.
@@ -156,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn a_row_is_the_same_in_any_batch(sampler in samplers(), other in samplers()) {
+    fn a_sequence_is_the_same_in_any_batch(sampler in samplers(), other in samplers()) {
         let [tokenizer, _] = tokenizers();
         let (_, short) = frame(tokenizer, "The {{hole}} sat.");
         let (_, long) = frame(tokenizer, "{{hole:2}} and {{hole}} on the mat, too");
@@ -186,15 +185,15 @@ fn a_space_before_a_hole_is_the_first_thing_in_it() {
         assert_eq!(frame(bpe, source).1.pieces(), pieces, "{source}");
     }
     let (template, of_words) = frame(bpe, "The {{hole}} sat");
-    let mut row = [canvas(bpe, &of_words, &[2], &Sampler::default())];
-    run(&mut Hash(bpe), &mut row);
-    let first = bpe.token(row[0].tokens()[of_words.places(&[2])[0].start]).unwrap();
+    let mut canvases = [canvas(bpe, &of_words, &[2], &Sampler::default())];
+    run(&mut Hash(bpe), &mut canvases);
+    let first = bpe.token(canvases[0].tokens()[of_words.places(&[2])[0].start]).unwrap();
     assert!(first.len() > 1 && first.starts_with(' '), "{first:?}");
-    let fills = of_words.fills(bpe, row[0].tokens(), &[2]).unwrap();
-    assert_eq!(template.fill(&fills), bpe.decode(row[0].tokens(), false).unwrap());
-    // A tokenizer without such tokens keeps the space where it is.
-    let kept = Piece::Tokens(characters.encode("The ").unwrap());
-    assert_eq!(frame(characters, "The {{hole}}").1.pieces()[0], kept);
+    let fills = of_words.fills(bpe, canvases[0].tokens(), &[2]).unwrap();
+    assert_eq!(template.fill(&fills), bpe.decode(canvases[0].tokens(), false).unwrap());
+    // A tokenizer without such tokens leaves the space where it is.
+    let before = Piece::Tokens(characters.encode("The ").unwrap());
+    assert_eq!(frame(characters, "The {{hole}}").1.pieces()[0], before);
 }
 
 #[test]
@@ -233,8 +232,8 @@ fn blocks_run_over_the_masks_from_left_to_right() {
     ] {
         let blocks = Blocks::SemiAutoregressive;
         let sampler = Sampler { steps, block_length, blocks, ..Sampler::default() };
-        let mut row = [canvas(tokenizer, &frame, &[3, 4], &sampler)];
-        let steps = run(&mut Hash(tokenizer), &mut row).remove(0);
+        let mut canvases = [canvas(tokenizer, &frame, &[3, 4], &sampler)];
+        let steps = run(&mut Hash(tokenizer), &mut canvases).remove(0);
         let counts: Vec<usize> = steps.iter().map(|step| step.committed.len()).collect();
         assert_eq!(counts, expected);
         let masks: Vec<usize> = frame.places(&[3, 4]).into_iter().flatten().collect();
@@ -276,7 +275,7 @@ fn what_cannot_be_filled_is_refused() {
 }
 
 #[test]
-fn given_lengths_need_no_search_and_rows_fit_the_model() {
+fn given_lengths_need_no_search_and_sequences_fit_the_model() {
     let [tokenizer, _] = tokenizers();
     let (_, given) = frame(tokenizer, "The {{hole:3}} sat{{hole:2}}");
     let lengths = found(&mut Hash(tokenizer), tokenizer, &given, (8, 99)).unwrap();
@@ -298,7 +297,7 @@ fn given_lengths_need_no_search_and_rows_fit_the_model() {
 /// Sure of what it says when the hole has `self.length` tokens, and of what follows it then.
 struct Taste<'a> {
     tokenizer: &'a Tokenizer,
-    /// Tokens of the row when the hole is as it likes it.
+    /// Tokens of the sequence when the hole is as it likes it.
     length: usize,
     /// Whether it is sure of fills (`true`) or of what follows them.
     fills: bool,
@@ -310,9 +309,9 @@ impl Logits for Taste<'_> {
         out.clear();
         let mask = self.tokenizer.special_tokens().mask.unwrap();
         for &at in wanted {
-            let row = batch.starts.iter().rposition(|&start| start <= at).unwrap();
-            let tokens = &batch.tokens[batch.starts[row]..batch.starts[row + 1]];
-            let from_end = batch.starts[row + 1] - at;
+            let sequence = batch.starts.iter().rposition(|&start| start <= at).unwrap();
+            let tokens = &batch.tokens[batch.starts[sequence]..batch.starts[sequence + 1]];
+            let from_end = batch.starts[sequence + 1] - at;
             let in_hole = from_end > self.after.len();
             let sure = tokens.len() == self.length && in_hole == self.fills;
             assert_eq!(batch.tokens[at], mask);
@@ -334,11 +333,11 @@ fn the_length_of_the_surest_fill_or_of_the_likeliest_text_after_it_is_chosen() {
     let (_, frame) = frame(tokenizer, "mat {{hole}}, and the dog");
     let Piece::Tokens(after) = frame.pieces()[2].clone() else { panic!() };
     for (length, fills) in [(1, true), (3, true), (5, false), (6, false)] {
-        let row = frame.given() + length;
-        let mut taste = Taste { tokenizer, length: row, fills, after: after.clone() };
+        let length_of_all = frame.given() + length;
+        let mut taste = Taste { tokenizer, length: length_of_all, fills, after: after.clone() };
         let found = found(&mut taste, tokenizer, &frame, (6, 99)).unwrap();
-        // 6 rows of up to 6 steps, and one look at what follows.
-        assert_eq!((found.lengths, found.nfe, found.row_forwards), (vec![length], 7, 27));
+        // 6 sequences of up to 6 steps, and one look at what follows.
+        assert_eq!((found.lengths, found.nfe, found.sequence_forwards), (vec![length], 7, 27));
     }
 }
 

@@ -1,17 +1,17 @@
 //! How many tokens of an answer to mask in each noisy copy of it.
 
-/// Numbers of answer tokens to mask in each of `rows` noisy copies of an answer of `answer_length`
+/// Numbers of answer tokens to mask in each of `copies` noisy copies of an answer of `answer_length`
 /// tokens (`forward_process` of the reference). They are spread evenly around the circle 1..=L
 /// from the first, `k`, which is drawn uniformly from there; a copy with m masks weighs L/m.
 /// Over all k every count is equally likely, but for halves, which round to even as in the
 /// reference. All are 0 if the answer is empty.
-pub fn mask_counts(answer_length: usize, rows: usize, k: usize) -> Vec<usize> {
+pub fn mask_counts(answer_length: usize, copies: usize, k: usize) -> Vec<usize> {
     if answer_length == 0 || k == 0 {
-        return vec![0; rows];
+        return vec![0; copies];
     }
-    let spacing = answer_length as f64 / rows.max(1) as f64;
-    let end = k as f64 + rows.saturating_sub(1) as f64 * spacing;
-    linspace(k as f32, end as f32, rows)
+    let spacing = answer_length as f64 / copies.max(1) as f64;
+    let end = k as f64 + copies.saturating_sub(1) as f64 * spacing;
+    linspace(k as f32, end as f32, copies)
         .map(|x| (x.round_ties_even() as usize).saturating_sub(1) % answer_length + 1)
         .collect()
 }

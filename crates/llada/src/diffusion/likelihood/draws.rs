@@ -5,7 +5,7 @@ use crate::rng::{Purpose, Stream};
 
 /// Where the noise comes from: [`Seeded`], or a record of it.
 pub trait Draws {
-    /// The masked positions, indices into the answer, of each of `rows` noisy copies of an answer
+    /// The masked positions, indices into the answer, of each of `copies` noisy copies of an answer
     /// of `length` tokens: the `iteration`-th batch of the pair number `pair`. A copy masks at
     /// least one token.
     fn masked(
@@ -13,7 +13,7 @@ pub trait Draws {
         pair: usize,
         iteration: usize,
         length: usize,
-        rows: usize,
+        copies: usize,
     ) -> Vec<Vec<usize>>;
 }
 
@@ -39,9 +39,9 @@ impl Draws for Alike {
         _: usize,
         iteration: usize,
         length: usize,
-        rows: usize,
+        copies: usize,
     ) -> Vec<Vec<usize>> {
-        Seeded { seed: self.seed }.masked(0, iteration, length, rows)
+        Seeded { seed: self.seed }.masked(0, iteration, length, copies)
     }
 }
 
@@ -53,12 +53,12 @@ impl Draws for Seeded {
         pair: usize,
         iteration: usize,
         length: usize,
-        rows: usize,
+        copies: usize,
     ) -> Vec<Vec<usize>> {
         let address = ((pair as u64) << 24) | (iteration as u64 & 0xff_ffff);
         let mut stream = Stream::new(self.seed, Purpose::Likelihood, address);
         let k = 1 + stream.below(length as u64) as usize;
-        let counts = mask_counts(length, rows, k);
+        let counts = mask_counts(length, copies, k);
         counts.into_iter().map(|count| subset(&mut stream, length, count)).collect()
     }
 }
@@ -100,15 +100,15 @@ mod tests {
 
     #[test]
     fn every_position_is_masked_equally_often() {
-        let (length, iterations, rows) = (7, 2000, 4);
+        let (length, iterations, copies) = (7, 2000, 4);
         let mut of = vec![0usize; length];
         for iteration in 0..iterations {
-            for masked in (Seeded { seed: 5 }).masked(0, iteration, length, rows) {
+            for masked in (Seeded { seed: 5 }).masked(0, iteration, length, copies) {
                 masked.into_iter().for_each(|i| of[i] += 1);
             }
         }
         // The mean count of masks is (L + 1) / 2, the same for each position.
-        let expected = (iterations * rows) as f64 * 4.0 / 7.0;
+        let expected = (iterations * copies) as f64 * 4.0 / 7.0;
         assert!(of.iter().all(|&n| (n as f64 / expected - 1.0).abs() < 0.05), "{of:?}");
     }
 }

@@ -55,10 +55,10 @@ pub enum LikelihoodError {
     /// A text too short to score.
     #[error("the text has no token that the model could predict")]
     EmptyText,
-    /// Rows longer than the model, or too short to predict anything.
-    #[error("rows of {found} tokens cannot be scored, the model takes {least} to {limit}")]
-    RowLength {
-        /// Tokens of a row.
+    /// Sequences longer than the model, or too short to predict anything.
+    #[error("sequences of {found} tokens cannot be scored, the model takes {least} to {limit}")]
+    SequenceLength {
+        /// Tokens of a sequence.
         found: usize,
         /// The fewest that have a loss.
         least: usize,
@@ -68,7 +68,7 @@ pub enum LikelihoodError {
     /// A loss that is no number.
     #[error("the model's logits at position {position} are not finite numbers")]
     NotFinite {
-        /// Position in the row.
+        /// Position in the sequence.
         position: usize,
     },
 }
@@ -95,7 +95,7 @@ impl LikelihoodError {
             Self::NoMask => "give `mask_token_id` in the model's config.json".into(),
             Self::NoStart => "begin the prompt with at least one token".into(),
             Self::EmptyText => "give a longer text".into(),
-            Self::RowLength { least, limit, .. } => format!("use --length {least} to {limit}"),
+            Self::SequenceLength { least, limit, .. } => format!("use --length {least} to {limit}"),
             Self::NotFinite { .. } => {
                 "the weights are damaged or training diverged: try another checkpoint".into()
             }

@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::{
     LikelihoodError, TOKENS,
     draws::subset,
-    row::{Losses, Row},
     scorer::mask_of,
+    sequence::{Losses, Sequence},
 };
 use crate::{
     Result,
@@ -17,12 +17,12 @@ use crate::{
     rng::{Purpose, Stream},
 };
 
-/// Buckets of the masked fraction of a row.
+/// Buckets of the masked fraction of a sequence.
 const BUCKETS: usize = 10;
-/// Address of the draws that are not of one row.
+/// Address of the draws that are not of one sequence.
 const SHARED: u64 = 1 << 55;
 
-/// A row of text to be scored by itself: no token sees another row.
+/// A sequence of text to be scored by itself: no token sees another sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Its number in the text, which addresses its noise; below 2³⁹.
@@ -36,11 +36,11 @@ pub struct Window {
 /// How to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EvidenceSettings {
-    /// Masked versions of each row, at most 2¹⁶; a causal model has one, without masks.
+    /// Masked versions of each sequence, at most 2¹⁶; a causal model has one, without masks.
     pub draws: usize,
     /// Seed of the masks.
     pub seed: u64,
-    /// Tokens of a forward pass, at most, unless one row has more. No result depends on it.
+    /// Tokens of a forward pass, at most, unless one sequence has more. No result depends on it.
     pub tokens_per_forward: usize,
 }
 
@@ -52,11 +52,12 @@ impl Default for EvidenceSettings {
 
 /// A measurement of text under way.
 ///
-/// For diffusion each row is scored under `draws` masked versions. A version masks exactly l
+/// For diffusion each sequence is scored under `draws` masked versions. A version masks exactly l
 /// of the L tokens that are not given, and counts their cross-entropy L/l times: the form of Eq. 6, whose mean over l from 1
-/// to L is a bound of −log p of the row. The l of all versions share out 1..=L evenly.
+/// to L is a bound of −log p of the sequence. The l of all versions share out 1..=L evenly.
 ///
-/// A causal model predicts every token of a row but the first, from those before it in the row.
+/// A causal model predicts every token of a sequence but the first, from those before it in the
+/// sequence.
 #[derive(Debug)]
 pub struct Evidence {
     windows: Vec<Window>,
@@ -68,7 +69,7 @@ pub struct Evidence {
     levels: Vec<f64>,
     /// Versions that are scored.
     done: usize,
-    /// Nats of each row, as far as its versions are scored.
+    /// Nats of each sequence, as far as its versions are scored.
     nats: Vec<f64>,
     buckets: [(f64, u64); BUCKETS],
 }
@@ -78,13 +79,13 @@ pub struct Evidence {
 pub struct Bound {
     /// Nats per token: an upper bound (Eq. 4) for diffusion, exact for a causal model.
     pub nll: f64,
-    /// Standard error of `nll` over rows; `None` for a single row.
+    /// Standard error of `nll` over sequences; `None` for a single sequence.
     pub standard_error: Option<f64>,
-    /// Rows.
-    pub rows: usize,
+    /// Sequences.
+    pub sequences: usize,
     /// Tokens that were predicted, each counted once.
     pub tokens: usize,
-    /// Cross-entropy of the masked tokens by the fraction of the row that is masked; empty for a
+    /// Cross-entropy of the masked tokens by the fraction of the sequence that is masked; empty for a
     /// causal model.
     pub buckets: Vec<Bucket>,
 }
@@ -101,12 +102,12 @@ impl Bound {
     }
 }
 
-/// Rows with a similar masked fraction.
+/// Sequences with a similar masked fraction.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Bucket {
     /// Masked fractions above this and up to that of the next bucket, the last up to 1.
     pub from: f64,
-    /// Mean nats of a masked token; `None` when there was no row.
+    /// Mean nats of a masked token; `None` when there was no sequence.
     pub nll: Option<f64>,
     /// Masked tokens.
     pub tokens: u64,
@@ -125,13 +126,13 @@ impl Evidence {
         settings: EvidenceSettings,
     ) -> Result<Self> {
         let mask = mask_of(config, mask)?;
-        // A causal model does not predict the first token of a row.
+        // A causal model does not predict the first token of a sequence.
         let least = if mask.is_some() { 1 } else { 2 };
         let limit = config.max_sequence_length;
         for &Window { length: found, given, .. } in &windows {
             let least = least.max(given + 1);
             if !(least..=limit).contains(&found) {
-                return Err(LikelihoodError::RowLength { found, least, limit }.into());
+                return Err(LikelihoodError::SequenceLength { found, least, limit }.into());
             }
         }
         if windows.is_empty() {
@@ -154,7 +155,7 @@ impl Evidence {
         })
     }
 
-    /// Versions of rows to score, in all.
+    /// Versions of sequences to score, in all.
     pub fn versions(&self) -> usize {
         self.levels.len()
     }
@@ -174,41 +175,44 @@ impl Evidence {
         predictor: &mut MaskPredictor,
         read: &mut dyn FnMut(Window, &mut Vec<u32>) -> Result<()>,
     ) -> Result<bool> {
-        let (mut rows, mut tokens_fed) = (Vec::new(), 0);
+        let (mut sequences, mut tokens_fed) = (Vec::new(), 0);
         for version in self.done..self.versions() {
             let window = self.windows[version / self.settings.draws];
             tokens_fed += window.length;
-            if !rows.is_empty() && tokens_fed > self.settings.tokens_per_forward {
+            if !sequences.is_empty() && tokens_fed > self.settings.tokens_per_forward {
                 break;
             }
             let mut tokens = Vec::with_capacity(window.length);
             read(window, &mut tokens)?;
             let (found, limit) = (tokens.len(), window.length);
             if found != limit {
-                return Err(LikelihoodError::RowLength { found, least: limit, limit }.into());
+                return Err(LikelihoodError::SequenceLength { found, least: limit, limit }.into());
             }
-            rows.push(Losses::of(vec![match self.mask {
-                Some(mask) => self.masked_row(version, &tokens, mask),
-                None => causal_row(tokens, window.given, self.attention),
+            sequences.push(Losses::of(vec![match self.mask {
+                Some(mask) => self.masked_sequence(version, &tokens, mask),
+                None => causal_sequence(tokens, window.given, self.attention),
             }]));
         }
-        for losses in engine::run(predictor, rows)? {
+        for losses in engine::run(predictor, sequences)? {
             losses.losses.into_iter().for_each(|loss| self.add(loss));
         }
         Ok(self.done < self.versions())
     }
 
-    /// The result so far; of all rows when [`advance`](Self::advance) has come to the end.
+    /// The result so far; of all sequences when [`advance`](Self::advance) has come to the end.
     pub fn bound(&self) -> Bound {
-        let rows = self.done / self.settings.draws;
+        let sequences = self.done / self.settings.draws;
         let predicted = |window: &Window| self.predicted(window);
-        let tokens: usize = self.windows[..rows].iter().map(predicted).sum();
-        let nll = self.nats[..rows].iter().sum::<f64>() / tokens as f64;
-        // Of a ratio of sums, because rows differ in length.
+        let tokens: usize = self.windows[..sequences].iter().map(predicted).sum();
+        let nll = self.nats[..sequences].iter().sum::<f64>() / tokens as f64;
+        // Of a ratio of sums, because sequences differ in length.
         let deviation = |(window, nats): (&Window, &f64)| nats - nll * predicted(window) as f64;
-        let squares: f64 =
-            self.windows[..rows].iter().zip(&self.nats).map(|row| deviation(row).powi(2)).sum();
-        let n = rows as f64;
+        let squares: f64 = self.windows[..sequences]
+            .iter()
+            .zip(&self.nats)
+            .map(|sequence| deviation(sequence).powi(2))
+            .sum();
+        let n = sequences as f64;
         let bucket = |(i, &(sum, tokens)): (usize, &(f64, u64))| Bucket {
             from: i as f64 / BUCKETS as f64,
             nll: (tokens > 0).then(|| sum / tokens as f64),
@@ -216,8 +220,9 @@ impl Evidence {
         };
         Bound {
             nll,
-            standard_error: (rows > 1).then(|| (squares * n / (n - 1.0)).sqrt() / tokens as f64),
-            rows,
+            standard_error: (sequences > 1)
+                .then(|| (squares * n / (n - 1.0)).sqrt() / tokens as f64),
+            sequences,
             tokens,
             buckets: match self.mask {
                 Some(_) => self.buckets.iter().enumerate().map(bucket).collect(),
@@ -226,11 +231,11 @@ impl Evidence {
         }
     }
 
-    /// How many tokens of a row are predicted.
+    /// How many tokens of a sequence are predicted.
     fn predicted(&self, window: &Window) -> usize {
         match self.mask {
             Some(_) => window.length - window.given,
-            // Nothing predicts the first token of a row.
+            // Nothing predicts the first token of a sequence.
             None => window.length - window.given.max(1),
         }
     }
@@ -241,27 +246,27 @@ impl Evidence {
         (1 + (self.levels[version] * length as f64) as usize).min(length)
     }
 
-    fn masked_row(&self, version: usize, tokens: &[u32], mask: u32) -> Row {
+    fn masked_sequence(&self, version: usize, tokens: &[u32], mask: u32) -> Sequence {
         let draws = self.settings.draws;
         let (window, draw) = (self.windows[version / draws], version % draws);
         let address = (window.number << 16) | draw as u64;
         let mut stream = Stream::new(self.settings.seed, Purpose::Validation, address);
         let (given, response) = tokens.split_at(window.given);
         let masked = subset(&mut stream, response.len(), self.masks(version));
-        Row::masked(given, response, &masked, mask, self.attention, 0.0)
+        Sequence::masked(given, response, &masked, mask, self.attention, 0.0)
     }
 
     /// Takes in the loss of the next version.
     fn add(&mut self, loss: f64) {
         let version = self.done;
         self.done += 1;
-        let row = version / self.settings.draws;
+        let sequence = version / self.settings.draws;
         if self.mask.is_none() {
-            self.nats[row] = loss;
+            self.nats[sequence] = loss;
             return;
         }
-        let (length, masks) = (self.predicted(&self.windows[row]), self.masks(version));
-        self.nats[row] += loss * length as f64 / masks as f64 / self.settings.draws as f64;
+        let (length, masks) = (self.predicted(&self.windows[sequence]), self.masks(version));
+        self.nats[sequence] += loss * length as f64 / masks as f64 / self.settings.draws as f64;
         // A fraction on the border belongs to the lower bucket.
         let bucket = &mut self.buckets[((masks * BUCKETS - 1) / length).min(BUCKETS - 1)];
         bucket.0 += loss;
@@ -269,11 +274,11 @@ impl Evidence {
     }
 }
 
-/// Each token of the row that is not `given` predicted from those before it.
-fn causal_row(tokens: Vec<u32>, given: usize, attention: AttentionMask) -> Row {
+/// Each token of the sequence that is not `given` predicted from those before it.
+fn causal_sequence(tokens: Vec<u32>, given: usize, attention: AttentionMask) -> Sequence {
     let first = given.max(1);
     let (targets, positions) = (tokens[first..].to_vec(), (first - 1..tokens.len() - 1).collect());
-    Row { tokens, unconditional: None, positions, targets, attention, cfg_scale: 0.0 }
+    Sequence { tokens, unconditional: None, positions, targets, attention, cfg_scale: 0.0 }
 }
 
 /// Levels of `n` versions that share out [0, 1) evenly, in a mixed order.
@@ -285,12 +290,12 @@ fn levels(n: usize, seed: u64) -> Vec<f64> {
     levels
 }
 
-/// Cuts a stream of `tokens` tokens into rows of at most `length`, such that each token but the
+/// Cuts a stream of `tokens` tokens into sequences of at most `length`, such that each token but the
 /// first is predicted exactly once. The first is only a place to start from, as an end of text.
 ///
-/// For diffusion the rows lie side by side after the first token. For a causal model they overlap
-/// by one token, the one that the next row starts from. Either way a token sees its own row only,
-/// so that longer rows give it more context and a lower loss.
+/// For diffusion the sequences lie side by side after the first token. For a causal model they
+/// overlap by one token, the one that the next sequence starts from. Either way a token sees its
+/// own sequence only, so that longer sequences give it more context and a lower loss.
 pub fn windows(tokens: usize, length: usize, objective: Objective) -> Vec<Range<usize>> {
     let (overlap, least) = match objective {
         Objective::Diffusion => (0, 1),
@@ -303,14 +308,17 @@ pub fn windows(tokens: usize, length: usize, objective: Objective) -> Vec<Range<
     (first..tokens)
         .step_by(length - overlap)
         .map(|start| start..tokens.min(start + length))
-        .filter(|row| row.len() >= least)
+        .filter(|sequence| sequence.len() >= least)
         .collect()
 }
 
-/// The numbers of `rows` of `count` windows, spread evenly over them; all when `rows` is more.
-pub fn spread_evenly(count: u64, rows: u64) -> impl Iterator<Item = u64> {
-    let rows = rows.min(count);
-    (0..rows).map(move |row| (u128::from(row) * u128::from(count) / u128::from(rows)) as u64)
+/// The numbers of `sequences` of `count` windows, spread evenly over them; all when `sequences` is
+/// more.
+pub fn spread_evenly(count: u64, sequences: u64) -> impl Iterator<Item = u64> {
+    let sequences = sequences.min(count);
+    (0..sequences).map(move |sequence| {
+        (u128::from(sequence) * u128::from(count) / u128::from(sequences)) as u64
+    })
 }
 
 #[cfg(test)]

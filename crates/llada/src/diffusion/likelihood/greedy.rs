@@ -1,6 +1,6 @@
 //! Whether greedy decoding gives an answer.
 
-use super::{Pair, Scorer, row::Row};
+use super::{Pair, Scorer, sequence::Sequence};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig, SpecialTokens},
@@ -34,7 +34,7 @@ pub fn is_greedy(
 /// [`is_greedy`].
 #[derive(Debug)]
 pub struct Greedy {
-    row: Row,
+    sequence: Sequence,
     is_autoregressive: bool,
     verdict: Option<bool>,
 }
@@ -53,11 +53,11 @@ impl Greedy {
         let scorer = Scorer::new(config, special, cfg_scale)?;
         scorer.check(pair)?;
         let is_autoregressive = scorer.is_autoregressive();
-        let row = match is_autoregressive {
-            true => scorer.causal_row(pair),
-            false => scorer.noisy_row(pair, &(0..pair.answer.len()).collect::<Vec<_>>()),
+        let sequence = match is_autoregressive {
+            true => scorer.causal_sequence(pair),
+            false => scorer.noisy_sequence(pair, &(0..pair.answer.len()).collect::<Vec<_>>()),
         };
-        Ok(Self { row, is_autoregressive, verdict: None })
+        Ok(Self { sequence, is_autoregressive, verdict: None })
     }
 
     /// Whether it gives the answer; `None` until that is known.
@@ -68,32 +68,32 @@ impl Greedy {
 
 impl Work for Greedy {
     fn plan(&self, ahead: usize) -> Option<Query<'_>> {
-        (ahead == 0 && self.verdict.is_none()).then(|| self.row.query())
+        (ahead == 0 && self.verdict.is_none()).then(|| self.sequence.query())
     }
 
     fn read_spec(&self, _ahead: usize, wanted: usize) -> ReadSpec<'_> {
-        ReadSpec::best(wanted, self.row.cfg_scale)
+        ReadSpec::best(wanted, self.sequence.cfg_scale)
     }
 
     fn commit(&mut self, readings: &[Reading]) -> Result<()> {
         if self.is_autoregressive {
             self.verdict =
-                Some(readings.iter().map(Reading::token).eq(self.row.targets.iter().copied()));
+                Some(readings.iter().map(Reading::token).eq(self.sequence.targets.iter().copied()));
             return Ok(());
         }
         let best = most_probable(readings);
-        let is_right = readings[best].token() == self.row.targets[best];
+        let is_right = readings[best].token() == self.sequence.targets[best];
         if is_right {
-            self.row.unmask(best);
+            self.sequence.unmask(best);
         }
-        if !is_right || self.row.positions.is_empty() {
+        if !is_right || self.sequence.positions.is_empty() {
             self.verdict = Some(is_right);
         }
         Ok(())
     }
 
     fn attention(&self) -> AttentionMask {
-        self.row.attention
+        self.sequence.attention
     }
 }
 

@@ -14,9 +14,9 @@ mod draws;
 mod error;
 mod evidence;
 mod greedy;
-mod row;
 mod scorer;
 mod scoring;
+mod sequence;
 mod text;
 
 use std::ops::ControlFlow;
@@ -34,9 +34,9 @@ pub use error::LikelihoodError;
 pub use evidence::{Bound, Bucket, Evidence, EvidenceSettings, Window, spread_evenly, windows};
 pub(crate) use greedy::most_probable;
 pub use greedy::{Greedy, is_greedy};
-pub(crate) use row::Row;
 use scorer::Scorer;
 pub use scoring::Scoring;
+pub(crate) use sequence::Sequence;
 pub use text::encode_pair;
 
 /// Tokens of one forward pass: enough to keep the processor busy. No result depends on it.
@@ -92,7 +92,7 @@ fn batch_size(mc_num: usize, most: usize) -> usize {
 /// What is given, and what is scored after it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pair {
-    /// May be empty: the answer is scored as the beginning of a row. An autoregressive model is
+    /// May be empty: the answer is scored as the beginning of a sequence. An autoregressive model is
     /// given an end of text there, which stands before every document it was trained on.
     pub prompt: Vec<u32>,
     /// At least one token.
@@ -136,7 +136,7 @@ pub enum Event {
 
 /// The log-likelihoods of `pairs`, exact for an autoregressive model and by Alg. 3 for diffusion.
 ///
-/// Rows of many pairs share a forward pass. The estimate of a pair depends on its number in
+/// Sequences of many pairs share a forward pass. The estimate of a pair depends on its number in
 /// `pairs` and on `settings` only, not on the pairs around it or the number of threads; with the draws
 /// of [`Alike`] in [`score_with`] not on its number either. `on_done`
 /// is called for each pair in order and may break off: the estimates so far are returned then.
@@ -190,9 +190,9 @@ pub fn score_with(
         if engine.is_empty() {
             break;
         }
-        engine.step(TOKENS, &mut |row, event| match event {
+        engine.step(TOKENS, &mut |id, event| match event {
             engine::Event::Step(_) => {}
-            engine::Event::Done(scoring) => estimates[row.number()] = scoring.estimate(),
+            engine::Event::Done(scoring) => estimates[id.number()] = scoring.estimate(),
             engine::Event::Failed(_, error) => failure = failure.take().or(Some(error)),
         })?;
         if let Some(error) = failure {

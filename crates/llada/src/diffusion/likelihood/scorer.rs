@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Draws, LikelihoodError, Pair, Settings, row::Row, scoring::Samples};
+use super::{Draws, LikelihoodError, Pair, Settings, scoring::Samples, sequence::Sequence};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig, Objective, SpecialTokens},
@@ -74,52 +74,52 @@ impl Scorer {
         Ok(())
     }
 
-    /// The different rows that a pair needs, and its samples. A short answer has fewer different
+    /// The different sequences that a pair needs, and its samples. A short answer has fewer different
     /// noisy copies than samples; each is computed once.
-    pub(super) fn rows(
+    pub(super) fn sequences(
         &self,
         number: usize,
         pair: &Pair,
         settings: &Settings,
         draws: &mut dyn Draws,
-    ) -> (Vec<Row>, Samples) {
+    ) -> (Vec<Sequence>, Samples) {
         if self.is_autoregressive() {
-            return (vec![self.causal_row(pair)], Samples::exact());
+            return (vec![self.causal_sequence(pair)], Samples::exact());
         }
         let length = pair.answer.len();
         let mut known: HashMap<Vec<usize>, usize> = HashMap::new();
-        let mut rows = Vec::new();
+        let mut sequences = Vec::new();
         let mut samples = Samples::new(settings.batch_size);
         for iteration in 0..settings.mc_num / settings.batch_size {
             for masked in draws.masked(number, iteration, length, settings.batch_size) {
                 let weight = length as f64 / masked.len().max(1) as f64;
-                let row = *known.entry(masked).or_insert_with_key(|masked| {
-                    rows.push(self.noisy_row(pair, masked));
-                    rows.len() - 1
+                let sequence = *known.entry(masked).or_insert_with_key(|masked| {
+                    sequences.push(self.noisy_sequence(pair, masked));
+                    sequences.len() - 1
                 });
-                samples.push(row, weight);
+                samples.push(sequence, weight);
             }
         }
-        (rows, samples)
+        (sequences, samples)
     }
 
     /// Prompt and answer, the latter's tokens at `masked` replaced by masks.
-    pub(super) fn noisy_row(&self, pair: &Pair, masked: &[usize]) -> Row {
-        // A scorer of a causal model makes no noisy rows.
+    pub(super) fn noisy_sequence(&self, pair: &Pair, masked: &[usize]) -> Sequence {
+        // A scorer of a causal model makes no noisy sequences.
         let mask = self.mask.unwrap_or_default();
-        Row::masked(&pair.prompt, &pair.answer, masked, mask, self.attention, self.cfg_scale)
+        Sequence::masked(&pair.prompt, &pair.answer, masked, mask, self.attention, self.cfg_scale)
     }
 
     /// Prompt and answer without its last token, each token of the answer predicted from the one
     /// before.
-    pub(super) fn causal_row(&self, pair: &Pair) -> Row {
+    pub(super) fn causal_sequence(&self, pair: &Pair) -> Sequence {
         let mut tokens = pair.prompt.clone();
         if tokens.is_empty() {
             tokens.extend(self.start);
         }
         let first = tokens.len() - 1;
         tokens.extend_from_slice(&pair.answer[..pair.answer.len() - 1]);
-        Row {
+        Sequence {
             positions: (first..tokens.len()).collect(),
             tokens,
             unconditional: None,

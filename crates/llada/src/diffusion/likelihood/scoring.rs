@@ -1,6 +1,6 @@
-//! From the losses of rows to the estimate of a pair.
+//! From the losses of sequences to the estimate of a pair.
 
-use super::{Draws, Estimate, LikelihoodError, Pair, Settings, row::Losses, scorer::Scorer};
+use super::{Draws, Estimate, LikelihoodError, Pair, Settings, scorer::Scorer, sequence::Losses};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig, SpecialTokens},
@@ -8,10 +8,10 @@ use crate::{
     engine::Work,
 };
 
-/// The noisy copies of an answer: which row each is, and how much it counts.
+/// The noisy copies of an answer: which sequence each is, and how much it counts.
 #[derive(Debug)]
 pub(super) struct Samples {
-    /// Row and weight L/m of each.
+    /// Sequence and weight L/m of each.
     all: Vec<(usize, f64)>,
     /// How many make one iteration.
     batch: usize,
@@ -25,13 +25,13 @@ impl Samples {
         Self { all: Vec::new(), batch, exact: false }
     }
 
-    /// The one row of a causal model.
+    /// The one sequence of a causal model.
     pub(super) fn exact() -> Self {
         Self { all: vec![(0, 1.0)], batch: 1, exact: true }
     }
 
-    pub(super) fn push(&mut self, row: usize, weight: f64) {
-        self.all.push((row, weight));
+    pub(super) fn push(&mut self, sequence: usize, weight: f64) {
+        self.all.push((sequence, weight));
     }
 }
 
@@ -73,8 +73,8 @@ impl Scoring {
         number: usize,
         draws: &mut dyn Draws,
     ) -> Self {
-        let (rows, samples) = scorer.rows(number, pair, settings, draws);
-        Self { losses: Losses::of(rows), samples, tokens: pair.answer.len() }
+        let (sequences, samples) = scorer.sequences(number, pair, settings, draws);
+        Self { losses: Losses::of(sequences), samples, tokens: pair.answer.len() }
     }
 
     /// Tokens that are yet to be fed.
@@ -93,7 +93,7 @@ impl Scoring {
         if losses.len() < self.losses.len() {
             return None;
         }
-        let loss = |&(row, weight): &(usize, f64)| weight * losses[row];
+        let loss = |&(sequence, weight): &(usize, f64)| weight * losses[sequence];
         let iterations: Vec<f64> = all
             .chunks(*batch)
             .map(|batch| batch.iter().map(loss).sum::<f64>() / batch.len() as f64)

@@ -85,7 +85,7 @@ fn the_estimate_has_the_mean_over_all_masks() {
         let wanted: Vec<usize> = set.iter().map(|i| 3 + i).collect();
         wanted.iter().for_each(|&i| tokens[i] = MASK);
         let mut logits = Vec::new();
-        let batch = Batch { tokens: &tokens, starts: &[0, 6], keep: None };
+        let batch = Batch { tokens: &tokens, starts: &[0, 6], attention_mask: None };
         model.0.logits(batch, &wanted, &mut logits).unwrap();
         let log_p: f64 = set
             .iter()
@@ -115,7 +115,7 @@ fn an_autoregressive_score_is_the_chain_rule() {
         for (i, &token) in pair.answer.iter().enumerate() {
             let tokens = [&start[..], &pair.answer[..i]].concat();
             let mut logits = Vec::new();
-            let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
+            let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], attention_mask: None };
             model.0.logits(batch, &[tokens.len() - 1], &mut logits).unwrap();
             expected += log_probability(&logits, token);
         }
@@ -209,7 +209,8 @@ fn greedy_answers_are_recognised() {
             Objective::Autoregressive => (0..4).fold(Vec::new(), |mut answer, _| {
                 let tokens = [&prompt[..], &answer].concat();
                 let mut logits = Vec::new();
-                let batch = Batch { tokens: &tokens, starts: &[0, tokens.len()], keep: None };
+                let batch =
+                    Batch { tokens: &tokens, starts: &[0, tokens.len()], attention_mask: None };
                 predictor.logits(batch, &[tokens.len() - 1], &mut logits).unwrap();
                 answer.push(llada_kernels::statistics::of(&logits).unwrap().token as u32);
                 answer

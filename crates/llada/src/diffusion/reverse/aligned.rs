@@ -19,13 +19,14 @@ impl Canvas {
         }
     }
 
-    /// Length of the row when its response is full, whole blocks where the model attends by blocks.
+    /// Length of the sequence when its response is full, whole blocks where the model attends by
+    /// blocks.
     pub(super) fn whole_length(&self) -> usize {
         let length = self.goal();
         self.aligned().map_or(length, |block| length.next_multiple_of(block))
     }
 
-    /// Length of the row at its end, as far as it is read.
+    /// Length of the sequence at its end, as far as it is read.
     pub(super) fn goal(&self) -> usize {
         let length = self.prompt.tokens.len() + self.sampler.gen_length;
         match self.aligned() {
@@ -38,7 +39,7 @@ impl Canvas {
     }
 
     /// Whether LLaDA2.0's code would find the end of the text in the prompt: it looks for the first of
-    /// the row once a step has committed one.
+    /// the sequence once a step has committed one.
     pub(super) fn exact_end_in_prompt(&self, step: &Step) -> bool {
         self.sampler.exact
             && self.sampler.reference == Reference::Llada2
@@ -46,22 +47,22 @@ impl Canvas {
             && self.prompt.tokens.iter().any(|&token| self.ends(token))
     }
 
-    /// Leaves in `kept` which of the `candidates` Dream's code keeps, where each mask is to be kept with
-    /// the probability `share`.
+    /// Leaves in `unmasked` which of the `candidates` Dream's code unmasks, where each is to be
+    /// unmasked with the probability `share`.
     pub(super) fn choose_as_dream(
         &self,
         candidates: &[Candidate],
         share: f32,
-        kept: &mut Vec<usize>,
+        unmasked: &mut Vec<usize>,
     ) {
-        kept.clear();
-        kept.extend(0..candidates.len());
+        unmasked.clear();
+        unmasked.extend(0..candidates.len());
         if let Reference::Dream { origin: true, .. } = self.sampler.reference {
-            return kept.retain(|&i| candidates[i].confidence < f64::from(share));
+            return unmasked.retain(|&i| candidates[i].confidence < f64::from(share));
         }
         let confidence = |&i: &usize| candidates[i].confidence;
-        kept.sort_unstable_by(|a, b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(b)));
-        kept.truncate((candidates.len() as f32 * share) as usize);
-        kept.sort_unstable();
+        unmasked.sort_unstable_by(|a, b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(b)));
+        unmasked.truncate((candidates.len() as f32 * share) as usize);
+        unmasked.sort_unstable();
     }
 }

@@ -20,7 +20,7 @@ impl Canvas {
     }
 
     /// Whether it would not look for the end of the text after this step, or not find it: it looks where
-    /// an end was kept, and for the first of the whole row.
+    /// an end was unmasked, and for the first of the whole sequence.
     pub(super) fn diffusers_overlooks_end(&self, step: &Step) -> bool {
         self.sampler.follows(Reference::Diffusers)
             && (!step.committed.iter().any(|commit| self.ends(commit.token))
@@ -41,16 +41,16 @@ impl Canvas {
         self.waits = true;
     }
 
-    /// Whether its block, of a row that is `len` tokens long by now, has masks. A row that is done has
-    /// them in all later blocks.
+    /// Whether its block, of a sequence that is `len` tokens long by now, has masks. A sequence
+    /// that is done has them in all later blocks.
     pub(in crate::diffusion) fn has_masks(&self, len: usize) -> bool {
         let end = self.span.end.min(self.tokens.len());
         let open = &self.tokens[self.span.start.min(end)..end];
         self.tokens.len() < len.min(self.unseen()) || open.iter().any(|&t| Some(t) == self.mask)
     }
 
-    /// After a pass over a batch whose blocks had masks or `were_full`, and that `changed` some row:
-    /// leaves the block if the batch does.
+    /// After a pass over a batch whose blocks had masks or `were_full`, and that `changed` some
+    /// sequence: leaves the block if the batch does.
     pub(in crate::diffusion) fn leave_block_with(&mut self, were_full: bool, changed: bool) {
         if self.is_done() {
             return;

@@ -1,10 +1,10 @@
-//! Tokens of the open block that give way to others ([`Edit`](crate::diffusion::Edit), LLaDA2.1).
+//! Edits: tokens of the open block are replaced by others ([`Edit`](crate::diffusion::Edit), LLaDA2.1).
 
 use super::Canvas;
 use crate::diffusion::{Commit, Step, confidence::Candidate};
 
 impl Canvas {
-    /// Whether the token at `position` may give way to another.
+    /// Whether the token at `position` may be replaced by another.
     pub(super) fn may_edit(&self, position: usize) -> bool {
         let is_open = || (self.start..self.span.end).contains(&position);
         self.sampler.edit.is_some()

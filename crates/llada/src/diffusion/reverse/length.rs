@@ -6,14 +6,14 @@ use std::ops::Range;
 use super::{Canvas, Reading};
 use crate::diffusion::{Step, confidence::Candidate};
 
-/// Where the end of the row stands.
+/// Where the end of the sequence stands.
 #[derive(Debug, Default)]
 pub(super) struct End {
-    /// Whether the row is still being lengthened, and nothing committed.
+    /// Whether the sequence is still being lengthened, and nothing committed.
     pub(super) is_open: bool,
     /// The mean probability that the text has ended at the last positions, when last seen.
     confidence: f64,
-    /// Whether positions have moved since the last pass, so that nothing kept is of use.
+    /// Whether positions have moved since the last pass, so that no cached keys and values are of use.
     pub(super) has_moved: bool,
 }
 
@@ -46,7 +46,7 @@ impl Canvas {
         self.end.confidence = sum / tail.len() as f64;
     }
 
-    /// Goes on to the first block if the row is long enough, or lengthens it.
+    /// Goes on to the first block if the sequence is long enough, or lengthens it.
     pub(super) fn lengthen(&mut self, step: &mut Step) {
         let (len, prompt) = (self.tokens.len(), self.prompt.tokens.len());
         if let (Some(variable), Some(mask)) = (self.sampler.variable_length, self.mask)
@@ -66,15 +66,15 @@ impl Canvas {
         step.stable = open.unwrap_or(self.tokens.len());
     }
 
-    /// The position of the response where the model is least sure of all that is not kept, if that is
-    /// a sign of too little room.
-    pub(super) fn doubtful(&self, candidates: &[Candidate], kept: &[usize]) -> Option<usize> {
+    /// The position of the response where the model is least sure of all that stay masked, if that is a
+    /// sign of too little room.
+    pub(super) fn doubtful(&self, candidates: &[Candidate], unmasked: &[usize]) -> Option<usize> {
         let variable = self.sampler.variable_length?;
         if self.tokens.len() >= self.length() || self.end.confidence >= variable.sure_of_end {
             return None;
         }
         let is_left = |&(i, candidate): &(usize, &Candidate)| {
-            kept.binary_search(&i).is_err() && candidate.position >= self.prompt.tokens.len()
+            unmasked.binary_search(&i).is_err() && candidate.position >= self.prompt.tokens.len()
         };
         let left = candidates.iter().enumerate().filter(is_left).map(|(_, candidate)| candidate);
         let least = left.min_by(|a, b| a.probability.total_cmp(&b.probability))?;

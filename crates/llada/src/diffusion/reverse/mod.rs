@@ -1,6 +1,6 @@
 //! The reverse process (Eq. 9–10) as a state machine that never calls the model: [`Canvas::plan`]
 //! says what to predict, [`Canvas::read`] takes from the logits of a position what matters, and
-//! [`Canvas::commit`] decides what is kept.
+//! [`Canvas::commit`] decides which positions are unmasked.
 
 mod adaptive;
 mod aligned;
@@ -18,11 +18,11 @@ mod view;
 use std::ops::Range;
 
 use super::{
-    Commit, Keep, Prompt, Query, Reference, Sampler, SamplerError, Step,
+    Commit, Prompt, Query, Reference, Sampler, SamplerError, Step, TransferRule,
     confidence::Candidate,
     infill::Holes,
-    keep::Memory,
     sample::{Draws, Seeded},
+    transfer::Memory,
     transfer::Schedule,
 };
 use crate::config::{AttentionMask, SpecialTokens};
@@ -30,7 +30,7 @@ use length::End;
 pub use reading::{ReadSpec, Reading};
 use revision::Revision;
 
-/// One row on its way from masks to text.
+/// One sequence on its way from masks to text.
 pub struct Canvas {
     sampler: Sampler,
     special: SpecialTokens,
@@ -63,7 +63,7 @@ pub struct Canvas {
     revision: Revision,
     /// Passes over the open block since it is full.
     rounds: usize,
-    /// Whether it stays in its block until the other rows of its batch leave theirs.
+    /// Whether it stays in its block until the other sequences of its batch leave theirs.
     waits: bool,
     /// Where a length that is not given stands.
     end: End,
@@ -75,7 +75,7 @@ pub struct Canvas {
     work: Work,
 }
 
-/// What the next step needs from the model, in memory that is kept.
+/// What the next step needs from the model; its memory is reused.
 #[derive(Default)]
 struct Plan {
     wanted: Vec<usize>,
@@ -83,20 +83,20 @@ struct Plan {
     unconditional: Vec<u32>,
 }
 
-/// What a commit works with, in memory that is kept.
+/// What a commit works with; its memory is reused.
 #[derive(Default)]
 struct Work {
     candidates: Vec<Candidate>,
     /// Tokens that take the place of others.
     edits: Vec<Commit>,
-    /// Indices of the candidates that are kept.
-    kept: Vec<usize>,
+    /// Indices of the candidates whose positions are unmasked.
+    unmasked: Vec<usize>,
     step: Step,
 }
 
 impl Canvas {
-    /// Starts a row. Its random draws are those of `sampler.seed` alone, so that it gets the same
-    /// tokens by itself and in any batch; rows that are to differ need seeds of their own, such as
+    /// Starts a sequence. Its random draws are those of `sampler.seed` alone, so that it gets the same
+    /// tokens by itself and in any batch; sequences that are to differ need seeds of their own, such as
     /// [`nth_seed`](crate::rng::nth_seed) gives.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Canvas {
         Ok(Self::open(prompt, None, sampler.clone(), special, mask, attention, draws))
     }
 
-    /// A row in which `holes`, masked in `tokens`, are to be filled.
+    /// A sequence in which `holes`, masked in `tokens`, are to be filled.
     pub(super) fn with_holes(
         tokens: Vec<u32>,
         holes: Holes,
@@ -221,7 +221,7 @@ impl Canvas {
     }
 
     /// Takes what was read out of the answer to [`Canvas::plan`], a [`Reading`] for each wanted
-    /// position in their order, commits the tokens that are kept and moves on. Steps that would commit
+    /// position in their order, unmasks those that it chooses and moves on. Steps that would unmask
     /// nothing, because there are more of them than tokens, are passed over.
     ///
     /// # Errors
@@ -252,9 +252,9 @@ impl Canvas {
         Ok(&self.work.step)
     }
 
-    /// Commits what is kept of what was read.
+    /// Unmasks what is chosen of what was read.
     fn settle(&mut self, readings: &[Reading], work: &mut Work) {
-        let Work { candidates, edits, kept, step } = work;
+        let Work { candidates, edits, unmasked, step } = work;
         candidates.clear();
         edits.clear();
         for Reading { position, is_contradicted, candidate, past, .. } in readings {
@@ -270,29 +270,29 @@ impl Canvas {
             }
         }
         self.settle_block(candidates);
-        self.choose(candidates, kept);
-        let doubtful = self.doubtful(candidates, kept);
+        self.choose(candidates, unmasked);
+        let doubtful = self.doubtful(candidates, unmasked);
         let commit = |&i: &usize| {
             let Candidate { position, token, probability, .. } = candidates[i];
             Commit { position, token, confidence: probability as f32, text: None }
         };
         // A later step may commit more, but none has more to read than a block's first.
         step.committed.reserve(readings.len());
-        step.committed.extend(kept.iter().map(commit));
+        step.committed.extend(unmasked.iter().map(commit));
         step.committed.retain(|commit| Some(commit.token) != self.mask);
         self.put_edits(edits, step);
         self.advance(step, doubtful);
     }
 
-    /// Leaves in `kept` which of the `candidates` are.
-    fn choose(&self, candidates: &[Candidate], kept: &mut Vec<usize>) {
-        let Sampler { keep, fast_dllm, exact, reference, .. } = self.sampler;
+    /// Leaves in `unmasked` which of the `candidates` are unmasked.
+    fn choose(&self, candidates: &[Candidate], unmasked: &mut Vec<usize>) {
+        let Sampler { transfer, fast_dllm, exact, reference, .. } = self.sampler;
         if self.leads {
-            kept.clear();
-            return kept.extend(0..candidates.len());
+            unmasked.clear();
+            return unmasked.extend(0..candidates.len());
         }
         if let Some(share) = reference.share(self.step, self.schedule.steps).filter(|_| exact) {
-            return self.choose_as_dream(candidates, share, kept);
+            return self.choose_as_dream(candidates, share, unmasked);
         }
         let least = match self.schedule.tokens(self.step) {
             _ if self.sampler.follows(Reference::Diffusers) => self.schedule_of_diffusers(),
@@ -301,14 +301,14 @@ impl Canvas {
             share if exact => share,
             // A part of a block may have fewer masks than a step's share, and the rest would be lost.
             _ if self.sampler.sub_block_length.is_some() => self.schedule.tokens(0).max(1),
-            _ if fast_dllm.is_some() && keep != Keep::Schedule => 1,
+            _ if fast_dllm.is_some() && transfer != TransferRule::Schedule => 1,
             share => share.max(1),
         };
-        keep.choose(candidates, least, &self.memory, kept);
-        let is_one_short = kept.len() + 1 == candidates.len();
-        if fast_dllm.is_some() && matches!(keep, Keep::Factor(_)) && is_one_short {
-            kept.clear();
-            kept.extend(0..candidates.len());
+        transfer.choose(candidates, least, &self.memory, unmasked);
+        let is_one_short = unmasked.len() + 1 == candidates.len();
+        if fast_dllm.is_some() && matches!(transfer, TransferRule::Factor(_)) && is_one_short {
+            unmasked.clear();
+            unmasked.extend(0..candidates.len());
         }
     }
 }

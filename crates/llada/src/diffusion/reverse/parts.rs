@@ -50,7 +50,7 @@ impl Canvas {
     /// The positions of a block that the next pass must feed: what may have changed, or with a cache,
     /// once the part that is being filled has its first token, only that.
     pub(super) fn fresh_of_block(&self) -> Range<usize> {
-        // The row that predicts a position is the one before, so the first need not be fed again.
+        // A position is predicted by the row of logits before it, so the first need not be fed again.
         let after = usize::from(self.has_leads());
         let (len, part) = (self.tokens.len(), self.part());
         let is_begun = self.tokens.get(part.start).is_some_and(|&t| Some(t) != self.mask);

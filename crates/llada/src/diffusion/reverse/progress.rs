@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::{Canvas, Revision, adaptive};
-use crate::diffusion::{Cache, FastDllm, Keep, Reference, Step, keep::Memory, transfer::Schedule};
+use crate::diffusion::{
+    Cache, FastDllm, Reference, Step, TransferRule, transfer::Memory, transfer::Schedule,
+};
 
 impl Canvas {
     /// Writes what is committed and masked again in this `step`, puts masks in after the position
@@ -144,8 +146,8 @@ impl Canvas {
             None => is_full,
             Some(version) => {
                 let cache = self.sampler.cache;
-                let most = match (version, cache, self.sampler.keep) {
-                    (FastDllm::V1, Cache::Dual(_), _) | (_, _, Keep::Schedule) => steps,
+                let most = match (version, cache, self.sampler.transfer) {
+                    (FastDllm::V1, Cache::Dual(_), _) | (_, _, TransferRule::Schedule) => steps,
                     _ => masks,
                 };
                 let least = match version {

@@ -9,12 +9,12 @@ use super::Canvas;
 use crate::{
     config::SpecialTokens,
     diffusion::{
-        Keep, Precision, Remasking, Sampler, SamplerError,
+        Precision, Remasking, Sampler, SamplerError, TransferRule,
         confidence::{self, Candidate},
         guidance,
         infill::Choices,
-        keep::Past,
         sample::{self, Draws},
+        transfer::Past,
     },
 };
 
@@ -87,7 +87,7 @@ pub struct Reading {
     token: u32,
     /// The probability that the text has ended there; 0 where that is not asked.
     pub(super) end: f64,
-    /// Whether the token that was kept there should be masked again.
+    /// Whether the token that was unmasked there should be masked again.
     pub(super) is_contradicted: bool,
     /// What the position would take, if it may take anything now.
     pub(super) candidate: Option<Candidate>,
@@ -274,10 +274,10 @@ impl Question<'_> {
             Takes::Nothing => {}
             Takes::Edit => reading.candidate = Some(self.candidate(logits, whole, position)),
             Takes::Mask(past) => {
-                let keep = self.sampler.keep;
-                reading.past = Past::observe(past, keep, logits, &whole);
-                let whole = match keep {
-                    Keep::Credit(_) => statistics::of(logits).unwrap_or(whole),
+                let rule = self.sampler.transfer;
+                reading.past = Past::observe(past, rule, logits, &whole);
+                let whole = match rule {
+                    TransferRule::Credit(_) => statistics::of(logits).unwrap_or(whole),
                     _ => whole,
                 };
                 reading.candidate = Some(self.candidate(logits, whole, position));

@@ -22,7 +22,7 @@ fn commit(canvas: &mut Canvas, mut logits: Vec<f32>) -> Result<Step, SamplerErro
 }
 
 /// Position and token of each commit.
-fn kept(step: &Step) -> Vec<(usize, u32)> {
+fn unmasked(step: &Step) -> Vec<(usize, u32)> {
     step.committed.iter().map(|commit| (commit.position, commit.token)).collect()
 }
 
@@ -31,16 +31,16 @@ fn two_steps() -> Sampler {
 }
 
 #[test]
-fn the_most_probable_prediction_is_kept_first() {
+fn the_most_probable_prediction_is_unmasked_first() {
     let mut canvas = canvas(&[7], two_steps());
     assert_eq!(canvas.plan().unwrap().wanted, [1, 2]);
     let step = commit(&mut canvas, vec![0., 0., 0., 4., 0., 0., 0., 0., 0., 5.]).unwrap();
-    assert_eq!(kept(&step), [(2, 4)]);
+    assert_eq!(unmasked(&step), [(2, 4)]);
     assert_eq!((step.nfe, step.step, step.block, step.stable), (1, 0, 0, 1));
     let e = 5f64.exp();
     assert_eq!(step.committed[0].confidence, (e / (e + 4.0)) as f32);
     let step = commit(&mut canvas, vec![0., 0., 0., 4., 0.]).unwrap();
-    assert_eq!((kept(&step), step.stable), (vec![(1, 3)], 3));
+    assert_eq!((unmasked(&step), step.stable), (vec![(1, 3)], 3));
     assert!(canvas.plan().is_none());
     assert_eq!(canvas.tokens(), [7, 3, 4]);
 }
@@ -51,11 +51,11 @@ fn eos_without_confidence_comes_last_and_renormalises_the_rest() {
     let mut canvas = canvas(&[], sampler);
     // Position 0 is sure of EOS; position 1 prefers token 3, EoT being near.
     let step = commit(&mut canvas, vec![0., 9., 0., 0., 0., 2., 2.5, 3.]).unwrap();
-    assert_eq!(kept(&step), [(1, 3)]);
+    assert_eq!(unmasked(&step), [(1, 3)]);
     let e = 3f64.exp();
     assert_eq!(step.committed[0].confidence, (e / (e + 1.0)) as f32);
     let step = commit(&mut canvas, vec![0., 9., 0., 0.]).unwrap();
-    assert_eq!(kept(&step), [(0, 1)]);
+    assert_eq!(unmasked(&step), [(0, 1)]);
     assert_eq!(step.committed[0].confidence, 0.0);
 }
 
@@ -66,7 +66,7 @@ fn with_a_temperature_only_exact_trusts_eos() {
             Sampler { confidence_eos_eot_inf: true, temperature: 1e-3, exact, ..two_steps() };
         let mut canvas = canvas(&[], sampler);
         let step = commit(&mut canvas, vec![0., 9., 0., 0., 0., 0., 0., 3.]).unwrap();
-        assert_eq!(kept(&step), [first], "exact: {exact}");
+        assert_eq!(unmasked(&step), [first], "exact: {exact}");
     }
 }
 

@@ -31,7 +31,7 @@ impl Canvas {
         }
     }
 
-    /// The row as it is now: prompt, then response.
+    /// The sequence as it is now: prompt, then response.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -63,7 +63,7 @@ impl Canvas {
         self.mask
     }
 
-    /// Length of the row when its response is full, or as long as it may be.
+    /// Length of the sequence when its response is full, or as long as it may be.
     pub fn length(&self) -> usize {
         self.whole_length()
     }
@@ -91,7 +91,7 @@ impl Canvas {
         &self.work.step
     }
 
-    /// Whether it gains from a predictor that keeps keys and values, or leaves positions out.
+    /// Whether it gains from a predictor that caches keys and values, or leaves positions out.
     pub(crate) fn wants_caches(&self) -> bool {
         self.sampler.wants_caches(self.attention)
     }

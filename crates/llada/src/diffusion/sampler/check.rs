@@ -3,7 +3,8 @@
 use crate::{
     config::{AttentionMask, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Keep, Range, Reference, Sampler, SamplerError, Settings, cache::CacheType,
+        Blocks, Cache, Range, Reference, Sampler, SamplerError, Settings, TransferRule,
+        cache::CacheType,
     },
 };
 
@@ -47,7 +48,7 @@ impl Sampler {
 
     /// Checks the numbers that are parts of a setting.
     fn check_parts(&self) -> Result<(), SamplerError> {
-        self.keep.check()?;
+        self.transfer.check()?;
         if let Some(adaptive) = &self.adaptive_blocks {
             Range::check(&[("adaptive_blocks confidence", adaptive.confidence)])?;
         }
@@ -66,7 +67,7 @@ impl Sampler {
 
     /// Checks that the choices combine.
     fn check_choices(&self) -> Result<(), SamplerError> {
-        let keep = ("keep", self.keep != Keep::Schedule);
+        let transfer = ("transfer", self.transfer != TransferRule::Schedule);
         let cache = ("cache", self.cache != Cache::None);
         let rounded = ("cache_type", self.cache_type != CacheType::F32);
         let suffix = ("suffix_window", self.suffix_window.is_some());
@@ -81,9 +82,9 @@ impl Sampler {
         if self.exact {
             let why = "the reference knows no such thing";
             let by_blocks = self.reference.is_by_blocks();
-            let other = !(by_blocks && matches!(self.keep, Keep::Threshold(_)));
+            let other = !(by_blocks && matches!(self.transfer, TransferRule::Threshold(_)));
             let edit = ("edit", edit.1 && !self.reference.edits());
-            refuse(&[("keep", keep.1 && other), edit], "the exact mode", why)?;
+            refuse(&[("transfer", transfer.1 && other), edit], "the exact mode", why)?;
             let has_parts = self.reference == Reference::FastDllmV2;
             refuse(&[("cache", cache.1 && !has_parts), rounded], "the exact mode", why)?;
             refuse(&[(parts.0, parts.1 && !has_parts)], "the exact mode", why)?;
@@ -107,20 +108,23 @@ impl Sampler {
         if self.alg_temp > 0.0 {
             let why = "which draws by confidence as many as the schedule says";
             let ranked = ("remasking", self.remasking.is_ranked_by_place());
-            refuse(&[keep, ranked], "alg_temp", why)?;
+            refuse(&[transfer, ranked], "alg_temp", why)?;
         }
         if self.edit.is_some() {
             let why = "which overwrites tokens where the other masks them again";
             refuse(&[revise, adaptive], "edit", why)?;
         }
         if self.fast_dllm.is_some() {
-            refuse(&[rounded], "Fast-dLLM's code", "which keeps what it computed")?;
+            refuse(&[rounded], "Fast-dLLM's code", "which caches what it computed")?;
             refuse(&tempered, "Fast-dLLM's code", "its code knows no such thing")?;
             refuse(&[edit, parts], "Fast-dLLM's code", "its code knows no such thing")?;
             let why = "its code knows no such thing";
-            let other = matches!(self.keep, Keep::Schedule | Keep::Threshold(_) | Keep::Factor(_));
+            let other = matches!(
+                self.transfer,
+                TransferRule::Schedule | TransferRule::Threshold(_) | TransferRule::Factor(_)
+            );
             let grows = ("blocks", self.blocks.grows());
-            refuse(&[("keep", !other), grows], "Fast-dLLM's code", why)?;
+            refuse(&[("transfer", !other), grows], "Fast-dLLM's code", why)?;
             refuse(&found, "Fast-dLLM's code", why)?;
         }
         if let Some(part) = self.sub_block_length {
@@ -131,9 +135,13 @@ impl Sampler {
                 return Err(SamplerError::SubBlock { part, block_length });
             }
         }
-        if self.keep.compares() && self.remasking.is_ranked_by_place() {
+        if self.transfer.compares() && self.remasking.is_ranked_by_place() {
             let why = "which compares confidences, and neither luck nor place is one";
-            return refuse(&[("remasking", true)], &format!("keep {}", self.keep.name()), why);
+            return refuse(
+                &[("remasking", true)],
+                &format!("transfer {}", self.transfer.name()),
+                why,
+            );
         }
         if self.adaptive_blocks.is_some() && self.remasking.is_ranked_by_place() {
             let why = "which need a confidence in delimiters, and neither luck nor place is one";
@@ -149,7 +157,7 @@ impl Sampler {
         }
         if self.variable_length.is_some() {
             let eos = ("logits_eos_inf", self.logits_eos_inf);
-            let why = "which looks for the end of the text at the end of the row";
+            let why = "which looks for the end of the text at the end of the sequence";
             refuse(&[suffix, eos], "a variable length", why)?;
         }
         Ok(())
@@ -168,7 +176,7 @@ impl Sampler {
             AttentionMask::Bidirectional => {
                 if self.cache == Cache::None {
                     let rounded = ("cache_type", self.cache_type != CacheType::F32);
-                    refuse(&[rounded], "no cache", "which keeps nothing")?;
+                    refuse(&[rounded], "no cache", "where nothing is cached")?;
                 }
                 if self.exact && self.reference.is_by_blocks() {
                     return Err(SamplerError::ByBlocks(self.reference));
@@ -202,8 +210,8 @@ impl Sampler {
                 if self.exact && !self.reference.is_by_blocks() {
                     return Err(SamplerError::ByBlocks(self.reference));
                 }
-                let why = "which keeps what is exact in any case";
-                // Only of the open block can something be kept that is not exact: its other parts.
+                let why = "which caches what is exact in any case";
+                // Only of the open block can something be cached that is not exact: its other parts.
                 let has_parts = self.sub_block_length.is_some();
                 let other = self.cache != Cache::None;
                 let other = other && !(has_parts && matches!(self.cache, Cache::Dual(_)));

@@ -14,7 +14,7 @@ pub use reference::{Edit, Reference};
 use crate::config::AttentionMask;
 
 use super::{
-    Blocks, Cache, FastDllm, Keep, Remasking,
+    Blocks, Cache, FastDllm, Remasking, TransferRule,
     blocks::AdaptiveBlocks,
     cache::{CacheType, Refresh, SuffixWindow},
     variable::VariableLength,
@@ -35,9 +35,9 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sampler {
-    /// Sampling steps, shared equally by the blocks; where [`Keep`] grants more tokens than their
-    /// share, the most that are taken. Not used by [`Blocks::Autoregressive`], which
-    /// takes one for each token.
+    /// Sampling steps, shared equally by the blocks; where [`TransferRule`] grants more tokens than
+    /// their share, the most that are taken. Not used by [`Blocks::Autoregressive`], which takes one
+    /// for each token.
     pub steps: usize,
     /// Length of the response, or its limit in a layout that grows.
     pub gen_length: usize,
@@ -52,16 +52,16 @@ pub struct Sampler {
     /// Draw among the fewest most probable tokens only that have this probability together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Draw which positions are unmasked with probabilities proportional to exp(confidence / this); 0 keeps the most
-    /// confident (`alg_temp` of Dream).
+    /// Draw which positions are unmasked with probabilities proportional to exp(confidence / this); 0
+    /// unmasks the most confident (`alg_temp` of Dream).
     #[serde(skip_serializing_if = "is_zero")]
     pub alg_temp: f64,
-    /// Guidance w of Eq. 16; 0 is none, more needs two rows for each forward.
+    /// Guidance w of Eq. 16; 0 is none, more needs two sequences for each forward.
     pub cfg_scale: f32,
     /// Which positions are unmasked.
     pub remasking: Remasking,
-    /// How many are kept.
-    pub keep: Keep,
+    /// How many are unmasked in a step.
+    pub transfer: TransferRule,
     /// Where tokens may be committed.
     pub blocks: Blocks,
     /// Fill each block a part of this length at a time, from left to right (Fast-dLLM v2, arXiv
@@ -72,11 +72,11 @@ pub struct Sampler {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive_blocks: Option<AdaptiveBlocks>,
     /// Mask a token of the open block again once the model gives another one at least this
-    /// probability, each position at most once: T2M (arXiv 2604.18738), which revises what was kept
-    /// too early; `None` keeps for good, as the reference does.
+    /// probability, each position at most once: T2M (arXiv 2604.18738), which revises what was unmasked
+    /// too early; `None` unmasks for good, as the reference does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revise: Option<f64>,
-    /// Let tokens of the open block give way to others.
+    /// Edit tokens of the open block: replace them by others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edit: Option<Edit>,
     /// Find the length of the response, of which `gen_length` is then the most.
@@ -84,7 +84,8 @@ pub struct Sampler {
     pub variable_length: Option<VariableLength>,
     /// What a pass forwards.
     pub cache: Cache,
-    /// The type of what is kept; bf16 asks for a cache, or for a causal model, which always has one.
+    /// The type of cached keys and values; bf16 asks for a cache, or for a causal model, which
+    /// always has one.
     pub cache_type: CacheType,
     /// Which masks after the block take part; `None` is all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +131,7 @@ impl Default for Sampler {
             alg_temp: 0.0,
             cfg_scale: 0.0,
             remasking: Remasking::LowConfidence,
-            keep: Keep::Schedule,
+            transfer: TransferRule::Schedule,
             blocks: Blocks::Pure,
             sub_block_length: None,
             adaptive_blocks: None,
@@ -158,25 +159,25 @@ impl Sampler {
         Self { confidence: Precision::F32, exact: true, ..Self::default() }
     }
 
-    /// The settings for daily use: blocks of 32 from left to right, of which only the open one is fed
-    /// while the keys and values of the rest are kept (the dual cache of Fast-dLLM, renewed with each
-    /// block and after every eighth pass), and more than the schedule's share of tokens is kept where
-    /// the model is sure.
+    /// The settings for daily use: blocks of 32 from left to right, of which only the open one is
+    /// fed while the keys and values of the rest are cached (the dual cache of Fast-dLLM, refreshed
+    /// with each block and after every eighth pass), and more than the schedule's share of tokens
+    /// is unmasked where the model is sure.
     pub fn balanced() -> Self {
         Self {
             blocks: Blocks::SemiAutoregressive,
-            keep: Keep::Threshold(0.9),
+            transfer: TransferRule::Threshold(0.9),
             cache: Cache::Dual(Refresh { every: 8, ..Refresh::default() }),
             stop_at_eos: true,
             ..Self::default()
         }
     }
 
-    /// As [`balanced`](Self::balanced), for those who would rather wait less: what is kept is renewed
+    /// As [`balanced`](Self::balanced), for those who would rather wait less: the cache is refreshed
     /// with each block only, and a token needs less confidence.
     pub fn fast() -> Self {
         Self {
-            keep: Keep::Threshold(0.7),
+            transfer: TransferRule::Threshold(0.7),
             cache: Cache::Dual(Refresh::default()),
             ..Self::balanced()
         }
@@ -252,8 +253,8 @@ impl Sampler {
         (masks * self.total_steps()).div_ceil(self.gen_length.max(1)).max(1)
     }
 
-    /// Whether a row gains from a predictor that keeps keys and values, or leaves positions out. Where
-    /// no token sees those of later blocks it always does.
+    /// Whether a sequence gains from a predictor that caches keys and values, or leaves positions out.
+    /// Where no token sees those of later blocks it always does.
     pub(super) fn wants_caches(&self, attention: AttentionMask) -> bool {
         let is_exact = attention != AttentionMask::Bidirectional;
         is_exact || self.cache != Cache::None || self.suffix_window.is_some()
@@ -295,9 +296,9 @@ impl Sampler {
         self.exact || self.fast_dllm.is_some()
     }
 
-    /// Forward passes that a row needs, or the most that it needs where [`Keep`] may grant more than
-    /// the schedule, if nothing is revised or found while sampling, its prompt has no masks and its
-    /// text does not end early: steps beyond the tokens of a block need none.
+    /// Forward passes that a sequence needs, or the most that it needs where [`TransferRule`] may grant
+    /// more than the schedule, if nothing is revised or found while sampling, its prompt has no masks
+    /// and its text does not end early: steps beyond the tokens of a block need none.
     pub fn forwards(&self) -> usize {
         let (block, steps) = (self.block(), self.steps_per_block());
         let passes = match self.sub_block_length {

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{Reference, Sampler};
 use crate::{
     config::{AttentionMask, ModelConfig, PublishedSampler},
-    diffusion::{Blocks, Cache, Keep, Remasking, SamplerError, cache::Refresh},
+    diffusion::{Blocks, Cache, Remasking, SamplerError, TransferRule, cache::Refresh},
 };
 
 /// Where settings start from.
@@ -50,7 +50,7 @@ impl Preset {
             AttentionMask::Bidirectional => {}
             AttentionMask::Causal => {
                 sampler.blocks = Blocks::Autoregressive;
-                (sampler.cache, sampler.keep) = (Cache::None, Keep::Schedule);
+                (sampler.cache, sampler.transfer) = (Cache::None, TransferRule::Schedule);
                 return sampler;
             }
             AttentionMask::BlockCausal { block_length } => {
@@ -68,15 +68,15 @@ impl Preset {
             }
             // Its card's threshold; 0.7 is what the card of LLaDA2.1 calls speed mode.
             PublishedSampler::Llada2 => {
-                sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.95 });
+                sampler.transfer = TransferRule::Threshold(if is_fast { 0.7 } else { 0.95 });
                 sampler.reference = Reference::Llada2;
             }
-            // What its card calls `generate()` with; parts of 8 whose neighbours are kept as they were
-            // (the sub-block cache of arXiv 2509.26328) are its faster mode.
+            // What its card calls `generate()` with; parts of 8 whose neighbours are cached as they
+            // were (the sub-block cache of arXiv 2509.26328) are its faster mode.
             PublishedSampler::FastDllmV2 => {
                 let block = sampler.block_length;
                 sampler.sub_block_length = Some(8).filter(|&part| block.is_multiple_of(part));
-                sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.9 });
+                sampler.transfer = TransferRule::Threshold(if is_fast { 0.7 } else { 0.9 });
                 (sampler.reference, sampler.stop_at_eos) = (Reference::FastDllmV2, true);
                 if is_fast && sampler.sub_block_length.is_some() {
                     sampler.cache = Cache::Dual(Refresh::default());
@@ -84,7 +84,7 @@ impl Preset {
             }
             // `low_confidence_dynamic` at its default.
             PublishedSampler::Sdar => {
-                sampler.keep = Keep::Threshold(if is_fast { 0.7 } else { 0.85 });
+                sampler.transfer = TransferRule::Threshold(if is_fast { 0.7 } else { 0.85 });
                 sampler.reference = Reference::Sdar;
             }
         }
@@ -114,10 +114,7 @@ impl FromStr for Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        checkpoint::{load_config, tests::own},
-        config::SpecialTokens,
-    };
+    use crate::{checkpoint::load_config, config::SpecialTokens, golden};
 
     #[test]
     fn names_stand_for_samplers() {
@@ -125,8 +122,8 @@ mod tests {
             assert_eq!(preset.to_string().to_uppercase().parse(), Ok(preset));
             preset.sampler().check().unwrap();
         }
-        for model in crate::checkpoint::tests::FAMILIES {
-            let config = load_config(&own(model)).unwrap();
+        for golden in golden::of_families() {
+            let config = load_config(&golden.own_folder()).unwrap();
             let special = SpecialTokens { mask: Some(1), ..config.tokens };
             for preset in Preset::ALL {
                 let sampler = preset.sampler_for(&config);

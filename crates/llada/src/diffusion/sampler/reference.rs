@@ -14,12 +14,12 @@ pub enum Reference {
     /// `generate()` of LLaDA and LLaDA-MoE.
     #[default]
     Llada,
-    /// `diffusion_generate()` of Dream: the step from time t to s keeps int(M·(1 − s/t)) of M masks,
+    /// `diffusion_generate()` of Dream: the step from time t to s unmasks int(M·(1 − s/t)) of M masks,
     /// the last step all; the times are spread evenly from 1 to `eps`.
     Dream {
         /// The last time.
         eps: f64,
-        /// Whether each mask is kept by its own draw of probability 1 − s/t (`origin`).
+        /// Whether each mask is unmasked by its own draw of probability 1 − s/t (`origin`).
         origin: bool,
     },
     /// `generate()` of LLaDA2.0: a block has the steps of its schedule and no more, and the schedule is
@@ -32,7 +32,7 @@ pub enum Reference {
     /// `block_diffusion_generate()` of SDAR: as LLaDA2.0, tempered before it is filtered.
     Sdar,
     /// `generate()` of Fast-dLLM v2: a block is left once it is full, however many steps that takes; the
-    /// most probable token is kept as the first of a block, whatever the temperature. It fills as many
+    /// most probable token becomes the first of a block, whatever the temperature. It fills as many
     /// blocks as `gen_length` has whole ones, and gives the token after the last. Two of its flaws are
     /// not repeated: a prompt of exactly one block is not ignored, and a `gen_length` of less than one
     /// block gives an answer.
@@ -41,7 +41,7 @@ pub enum Reference {
     /// has the steps of its schedule, of which a pass over a full block takes none; one more pass looks
     /// whether a full block is at rest, with [`Edit`] or without; nothing attends to what a last whole
     /// block has beyond the response; and the end of the text stops where it is asked to, at once and
-    /// unless the prompt holds one. Rows of one batch wait for each other:
+    /// unless the prompt holds one. The sequences of one batch wait for each other:
     /// [`diffusers::run`](crate::diffusion::diffusers::run).
     Diffusers,
 }
@@ -107,7 +107,7 @@ impl Reference {
         }
     }
 
-    /// Of Dream: the probability 1 − s/t by which step `step` of `steps` keeps a mask; 1 in the last.
+    /// Of Dream: the probability 1 − s/t by which step `step` of `steps` unmasks a mask; 1 in the last.
     pub(in crate::diffusion) fn share(self, step: usize, steps: usize) -> Option<f32> {
         let Self::Dream { eps, .. } = self else { return None };
         if step + 1 >= steps {
@@ -152,11 +152,12 @@ impl FromStr for Reference {
     }
 }
 
-/// Tokens of the open block that were kept give way to others (LLaDA2.1, diffusers).
+/// Editing: unmasked tokens of the open block are replaced by others (T2T of LLaDA2.1; diffusers).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Edit {
-    /// A token gives way to the one that leads in its place with more than this probability.
+    /// A token is replaced by the most probable one in its place if that has more than this
+    /// probability.
     pub threshold: f64,
     /// Passes over a block that is full already, at most; there are no more once none changes it.
     pub rounds: usize,

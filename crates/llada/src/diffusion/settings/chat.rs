@@ -19,9 +19,9 @@ pub(super) fn proposed(proposed: &Settings, config: &ModelConfig) -> Settings {
 }
 
 /// Blocks from left to right, and no further than the end of the answer. Unless asked otherwise a
-/// block is an eighth of the model's row, but not more than 32 tokens, and an answer has at most
-/// eight of them, and three eighths of the row: the rest is for the conversation. A length that the
-/// model proposes goes before that, in whole blocks.
+/// block is an eighth of the model's longest sequence, but not more than 32 tokens, and an answer
+/// has at most eight of them, and three eighths of the sequence: the rest is for the conversation.
+/// A length that the model proposes goes before that, in whole blocks.
 pub(super) fn shape(settings: &mut Settings, config: &ModelConfig, proposed: Option<usize>) {
     let limit = config.max_sequence_length;
     let block = (limit / 8).clamp(1, BLOCK_LENGTH);

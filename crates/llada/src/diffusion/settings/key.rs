@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::{Range, Settings};
 use crate::diffusion::{
-    Blocks, Cache, Keep, Preset, Reference, Remasking, SamplerError, cache::CacheType,
+    Blocks, Cache, Preset, Reference, Remasking, SamplerError, TransferRule, cache::CacheType,
 };
 
 /// A row of the table: all that is said of a setting but where it takes effect.
@@ -54,7 +54,7 @@ pub enum Kind {
 pub enum Group {
     /// What is generated, and in which order.
     Sampling,
-    /// How many tokens a pass keeps, and how many it is fed.
+    /// How many tokens a pass unmasks, and how many it is fed.
     Saving,
 }
 
@@ -167,7 +167,7 @@ macro_rules! names {
 }
 
 numbers!(usize, u64, f32, f64);
-names!(Preset, Reference, Blocks, Remasking, Keep, Cache, CacheType);
+names!(Preset, Reference, Blocks, Remasking, TransferRule, Cache, CacheType);
 
 impl Value for bool {
     fn read(name: &'static str, text: &str) -> Result<Self, SamplerError> {

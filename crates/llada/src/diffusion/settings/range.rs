@@ -39,11 +39,11 @@ pub(super) const fn above(least: f64, most: f64) -> Range {
 }
 
 /// Ranges of numbers that are no setting on their own. A part has the name of its setting, or of its
-/// rule for what is kept, before its own.
+/// transfer rule, before its own.
 static PARTS: [(&str, Range); 23] = [
-    ("keep threshold", real(0.0, 1.0)),
-    ("keep factor", above(0.0, MAX_LENGTH)),
-    ("keep entropy", real(0.0, MAX_LENGTH)),
+    ("transfer threshold", real(0.0, 1.0)),
+    ("transfer factor", above(0.0, MAX_LENGTH)),
+    ("transfer entropy", real(0.0, MAX_LENGTH)),
     ("klass confidence", real(0.0, 1.0)),
     ("klass divergence", above(0.0, MAX_FACTOR)),
     ("klass steps", whole(1.0, MAX_STEPS)),
@@ -158,7 +158,7 @@ mod tests {
             ("temperature", "NaN", "a number from 0 to 100"),
             ("cfg_scale", "inf", "a number from 0 to 100"),
             ("revise", "2", "a number from 0 to 1"),
-            ("keep factor", "0", "a number above 0, up to 1048576"),
+            ("transfer factor", "0", "a number above 0, up to 1048576"),
         ] {
             let error = Range::parse::<f64>(name, text).unwrap_err();
             assert_eq!(error.to_string(), format!("{name} is {text}, which is not {range}"));

@@ -4,7 +4,8 @@ use super::{Settings, chat};
 use crate::{
     config::{AttentionMask, ModelConfig},
     diffusion::{
-        Blocks, Cache, Keep, Reference, Remasking, Sampler, SamplerError, blocks::AdaptiveBlocks,
+        Blocks, Cache, Reference, Remasking, Sampler, SamplerError, TransferRule,
+        blocks::AdaptiveBlocks,
     },
     rng::drawn_seed,
 };
@@ -134,7 +135,7 @@ fn yielding(base: Sampler, settings: &Settings) -> Sampler {
     let ranked = [Remasking::Random, Remasking::Sequential];
     let drawn = settings.alg_temp.is_some_and(|t| t > 0.0);
     if settings.remasking.is_some_and(|measure| ranked.contains(&measure)) || drawn {
-        base.keep = Keep::Schedule;
+        base.transfer = TransferRule::Schedule;
     }
     // Of the exact modes only LLaDA2.1's edits.
     if base.exact && base.reference == Reference::Llada2 && settings.edit.is_some() {
@@ -187,21 +188,17 @@ mod tests {
     use super::*;
     use crate::{
         config::{Family, LogitShift, Objective, SpecialTokens},
-        diffusion::Preset,
+        diffusion::{Preset, settings::tests::config},
     };
 
     type Result<T> = std::result::Result<T, SamplerError>;
-
-    fn config() -> ModelConfig {
-        crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
-    }
 
     fn args() -> Settings {
         Settings::default()
     }
 
-    fn sampler(settings: &Settings, config: &ModelConfig, rows: &[Vec<u32>]) -> Result<Sampler> {
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    fn sampler(settings: &Settings, config: &ModelConfig, prompts: &[Vec<u32>]) -> Result<Sampler> {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         Request::new(settings, &|| AdaptiveBlocks::new(vec![1])).sampler(config, longest)
     }
 
@@ -241,13 +238,16 @@ mod tests {
     #[test]
     fn a_preset_yields_to_what_was_asked_for() {
         let random = Settings { remasking: Some(Remasking::Random), ..args() };
-        assert_eq!(sampler(&random, &config(), &[vec![1]]).unwrap().keep, Keep::Schedule);
+        assert_eq!(
+            sampler(&random, &config(), &[vec![1]]).unwrap().transfer,
+            TransferRule::Schedule
+        );
         let fast = Settings { preset: Some(Preset::Fast), ..args() };
         let causal = config().with_objective(Objective::Autoregressive);
         let s = sampler(&fast, &causal, &[vec![1]]).unwrap();
         assert_eq!(
-            (s.blocks, s.cache, s.keep),
-            (Blocks::Autoregressive, Cache::None, Keep::Schedule)
+            (s.blocks, s.cache, s.transfer),
+            (Blocks::Autoregressive, Cache::None, TransferRule::Schedule)
         );
     }
 
@@ -257,7 +257,7 @@ mod tests {
         let config = ModelConfig { attention, family: Family::Sdar, ..config() };
         let s = sampler(&args(), &config, &[vec![1; 5]]).unwrap();
         assert_eq!((s.blocks, s.block_length), (Blocks::BlockDiffusion, 4));
-        assert_eq!((s.keep, s.cache), (Keep::Threshold(0.85), Cache::None));
+        assert_eq!((s.transfer, s.cache), (TransferRule::Threshold(0.85), Cache::None));
         let special = SpecialTokens { mask: Some(0), ..SpecialTokens::default() };
         s.check_model(&special, config.attention).unwrap();
         let odd = Settings { gen_length: Some(9), ..args() };
@@ -382,27 +382,27 @@ mod tests {
 
     #[test]
     fn flags_go_before_the_model_and_the_model_before_the_preset() {
-        let file = [("temperature", "0.7"), ("keep", "factor=2"), ("gen_length", "64")];
+        let file = [("temperature", "0.7"), ("transfer", "factor=2"), ("gen_length", "64")];
         let s = proposed(args(), &file).unwrap();
-        assert_eq!((s.temperature, s.keep, s.gen_length), (0.7, Keep::Factor(2.0), 64));
+        assert_eq!((s.temperature, s.transfer, s.gen_length), (0.7, TransferRule::Factor(2.0), 64));
         let cool = Settings { temperature: Some(0.0), gen_length: Some(32), ..args() };
         let s = proposed(cool, &file).unwrap();
-        assert_eq!((s.temperature, s.keep, s.gen_length), (0.0, Keep::Factor(2.0), 32));
+        assert_eq!((s.temperature, s.transfer, s.gen_length), (0.0, TransferRule::Factor(2.0), 32));
         let fast = Settings { preset: Some(Preset::Fast), ..args() };
-        assert_eq!(proposed(fast.clone(), &file).unwrap().keep, Keep::Factor(2.0));
+        assert_eq!(proposed(fast.clone(), &file).unwrap().transfer, TransferRule::Factor(2.0));
         let s = proposed(fast, &[("preset", "exact")]).unwrap();
-        assert_eq!((s.exact, s.keep), (false, Keep::Threshold(0.7)));
+        assert_eq!((s.exact, s.transfer), (false, TransferRule::Threshold(0.7)));
         assert!(proposed(args(), &[("preset", "exact")]).unwrap().exact);
     }
 
     #[test]
     fn what_a_model_proposes_yields() {
-        let file = [("keep", "leap"), ("temperature", "0.7"), ("block_length", "48")];
+        let file = [("transfer", "leap"), ("temperature", "0.7"), ("block_length", "48")];
         let exact = Settings { preset: Some(Preset::Exact), ..args() };
         let s = proposed(exact, &file).unwrap();
-        assert_eq!((s.exact, s.keep, s.temperature), (true, Keep::Schedule, 0.7));
+        assert_eq!((s.exact, s.transfer, s.temperature), (true, TransferRule::Schedule, 0.7));
         let luck = Settings { remasking: Some(Remasking::Random), ..args() };
-        assert_eq!(proposed(luck, &file).unwrap().keep, Keep::Schedule);
+        assert_eq!(proposed(luck, &file).unwrap().transfer, TransferRule::Schedule);
         let odd = Settings { gen_length: Some(64), ..args() };
         assert_eq!(proposed(odd, &file).unwrap().gen_length, 64);
         let s = proposed(args(), &[("gen_length", "4096")]).unwrap();
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_model_that_contradicts_itself_is_an_error_of_its_own() {
-        let error = proposed(args(), &[("keep", "leap"), ("remasking", "random")]).unwrap_err();
+        let error = proposed(args(), &[("transfer", "leap"), ("remasking", "random")]).unwrap_err();
         assert!(error.to_string().contains("`generation_config.json` contradicts"), "{error}");
         assert!(matches!(error, SamplerError::Proposed(cause) if cause.hint().is_some()));
     }

@@ -9,8 +9,10 @@ use super::{
     real, whole,
 };
 use crate::diffusion::{
-    Blocks, Cache, Keep, Preset, Reference, Remasking, Sampler, SamplerError, cache::CacheType,
+    Blocks, Cache, Preset, Reference, Remasking, Sampler, SamplerError, TransferRule,
+    cache::CacheType,
 };
+use crate::model::Reuse;
 
 /// Makes [`Settings`] of the table. A row has what the setting is, its name and type, in braces the
 /// columns of its [`Key`] that say something, and in brackets where it takes effect: a `field` of the
@@ -220,28 +222,30 @@ settings! {
         short: Some('s'), is_free: true,
     } [field seed]
 
-    /// How many are kept in each step: schedule, threshold=0.9, factor=1, entropy=0.1,
+    /// Transfer rule, how many tokens a step unmasks: schedule, threshold=0.9, factor=1, entropy=0.1,
     /// klass=0.9,divergence=0.01,steps=2, leap=0.9,neighbour=0.75,reach=4 or
-    /// credit=0.9,weight=0.7,decay=0.8,exponent=0.2; all but the first keep more where the model is sure
-    keep: Keep {
-        kind: Kind::Name(|| Keep::NAMES.into()), placeholder: "RULE", group: Saving,
+    /// credit=0.9,weight=0.7,decay=0.8,exponent=0.2; all but the first unmask more where the model is
+    /// sure
+    transfer: TransferRule {
+        kind: Kind::Name(|| TransferRule::NAMES.into()), placeholder: "RULE", group: Saving,
         source: "Fast-dLLM, arXiv 2505.22618; EB-Sampler, arXiv 2505.24857; KLASS, arXiv 2511.05664; \
                  LocalLeap, arXiv 2510.07081; CreditDecoding, arXiv 2510.06133",
-    } [field keep]
+    } [field transfer]
 
-    /// What is kept of the row between passes: none, prefix, dual
+    /// Which keys and values are cached between passes: none, prefix (of the tokens before the
+    /// block), dual (before and after it)
     cache: Cache {
         kind: Kind::Name(|| Cache::NAMES.into()), placeholder: "CACHE", group: Saving,
         source: "Fast-dLLM, arXiv 2505.22618",
     } [field cache]
 
-    /// With a cache: passes of a block after which one is over the whole row; 0 is never
+    /// With a cache: passes of a block after which one is over the whole sequence; 0 is never
     cache_refresh: usize {
         kind: Kind::Number(whole(0.0, MAX_STEPS)), placeholder: "N", group: Saving,
     } [read |s| refresh(s).map(|r| r.every),
        write |s, n| set_refresh(s, "cache_refresh", n, |r| r.every = n)]
 
-    /// With a cache: passes at the beginning of a block that are over the whole row
+    /// With a cache: passes at the beginning of a block that are over the whole sequence
     cache_warm_up: usize {
         kind: Kind::Number(whole(0.0, MAX_STEPS)), placeholder: "N", group: Saving,
         default: Some("1"),
@@ -255,7 +259,14 @@ settings! {
     } [read |s| refresh(s).map(|r| r.before.max(r.after)),
        write |s, n| set_refresh(s, "cache_window", n, |r| (r.before, r.after) = (n, n))]
 
-    /// With a cache: the type of the keys and values that are kept: f32, or bf16 in half the memory
+    /// With a cache: leave out the beginning that an earlier sequence had too, as the turns of a
+    /// conversation; without an attention mask what is generated then depends on what was before
+    cache_reuse: bool {
+        group: Saving,
+    } [read |s| Some(s.cache.reuse() == Reuse::Approximate),
+       write |s, on| set_refresh(s, "cache_reuse", usize::from(on), |r| r.reuse = on)]
+
+    /// With a cache: the type of the cached keys and values: f32, or bf16 in half the memory
     cache_type: CacheType {
         kind: Kind::Name(|| CacheType::NAMES.into()), placeholder: "TYPE", group: Saving,
     } [field cache_type]
@@ -279,7 +290,7 @@ settings! {
         source: "T2M, arXiv 2604.18738",
     } [option revise]
 
-    /// Let a token of the block give way to another that has more than this probability
+    /// Edit: replace a token of the open block by another that has more than this probability
     edit: f64 {
         kind: Kind::Number(real(0.0, 1.0)), placeholder: "P", group: Saving,
         source: "LLaDA2.1's `generate()`",

@@ -1,29 +1,22 @@
 //! Tests of the table: each walks over its rows.
 
+#[path = "../../../../../tests/settings.rs"]
+mod values;
+
+pub(crate) use values::{example, outside};
+
 use super::*;
-use crate::diffusion::{
-    Cache, Edit, Keep, Preset, Reference,
-    cache::{Refresh, SuffixWindow},
+use crate::{
+    config::{ModelConfig, SpecialTokens},
+    diffusion::{
+        Cache, Edit, Preset, Reference, TransferRule,
+        cache::{Refresh, SuffixWindow},
+    },
 };
 
-/// A value of a setting that no preset has.
-pub(crate) fn example(key: &Key) -> String {
-    match key.kind {
-        Kind::Number(Range { least, is_whole: true, .. }) => (least + 3.0).to_string(),
-        Kind::Number(Range { least, most, .. }) => (least + (most - least) / 8.0).to_string(),
-        Kind::Seed => u64::MAX.to_string(),
-        Kind::Switch => "true".into(),
-        Kind::Name(names) => names().pop().unwrap().to_owned(),
-    }
-}
-
-/// Values that are outside of the range of a setting, if it has one.
-pub(crate) fn outside(key: &Key) -> Vec<String> {
-    let Some(range) = key.range() else { return Vec::new() };
-    let mut wrong = vec![-1.0, range.least - 1.0, range.most * 2.0, f64::NAN, f64::INFINITY];
-    wrong.extend(range.is_above.then_some(range.least));
-    wrong.extend(range.is_whole.then_some(range.least + 0.5));
-    wrong.into_iter().map(|number| number.to_string()).collect()
+/// A model's configuration, of a small vocabulary.
+pub(crate) fn config() -> ModelConfig {
+    crate::train::Recipe::default().model_config(300, SpecialTokens::default()).unwrap()
 }
 
 /// A value of every setting.
@@ -183,7 +176,11 @@ fn what_is_no_value_is_refused_and_changes_nothing() {
         ("steps", "many", "steps is many, which is not a whole number from 1 to 16777216"),
         ("temperature", "-1", "temperature is -1, which is not a number from 0 to 100"),
         ("seed", "-1", "seed is -1, which is not a whole number of 64 bits"),
-        ("keep", "factor=0", "keep factor is 0, which is not a number above 0, up to 1048576"),
+        (
+            "transfer",
+            "factor=0",
+            "transfer factor is 0, which is not a number above 0, up to 1048576",
+        ),
         ("suffix_decay", "2", "unknown suffix_decay `2`"),
         ("blocks", "spiral", "unknown block layout `spiral`"),
         ("wings", "2", "unknown setting `wings`"),
@@ -198,5 +195,8 @@ fn what_is_no_value_is_refused_and_changes_nothing() {
     assert_eq!(settings, all());
     let error = serde_json::from_str::<Settings>(r#"{"wings": 2}"#).unwrap_err().to_string();
     assert!(Settings::names().all(|name| error.contains(name)), "{error}");
-    assert_eq!(settings.keep, Some(Keep::Credit(crate::diffusion::keep::Credit::default())));
+    assert_eq!(
+        settings.transfer,
+        Some(TransferRule::Credit(crate::diffusion::transfer::Credit::default()))
+    );
 }

@@ -41,12 +41,13 @@ pub enum TraceError {
         /// Bytes of its text.
         found: usize,
     },
-    /// The steps put more masks into the row than it has room for, or into a long row too often.
-    #[error("line {line}: a row of up to {length} tokens is lengthened too often")]
+    /// The steps put more masks into the sequence than it has room for, or into a long sequence too
+    /// often.
+    #[error("line {line}: a sequence of up to {length} tokens is lengthened too often")]
     Insertions {
         /// Line number from 1.
         line: usize,
-        /// Length of the row.
+        /// Length of the sequence.
         length: usize,
     },
     /// A line is not what the format says.
@@ -63,9 +64,9 @@ pub enum TraceError {
         /// Version found.
         found: u32,
     },
-    /// The row is too long, or shorter than its own prompt.
+    /// The sequence is too long, or shorter than its own prompt.
     #[error(
-        "the header gives a row of {length} tokens for a prompt of {prompt}; a row has all of its \
+        "the header gives a sequence of {length} tokens for a prompt of {prompt}; it has all of its \
          prompt, and at most {MAX_LENGTH} tokens are read"
     )]
     Length {
@@ -74,14 +75,14 @@ pub enum TraceError {
         /// Tokens of the prompt.
         prompt: usize,
     },
-    /// A step speaks of a position that the row does not have.
-    #[error("line {line}: position {position} is outside the row of {length} tokens")]
+    /// A step speaks of a position that the sequence does not have.
+    #[error("line {line}: position {position} is outside the sequence of {length} tokens")]
     Position {
         /// Line number from 1.
         line: usize,
         /// The position.
         position: usize,
-        /// Length of the row.
+        /// Length of the sequence.
         length: usize,
     },
 }

@@ -24,7 +24,7 @@ pub const VERSION: u32 = 1;
 /// A token that stopped being a mask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Position in the row.
+    /// Position in the sequence.
     pub position: usize,
     /// The token.
     pub token: u32,
@@ -35,10 +35,10 @@ pub struct Commit {
     pub text: Option<Text>,
 }
 
-/// What one step changed in one row.
+/// What one step changed in one sequence.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Forward passes of this row so far, this one included.
+    /// Forward passes of this sequence so far, this one included.
     pub nfe: usize,
     /// Index of the step in the schedule; steps that would commit nothing are passed over.
     pub step: usize,
@@ -50,11 +50,11 @@ pub struct Step {
     /// Positions that became masks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remasked: Vec<usize>,
-    /// Positions, in ascending order, of masks that were then put into the row: what stood there
+    /// Positions, in ascending order, of masks that were then put into the sequence: what stood there
     /// moves on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inserted: Vec<usize>,
-    /// How many of the row's first tokens can no longer change.
+    /// How many of the sequence's first tokens can no longer change.
     pub stable: usize,
 }
 
@@ -83,7 +83,7 @@ pub struct Header {
     /// Their texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_text: Option<Vec<Text>>,
-    /// Length of the row when its response is full: the most that it can have.
+    /// Length of the sequence when its response is full: the most that it can have.
     pub length: usize,
 }
 
@@ -176,7 +176,7 @@ mod tests {
         let outside = good.replace("\"position\":2", "\"position\":5");
         assert_eq!(
             complaint(&format!("{good}\n{outside}\n")),
-            "line 3: position 5 is outside the row of 5 tokens"
+            "line 3: position 5 is outside the sequence of 5 tokens"
         );
         let unstable = good.replace("\"stable\":3", "\"stable\":7");
         assert!(complaint(&unstable).contains("position 6"));

@@ -33,8 +33,8 @@ pub struct Answers {
     pub summary: generate::Summary,
 }
 
-/// Answers the prompts, `batch_size` of them at a time; `on_answered` hears how many are done and may
-/// break off, which leaves the rest out. An answer does not depend on `batch_size`.
+/// Answers the prompts, `batch_size` of them at a time; `on_answered` is called with how many are
+/// done and may break off, which leaves the rest out. An answer does not depend on `batch_size`.
 ///
 /// # Errors
 /// If the sampler does not fit the model or a prompt, or the model fails.
@@ -50,9 +50,9 @@ pub fn answer(
     let mut answers = Answers::default();
     for prompts in prompts.chunks(batch_size.max(1)) {
         let first = answers.tokens.len();
-        let canvas = |(row, prompt): (usize, &Vec<u32>)| {
+        let canvas = |(i, prompt): (usize, &Vec<u32>)| {
             let prompt = Prompt::from(prompt.clone());
-            let seed = nth_seed(sampler.seed, (first + row) as u64);
+            let seed = nth_seed(sampler.seed, (first + i) as u64);
             Canvas::new(prompt, &Sampler { seed, ..sampler.clone() }, special, attention)
         };
         let mut canvases: Vec<Canvas> =
@@ -77,7 +77,7 @@ fn written(canvas: &Canvas, special: &SpecialTokens) -> Vec<u32> {
     tokens.filter(|&t| Some(t) != special.mask).collect()
 }
 
-/// log p of each answer, in nats per token, under the model as it is: what was kept or left out to
+/// log p of each answer, in nats per token, under the model as it is: what was cached or left out to
 /// write it plays no part. `None` where nothing was written.
 ///
 /// # Errors

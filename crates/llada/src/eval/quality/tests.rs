@@ -49,7 +49,7 @@ fn the_reference_beside_itself_changes_nothing() {
     assert_eq!((difference.agreement, difference.identical), (1.0, 1.0));
     assert_eq!(difference.log_likelihood.unwrap().value, 0.0);
     assert!(difference.score.is_none() && !difference.is_loss());
-    assert_eq!(one.answers.summary.row_forwards, 5 * 16);
+    assert_eq!(one.answers.summary.sequence_forwards, 5 * 16);
     // What is fed does not depend on the batch, the number of passes does.
     assert_eq!(one.answers.summary.tokens_fed, other.answers.summary.tokens_fed);
     assert!(one.answers.summary.nfe > other.answers.summary.nfe);

@@ -4,20 +4,20 @@ use std::ops::Range;
 
 use llada_kernels::cross_entropy;
 
-use super::{Feed, Keep, MaskPredictor, head};
+use super::{Feed, MaskPredictor, Save, head};
 use crate::{Result, recycle::recycled};
 
 /// What is to be read at a token of a pass.
 #[derive(Clone, Copy)]
 pub(crate) enum Wanted {
-    /// The logits of its row, or of two rows one after the other.
+    /// Its row of the logits, or two rows one after the other.
     Logits(usize, Option<usize>),
-    /// −log p of a token, of which no logits are kept.
+    /// −log p of a token, without a buffer of its logits.
     Loss { row: usize, target: u32 },
 }
 
 /// What is read there.
-pub(crate) enum Said<'a> {
+pub(crate) enum Output<'a> {
     Logits(&'a mut [f32]),
     Loss(f32),
 }
@@ -37,7 +37,7 @@ impl MaskPredictor {
         &mut self,
         feed: &Feed<'_>,
         wanted: impl Iterator<Item = Wanted> + Clone,
-        read: &(dyn Fn(usize, Said<'_>) -> T + Sync),
+        read: &(dyn Fn(usize, Output<'_>) -> T + Sync),
         out: &mut [T],
     ) -> Result<()> {
         let mut rows = std::mem::take(&mut self.memory.wanted);
@@ -60,7 +60,7 @@ impl MaskPredictor {
                 self.memory.targets.push(target);
             }
         }
-        let result = self.hidden(feed, &rows, Keep::Nothing).and_then(|()| {
+        let result = self.hidden(feed, &rows, Save::Nothing).and_then(|()| {
             let is_loss = |wanted| matches!(wanted, Wanted::Loss { .. });
             let logits = wanted.clone().zip(&mut *out).enumerate();
             let logits = logits.filter(|(_, (wanted, _))| !is_loss(*wanted));
@@ -77,7 +77,7 @@ impl MaskPredictor {
     fn read_losses<'o, T: 'o>(
         &mut self,
         first: usize,
-        read: &(dyn Fn(usize, Said<'_>) -> T + Sync),
+        read: &(dyn Fn(usize, Output<'_>) -> T + Sync),
         out: impl Iterator<Item = (usize, &'o mut T)>,
     ) -> Result<()> {
         let Self { model, layout, cpu, memory: m, .. } = self;
@@ -88,7 +88,7 @@ impl MaskPredictor {
         let hidden = &m.hidden[first * model.config.d_model..];
         cross_entropy::forward(cpu, hidden, &head(model, layout), &m.targets, &mut m.nll)?;
         for ((number, out), &nll) in out.zip(&m.nll) {
-            *out = read(number, Said::Loss(nll));
+            *out = read(number, Output::Loss(nll));
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl MaskPredictor {
     fn read_groups<'o, T: Send + 'o>(
         &mut self,
         groups: &[usize],
-        read: &(dyn Fn(usize, Said<'_>) -> T + Sync),
+        read: &(dyn Fn(usize, Output<'_>) -> T + Sync),
         mut out: impl Iterator<Item = (usize, &'o mut T)>,
     ) -> Result<()> {
         let vocab = self.model.config.embedding_size;
@@ -115,7 +115,7 @@ impl MaskPredictor {
             }
             self.cpu.chunks(&mut parts, 1, |_, part| {
                 for (number, logits, out) in part {
-                    **out = read(*number, Said::Logits(logits));
+                    **out = read(*number, Output::Logits(logits));
                 }
             });
             self.memory.parts = recycled(parts);

@@ -1,9 +1,10 @@
 use super::{read::tiles, *};
 use crate::{config::SpecialTokens, model::FFN_CHUNK, train::Recipe};
 
-/// Where nothing is kept, the tokens go through the feed-forward halves some at a time.
+/// Where nothing is saved for a backward pass, the tokens go through the feed-forward halves some
+/// at a time.
 #[test]
-fn long_rows_get_the_same_bits_whether_passes_are_kept_or_not() {
+fn long_sequences_get_the_same_bits_whether_passes_are_saved_or_not() {
     let mut recipe = Recipe::default();
     recipe.model.max_sequence_length = Some(FFN_CHUNK + 40);
     let config = recipe.model_config(300, SpecialTokens::default()).unwrap();
@@ -11,16 +12,16 @@ fn long_rows_get_the_same_bits_whether_passes_are_kept_or_not() {
     let mut predictor = MaskPredictor::new(model.clone(), Cpu::new(2).unwrap()).unwrap();
     let length = FFN_CHUNK + 40;
     let tokens: Vec<u32> = (0..length as u32).map(|i| i * 7 % 300).collect();
-    let batch = Batch { tokens: &tokens, starts: &[0, length], keep: None };
+    let batch = Batch { tokens: &tokens, starts: &[0, length], attention_mask: None };
     let positions: Vec<usize> = (0..length).collect();
     let weights = vec![1.0; length];
     let targets =
         Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 0.0 };
-    let (mut plain, mut kept) = (Vec::new(), Vec::new());
+    let (mut plain, mut saved) = (Vec::new(), Vec::new());
     predictor.nll(&batch, &targets, &mut plain).unwrap();
     let mut gradients = Gradients::zeros(&model);
-    predictor.nll_and_gradient(&batch, &targets, false, &mut kept, &mut gradients).unwrap();
-    assert_eq!(plain, kept);
+    predictor.nll_and_gradient(&batch, &targets, false, &mut saved, &mut gradients).unwrap();
+    assert_eq!(plain, saved);
 }
 
 #[test]

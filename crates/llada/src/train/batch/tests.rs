@@ -3,8 +3,9 @@ use llada_kernels::{Cpu, grad_norm};
 
 use super::*;
 use crate::{
-    checkpoint::{self, tests::golden},
+    checkpoint,
     config::LogitShift,
+    golden,
     model::{Gradients, Layout, MaskPredictor},
 };
 
@@ -18,24 +19,25 @@ fn lengths_are_cut_as_often_as_asked() {
     let mut recipe = Recipe::default();
     recipe.data.sequence_length = 64;
     recipe.data.random_length = 0.25;
-    let lengths: Vec<usize> = (0..4000).map(|step| row_length(&recipe, step)).collect();
+    let lengths: Vec<usize> = (0..4000).map(|step| sequence_length(&recipe, step)).collect();
     let cut = lengths.iter().filter(|l| **l < 64).count();
     assert!((850..1120).contains(&cut), "{cut}");
     assert!(lengths.iter().all(|l| (1..=64).contains(l)));
     recipe.train.objective = Objective::Autoregressive;
-    assert!((0..4000).all(|step| row_length(&recipe, step) >= 2));
+    assert!((0..4000).all(|step| sequence_length(&recipe, step) >= 2));
     recipe.data.random_length = 0.0;
-    assert!((0..100).all(|step| row_length(&recipe, step) == 64));
+    assert!((0..100).all(|step| sequence_length(&recipe, step) == 64));
 }
 
-/// Rows of 5, 3 and 6 tokens with prompts of 2, 1 and 0.
-fn ragged() -> Rows {
-    let mut rows = Rows::default();
-    for (row, prompt) in [(&[1, 2, 3, 4, 5][..], 2), (&[6, 7, 8], 1), (&[9, 10, 11, 12, 13, 14], 0)]
+/// Sequences of 5, 3 and 6 tokens with prompts of 2, 1 and 0.
+fn ragged() -> Sequences {
+    let mut sequences = Sequences::default();
+    for (sequence, prompt) in
+        [(&[1, 2, 3, 4, 5][..], 2), (&[6, 7, 8], 1), (&[9, 10, 11, 12, 13, 14], 0)]
     {
-        rows.push(row, prompt, (0, 0));
+        sequences.push(sequence, prompt, (0, 0));
     }
-    rows
+    sequences
 }
 
 #[test]
@@ -44,17 +46,17 @@ fn a_batch_is_the_same_however_it_is_divided() {
         [&[][..], &["train.objective=autoregressive"], &["diffusion.low_discrepancy=true"]]
     {
         let recipe = sft(overrides);
-        let step = StepRows::new(&recipe, ragged(), 99, LogitShift::Same, 7);
+        let step = StepBatch::new(&recipe, ragged(), 99, LogitShift::Same, 7);
         let whole = step.micro_batch(0..3).noised;
         let mut parts = Noised::default();
-        for row in 0..3 {
-            let part = step.micro_batch(row..row + 1).noised;
+        for sequence in 0..3 {
+            let part = step.micro_batch(sequence..sequence + 1).noised;
             let begin = parts.tokens.len();
             parts.tokens.extend(part.tokens);
             parts.positions.extend(part.positions.iter().map(|at| begin + at));
             parts.targets.extend(part.targets);
             parts.weights.extend(part.weights);
-            parts.rows.extend(part.rows);
+            parts.sequences.extend(part.sequences);
         }
         assert_eq!(whole, parts, "{overrides:?}");
         assert!(!whole.positions.is_empty());
@@ -63,26 +65,26 @@ fn a_batch_is_the_same_however_it_is_divided() {
 
 #[test]
 fn padding_belongs_to_the_response() {
-    let mut rows = Rows::default();
-    rows.push(&[1, 2, 3], 1, (0, 5));
-    rows.push(&[1, 2, 3, 4, 5], 2, (0, 5));
-    assert_eq!(rows.tokens(), [1, 2, 3, 0, 0, 1, 2, 3, 4, 5]);
-    assert_eq!(rows.lengths().collect::<Vec<_>>(), [5, 5]);
-    assert_eq!(rows.answers(Objective::Diffusion), [4, 3]);
+    let mut sequences = Sequences::default();
+    sequences.push(&[1, 2, 3], 1, (0, 5));
+    sequences.push(&[1, 2, 3, 4, 5], 2, (0, 5));
+    assert_eq!(sequences.tokens(), [1, 2, 3, 0, 0, 1, 2, 3, 4, 5]);
+    assert_eq!(sequences.lengths().collect::<Vec<_>>(), [5, 5]);
+    assert_eq!(sequences.answers(Objective::Diffusion), [4, 3]);
     assert_eq!(ragged().answers(Objective::Autoregressive), [3, 2, 5]);
 }
 
 #[test]
 fn complements_mask_each_response_token_once() {
     let recipe = sft(&["sft.complementary_masks=true", "train.batch_size=4"]);
-    let mut rows = Rows::default();
+    let mut sequences = Sequences::default();
     for _ in 0..2 {
-        rows.push(&[1, 2, 3, 4, 5, 6, 7, 8], 3, (0, 0));
+        sequences.push(&[1, 2, 3, 4, 5, 6, 7, 8], 3, (0, 0));
     }
     for _ in 0..2 {
-        rows.push(&[1, 2, 3, 4], 1, (0, 0));
+        sequences.push(&[1, 2, 3, 4], 1, (0, 0));
     }
-    let step = StepRows::new(&recipe, rows, 99, LogitShift::Same, 3);
+    let step = StepBatch::new(&recipe, sequences, 99, LogitShift::Same, 3);
     assert_eq!(step.levels.len(), 2);
     let noised = step.micro_batch(0..4).noised;
     let masked_in = |begin: usize, n: usize| -> Vec<usize> {
@@ -101,7 +103,7 @@ fn complements_mask_each_response_token_once() {
 /// makes them, in micro-batches of every size.
 #[test]
 fn golden_fine_tuning_step() {
-    let train = golden("").join("../train");
+    let train = golden::fixture("train");
     let cases: serde_json::Value =
         serde_json::from_slice(&std::fs::read(train.join("cases.json")).unwrap()).unwrap();
     let cases = cases.as_array().unwrap().iter().filter(|case| case["kind"] == "sft");
@@ -113,20 +115,20 @@ fn golden_fine_tuning_step() {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let (tokens, lengths) = (numbers(&file, "input_ids"), numbers(&file, "prompt_lengths"));
         let (t, u) = (numbers(&file, "t"), numbers(&file, "u"));
-        let model = checkpoint::load(&golden(model)).unwrap();
+        let model = checkpoint::load(&golden::model(model)).unwrap();
         let (mask, eos) = (model.config.tokens.mask.unwrap(), model.config.tokens.eos.unwrap());
 
         let count = lengths.len();
         let recipe = sft(&[&format!("train.batch_size={count}")]);
         let length = tokens.len() / count;
-        let mut rows = Rows::default();
-        for (row, prompt) in tokens.chunks_exact(length).zip(&lengths) {
-            let row: Vec<u32> = row.iter().map(|id| *id as u32).collect();
-            let end = row.iter().rposition(|id| *id != eos).unwrap() + 1;
-            rows.push(&row[..end], *prompt as usize, (eos, length));
+        let mut sequences = Sequences::default();
+        for (sequence, prompt) in tokens.chunks_exact(length).zip(&lengths) {
+            let sequence: Vec<u32> = sequence.iter().map(|id| *id as u32).collect();
+            let end = sequence.iter().rposition(|id| *id != eos).unwrap() + 1;
+            sequences.push(&sequence[..end], *prompt as usize, (eos, length));
         }
-        assert!(rows.tokens().iter().zip(&tokens).all(|(a, b)| f64::from(*a) == *b));
-        let mut step = StepRows::new(&recipe, rows, mask, LogitShift::Same, 0);
+        assert!(sequences.tokens().iter().zip(&tokens).all(|(a, b)| f64::from(*a) == *b));
+        let mut step = StepBatch::new(&recipe, sequences, mask, LogitShift::Same, 0);
         step.levels = t;
         let answers = numbers(&file, "answer_lengths");
         assert!(step.answers.iter().zip(&answers).all(|(a, b)| *a as f64 == *b));

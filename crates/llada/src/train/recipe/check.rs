@@ -5,8 +5,8 @@ use crate::{Result, config::Objective, train::TrainError};
 
 /// Most tokens of a step: a hundred times what the largest models are trained with.
 const STEP: usize = 1 << 30;
-/// Most rows of a step.
-const ROWS: usize = 1 << 22;
+/// Most sequences of a step.
+const SEQUENCES: usize = 1 << 22;
 
 fn rule(holds: bool, key: &str, found: impl ToString, expected: &str) -> Result<()> {
     if holds {
@@ -122,7 +122,12 @@ impl Recipe {
         rule(train.max_skipped > 0, "train.max_skipped", train.max_skipped, "at least 1")?;
         let spike = train.spike_factor;
         rule(spike == 0.0 || spike > 1.0, "train.spike_factor", spike, "0, or above 1")?;
-        rule(eval.every == 0 || eval.rows > 0, "eval.rows", eval.rows, "at least 1")?;
+        rule(
+            eval.every == 0 || eval.sequences > 0,
+            "eval.sequences",
+            eval.sequences,
+            "at least 1",
+        )?;
         rule(eval.every == 0 || eval.draws > 0, "eval.draws", eval.draws, "at least 1")?;
         rule(eval.draws <= 1 << 16, "eval.draws", eval.draws, "at most 65536")?;
         rule(self.log.every > 0, "log.every", self.log.every, "at least 1")
@@ -130,13 +135,13 @@ impl Recipe {
 
     /// Bounds the work of a step: one that never ends is no step.
     fn check_batch(&self) -> Result<()> {
-        let (key, rows) = ("train.batch_size", self.train.batch_size);
-        rule(rows > 0, key, rows, "at least 1")?;
-        let most = (STEP / self.data.sequence_length.max(1)).clamp(1, ROWS);
+        let (key, sequences) = ("train.batch_size", self.train.batch_size);
+        rule(sequences > 0, key, sequences, "at least 1")?;
+        let most = (STEP / self.data.sequence_length.max(1)).clamp(1, SEQUENCES);
         let expected = format!(
-            "at most {most} rows of `data.sequence_length`: a step has {STEP} tokens at most"
+            "at most {most} sequences of `data.sequence_length`: a step has {STEP} tokens at most"
         );
-        rule(rows <= most, key, rows, &expected)
+        rule(sequences <= most, key, sequences, &expected)
     }
 
     fn check_sft(&self) -> Result<()> {
@@ -158,7 +163,7 @@ impl Recipe {
             let masked = train.objective == Objective::Diffusion;
             let expected = "false: the autoregressive objective masks nothing";
             rule(masked, "sft.complementary_masks", true, expected)?;
-            let expected = "even: every row has its complement in the batch";
+            let expected = "even: every sequence has its complement in the batch";
             rule(
                 train.batch_size.is_multiple_of(2),
                 "train.batch_size",

@@ -58,7 +58,7 @@ pub struct ModelSizes {
     /// Width of each expert; by default so wide that those of a token are as wide as the dense network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expert_hidden_size: Option<usize>,
-    /// Longest row of the finished model; by default `data.sequence_length`.
+    /// Longest sequence of the finished model; by default `data.sequence_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<usize>,
     /// Whether the LM head is the embedding.
@@ -110,7 +110,7 @@ pub struct Data {
     /// Conversations to validate on; without it some of those in `path` are held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<OneOrMany<PathBuf>>,
-    /// Tokens of a row; for fine-tuning, the most that a row may have.
+    /// Tokens of a sequence; for fine-tuning, the most that a sequence may have.
     pub sequence_length: usize,
     /// Probability that a batch is cut to a length drawn from 1 to `sequence_length` (paper: 1 %).
     pub random_length: f64,
@@ -146,7 +146,7 @@ impl Data {
 pub struct Diffusion {
     /// ε of the masking probability p = (1 − ε)t + ε.
     pub eps: f64,
-    /// Whether the rows of a batch share out t evenly instead of each drawing its own: the same
+    /// Whether the sequences of a batch share out t evenly instead of each drawing its own: the same
     /// loss in expectation, with less noise.
     pub low_discrepancy: bool,
 }
@@ -208,20 +208,21 @@ pub struct Loop {
     pub objective: Objective,
     /// Updates.
     pub steps: u64,
-    /// Rows of an update.
+    /// Sequences of an update.
     pub batch_size: usize,
-    /// Rows that are in memory together; gradients add up over them. 0 takes the whole batch.
+    /// Sequences that are in memory together; gradients add up over them. 0 takes the whole batch.
     pub micro_batch_size: usize,
     /// Seed of the weights, the order, the lengths and the noise.
     pub seed: u64,
     /// What the load-balancing loss of the experts counts beside the loss, in models that have some.
     pub balance: f64,
-    /// Whether activations are computed again in the backward pass instead of kept.
+    /// Whether activations are computed again in the backward pass instead of saved for it (gradient
+    /// checkpointing).
     pub recompute: bool,
     /// Steps between checkpoints; 0 writes only the last.
     pub checkpoint_every: u64,
-    /// Checkpoints kept; 0 keeps all.
-    pub keep: usize,
+    /// How many of the newest checkpoints stay; 0 keeps all.
+    pub keep_last: usize,
     /// Stop after so many steps in a row whose loss or gradient was not finite.
     pub max_skipped: u32,
     /// Skip updates whose gradient norm is above this multiple of the median of the last 64; 0
@@ -240,7 +241,7 @@ impl Default for Loop {
             balance: 0.01,
             recompute: false,
             checkpoint_every: 500,
-            keep: 3,
+            keep_last: 3,
             max_skipped: 3,
             spike_factor: 0.0,
         }
@@ -253,15 +254,15 @@ impl Default for Loop {
 pub struct Eval {
     /// Steps between validations; 0 never validates.
     pub every: u64,
-    /// Rows of the validation split, spread evenly over it.
-    pub rows: usize,
-    /// Masked versions of each row.
+    /// Sequences of the validation split, spread evenly over it.
+    pub sequences: usize,
+    /// Masked versions of each sequence.
     pub draws: usize,
 }
 
 impl Default for Eval {
     fn default() -> Self {
-        Self { every: 250, rows: 64, draws: 4 }
+        Self { every: 250, sequences: 64, draws: 4 }
     }
 }
 
@@ -293,7 +294,7 @@ pub struct Sft {
     /// for diffusion, and `none` for the baseline, which ends at its first end of sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
-    /// Whether each row comes with its complement, in which exactly the other response tokens are
+    /// Whether each sequence comes with its complement, in which exactly the other response tokens are
     /// masked. `train.batch_size` counts both.
     pub complementary_masks: bool,
     /// Passes over the dialogues, in place of `train.steps`; 0 leaves it to that.
@@ -333,7 +334,7 @@ pub enum SftTemplate {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Padding {
-    /// Ends of sequence up to the longest row of the batch, trained and attended as part of the
+    /// Ends of sequence up to the longest sequence of the batch, trained and attended as part of the
     /// response: this is how LLaDA learns to end a response in a canvas that is too large.
     Batch,
     /// Nothing but the one end of sequence that every response has.

@@ -15,7 +15,7 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> io::Result<Self> {
-        // Kept, because `remove` knows what to do where `TempDir` gives up.
+        // Not deleted on drop, because `remove` knows what to do where `TempDir` gives up.
         Ok(Self(tempfile::Builder::new().prefix("llada-check-").tempdir()?.keep()))
     }
 

@@ -35,7 +35,7 @@ fn levels_share_out_the_length() {
 fn neither_the_forward_passes_nor_the_threads_matter() {
     let lengths = [10, 20, 1, 30, 7, 2, 10, 20];
     let all = measure(Objective::Diffusion, 1, &lengths, 4096);
-    assert_eq!((all.rows, all.tokens), (8, 100));
+    assert_eq!((all.sequences, all.tokens), (8, 100));
     assert!(all.nll > 0.0 && all.standard_error.unwrap() > 0.0);
     for (threads, forward) in [(1, 1), (1, 25), (3, 50)] {
         assert_eq!(measure(Objective::Diffusion, threads, &lengths, forward), all);
@@ -58,7 +58,7 @@ fn a_causal_model_is_scored_exactly() {
         let next = &tokens[1..];
         let targets =
             Targets { positions: &positions, tokens: next, weights: &weights, balance: 0.0 };
-        let batch = Batch { tokens: &tokens, starts: &[0, length], keep: None };
+        let batch = Batch { tokens: &tokens, starts: &[0, length], attention_mask: None };
         let mut nll = Vec::new();
         predictor.nll(&batch, &targets, &mut nll).unwrap();
         sum += nll.iter().map(|&n| f64::from(n)).sum::<f64>();
@@ -76,7 +76,7 @@ fn every_token_but_the_first_is_predicted_once() {
             let seen: Vec<usize> = diffusion.into_iter().flatten().collect();
             assert_eq!(seen, (1..tokens).collect::<Vec<_>>());
             let causal = windows(tokens, length, Objective::Autoregressive);
-            assert!(causal.iter().all(|row| row.len() <= length));
+            assert!(causal.iter().all(|sequence| sequence.len() <= length));
             let seen: Vec<usize> = causal.into_iter().flat_map(|r| r.start + 1..r.end).collect();
             assert_eq!(seen, (1..tokens).collect::<Vec<_>>());
         }
@@ -87,7 +87,7 @@ fn every_token_but_the_first_is_predicted_once() {
 
 #[test]
 fn some_windows_stand_for_all() {
-    let of = |count, rows| spread_evenly(count, rows).collect::<Vec<_>>();
+    let of = |count, sequences| spread_evenly(count, sequences).collect::<Vec<_>>();
     assert_eq!(of(10, 4), [0, 2, 5, 7]);
     assert_eq!(of(3, 7), [0, 1, 2]);
     assert!(of(0, 7).is_empty() && of(7, 0).is_empty());
@@ -97,20 +97,20 @@ fn some_windows_stand_for_all() {
 fn what_cannot_be_measured_is_refused() {
     let (predictor, _) = model(Objective::Diffusion, 1);
     let config = &predictor.model().config;
-    let row = |length| vec![Window { number: 0, length, given: 0 }];
+    let sequence = |length| vec![Window { number: 0, length, given: 0 }];
     let settings = EvidenceSettings::default();
     for (mask, windows, draws, message) in [
-        (None, row(4), 1, "no mask token"),
-        (Some(MASK), row(65), 1, "rows of 65 tokens"),
-        (Some(MASK), row(0), 1, "rows of 0 tokens"),
+        (None, sequence(4), 1, "no mask token"),
+        (Some(MASK), sequence(65), 1, "sequences of 65 tokens"),
+        (Some(MASK), sequence(0), 1, "sequences of 0 tokens"),
         (Some(MASK), vec![], 1, "no token that the model could predict"),
-        (Some(MASK), row(4), 0, "draws is 0"),
+        (Some(MASK), sequence(4), 0, "draws is 0"),
     ] {
         let settings = EvidenceSettings { draws, ..settings };
         let error = Evidence::new(config, mask, windows, settings).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
     }
-    let mut evidence = Evidence::new(config, Some(MASK), row(4), settings).unwrap();
+    let mut evidence = Evidence::new(config, Some(MASK), sequence(4), settings).unwrap();
     let (mut predictor, _) = model(Objective::Diffusion, 1);
     assert!(evidence.advance(&mut predictor, &mut |_, _| Ok(())).is_err());
 }

@@ -1,9 +1,10 @@
-//! *How many* tokens each step commits (`get_num_transfer_tokens` of the reference).
+//! The transfer schedule: how many tokens each step unmasks (`get_num_transfer_tokens` of the
+//! reference).
 //!
 //! Alg. 5 as printed calls ⌊L(1−s)⌋ the number unmasked yet remasks that many; the reference code
 //! is followed: the masks are shared equally by the steps, and the remainder goes to the first.
 
-/// The shares of one block's masks among its steps.
+/// The transfer schedule of a block: its masks, shared equally by its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// Masks in the block when it is opened.
@@ -13,7 +14,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Tokens to commit in step `i` of the block; never more than in the step before, and 0 from
+    /// Tokens to unmask in step `i` of the block; never more than in the step before, and 0 from
     /// the last step on.
     pub fn tokens(self, i: usize) -> usize {
         if i >= self.steps {
@@ -39,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn no_steps_commit_nothing() {
+    fn no_steps_unmask_nothing() {
         assert_eq!(Schedule { masks: 3, steps: 0 }.tokens(0), 0);
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 
 /// A sequence of which some tokens are predicted.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Row {
+pub(crate) struct Sequence {
     /// The tokens that the model sees.
     pub(crate) tokens: Vec<u32>,
     /// The same with its prompt masked, for guidance (Eq. 16).
@@ -22,7 +22,7 @@ pub(crate) struct Row {
     pub(crate) cfg_scale: f32,
 }
 
-impl Row {
+impl Sequence {
     /// A prompt and an answer whose tokens at `masked` are masks, which are predicted. Above 0,
     /// `cfg_scale` guides.
     pub(crate) fn masked(
@@ -77,38 +77,38 @@ impl Row {
     }
 }
 
-/// −log p of the targets of rows, summed over each: work of an engine.
+/// −log p of the targets of sequences, summed over each: work of an engine.
 #[derive(Debug)]
 pub(super) struct Losses {
-    rows: Vec<Row>,
-    /// Of the rows that were computed.
+    sequences: Vec<Sequence>,
+    /// Of the sequences that were computed.
     pub(super) losses: Vec<f64>,
 }
 
 impl Losses {
-    pub(super) fn of(rows: Vec<Row>) -> Self {
-        Self { losses: Vec::with_capacity(rows.len()), rows }
+    pub(super) fn of(sequences: Vec<Sequence>) -> Self {
+        Self { losses: Vec::with_capacity(sequences.len()), sequences }
     }
 
-    /// Rows.
+    /// Sequences.
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.sequences.len()
     }
 
     /// Tokens that are yet to be fed.
     pub(super) fn tokens_left(&self) -> usize {
-        self.rows[self.losses.len()..].iter().map(Row::len).sum()
+        self.sequences[self.losses.len()..].iter().map(Sequence::len).sum()
     }
 }
 
 impl Work for Losses {
     fn plan(&self, ahead: usize) -> Option<Query<'_>> {
-        self.rows.get(self.losses.len() + ahead).map(Row::query)
+        self.sequences.get(self.losses.len() + ahead).map(Sequence::query)
     }
 
     fn read_spec(&self, ahead: usize, wanted: usize) -> ReadSpec<'_> {
-        let row = &self.rows[self.losses.len() + ahead];
-        ReadSpec::loss(wanted, row.target(wanted), row.cfg_scale)
+        let sequence = &self.sequences[self.losses.len() + ahead];
+        ReadSpec::loss(wanted, sequence.target(wanted), sequence.cfg_scale)
     }
 
     /// Losses of a model that has diverged are NaN, and no error.
@@ -118,6 +118,6 @@ impl Work for Losses {
     }
 
     fn attention(&self) -> AttentionMask {
-        self.rows.first().map_or(AttentionMask::Bidirectional, |row| row.attention)
+        self.sequences.first().map_or(AttentionMask::Bidirectional, |sequence| sequence.attention)
     }
 }

@@ -1,11 +1,13 @@
-//! *How many* predictions a step keeps: the share of the schedule, or more where the model is sure.
+//! *How many* tokens a step unmasks (`num_transfer_tokens` of the reference): as many as the transfer
+//! [`Schedule`] says, or by a [`TransferRule`] more where the model is sure.
 //!
-//! Every rule keeps at least the schedule's share, and at least one: `steps` bounds the forward
+//! Every rule unmasks at least the schedule's share, and at least one: `steps` bounds the forward
 //! passes whatever the rule, and with one step for each token the rule alone decides. What the rules
 //! compare is the confidence that [`Remasking`](super::Remasking) ranks by.
 
+mod choose;
 mod memory;
-mod rules;
+mod schedule;
 
 use std::{fmt, str::FromStr};
 
@@ -13,14 +15,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub(super) use memory::{Memory, Past};
+pub use schedule::Schedule;
 
 use super::{Range, SamplerError};
 
-/// A rule for the number of tokens.
+/// A transfer rule: how many tokens a step unmasks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Keep {
-    /// The share of the [`Schedule`](super::transfer::Schedule), as the reference does.
+pub enum TransferRule {
+    /// As many as the [`Schedule`] says, as the reference does.
     #[default]
     Schedule,
     /// All of at least this confidence (Fast-dLLM, arXiv 2505.22618).
@@ -97,7 +100,7 @@ impl Default for Credit {
     }
 }
 
-impl Keep {
+impl TransferRule {
     /// The names on the command line, with the number that may follow them.
     pub const NAMES: [&'static str; 7] = [
         "schedule",
@@ -142,9 +145,9 @@ impl Keep {
     pub(super) fn check(self) -> Result<(), SamplerError> {
         match self {
             Self::Schedule => Ok(()),
-            Self::Threshold(x) => Range::check(&[("keep threshold", x)]),
-            Self::Factor(x) => Range::check(&[("keep factor", x)]),
-            Self::Entropy(x) => Range::check(&[("keep entropy", x)]),
+            Self::Threshold(x) => Range::check(&[("transfer threshold", x)]),
+            Self::Factor(x) => Range::check(&[("transfer factor", x)]),
+            Self::Entropy(x) => Range::check(&[("transfer entropy", x)]),
             Self::Klass(Klass { confidence, divergence, steps }) => Range::check(&[
                 ("klass confidence", confidence),
                 ("klass divergence", divergence),
@@ -165,7 +168,7 @@ impl Keep {
     }
 }
 
-impl Keep {
+impl TransferRule {
     /// Its other numbers, by the names of their fields.
     fn others(self) -> Map<String, Value> {
         match serde_json::to_value(self) {
@@ -177,7 +180,8 @@ impl Keep {
         }
     }
 
-    /// Itself with other numbers, given as `steps=3,divergence=0.1`; `None` if it has none of that name.
+    /// Itself with other numbers, given as `steps=3,divergence=0.1`; `None` if it has none of that
+    /// name.
     fn with(self, others: &str) -> Option<Self> {
         let mut fields = self.others();
         for pair in others.split(',') {
@@ -189,7 +193,7 @@ impl Keep {
     }
 }
 
-impl fmt::Display for Keep {
+impl fmt::Display for TransferRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(number) = self.number() else { return f.write_str(self.name()) };
         let short = format!("{}={number}", self.name());
@@ -204,14 +208,14 @@ impl fmt::Display for Keep {
     }
 }
 
-impl FromStr for Keep {
+impl FromStr for TransferRule {
     type Err = SamplerError;
 
     /// A name, a name and its number, or with other numbers behind: `klass`, `klass=0.8`,
     /// `klass=0.8,steps=3`.
     fn from_str(s: &str) -> Result<Self, SamplerError> {
         let unknown = || SamplerError::Unknown {
-            what: "rule for what is kept",
+            what: "transfer rule",
             found: s.to_owned(),
             known: Self::NAMES.join(", "),
         };
@@ -225,7 +229,7 @@ impl FromStr for Keep {
             None => (rule, None),
             Some((name, number)) => (name, Some(number.parse::<f64>().map_err(|_| unknown())?)),
         };
-        let keep = match (name, number) {
+        let rule = match (name, number) {
             ("schedule", None) => Self::Schedule,
             ("threshold", x) => Self::Threshold(x.unwrap_or(0.9)),
             ("factor", x) => Self::Factor(x.unwrap_or(1.0)),
@@ -243,12 +247,12 @@ impl FromStr for Keep {
             }
             _ => return Err(unknown()),
         };
-        let keep = match others {
-            None => keep,
-            Some(others) => keep.with(others).ok_or_else(unknown)?,
+        let rule = match others {
+            None => rule,
+            Some(others) => rule.with(others).ok_or_else(unknown)?,
         };
-        keep.check()?;
-        Ok(keep)
+        rule.check()?;
+        Ok(rule)
     }
 }
 
@@ -258,20 +262,20 @@ mod tests {
 
     #[test]
     fn names_and_json_round_trip() {
-        for name in Keep::NAMES {
-            let keep: Keep = name.parse().unwrap();
-            assert_eq!(keep.to_string(), name);
-            assert_eq!(name.split('=').next().unwrap().parse(), Ok(keep));
-            let json = serde_json::to_string(&keep).unwrap();
-            assert_eq!(serde_json::from_str::<Keep>(&json).unwrap(), keep);
+        for name in TransferRule::NAMES {
+            let rule: TransferRule = name.parse().unwrap();
+            assert_eq!(rule.to_string(), name);
+            assert_eq!(name.split('=').next().unwrap().parse(), Ok(rule));
+            let json = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<TransferRule>(&json).unwrap(), rule);
         }
         for name in ["leap=0.5", "leap=0.8,reach=2", "klass=0.5,divergence=0.25,steps=3"] {
-            assert_eq!(name.parse::<Keep>().unwrap().to_string(), name);
+            assert_eq!(name.parse::<TransferRule>().unwrap().to_string(), name);
         }
-        let steps = Keep::Klass(Klass { steps: 3, ..Klass::default() });
+        let steps = TransferRule::Klass(Klass { steps: 3, ..Klass::default() });
         assert_eq!("klass,steps=3".parse(), Ok(steps));
-        let short: Keep = serde_json::from_str(r#"{"klass": {"steps": 3}}"#).unwrap();
-        assert_eq!(short, Keep::Klass(Klass { steps: 3, ..Klass::default() }));
+        let short: TransferRule = serde_json::from_str(r#"{"klass": {"steps": 3}}"#).unwrap();
+        assert_eq!(short, TransferRule::Klass(Klass { steps: 3, ..Klass::default() }));
     }
 
     #[test]
@@ -290,21 +294,21 @@ mod tests {
             "leap,reach=half",
             "klass,pace=2",
         ] {
-            let error = bad.parse::<Keep>().unwrap_err();
+            let error = bad.parse::<TransferRule>().unwrap_err();
             assert!(error.hint().unwrap().contains("entropy=0.1"), "{bad}: {error}");
         }
         for (bad, number) in [
-            ("threshold=-1", "keep threshold"),
-            ("threshold=2", "keep threshold"),
-            ("factor=0", "keep factor"),
-            ("factor=inf", "keep factor"),
-            ("entropy=NaN", "keep entropy"),
+            ("threshold=-1", "transfer threshold"),
+            ("threshold=2", "transfer threshold"),
+            ("factor=0", "transfer factor"),
+            ("factor=inf", "transfer factor"),
+            ("entropy=NaN", "transfer entropy"),
             ("klass=1.5", "klass confidence"),
             ("klass,steps=0", "klass steps"),
             ("leap,reach=0", "leap reach"),
             ("credit,weight=-1", "credit weight"),
         ] {
-            let Err(SamplerError::OutOfRange { name, .. }) = bad.parse::<Keep>() else {
+            let Err(SamplerError::OutOfRange { name, .. }) = bad.parse::<TransferRule>() else {
                 panic!("{bad}");
             };
             assert_eq!(name, number);

@@ -1,4 +1,4 @@
-//! What a predictor keeps of one work between passes.
+//! The keys and values of one work that the predictor caches between passes.
 
 use super::{CacheRequest, Work, batch::row_shift};
 use crate::{
@@ -8,44 +8,44 @@ use crate::{
     model::{Opened, SequenceId},
 };
 
-/// What a predictor keeps of one work between passes.
-pub(super) struct Held {
+/// The keys and values of one work that the predictor caches between passes.
+pub(super) struct Cached {
     pub(super) id: SequenceId,
     /// Of its unconditional sequence, with guidance.
     pub(super) unconditional: Option<SequenceId>,
-    /// The positions that are kept, in ascending order.
+    /// The positions that are cached, in ascending order.
     positions: Vec<u32>,
-    /// How many of the first positions were kept of another work.
+    /// How many of the first positions were taken over from another work.
     pub(super) reused: usize,
 }
 
-impl Held {
-    /// Has `predictor` keep what gains from it; `None` where nothing does, or it cannot.
+impl Cached {
+    /// Has `predictor` cache what gains from it; `None` where nothing does, or it cannot.
     pub(super) fn open<P: Predictor + ?Sized>(
         predictor: &mut P,
         work: &impl Work,
     ) -> Result<Option<Self>> {
         // A work for another attention mask than the model's must be fed whole.
-        let is_kept = predictor.keeps() == Some(work.attention());
-        let Some(CacheRequest { capacity, cache_type }) = work.cache().filter(|_| is_kept) else {
+        let has_cache = predictor.caches() == Some(work.attention());
+        let Some(request) = work.cache().filter(|_| has_cache) else {
             return Ok(None);
         };
         let Some(query) = work.plan(0) else { return Ok(None) };
         // A sequence that outgrows the model is refused when it does, as without a cache.
-        let capacity = capacity.min(predictor.longest());
+        let capacity = request.capacity.min(predictor.longest());
+        let request = CacheRequest { capacity, ..request };
         let is_guided = query.unconditional.is_some();
         let shift = row_shift(work.attention(), predictor.shift());
         // The two sequences of guidance are fed the same positions, and share less than one alone.
         let beginning = if is_guided { &[] } else { beginning(&query, shift) };
-        let Opened { id, held } = predictor.open(capacity, cache_type, beginning)?;
-        let unconditional =
-            is_guided.then(|| predictor.open(capacity, cache_type, &[])).transpose();
+        let Opened { id, cached } = predictor.open(&request, beginning)?;
+        let unconditional = is_guided.then(|| predictor.open(&request, &[])).transpose();
         match unconditional {
             Ok(unconditional) => Ok(Some(Self {
                 id,
                 unconditional: unconditional.map(|opened| opened.id),
-                positions: (0..held as u32).collect(),
-                reused: held,
+                positions: (0..cached as u32).collect(),
+                reused: cached,
             })),
             Err(error) => {
                 predictor.close(id);
@@ -60,37 +60,37 @@ impl Held {
         self.unconditional.into_iter().for_each(|id| predictor.close(id));
     }
 
-    /// Holds what was kept for nothing, so that the next pass feeds all.
+    /// Takes what was cached for nothing, so that the next pass feeds all.
     pub(super) fn forget(&mut self) {
         self.positions.clear();
         self.reused = 0;
     }
 
     /// Leaves in `feed`, which has the positions that take part, those to feed, and gives how many are
-    /// kept before them.
+    /// cached before them.
     pub(super) fn feed(&mut self, query: &Query<'_>, feed: &mut Vec<u32>) -> usize {
         let first = feed.partition_point(|&p| (p as usize) < query.fresh.start);
         let end = feed.partition_point(|&p| (p as usize) < query.fresh.end).max(first);
         let (fresh, (before, rest)) =
             (&feed[first..end], self.positions.split_at(first.min(self.positions.len())));
-        let is_held = *before == feed[..first];
+        let is_cached = *before == feed[..first];
         let shared = fresh.len().min(rest.len());
         // What follows the fresh positions must be what followed them before.
         let goes_on = rest[..shared] == fresh[..shared]
             && *rest.get(fresh.len()..).unwrap_or_default() == feed[end..];
-        let is_partial = is_held && goes_on && fresh.len() < feed.len();
+        let is_partial = is_cached && goes_on && fresh.len() < feed.len();
         self.positions.clone_from(feed);
         if is_partial {
             feed.truncate(end);
             feed.drain(..first);
             return first;
         }
-        // All is fed: nothing is kept, or not yet, or no longer.
+        // All is fed: nothing is cached, or not yet, or no longer.
         0
     }
 }
 
-/// The tokens that need not be fed where they are held: those before all whose logits are wanted.
+/// The tokens that need not be fed where they are cached: those before all whose logits are wanted.
 fn beginning<'a>(query: &Query<'a>, shift: LogitShift) -> &'a [u32] {
     let &Query { tokens, present: None, padding: 0, wanted, .. } = query else {
         return &[];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use llada_kernels::statistics::Statistics;
 
-use super::{Credit, Keep};
+use super::{Credit, TransferRule};
 use crate::diffusion::{Precision, sample};
 
 /// Tokens of a distribution that are remembered one by one; the rest counts as one token.
@@ -57,17 +57,17 @@ impl Memory {
 
 impl Past {
     /// What will have come before once these `logits` of a position have, with the statistics `whole`,
-    /// after `past`; those that have credit are raised. `None` if that is nothing to `keep`.
+    /// after `past`; those that have credit are raised. `None` if `rule` remembers nothing.
     pub(in crate::diffusion) fn observe(
         past: Option<&Self>,
-        keep: Keep,
+        rule: TransferRule,
         logits: &mut [f32],
         whole: &Statistics,
     ) -> Option<Self> {
         let past = || past.cloned().unwrap_or_default();
-        match keep {
-            Keep::Klass(klass) => Some(past().compared(logits, whole, klass.divergence)),
-            Keep::Credit(credit) => Some(past().lent(logits, whole, credit)),
+        match rule {
+            TransferRule::Klass(klass) => Some(past().compared(logits, whole, klass.divergence)),
+            TransferRule::Credit(credit) => Some(past().lent(logits, whole, credit)),
             _ => None,
         }
     }
@@ -98,7 +98,7 @@ impl Past {
         let top = whole.token;
         let earned = whole.probability(whole.greatest).powf(credit.exponent);
         self.credits.iter_mut().for_each(|(_, amount)| *amount *= credit.decay);
-        // Credits that no longer matter are dropped, so that few are kept.
+        // Credits that no longer matter are dropped, so that few are remembered.
         self.credits.retain(|&(token, amount)| token == top || amount > 1e-3);
         match self.credits.iter_mut().find(|(token, _)| *token == top) {
             Some((_, amount)) => *amount += earned,
@@ -134,18 +134,18 @@ fn relative(p: f64, q: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::keep::Klass;
+    use crate::diffusion::transfer::Klass;
     use llada_kernels::statistics;
 
     #[test]
     fn a_distribution_comes_to_rest_and_is_shaken() {
-        let keep = Keep::Klass(Klass::default());
+        let rule = TransferRule::Klass(Klass::default());
         let mut memory = Memory::default();
         let logits: Vec<f32> = (0..100).map(|i| (i * i % 37) as f32 / 5.0).collect();
         let mut rest = |logits: &[f32]| {
             let whole = statistics::of(logits).unwrap();
             let mut seen = logits.to_vec();
-            let past = Past::observe(memory.of(3), keep, &mut seen, &whole).unwrap();
+            let past = Past::observe(memory.of(3), rule, &mut seen, &whole).unwrap();
             memory.remember(3, past);
             memory.steps_at_rest(3)
         };
@@ -164,12 +164,12 @@ mod tests {
 
     #[test]
     fn credit_grows_for_what_leads_and_fades_for_what_led() {
-        let keep = Keep::Credit(Credit::default());
+        let rule = TransferRule::Credit(Credit::default());
         let mut memory = Memory::default();
         let mut lent = |logits: [f32; 3]| {
             let mut now = logits;
             let whole = statistics::of(&now).unwrap();
-            let past = Past::observe(memory.of(0), keep, &mut now, &whole).unwrap();
+            let past = Past::observe(memory.of(0), rule, &mut now, &whole).unwrap();
             memory.remember(0, past);
             [now[0] - logits[0], now[1] - logits[1], now[2] - logits[2]]
         };

@@ -1,24 +1,25 @@
-//! Which of a step's predictions each rule keeps.
+//! Which candidates of a step each rule unmasks.
 
-use super::{Keep, Leap, Memory};
+use super::{Leap, Memory, TransferRule};
 use crate::diffusion::confidence::Candidate;
 
-impl Keep {
-    /// Leaves in `kept` the indices, in ascending order, of the `candidates` that are kept: those that the
-    /// rule grants, and in any case the `least` most confident. Of equals the first come first.
+impl TransferRule {
+    /// Leaves in `unmasked` the indices, in ascending order, of the `candidates` that are unmasked:
+    /// those that the rule grants, and in any case the `least` most confident. Of equals the first
+    /// come first.
     pub(in crate::diffusion) fn choose(
         self,
         candidates: &[Candidate],
         least: usize,
         memory: &Memory,
-        kept: &mut Vec<usize>,
+        unmasked: &mut Vec<usize>,
     ) {
-        kept.clear();
-        kept.extend(0..candidates.len());
-        kept.sort_unstable_by(|&a, &b| {
+        unmasked.clear();
+        unmasked.extend(0..candidates.len());
+        unmasked.sort_unstable_by(|&a, &b| {
             candidates[b].confidence.total_cmp(&candidates[a].confidence).then(a.cmp(&b))
         });
-        let sorted = || kept.iter().map(|&i| candidates[i].confidence);
+        let sorted = || unmasked.iter().map(|&i| candidates[i].confidence);
         let first = match self {
             Self::Schedule => 0,
             Self::Threshold(threshold) => sorted().take_while(|&c| c >= threshold).count(),
@@ -28,21 +29,21 @@ impl Keep {
                 sorted().enumerate().take_while(|&rank| grants(rank)).count()
             }
             Self::Entropy(bound) => {
-                within_entropy(kept.iter().map(|&i| candidates[i].entropy), bound)
+                within_entropy(unmasked.iter().map(|&i| candidates[i].entropy), bound)
             }
             Self::Klass(_) | Self::Leap(_) => 0,
         };
-        kept.truncate(first.max(least));
+        unmasked.truncate(first.max(least));
         match self {
-            Self::Klass(klass) => kept.extend((0..candidates.len()).filter(|&i| {
+            Self::Klass(klass) => unmasked.extend((0..candidates.len()).filter(|&i| {
                 candidates[i].confidence >= klass.confidence
                     && memory.steps_at_rest(candidates[i].position) >= klass.steps
             })),
-            Self::Leap(leap) => kept.extend(leaping(candidates, leap)),
+            Self::Leap(leap) => unmasked.extend(leaping(candidates, leap)),
             _ => {}
         }
-        kept.sort_unstable();
-        kept.dedup();
+        unmasked.sort_unstable();
+        unmasked.dedup();
     }
 }
 
@@ -83,37 +84,37 @@ mod tests {
         confidences.iter().enumerate().map(candidate).collect()
     }
 
-    fn chosen(keep: Keep, confidences: &[f64], least: usize) -> Vec<usize> {
-        let mut kept = vec![7];
-        keep.choose(&candidates(confidences), least, &Memory::default(), &mut kept);
-        kept
+    fn chosen(rule: TransferRule, confidences: &[f64], least: usize) -> Vec<usize> {
+        let mut unmasked = vec![7];
+        rule.choose(&candidates(confidences), least, &Memory::default(), &mut unmasked);
+        unmasked
     }
 
     #[test]
-    fn the_schedule_keeps_its_share_and_nothing_more() {
+    fn the_schedule_unmasks_its_share_and_nothing_more() {
         let confidence = [0.5, 0.9, 0.5, 0.0, 0.9];
-        assert_eq!(chosen(Keep::Schedule, &confidence, 0), Vec::<usize>::new());
-        assert_eq!(chosen(Keep::Schedule, &confidence, 1), [1]);
-        assert_eq!(chosen(Keep::Schedule, &confidence, 3), [0, 1, 4]);
-        assert_eq!(chosen(Keep::Schedule, &confidence, 99), [0, 1, 2, 3, 4]);
-        assert_eq!(chosen(Keep::Schedule, &[0.25; 4], 2), [0, 1]);
+        assert_eq!(chosen(TransferRule::Schedule, &confidence, 0), Vec::<usize>::new());
+        assert_eq!(chosen(TransferRule::Schedule, &confidence, 1), [1]);
+        assert_eq!(chosen(TransferRule::Schedule, &confidence, 3), [0, 1, 4]);
+        assert_eq!(chosen(TransferRule::Schedule, &confidence, 99), [0, 1, 2, 3, 4]);
+        assert_eq!(chosen(TransferRule::Schedule, &[0.25; 4], 2), [0, 1]);
     }
 
     #[test]
-    fn a_threshold_keeps_all_above_it_and_the_most_confident_in_any_case() {
-        assert_eq!(chosen(Keep::Threshold(0.6), &[0.7, 0.5, 0.6, 0.9], 1), [0, 2, 3]);
-        assert_eq!(chosen(Keep::Threshold(0.95), &[0.7, 0.5, 0.6, 0.9], 1), [3]);
-        assert_eq!(chosen(Keep::Threshold(0.95), &[0.7, 0.5, 0.6, 0.9], 2), [0, 3]);
-        assert_eq!(chosen(Keep::Threshold(0.5), &[], 1), Vec::<usize>::new());
+    fn a_threshold_unmasks_all_above_it_and_the_most_confident_in_any_case() {
+        assert_eq!(chosen(TransferRule::Threshold(0.6), &[0.7, 0.5, 0.6, 0.9], 1), [0, 2, 3]);
+        assert_eq!(chosen(TransferRule::Threshold(0.95), &[0.7, 0.5, 0.6, 0.9], 1), [3]);
+        assert_eq!(chosen(TransferRule::Threshold(0.95), &[0.7, 0.5, 0.6, 0.9], 2), [0, 3]);
+        assert_eq!(chosen(TransferRule::Threshold(0.5), &[], 1), Vec::<usize>::new());
     }
 
     #[test]
     fn a_factor_asks_more_of_more() {
         // 1 − 1/(n + 1): 1/2, 2/3, 3/4, 4/5.
-        assert_eq!(chosen(Keep::Factor(1.0), &[0.9, 0.7, 0.76, 0.1], 1), [0, 2]);
-        assert_eq!(chosen(Keep::Factor(1.0), &[0.9, 0.75, 0.76, 0.1], 1), [0, 1, 2]);
-        assert_eq!(chosen(Keep::Factor(1.0), &[0.1, 0.2], 1), [1]);
-        assert_eq!(chosen(Keep::Factor(0.0), &[1.0, 0.9999], 1), [0]);
+        assert_eq!(chosen(TransferRule::Factor(1.0), &[0.9, 0.7, 0.76, 0.1], 1), [0, 2]);
+        assert_eq!(chosen(TransferRule::Factor(1.0), &[0.9, 0.75, 0.76, 0.1], 1), [0, 1, 2]);
+        assert_eq!(chosen(TransferRule::Factor(1.0), &[0.1, 0.2], 1), [1]);
+        assert_eq!(chosen(TransferRule::Factor(0.0), &[1.0, 0.9999], 1), [0]);
     }
 
     #[test]
@@ -121,15 +122,15 @@ mod tests {
         let e = |h: f64| (-h).exp();
         let confidences = [e(0.05), e(2.0), e(0.04), e(0.3)];
         // In order 0.04, 0.05, 0.3, 2.0: the sums without the largest are 0, 0.04, 0.09, 0.39.
-        assert_eq!(chosen(Keep::Entropy(0.0), &confidences, 1), [2]);
-        assert_eq!(chosen(Keep::Entropy(0.1), &confidences, 1), [0, 2, 3]);
-        assert_eq!(chosen(Keep::Entropy(0.4), &confidences, 1), [0, 1, 2, 3]);
+        assert_eq!(chosen(TransferRule::Entropy(0.0), &confidences, 1), [2]);
+        assert_eq!(chosen(TransferRule::Entropy(0.1), &confidences, 1), [0, 2, 3]);
+        assert_eq!(chosen(TransferRule::Entropy(0.4), &confidences, 1), [0, 1, 2, 3]);
     }
 
     #[test]
     fn neighbours_of_anchors_leap_along() {
-        let keep = Keep::Leap(Leap { anchor: 0.9, neighbour: 0.7, reach: 2 });
-        assert_eq!(chosen(keep, &[0.8, 0.8, 0.5, 0.95, 0.6, 0.7, 0.8], 1), [1, 3, 5]);
-        assert_eq!(chosen(keep, &[0.8, 0.85, 0.5], 1), [1]);
+        let rule = TransferRule::Leap(Leap { anchor: 0.9, neighbour: 0.7, reach: 2 });
+        assert_eq!(chosen(rule, &[0.8, 0.8, 0.5, 0.95, 0.6, 0.7, 0.8], 1), [1, 3, 5]);
+        assert_eq!(chosen(rule, &[0.8, 0.85, 0.5], 1), [1]);
     }
 }
