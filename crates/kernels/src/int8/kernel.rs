@@ -129,12 +129,14 @@ impl<L: Layout> Kernel for Strip<L> {
         let many = S::ROWS > 8;
         // SAFETY: the promises of `new`; in each case the vectors divide the width.
         unsafe {
-            if S::LANES > 8 && work.width == 8 {
-                strip::<_, L, 8, 1>(s.narrow(), work);
-            } else if S::LANES >= 8 && work.width == S::LANES {
-                if many { strip::<_, L, 8, 1>(s, work) } else { strip::<_, L, 4, 1>(s, work) }
-            } else {
+            if S::LANES < 8 || work.width > S::LANES {
                 strip::<_, L, 4, 2>(s, work);
+            } else if S::LANES > 8 && work.width < S::LANES {
+                strip::<_, L, 8, 1>(s.narrow(), work);
+            } else if many {
+                strip::<_, L, 8, 1>(s, work);
+            } else {
+                strip::<_, L, 4, 1>(s, work);
             }
         }
     }
@@ -276,7 +278,8 @@ fn turn<S: Simd>(s: S, Turn { sums, stride, lines, at }: Turn<'_>) {
     let lines = &mut lines.as_flattened_mut()[at..][..(TURN - 1) * WIDTH + STRIP];
     for j in (0..STRIP).step_by(S::LANES) {
         for i in (0..TURN).step_by(S::LANES) {
-            // SAFETY: the square at line `j` and sum `i` lies in `sums`, that at line `i` and `at + j` in `lines`.
+            // SAFETY: the square at line `j` and sum `i` lies in `sums`, that at line `i` and sum `j` in
+            // `lines`.
             unsafe {
                 let from = sums.as_ptr().add(j * stride + i);
                 s.transpose(from, stride, lines.as_mut_ptr().add(i * WIDTH + j), WIDTH);
