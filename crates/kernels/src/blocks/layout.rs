@@ -1,6 +1,6 @@
 //! Where each format keeps its codes and scales: what the widening and the product both read.
 
-/// Codes that lie side by side wherever a block is spread out; a group is as long or half as long.
+/// Codes that lie side by side wherever a block is unpacked; a group is as long or half as long.
 pub(crate) use crate::simd::RUN;
 use crate::simd::Simd;
 
@@ -19,7 +19,7 @@ pub(crate) trait Layout {
     /// Factors of a run: the scales of its groups, then its minimum if there is one.
     const FACTORS: usize = RUN / Self::GROUP + Self::MINS as usize;
 
-    /// Spreads a block out: the codes in their order, and for each run its factors. The slices are of a
+    /// Unpacks a block: the codes in their order, and for each run its factors. The slices are of a
     /// block, a block's codes and its factors.
     fn unpack<S: Simd>(s: S, block: &[u8], codes: &mut [u8], factors: &mut [f32]);
 }

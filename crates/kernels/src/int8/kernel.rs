@@ -8,7 +8,7 @@ use crate::{
     simd::{Kernel, Simd},
 };
 
-/// From one row of spread-out codes to the next: a line more than they need, so that the rows fall into
+/// From one row of unpacked codes to the next: a line more than they need, so that the rows fall into
 /// different sets of the cache.
 pub(super) const CODES: usize = KC + 64;
 
@@ -38,29 +38,29 @@ pub(super) struct Work {
     pub(super) next: Next,
 }
 
-/// The strip that is multiplied after this one. It is spread out meanwhile: reading and writing bytes
+/// The strip that is multiplied after this one. It is unpacked meanwhile: reading and writing bytes
 /// keeps other parts of the processor busy than multiplying them.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
     /// Its blocks.
     pub(super) blocks: *const u8,
-    /// Blocks of each of its rows, as many as a strip has room for; 0 if nothing is to be spread out.
+    /// Blocks of each of its rows, as many as a strip has room for; 0 if nothing is to be unpacked.
     pub(super) count: usize,
     /// Bytes from one row to the next.
     pub(super) line: usize,
-    /// Its rows; where there are fewer than [`STRIP`] the last is spread out for those that lack.
+    /// Its rows; where there are fewer than [`STRIP`] the last is unpacked for those that lack.
     pub(super) rows: usize,
     /// Where its codes go, laid out as in [`Work`].
     pub(super) codes: *mut u8,
     /// Where its factors go.
     pub(super) factors: *mut f32,
-    /// The blocks of the strip after it, which are asked of the memory.
+    /// The blocks of the strip after it, which are prefetched.
     pub(super) after: *const u8,
 }
 
 impl Next {
-    /// What is done beside run `run` of the rows `row..row + R`: a block of each is spread out, or where a
-    /// block is of as many runs as that, one of one row; and the memory is asked for what comes after.
+    /// What is done beside run `run` of the rows `row..row + R`: a block of each is unpacked, or where a
+    /// block is of as many runs as that, one of one row; and what comes after is prefetched.
     ///
     /// # Safety
     /// The pointers are to what they say.
@@ -81,7 +81,7 @@ impl Next {
         }
     }
 
-    /// Spreads block `block` of row `row` out.
+    /// Unpacks block `block` of row `row`.
     ///
     /// # Safety
     /// The strip has such a block, and the pointers are to what they say.
@@ -107,7 +107,7 @@ impl Next {
 /// Element by element, and so for every instruction set: over the spans of inputs, `sum` becomes
 /// `fma(product, row_scale, sum)`, where `product`, from zero, becomes over the groups of weights
 /// `fma(dot, scale, product)`, and after each run that has a minimum `fma(-min, total, product)`; `dot`
-/// and `total` are sums of whole numbers.
+/// and `total` are sums of integers.
 pub(super) struct Strip<L> {
     work: Work,
     format: PhantomData<L>,
@@ -125,7 +125,7 @@ impl<L: Layout> Kernel for Strip<L> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         let Self { work, .. } = self;
-        // Whole numbers, products and sums of a tile all have registers where there are 32.
+        // All accumulators of a tile (dots, products, sums) have registers where there are 32.
         let many = S::ROWS > 8;
         // SAFETY: the promises of `new`; in each case the vectors divide the width.
         unsafe {
