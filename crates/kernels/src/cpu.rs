@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{KernelError, Result, team::Team};
+use crate::{KernelError, Result, pool::ThreadPool};
 
 /// The instruction set that the kernels are written for, best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,11 +74,11 @@ impl FromStr for Isa {
 /// One instruction-set extension and whether the processor has it, for `llada doctor`.
 pub type Features = Vec<(&'static str, bool)>;
 
-/// Runs the operations: an instruction set and a team of threads. Cheap to clone.
+/// Runs the operations: an instruction set and a thread pool. Cheap to clone.
 #[derive(Clone)]
 pub struct Cpu {
     isa: Isa,
-    team: Arc<Team>,
+    pool: Arc<ThreadPool>,
 }
 
 impl fmt::Debug for Cpu {
@@ -113,11 +113,11 @@ impl Cpu {
             }
             threads => threads,
         };
-        let team = Team::new(threads).map_err(|e| KernelError::Argument {
+        let pool = ThreadPool::new(threads).map_err(|e| KernelError::Argument {
             op: "cpu",
             what: format!("the system does not give {threads} threads ({e}): ask for fewer"),
         })?;
-        Ok(Self { isa, team: Arc::new(team) })
+        Ok(Self { isa, pool: Arc::new(pool) })
     }
 
     /// The instruction set that the kernels use.
@@ -127,7 +127,7 @@ impl Cpu {
 
     /// The number of threads.
     pub fn threads(&self) -> usize {
-        self.team.threads()
+        self.pool.threads()
     }
 
     /// The extensions that matter to the kernels, and whether the processor has each.
@@ -151,7 +151,7 @@ impl Cpu {
     /// Runs `task(0)` … `task(n - 1)` on the threads. Tasks must write to disjoint places; what they
     /// compute must not depend on how many threads there are.
     pub fn for_each(&self, n: usize, task: impl Fn(usize) + Sync) {
-        self.team.for_each(n, &task);
+        self.pool.for_each(n, &task);
     }
 
     /// Runs `task(i, chunk)` on the chunks of `chunk` elements of `out`, in parallel.

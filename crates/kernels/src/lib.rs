@@ -26,13 +26,13 @@ mod map;
 mod math;
 mod memory;
 pub mod peak;
+mod pool;
 pub mod reference;
 pub mod rms_norm;
 pub mod rope;
 mod simd;
 pub mod statistics;
 pub mod swiglu;
-mod team;
 #[cfg(test)]
 mod testing;
 mod weights;

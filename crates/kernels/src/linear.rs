@@ -91,7 +91,7 @@ thread_local! {
 
 /// `y[m, n] (+)= x[m, k] w[n, k]^T + bias[n]`.
 ///
-/// With a weight of blocks the rows are quantised too ([`Activations`]) and multiplied in whole numbers:
+/// With a weight of blocks the rows are quantised too ([`Activations`]) and multiplied as integers:
 /// an element is then off by `sum |w| max |x| / 254` at most, the maximum being that of the 128 inputs
 /// around.
 ///

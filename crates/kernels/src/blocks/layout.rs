@@ -1,7 +1,7 @@
 //! Where each format keeps its codes and scales: what the widening and the product both read.
 
 use crate::simd::Simd;
-/// Codes that lie side by side wherever a block is spread out; a group is as long or half as long.
+/// Codes that lie side by side wherever a block is unpacked, and the rows that columns are of.
 pub(crate) use crate::simd::{ROWS, RUN};
 
 /// A block format as the kernels see it: `w = scale * (code - OFFSET) - min` with unsigned codes.

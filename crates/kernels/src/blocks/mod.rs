@@ -1,6 +1,6 @@
 //! GGML's block formats: weights of a few bits, with scales of their own for every few of them.
 //!
-//! A row is cut into blocks, each of which holds whole-number codes and the scales that turn them
+//! A row is cut into blocks, each of which holds integer codes and the scales that turn them
 //! back into weights: `w = scale * (code - offset) - min`. The layouts, to the byte, are those of
 //! GGUF files (ggml, `ggml-quants.c` and `ggml-common.h`); the quantisers follow its reference ones.
 

@@ -216,7 +216,7 @@ impl<const R: usize> Kernel for TileOf<'_, R> {
                 s.prefetch_near(c.add(i * ldc).cast());
                 s.prefetch_near(c.add(i * ldc + NV * S::LANES - 1).cast());
             }
-            let mut sums = [[s.splat(0.0); NV]; R];
+            let mut acc = [[s.splat(0.0); NV]; R];
             let (mut p, mut next_at) = (0, next.at);
             while p < kc {
                 for i in 0..Next::LINES {
@@ -231,7 +231,7 @@ impl<const R: usize> Kernel for TileOf<'_, R> {
                     for i in 0..R {
                         let x = s.splat(*a.add(q * R + i));
                         for v in 0..NV {
-                            sums[i][v] = s.mul_add(x, line[v], sums[i][v]);
+                            acc[i][v] = s.mul_add(x, line[v], acc[i][v]);
                         }
                     }
                 }
@@ -240,7 +240,7 @@ impl<const R: usize> Kernel for TileOf<'_, R> {
             for i in 0..R {
                 for v in 0..NV {
                     let c = c.add(i * ldc + v * S::LANES);
-                    let sum = sums[i][v];
+                    let sum = acc[i][v];
                     s.write(if add { s.add(s.read(c), sum) } else { sum }, c);
                 }
             }
@@ -353,7 +353,7 @@ impl<T: Element, const R: usize> Kernel for FewOf<'_, T, R> {
     fn call<S: Simd>(self, s: S) {
         let Few { a, lda, panel, left, c, ldc, add, .. } = *self.few;
         let Panel { ld, len, kc, .. } = panel;
-        let mut sums = [s.splat(0.0); R];
+        let mut acc = [s.splat(0.0); R];
         // SAFETY: `len` rows of `kc` elements of the panel, `R` rows of as many of `A` and the elements
         // of `C` are there, as whoever made this says; prefetching touches nothing.
         unsafe {
@@ -370,21 +370,21 @@ impl<T: Element, const R: usize> Kernel for FewOf<'_, T, R> {
                     for q in 0..S::LANES {
                         for r in 0..R {
                             let x = s.splat(*a.add(r * lda + q));
-                            sums[r] = s.mul_add(x, columns[q], sums[r]);
+                            acc[r] = s.mul_add(x, columns[q], acc[r]);
                         }
                     }
                 } else {
                     for q in 0..terms {
                         for r in 0..R {
                             let x = s.splat(*a.add(r * lda + q));
-                            sums[r] = s.mul_add(x, columns[q], sums[r]);
+                            acc[r] = s.mul_add(x, columns[q], acc[r]);
                         }
                     }
                 }
             }
             for r in 0..R {
                 let c = c.add(r * ldc);
-                let sum = if add { s.add(s.read_first(c, len), sums[r]) } else { sums[r] };
+                let sum = if add { s.add(s.read_first(c, len), acc[r]) } else { acc[r] };
                 s.write_first(sum, c, len);
             }
         }

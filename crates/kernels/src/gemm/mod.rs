@@ -84,6 +84,7 @@ unsafe impl Send for Output {}
 unsafe impl Sync for Output {}
 
 struct Product<'a> {
+    cpu: &'a Cpu,
     a: Operand<'a>,
     b: Operand<'a>,
     m: usize,
@@ -112,36 +113,27 @@ pub(crate) fn gemm(
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    let product = Product { a, b, m, n, k, c: Output(c.as_mut_ptr()), add };
-    simd::run(cpu.isa(), OnThreads { product, cpu });
+    let c = Output(c.as_mut_ptr());
+    simd::run(cpu.isa(), Product { cpu, a, b, m, n, k, c, add });
 }
 
-/// A product and the threads that compute it.
-struct OnThreads<'a> {
-    product: Product<'a>,
-    cpu: &'a Cpu,
-}
-
-impl simd::Kernel for OnThreads<'_> {
+impl simd::Kernel for Product<'_> {
+    /// Cuts the product into blocks; only what these call touches vectors.
     fn call<S: Simd>(self, s: S) {
-        self.product.run(self.cpu, s);
-    }
-}
-
-impl Product<'_> {
-    fn run<S: Simd>(&self, cpu: &Cpu, s: S) {
         let small = self.m.saturating_mul(self.n).saturating_mul(self.k) <= SERIAL;
-        let threads = if small { 1 } else { cpu.threads() };
+        let threads = if small { 1 } else { self.cpu.threads() };
         let width = kernel::columns::<S>();
         let panels = self.n.div_ceil(width);
         let (rows, columns) = grid(self.m, panels, width, threads);
-        cpu.for_each(rows * columns, |task| {
+        self.cpu.for_each(rows * columns, |task| {
             let panels = share(panels, columns, task / rows);
             let (from, to) = (panels.start * width, (panels.end * width).min(self.n));
             self.block(s, share(self.m, rows, task % rows), from..to);
         });
     }
+}
 
+impl Product<'_> {
     /// One block of `C`, on one thread.
     fn block<S: Simd>(&self, s: S, rows: Range<usize>, columns: Range<usize>) {
         if let (1..=FEW, Layout::KInner, Operand { layout: Layout::KInner, data }) =
@@ -190,6 +182,8 @@ impl Product<'_> {
 
     /// Packs a block of `A`: the panels of its rows one after the other.
     fn pack_a<S: Simd>(&self, s: S, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]) {
+        // A panel is packed in vectors, of which the next line overwrites what is too much.
+        const { assert!(S::ROWS <= S::LANES) };
         let panels = rows.len().div_ceil(S::ROWS);
         let chunk = match self.a.layout {
             Layout::KInner => terms.len(),

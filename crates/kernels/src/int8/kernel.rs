@@ -8,7 +8,7 @@ use crate::{
     simd::{Kernel, Simd},
 };
 
-/// From one row of spread-out codes to the next: a line more than they need, so that the rows fall into
+/// From one row of unpacked codes to the next: a line more than they need, so that the rows fall into
 /// different sets of the cache.
 pub(super) const CODES: usize = KC + 64;
 
@@ -38,29 +38,29 @@ pub(super) struct Work {
     pub(super) next: Next,
 }
 
-/// The strip that is multiplied after this one. It is spread out meanwhile: reading and writing bytes
+/// The strip that is multiplied after this one. It is unpacked meanwhile: reading and writing bytes
 /// keeps other parts of the processor busy than multiplying them.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
     /// Its blocks.
     pub(super) blocks: *const u8,
-    /// Blocks of each of its rows, as many as a strip has room for; 0 if nothing is to be spread out.
+    /// Blocks of each of its rows, as many as a strip has room for; 0 if nothing is to be unpacked.
     pub(super) count: usize,
     /// Bytes from one row to the next.
     pub(super) line: usize,
-    /// Its rows; where there are fewer than [`STRIP`] the last is spread out for those that lack.
+    /// Its rows; where there are fewer than [`STRIP`] the last is unpacked for those that lack.
     pub(super) rows: usize,
     /// Where its codes go, laid out as in [`Work`].
     pub(super) codes: *mut u8,
     /// Where its factors go.
     pub(super) factors: *mut f32,
-    /// The blocks of the strip after it, which are asked of the memory.
+    /// The blocks of the strip after it, which are prefetched.
     pub(super) after: *const u8,
 }
 
 impl Next {
-    /// What is done beside run `run` of the rows `row..row + R`: a block of each is spread out, or where a
-    /// block is of as many runs as that, one of one row; and the memory is asked for what comes after.
+    /// What is done beside run `run` of the rows `row..row + R`: a block of each is unpacked, or where a
+    /// block is of as many runs as that, one of one row; and what comes after is prefetched.
     ///
     /// # Safety
     /// The pointers are to what they say.
@@ -81,7 +81,7 @@ impl Next {
         }
     }
 
-    /// Spreads block `block` of row `row` out.
+    /// Unpacks block `block` of row `row`.
     ///
     /// # Safety
     /// The strip has such a block, and the pointers are to what they say.
@@ -108,7 +108,7 @@ impl Next {
 /// Element by element, and so for every instruction set: over the spans of inputs, `sum` becomes
 /// `fma(product, row_scale, sum)`, where `product`, from zero, becomes over the groups of weights
 /// `fma(dot, scale, product)`, and after each run that has a minimum `fma(-min, total, product)`; `dot`
-/// and `total` are sums of whole numbers.
+/// and `total` are sums of integers.
 pub(super) struct Strip<L> {
     work: Work,
     format: PhantomData<L>,
@@ -126,16 +126,18 @@ impl<L: Layout> Kernel for Strip<L> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         let Self { work, .. } = self;
-        // Whole numbers, products and sums of a tile all have registers where there are 32.
+        // All accumulators of a tile (dots, products, sums) have registers where there are 32.
         let many = S::ROWS > 8;
         // SAFETY: the promises of `new`; in each case the vectors divide the width.
         unsafe {
-            if S::LANES > 8 && work.width == 8 {
-                strip::<_, L, 8, 1>(s.narrow(), work);
-            } else if S::LANES >= 8 && work.width == S::LANES {
-                if many { strip::<_, L, 8, 1>(s, work) } else { strip::<_, L, 4, 1>(s, work) }
-            } else {
+            if S::LANES < 8 || work.width > S::LANES {
                 strip::<_, L, 4, 2>(s, work);
+            } else if S::LANES > 8 && work.width < S::LANES {
+                strip::<_, L, 8, 1>(s.narrow(), work);
+            } else if many {
+                strip::<_, L, 8, 1>(s, work);
+            } else {
+                strip::<_, L, 4, 1>(s, work);
             }
         }
     }
@@ -277,7 +279,8 @@ fn turn<S: Simd>(s: S, Turn { sums, stride, lines, at }: Turn<'_>) {
     let lines = &mut lines.as_flattened_mut()[at..][..(TURN - 1) * WIDTH + STRIP];
     for j in (0..STRIP).step_by(S::LANES) {
         for i in (0..TURN).step_by(S::LANES) {
-            // SAFETY: the square at line `j` and sum `i` lies in `sums`, that at line `i` and `at + j` in `lines`.
+            // SAFETY: the square at line `j` and sum `i` lies in `sums`, that at line `i` and sum `j` in
+            // `lines`.
             unsafe {
                 let from = sums.as_ptr().add(j * stride + i);
                 s.transpose(from, stride, lines.as_mut_ptr().add(i * WIDTH + j), WIDTH);

@@ -1,11 +1,11 @@
-//! The product of the linear layer with quantised weights, in whole numbers.
+//! The integer GEMM of the linear layer with quantised weights.
 //!
-//! Weights stay in their blocks. A strip of them is spread out into cache-sized scratch, code by code
-//! a byte, and multiplied with all rows; rows of activations lie in the lanes of vectors
-//! ([`Activations`]), so that neither side is transposed. Within a group of weights that share a scale
-//! the sum of products is a whole number and exact; over the groups it is summed in `f32`, in their
-//! order, rounding once a step, first within the inputs of a row that share a scale. So an element has the same bits whatever the rows around it, the
-//! threads and the instruction set.
+//! Weights stay in their blocks. A strip of them is unpacked into cache-sized scratch, a byte a code,
+//! and multiplied with all rows; rows of activations lie in the lanes of vectors ([`Activations`]), so
+//! that neither side is transposed. Within a group of weights that share a scale the sum of products is
+//! an integer and exact; over the groups it is summed in `f32`, in their order, rounding once a step,
+//! first within the inputs of a row that share a scale. So an element has the same bits whatever the
+//! rows around it, the threads and the instruction set.
 //!
 //! With `w` the weights that the blocks stand for and `x` the activations, each off by half of its
 //! scale at most, an element differs from the sum of `w x` by `sum |w| max |x| / 254` at most, the
@@ -30,9 +30,9 @@ use crate::{
     simd,
 };
 
-/// Outputs whose weights are spread out together.
+/// Outputs whose weights are unpacked together.
 const STRIP: usize = 24;
-/// Inputs spread out together at most: enough that beginning and ending a tile do not count, few enough
+/// Inputs unpacked together at most: enough that beginning and ending a tile do not count, few enough
 /// that two strips stay in a second-level cache beside the rows.
 const KC: usize = 2048;
 /// Inputs are cut at multiples of it: whole blocks of every format, whole spans.
@@ -128,7 +128,7 @@ pub(crate) fn product(
 }
 
 /// Rows of a block of `y`, whole panels of them, and the blocks side by side: enough for a thread that
-/// falls behind to be helped, but none so small that spreading out its first strip, beside which nothing
+/// falls behind to be helped, but none so small that unpacking its first strip, beside which nothing
 /// is multiplied, counts.
 fn grid(m: usize, n: usize, threads: usize) -> (usize, usize) {
     let blocks = m.div_ceil(HEIGHT);
@@ -229,7 +229,7 @@ impl Product<'_> {
         &self,
         next: Option<&Unit>,
         after: Option<&Unit>,
-        to: &mut Spread<'_>,
+        to: &mut Unpacked<'_>,
     ) -> Next {
         let at =
             |unit: Option<&Unit>| self.w.as_ptr().wrapping_add(unit.map_or(0, |u| self.at::<L>(u)));
@@ -244,12 +244,12 @@ impl Product<'_> {
         }
     }
 
-    /// Adds to the sums of a strip what a unit brings, its weights spread out in `weights`.
+    /// Adds to the sums of a strip what a unit brings, its weights unpacked in `weights`.
     fn multiply<L: Layout>(
         &self,
         rows: &Range<usize>,
         inputs: Range<usize>,
-        weights: &Spread<'_>,
+        weights: &Unpacked<'_>,
         mut next: Next,
         sums: &mut [f32],
     ) {
@@ -315,7 +315,7 @@ impl Scratch {
     }
 
     /// Room for the weights of two units, and `sums` numbers; each buffer begins a cache line.
-    fn split<L: Layout>(&mut self, sums: usize) -> (Spread<'_>, Spread<'_>, &mut [f32]) {
+    fn split<L: Layout>(&mut self, sums: usize) -> (Unpacked<'_>, Unpacked<'_>, &mut [f32]) {
         let lines = |bytes: usize| bytes.div_ceil(Line::BYTES);
         let (codes, factors) = (STRIP * kernel::CODES, STRIP * kernel::factors::<L>());
         let needed = 2 * (lines(codes) + lines(4 * factors)) + lines(4 * sums);
@@ -328,18 +328,18 @@ impl Scratch {
             rest = left;
             taken
         };
-        let mut spread = || Spread {
+        let mut unpacked = || Unpacked {
             codes: &mut Line::bytes(take(codes))[..codes],
             factors: &mut Line::floats(take(4 * factors))[..factors],
         };
-        let (a, b) = (spread(), spread());
+        let (a, b) = (unpacked(), unpacked());
         (a, b, &mut Line::floats(take(4 * sums))[..sums])
     }
 }
 
 /// The weights of a unit, a byte a code: `[STRIP, KC]` with rows [`kernel::CODES`] apart, and their
 /// factors.
-struct Spread<'a> {
+struct Unpacked<'a> {
     codes: &'a mut [u8],
     factors: &'a mut [f32],
 }

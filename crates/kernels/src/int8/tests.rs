@@ -246,9 +246,9 @@ fn blocks_of_rows_and_of_columns_meet_without_a_gap() {
 }
 
 /// Strips follow each other over unequal pieces of the inputs and unequal blocks of the outputs, and each is
-/// spread out while the one before it is multiplied.
+/// unpacked while the one before it is multiplied.
 #[test]
-fn every_strip_is_spread_out_before_it_is_multiplied() {
+fn every_strip_is_unpacked_before_it_is_multiplied() {
     for (format, k) in [(BlockFormat::Q8_0, KC + 160), (BlockFormat::Q4K, 2 * KC + 256)] {
         for (m, n) in [(3, WIDTH + STRIP + 3), (18, 2 * STRIP - 1), (35, STRIP)] {
             let w = Weights::of(format, &noise(1, n * k));

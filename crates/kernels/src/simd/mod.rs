@@ -1,10 +1,10 @@
 //! Vectors: one source for every instruction set.
 //!
-//! A kernel is written once over [`Simd`] and run by [`run`], or by [`run_int8`] if it multiplies bytes: they choose
-//! the instruction set and compile the kernel for it. A value of a type that is [`Simd`] exists only where the processor has
-//! the instructions, so holding one proves that they may be used. All code that touches vectors must be
-//! `#[inline(always)]`, and no closure: only then does it end up in the function that [`Simd::run`]
-//! compiles with those instructions on.
+//! A kernel is written once over [`Simd`] and run by [`run`], or by [`run_int8`] if it multiplies
+//! bytes: they choose the instruction set and compile the kernel for it. A value of a type that is
+//! [`Simd`] exists only where the processor has the instructions, so holding one proves that they may
+//! be used. All code that touches vectors must be `#[inline(always)]`, and no closure: only then does
+//! it end up in the function that [`Simd::run`] compiles with those instructions on.
 
 mod portable;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The threads that run operations: asleep when there is nothing to do, but not so soon as to be asleep
-//! between the operations of a pass.
+//! The thread pool that runs operations: asleep when there is nothing to do, but not so soon as to be
+//! asleep between the operations of a pass.
 //!
 //! A pass of a small model is hundreds of operations of some tens of microseconds each. Waking a
 //! thread takes as long as such an operation, and so does handing over work through queues.
@@ -47,7 +47,7 @@ struct Shared {
     over: AtomicBool,
 }
 
-// SAFETY: `job` is written by the one thread that has the team's turn, while the state says that nobody
+// SAFETY: `job` is written by the one thread that has the pool's turn, while the state says that nobody
 // else reads it; a `Job` is `Sync`.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is used only while the caller of `for_each` keeps what it points to.
@@ -59,14 +59,14 @@ const OPEN: u64 = 1 << 32;
 const ONE: u64 = 1 << 33;
 
 /// Threads, of which the caller of an operation is one.
-pub(crate) struct Team {
+pub(crate) struct ThreadPool {
     shared: Arc<Shared>,
     threads: usize,
     turn: Mutex<()>,
 }
 
-impl Team {
-    /// A team of `threads` threads, at least one, with the caller's.
+impl ThreadPool {
+    /// A pool of `threads` threads, at least one, with the caller's.
     ///
     /// # Errors
     /// When the system starts no more threads.
@@ -81,12 +81,12 @@ impl Team {
             bell: Condvar::new(),
             over: AtomicBool::new(false),
         });
-        let team = Self { shared, threads, turn: Mutex::new(()) };
+        let pool = Self { shared, threads, turn: Mutex::new(()) };
         for i in 1..threads {
-            let shared = Arc::clone(&team.shared);
+            let shared = Arc::clone(&pool.shared);
             thread::Builder::new().name(format!("llada-{i}")).spawn(move || shared.serve())?;
         }
-        Ok(team)
+        Ok(pool)
     }
 
     /// Threads, with the caller's.
@@ -94,7 +94,7 @@ impl Team {
         self.threads
     }
 
-    /// Runs `task(0)` … `task(n - 1)`, each once. Tasks that are operations of the same team run on their
+    /// Runs `task(0)` … `task(n - 1)`, each once. Tasks that are operations of the same pool run on their
     /// own thread, and so does all while another operation is under way.
     ///
     /// # Panics
@@ -127,7 +127,7 @@ impl Team {
     }
 }
 
-impl Drop for Team {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
         self.shared.wake();
@@ -274,10 +274,10 @@ mod tests {
     #[test]
     fn every_task_runs_once() {
         for threads in 1..5 {
-            let team = Team::new(threads).unwrap();
+            let pool = ThreadPool::new(threads).unwrap();
             for n in (0..40).chain([1000]) {
                 let counts = counts(n);
-                team.for_each(n, &|i| once(&counts[i]));
+                pool.for_each(n, &|i| once(&counts[i]));
                 assert!(all_once(&counts), "{threads} threads, {n} tasks");
             }
         }
@@ -287,13 +287,13 @@ mod tests {
     /// sleep in between.
     #[test]
     fn results_are_there_awake_or_asleep() {
-        let team = Team::new(3).unwrap();
+        let pool = ThreadPool::new(3).unwrap();
         for round in 0..5000 {
             if round % 500 == 0 {
                 thread::sleep(5 * AWAKE);
             }
             let sums: Vec<AtomicUsize> = counts(7);
-            team.for_each(7, &|i| sums[i].store(round + i, Relaxed));
+            pool.for_each(7, &|i| sums[i].store(round + i, Relaxed));
             let expected = (0..7).map(|i| round + i);
             assert!(sums.iter().map(|sum| sum.load(Relaxed)).eq(expected));
         }
@@ -301,10 +301,10 @@ mod tests {
 
     #[test]
     fn all_threads_take_part() {
-        let team = Team::new(3).unwrap();
+        let pool = ThreadPool::new(3).unwrap();
         let arrived = AtomicUsize::new(0);
         // Each task waits for the others, so that no thread can run two.
-        team.for_each(3, &|_| {
+        pool.for_each(3, &|_| {
             arrived.fetch_add(1, Relaxed);
             while arrived.load(Relaxed) < 3 {
                 thread::yield_now();
@@ -315,14 +315,14 @@ mod tests {
 
     #[test]
     fn operations_within_tasks_and_of_several_callers_are_whole() {
-        let team = Team::new(3).unwrap();
+        let pool = ThreadPool::new(3).unwrap();
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..200 {
                         let counts = counts(36);
-                        team.for_each(6, &|i| {
-                            team.for_each(6, &|j| once(&counts[6 * i + j]));
+                        pool.for_each(6, &|i| {
+                            pool.for_each(6, &|j| once(&counts[6 * i + j]));
                         });
                         assert!(all_once(&counts));
                     }
@@ -333,13 +333,13 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_works_on() {
-        let team = Team::new(3).unwrap();
+        let pool = ThreadPool::new(3).unwrap();
         for bad in 0..12 {
-            let run = || team.for_each(12, &|i| assert!(i != bad, "task {i}"));
+            let run = || pool.for_each(12, &|i| assert!(i != bad, "task {i}"));
             let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
             assert_eq!(panic.downcast_ref::<String>(), Some(&format!("task {bad}")));
             let counts = counts(12);
-            team.for_each(12, &|i| once(&counts[i]));
+            pool.for_each(12, &|i| once(&counts[i]));
             assert!(all_once(&counts));
         }
     }
