@@ -10,6 +10,7 @@
 //! made, in proportion to what it reads, and [limits](Limits) of the source and the output.
 
 mod arguments;
+mod arithmetic;
 mod collections;
 mod expression;
 mod filters;
@@ -22,6 +23,7 @@ mod numbers;
 mod operators;
 mod order;
 mod parser;
+mod pprint;
 mod predicates;
 mod printf;
 mod sequences;
@@ -147,7 +149,7 @@ pub(crate) fn environment(dialect: Dialect) -> Result<Environment<'static>, Mist
     for (name, test) in predicates::ALL {
         environment.add_test(name, function(test));
     }
-    for (name, global) in operators::ALL.iter().chain(&globals::ALL) {
+    for (name, global) in operators::ALL.iter().chain(&arithmetic::ALL).chain(&globals::ALL) {
         environment.add_function(*name, function(*global));
     }
     globals::add(&mut environment, dialect);

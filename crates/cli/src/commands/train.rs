@@ -17,7 +17,8 @@ use llada::{
     model::MaskPredictor,
     tokenizer::Tokenizer,
     train::{
-        Change, Event, Hooks, Outcome, Recipe, SftTemplate, Start, StepMetrics, Trainer, recipe_of,
+        Change, Event, Hooks, Outcome, Recipe, RunRecipe, SftTemplate, Start, StepMetrics, Trainer,
+        recipe_of,
     },
 };
 use llada_kernels::{Cpu, peak};
@@ -53,7 +54,7 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     if args.keys {
         return term::answer(Recipe::reference().trim_end());
     }
-    let recipe = read_recipe(&args, stage)?;
+    let recipe = read_recipe(&args, stage, term)?;
     if args.print_config {
         return term::answer(recipe.to_toml().trim_end());
     }
@@ -125,13 +126,13 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
 }
 
 /// The recipe that is asked for: the one that is given, or that of the run to go on with.
-fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
+fn read_recipe(args: &Train, stage: Stage, term: &Term) -> Result<Recipe> {
     let (text, from) = match (&args.recipe, &args.branch_from) {
         (Some(recipe), _) => (read(recipe)?, recipe.clone()),
-        (None, Some(origin)) => (recipe_of(origin)?, origin.clone()),
+        (None, Some(origin)) => (own_recipe(origin, term)?, origin.clone()),
         (None, None) => {
             let dir = run_dir(args)?;
-            (recipe_of(&dir)?, dir)
+            (own_recipe(&dir, term)?, dir)
         }
     };
     // The recipe of a run says what it is.
@@ -173,6 +174,16 @@ fn read_recipe(args: &Train, stage: Stage) -> Result<Recipe> {
         return Err(Failure::new(message, "go on with it by `llada train`").into());
     }
     Ok(recipe)
+}
+
+/// The recipe of a run; says where it is from if not from where it should be.
+fn own_recipe(run: &Path, term: &Term) -> Result<String> {
+    let RunRecipe { text, from } = recipe_of(run)?;
+    if from.file_name() != Some("config.toml".as_ref()) {
+        let from = from.display();
+        term.warn(&format!("the run has no `config.toml`: its settings are those in `{from}`"));
+    }
+    Ok(text)
 }
 
 fn read(recipe: &Path) -> Result<String> {

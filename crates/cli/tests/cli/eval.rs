@@ -145,9 +145,13 @@ fn a_run_that_was_broken_off_goes_on_to_the_same_results() {
     assert_eq!(results(&again), results(&first));
     assert_eq!(lines(&file)[3..], rows[2..]);
 
-    let (code, _, _) = eval(dir, &format!("{line} --seed 5"));
-    assert_eq!(code, 0);
-    assert_eq!(lines(&file).len(), 13, "another seed does not reuse rows");
+    // Rows of different settings do not come into one file.
+    let kept = lines(&file);
+    let (code, stdout, stderr) = eval(dir, &format!("{line} --seed 5"));
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("error: the rows of `cats` that are kept are not of this"), "{stderr}");
+    assert!(stderr.contains("hint: name another folder with `--out`"), "{stderr}");
+    assert_eq!(lines(&file), kept);
     let (code, table, _) = eval(dir, "eval run cats.toml --limit 2 --scoring confidence");
     assert_eq!(code, 0);
     assert!(table.starts_with("task") && table.contains("\ncats  3 "), "{table}");

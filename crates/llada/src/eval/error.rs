@@ -72,6 +72,17 @@ pub enum EvalError {
         /// What would.
         remedy: String,
     },
+    /// Rows that were kept are not of this run.
+    #[error(
+        "the rows of `{task}` that are kept are not of this run: {place} was evaluated with another \
+         model, other settings, or other data"
+    )]
+    OtherRun {
+        /// The task.
+        task: String,
+        /// The first row that differs.
+        place: String,
+    },
     /// A file of questions that cannot be read.
     #[error("`{path}` cannot be read as questions: {what}")]
     Questions {
@@ -108,6 +119,10 @@ impl EvalError {
             }
             Self::Shots { found, .. } => format!("use --fewshot {found} or less"),
             Self::Setting { remedy, .. } => remedy.clone(),
+            Self::OtherRun { task, .. } => format!(
+                "name another folder with `--out`, or go on as that run was started; without its \
+                 `samples_{task}.jsonl` the task starts anew"
+            ),
             Self::Questions { .. } => {
                 r#"write `{"prompt": "..."}` on each line, with `"response": "..."` where one is right and \
                    `"chat": true` where the prompt is a message"#

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Example, Prepared, Request, confidence,
+    EvalError, Example, Prepared, Request, confidence,
     dataset::BadRow,
     extract,
     judge::{self, Judged},
@@ -93,7 +93,8 @@ impl Evaluator<'_> {
     /// on the rows around it, `batch_size` or the number of threads.
     ///
     /// # Errors
-    /// If the model fails, its settings are impossible, or a program cannot be run.
+    /// If the model fails, its settings are impossible, a program cannot be run, or `done` has rows of
+    /// another model, other settings or other data.
     pub fn run(
         &mut self,
         prepared: &Prepared,
@@ -102,6 +103,7 @@ impl Evaluator<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         let identity = identity(self.session.predictor.model(), prepared, plan);
+        self.check_done(prepared, plan, identity, done)?;
         let mut outcome = Outcome::default();
         let mut pending: Vec<Pending<'_>> = Vec::new();
         for example in &prepared.examples {
@@ -142,6 +144,29 @@ impl Evaluator<'_> {
         self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;
         outcome.records.sort_by_key(|record| record.doc_id);
         Ok(outcome)
+    }
+
+    /// Refuses to go on with rows that another run has left, before anything is added to them.
+    fn check_done(
+        &self,
+        prepared: &Prepared,
+        plan: &Plan,
+        identity: Fnv,
+        done: &BTreeMap<String, Record>,
+    ) -> Result<()> {
+        let mut keys: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for record in done.values() {
+            keys.entry(record.doc_id).or_default().push(&record.key);
+        }
+        for example in prepared.examples.iter().filter(|_| !keys.is_empty()) {
+            let Some(found) = keys.get(&example.index) else { continue };
+            let own = self.rows(example, plan)?.map(|(rows, _)| key(identity, example, &rows));
+            if found.iter().any(|found| own.as_deref() != Ok(*found)) {
+                let (task, place) = (prepared.task.name.clone(), example.place.clone());
+                return Err(EvalError::OtherRun { task, place }.into());
+            }
+        }
+        Ok(())
     }
 
     /// The tokens of a row, one pair for each text to be scored (for a generation only a prompt),

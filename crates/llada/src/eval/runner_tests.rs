@@ -155,17 +155,24 @@ fn results_depend_on_neither_the_batch_nor_interruptions() {
 }
 
 #[test]
-fn a_changed_setting_does_not_reuse_rows() {
+fn rows_of_another_run_are_refused_and_not_added_to() {
     let mut setup = setup(Objective::Diffusion);
     let done =
         setup.run(CHOICE, &Overrides::default(), 1, &BTreeMap::new(), &mut Log::default()).unwrap();
-    let done = by_key(&done.outcome.records);
+    let mut done = by_key(&done.outcome.records);
     let reused = |setup: &mut Setup, task: &str, asked: &Overrides| {
         let mut log = Log::default();
-        setup.run(task, asked, 1, &done, &mut log).unwrap();
-        log.seen.iter().filter(|(_, reused)| *reused).count()
+        match setup.run(task, asked, 1, &done, &mut log) {
+            Ok(_) => Some(log.seen.iter().filter(|(_, reused)| *reused).count()),
+            Err(error) => {
+                assert!(error.to_string().contains("rows.jsonl:1 was evaluated with"), "{error}");
+                assert!(error.hint().unwrap().contains("`samples_pets.jsonl`"));
+                assert!(log.seen.is_empty());
+                None
+            }
+        }
     };
-    assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), 5);
+    assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), Some(5));
     let asked = |change: &dyn Fn(&mut Overrides)| {
         let mut asked = Overrides::default();
         change(&mut asked);
@@ -177,13 +184,31 @@ fn a_changed_setting_does_not_reuse_rows() {
         asked(&|a| a.cfg_scale = Some(0.5)),
         asked(&|a| a.scoring = Some(Scoring::Confidence)),
     ] {
-        assert_eq!(reused(&mut setup, CHOICE, &changed), 0, "{changed:?}");
+        assert_eq!(reused(&mut setup, CHOICE, &changed), None, "{changed:?}");
     }
-    assert_eq!(reused(&mut setup, &CHOICE.replace("Answer:", "A:"), &Overrides::default()), 0);
+    assert_eq!(reused(&mut setup, &CHOICE.replace("Answer:", "A:"), &Overrides::default()), None);
     let weights = setup.session.predictor.model().clone();
     let changed = Model::init(weights.config.clone(), 4).unwrap();
     setup.session.predictor = MaskPredictor::new(changed, Cpu::new(1).unwrap()).unwrap();
-    assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), 0);
+    assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), None);
+    setup.session.predictor = MaskPredictor::new(weights, Cpu::new(1).unwrap()).unwrap();
+    assert_eq!(reused(&mut setup, CHOICE, &Overrides::default()), Some(5));
+    // Data that changed since, in a row that is done or in one that is not.
+    let rows = std::fs::read_to_string(setup.data.join("rows.jsonl")).unwrap();
+    done.retain(|_, record| record.doc_id < 4);
+    let changed = |setup: &mut Setup, row: usize| {
+        let text = rows.replace(&format!("cat {row}"), &format!("dog {row}"));
+        std::fs::write(setup.data.join("rows.jsonl"), text).unwrap();
+        setup.run(CHOICE, &Overrides::default(), 1, &done, &mut Log::default())
+    };
+    let error = changed(&mut setup, 3).unwrap_err();
+    assert!(error.to_string().contains("rows.jsonl:4 was evaluated with"), "{error}");
+    assert_eq!(changed(&mut setup, 4).unwrap().outcome.records.len(), 5);
+    // A file that holds rows of two runs already.
+    let mut other = done.values().next().unwrap().clone();
+    other.key = "another".into();
+    done.insert(other.key.clone(), other);
+    assert!(setup.run(CHOICE, &Overrides::default(), 1, &done, &mut Log::default()).is_err());
 }
 
 #[test]

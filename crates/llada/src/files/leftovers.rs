@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::Builder;
 
-use super::{lock::is_at, place, without_waiting};
+use super::{lock::is_at, open_regular, place, without_waiting};
 use crate::{Result, io};
 
 const MARK: &str = ".llada-";
@@ -34,6 +34,21 @@ pub(super) fn owner(name: &str) -> Option<&str> {
     let random = rest.strip_suffix(END)?;
     let is_ours = random.len() == RANDOM && random.bytes().all(|b| b.is_ascii_alphanumeric());
     (is_ours && !label.is_empty()).then_some(label)
+}
+
+/// Whether `path` is unfinished work of ours: a name alone is none.
+pub(super) fn is_marked(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).and_then(owner).is_some()
+        && fs::symlink_metadata(path).is_ok_and(|kind| kind.is_dir())
+        && open_regular(&path.join(MARKER)).is_ok_and(|mut marker| is_mark(&mut marker))
+}
+
+/// Whether the content of a marker is ours. That of a run that was killed right there is cut short,
+/// and some systems keep others from reading what is locked.
+fn is_mark(marker: &mut File) -> bool {
+    let mut text = Vec::new();
+    let read = marker.take(MARKER_TEXT.len() as u64 + 1).read_to_end(&mut text);
+    read.is_err() || MARKER_TEXT.as_bytes().starts_with(&text)
 }
 
 /// Marks an empty folder as unfinished work; it is held until the file is dropped.
@@ -87,13 +102,9 @@ fn unfinished(
 fn recover_where(folder: &Path, target: &dyn Fn(&str) -> Option<PathBuf>) -> Result<()> {
     for (entry, target) in unfinished(folder, target).map_err(io("read", folder))? {
         let path = entry.path();
-        let kind = entry.file_type().map_err(io("read", &path))?;
-        if kind.is_dir() {
+        // A file of such a name is the user's: all that is unfinished lies in a folder with a mark.
+        if entry.file_type().map_err(io("read", &path))?.is_dir() {
             recover_folder(&path, &target)?;
-        } else if kind.is_file()
-            && let Some(_held) = claim(&path)
-        {
-            let _ = fs::remove_file(&path);
         }
     }
     Ok(())
@@ -104,7 +115,8 @@ pub(super) fn is_set_aside(target: &Path) -> bool {
     let label = place::label(target);
     let wanted = |found: &str| (found == label).then(PathBuf::new);
     let found = unfinished(place::folder(target), &wanted).unwrap_or_default();
-    found.iter().any(|(entry, _)| entry.path().join(REPLACED).exists())
+    let mut found = found.iter().map(|(entry, _)| entry.path());
+    found.any(|path| is_marked(&path) && path.join(REPLACED).exists())
 }
 
 fn recover_folder(folder: &Path, target: &Path) -> Result<()> {
@@ -115,9 +127,7 @@ fn recover_folder(folder: &Path, target: &Path) -> Result<()> {
         return Ok(());
     }
     let Some(mut held) = claim(&marker) else { return Ok(()) };
-    let mut text = String::new();
-    let is_ours = held.read_to_string(&mut text).is_ok() && MARKER_TEXT.starts_with(&text);
-    if !is_ours {
+    if !is_mark(&mut held) {
         return Ok(());
     }
     let aside = folder.join(REPLACED);

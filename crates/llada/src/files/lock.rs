@@ -53,9 +53,7 @@ impl Lock {
             if excludes && !is_at(path, &file) {
                 continue;
             }
-            let content = read(&mut file)?;
-            // One of a run that was killed right here, or whose disk was full, is cut short.
-            if !content.starts_with(MARK.as_bytes()) && !MARK.as_bytes().starts_with(&content) {
+            if !is_mark(&read(&mut file)?) {
                 return Err(Refusal::Foreign);
             }
             file.set_len(0)?;
@@ -65,6 +63,20 @@ impl Lock {
             return Ok(Self { path: path.to_path_buf(), file, excludes });
         }
     }
+}
+
+/// Whether the content of a lock is ours. That of a run that was killed right there, or whose disk was
+/// full, is cut short.
+fn is_mark(content: &[u8]) -> bool {
+    content.starts_with(MARK.as_bytes()) || MARK.as_bytes().starts_with(content)
+}
+
+/// Whether a lock of ours is at `path`, held or not.
+pub(super) fn is_ours(path: &Path) -> bool {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|kind| kind.is_file());
+    let file = is_file.then(|| without_waiting().read(true).open(path).ok()).flatten();
+    // Some systems keep others from reading what is locked.
+    file.is_some_and(|mut file| read(&mut file).map_or(true, |content| is_mark(&content)))
 }
 
 /// Whether a process holds the lock at `path`, and which one where that is known. Nothing is made

@@ -2,9 +2,9 @@
 //! whole or not at all.
 //!
 //! Nothing is removed or overwritten but what was asked for. What is not finished lies beside its
-//! place under a name that nobody else has, `.NAME.llada-RANDOM.tmp`, held by a file lock for as
-//! long as its writer lives. So what a killed run left can be told from what a living one needs,
-//! and the next run for the same output removes it.
+//! place in a folder that nobody else has, `.NAME.llada-RANDOM.tmp`, with a marker in it that is locked
+//! for as long as its writer lives. So what a killed run left can be told from what a living one
+//! needs, and from what merely has such a name, and the next run for the same output removes it.
 //!
 //! * [`Output`] is the right to write one output: it excludes other processes, and
 //!   [`Output::fill`] puts a file or a folder in its place.

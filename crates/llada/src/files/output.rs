@@ -7,9 +7,8 @@ use std::{
 };
 
 use super::{
-    Existing, OutputError, Staging,
-    leftovers::{self, owner},
-    lock::{Lock, Refusal, held},
+    Existing, OutputError, Staging, leftovers,
+    lock::{self, Lock, Refusal, held},
     place::{self, Place},
     staging::is_forbidden,
 };
@@ -188,7 +187,9 @@ pub fn restore(path: &Path) {
 /// The names in a folder, but for locks and unfinished work.
 pub(super) fn entries(folder: &Path) -> io::Result<Vec<OsString>> {
     let is_ours = |name: &OsString| {
-        name.to_str().is_some_and(|name| owner(name).is_some() || locked(name).is_some())
+        let path = folder.join(name);
+        let has_name_of_lock = name.to_str().and_then(locked).is_some();
+        leftovers::is_marked(&path) || (has_name_of_lock && lock::is_ours(&path))
     };
     let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
     let names = names.collect::<io::Result<Vec<_>>>()?;

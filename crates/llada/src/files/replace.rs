@@ -6,12 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::TempPath;
-
 use super::{
-    leftovers::{hold, name_for},
+    Existing, Staging,
     place::{self, Place},
-    sync_dir,
 };
 use crate::{Result, io};
 
@@ -24,8 +21,7 @@ use crate::{Result, io};
 pub struct Replacement {
     path: PathBuf,
     out: BufWriter<File>,
-    /// The temporary file and the place that it is to take.
-    move_to: Option<(TempPath, PathBuf)>,
+    staging: Option<Staging>,
 }
 
 impl Replacement {
@@ -34,24 +30,21 @@ impl Replacement {
     /// # Errors
     /// When nothing can be written there.
     pub fn create(path: &Path) -> Result<Self> {
-        let begin = || {
-            let (file, move_to) = match place::resolve(path)? {
-                Place::Straight => (OpenOptions::new().append(true).open(path)?, None),
-                Place::At(target) => {
-                    fs::create_dir_all(place::folder(&target))?;
-                    let (file, temporary) = temporary(&target)?;
-                    (file, Some((temporary, target)))
-                }
-            };
-            let out = BufWriter::with_capacity(1 << 20, file);
-            Ok(Self { path: path.to_path_buf(), out, move_to })
+        let (file, staging) = match place::resolve(path).map_err(io("write", path))? {
+            Place::Straight => (OpenOptions::new().append(true).open(path), None),
+            Place::At(target) => {
+                check(&target).map_err(io("write", path))?;
+                let staging = Staging::new(path)?;
+                (File::create_new(staging.path()), Some(staging))
+            }
         };
-        begin().map_err(io("write", path))
+        let out = BufWriter::with_capacity(1 << 20, file.map_err(io("write", path))?);
+        Ok(Self { path: path.to_path_buf(), out, staging })
     }
 
     /// Whether what is written can be changed later: not where it goes as it comes.
     pub(crate) fn can_patch(&self) -> bool {
-        self.move_to.is_some()
+        self.staging.is_some()
     }
 
     /// Writes `bytes` over those that were written at `at`.
@@ -66,19 +59,10 @@ impl Replacement {
     /// # Errors
     /// When the disk refuses; the previous file is kept then.
     pub fn commit(self) -> Result<()> {
-        let Self { path, out, move_to } = self;
-        let finish = || {
-            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-            let Some((temporary, target)) = move_to else { return Ok(()) };
-            file.sync_all()?;
-            if let Ok(old) = fs::metadata(&target) {
-                place::like(&old, &temporary)?;
-            }
-            temporary.persist(&target).map_err(|e| e.error)?;
-            sync_dir(place::folder(&target));
-            Ok(())
-        };
-        finish().map_err(io("write", path.clone()))
+        let Self { path, out, staging } = self;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error);
+        drop(file.map_err(io("write", path))?);
+        staging.map_or(Ok(()), |staging| staging.commit(Existing::Replace(&|_| true)))
     }
 }
 
@@ -92,27 +76,16 @@ impl Write for Replacement {
     }
 }
 
-/// A file for `target`, held under a name of its own beside it.
-fn temporary(target: &Path) -> io::Result<(File, TempPath)> {
+/// Finds before anything is written that `target` cannot be replaced by a file, and makes its folder.
+fn check(target: &Path) -> io::Result<()> {
     match fs::metadata(target) {
-        Ok(kind) if kind.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(kind) if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(kind) if kind.permissions().readonly() => {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is write-protected"));
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is write-protected"))
         }
-        _ => {}
+        Ok(_) => Ok(()),
+        Err(_) => fs::create_dir_all(place::folder(target)),
     }
-    let made = name_for(target, |builder| {
-        // As any new file has them: the user's mask takes away what it should.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(fs::Permissions::from_mode(0o666));
-        }
-        builder.tempfile_in(place::folder(target))
-    })?;
-    let (file, temporary) = made.into_parts();
-    hold(&file)?;
-    Ok((file, temporary))
 }
 
 /// Writes `path` by `write`, as a [`Replacement`]: a failure, a full disk or a crash leaves the

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 
 /// What other programs and users have beside an output called `x`.
-const BYSTANDERS: [&str; 12] = [
+const BYSTANDERS: [&str; 16] = [
     "x.tmp",
     "x.old",
     "x.lock",
@@ -18,6 +18,11 @@ const BYSTANDERS: [&str; 12] = [
     ".x.llada-backup.tmp",
     ".x.llada-2026.tar.tmp",
     ".y.llada-AbCd1234.tmp",
+    // These have the very names that unfinished work has.
+    ".x.llada-AbCd1234.tmp",
+    ".x.llada-EfGh5678.tmp",
+    ".x.llada.lock.bak",
+    ".y.llada-EfGh5678.tmp",
 ];
 
 fn names(dir: &Path) -> Vec<String> {
@@ -188,35 +193,44 @@ fn only_what_a_killed_run_left_is_removed() {
     let living = names(dir.path());
     drop(Output::lock(&path).unwrap());
     assert_eq!(names(dir.path()), living);
-    let mut copies: Vec<PathBuf> = Vec::new();
-    for name in living.iter().filter_map(|name| Some((name, leftovers::owner(name)?))) {
-        let (from, mut to) = (dir.path().join(name.0), name.0.clone().into_bytes());
-        if name.1 != "x" {
-            continue;
-        }
-        let random = to.len() - 5;
-        to[random] = if to[random] == b'a' { b'b' } else { b'a' };
-        let to = dir.path().join(String::from_utf8(to).unwrap());
-        match from.is_dir() {
-            true => {
-                fs::create_dir(&to).unwrap();
-                drop(leftovers::mark(&to).unwrap());
-                fs::write(to.join("x"), "half").unwrap();
-            }
-            false => fs::write(&to, "half").unwrap(),
-        }
-        copies.push(to);
+    assert_eq!(living.len(), BYSTANDERS.len() + 3, "{living:?}");
+    // The same as a kill leaves it: nobody holds it, the mark is cut short, or not even there.
+    let killed = |random: &str| {
+        let folder = dir.path().join(format!(".x.llada-{random}.tmp"));
+        fs::create_dir(&folder).unwrap();
+        folder
+    };
+    let left: Vec<PathBuf> = ["Killed00", "Killed01", "Killed02"].map(killed).into();
+    for folder in &left[..2] {
+        drop(leftovers::mark(folder).unwrap());
+        fs::write(folder.join("x"), "half").unwrap();
     }
-    assert_eq!(copies.len(), 2);
-    // A folder of the same name without our mark is the user's.
-    let foreign = dir.path().join(".x.llada-AbCd1234.tmp");
-    fs::create_dir(&foreign).unwrap();
-    fs::write(foreign.join("thesis"), "").unwrap();
+    fs::write(left[1].join(".llada-staging"), "unfin").unwrap();
     drop(Output::lock(&path).unwrap());
-    assert!(copies.iter().all(|copy| !copy.exists()), "{:?}", names(dir.path()));
+    assert!(left.iter().all(|folder| !folder.exists()), "{:?}", names(dir.path()));
+    assert_eq!(names(dir.path()), living);
     drop((staging, replacement));
-    check_bystanders(dir.path(), &["x", ".x.llada-AbCd1234.tmp"]);
-    assert!(foreign.join("thesis").exists());
+    check_bystanders(dir.path(), &["x"]);
+}
+
+#[test]
+fn what_is_replaced_keeps_files_with_names_like_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    fs::create_dir(&path).unwrap();
+    let mine = [".a.bin.llada-AbCd1234.tmp", ".a.bin.llada.lock", "a.bin.tmp"];
+    mine.iter().for_each(|name| fs::write(path.join(name), "mine").unwrap());
+    assert!(is_occupied(&path));
+    let output = Output::lock(&path).unwrap();
+    let fill = |x: &Path| {
+        create_dir(x)?;
+        replace_with(&x.join("a.bin"), b"new")
+    };
+    assert!(output.fill(Existing::Keep, fill).is_err());
+    output.fill(Existing::Replace(&|name| name.ends_with(".bin")), fill).unwrap();
+    recover(&path).unwrap();
+    assert!(mine.iter().all(|name| fs::read(path.join(name)).unwrap() == b"mine"));
+    assert_eq!(names(&path).len(), mine.len() + 1);
 }
 
 #[test]

@@ -18,6 +18,20 @@ use super::{
     text::kind,
 };
 
+/// Methods of dictionaries, which jinja2 finds before a key of the same name.
+pub(super) const DICT_METHODS: [&str; 11] = [
+    "clear",
+    "copy",
+    "fromkeys",
+    "get",
+    "items",
+    "keys",
+    "pop",
+    "popitem",
+    "setdefault",
+    "update",
+    "values",
+];
 /// What is iterated over once, as the generators that most filters of jinja2 give.
 #[derive(Debug)]
 struct Generator(Mutex<VecDeque<Value>>);
@@ -219,7 +233,15 @@ pub(super) fn dict(
 pub(super) fn hashable(key: &Value) -> Result<(), Error> {
     match key.kind() {
         ValueKind::Map => fail("a dictionary cannot be a key"),
-        ValueKind::Seq | ValueKind::Iterable if !key.is_tuple() => fail("a list cannot be a key"),
+        ValueKind::Seq | ValueKind::Iterable => {
+            let view = key.downcast_object_ref::<View>();
+            let is_range = view.is_some_and(View::is_sequence);
+            let is_group = key.downcast_object_ref::<Group>().is_some();
+            match key.is_tuple() || is_range || is_group || key.len().is_none() {
+                true => Ok(()),
+                false => fail("a list cannot be a key"),
+            }
+        }
         _ => Ok(()),
     }
 }

@@ -3,30 +3,25 @@
 
 use super::{
     Mistake,
+    collections::DICT_METHODS,
     lexer::{Token, quote},
     parser::Parser,
 };
 
-/// Methods of dictionaries, which jinja2 finds before a key of the same name.
-pub(super) const DICT_METHODS: [&str; 11] = [
-    "clear",
-    "copy",
-    "fromkeys",
-    "get",
-    "items",
-    "keys",
-    "pop",
-    "popitem",
-    "setdefault",
-    "update",
-    "values",
-];
 /// How deep expressions may be nested.
 const DEEPEST: usize = 140;
 /// Operators, attributes, calls and filters that a tag may have: minijinja nests them.
 const MOST_LINKS: usize = 800;
 
 type Text = Result<String, Mistake>;
+
+/// One operand as it is, several as arguments of `function`, which takes them from left to right.
+fn folded(function: &str, operands: &[String]) -> String {
+    match operands {
+        [one] => one.clone(),
+        several => format!("{function}({})", several.join(", ")),
+    }
+}
 
 impl Parser<'_> {
     /// What a value is assigned to: names, which may be of a namespace if `dotted`.
@@ -116,19 +111,15 @@ impl Parser<'_> {
     }
 
     fn either(&mut self) -> Text {
-        let mut left = self.both()?;
-        while self.skip_name("or") {
-            let right = self.both()?;
-            left = self.link(format!("{left} or {right}"))?;
-        }
-        Ok(left)
+        self.joined("or", |parser| parser.joined("and", Self::negation))
     }
 
-    fn both(&mut self) -> Text {
-        let mut left = self.negation()?;
-        while self.skip_name("and") {
-            let right = self.negation()?;
-            left = self.link(format!("{left} and {right}"))?;
+    /// Operands with the word `operator` between them.
+    fn joined(&mut self, operator: &str, operand: impl Fn(&mut Self) -> Text) -> Text {
+        let mut left = operand(self)?;
+        while self.skip_name(operator) {
+            let right = operand(self)?;
+            left = self.link(format!("{left} {operator} {right}"))?;
         }
         Ok(left)
     }
@@ -177,13 +168,16 @@ impl Parser<'_> {
     }
 
     fn sum(&mut self) -> Text {
-        let mut left = self.concatenation()?;
+        let mut terms = vec![self.concatenation()?];
         while let Some(&Token::Operator(operator @ ("+" | "-"))) = self.peek() {
             self.at += 1;
             let right = self.concatenation()?;
-            left = self.link(format!("{left} {operator} {right}"))?;
+            match operator {
+                "+" => terms.push(self.link(right)?),
+                _ => terms = vec![self.link(format!("{} - {right}", folded("__add__", &terms)))?],
+            }
         }
-        Ok(left)
+        Ok(folded("__add__", &terms))
     }
 
     fn concatenation(&mut self) -> Text {
@@ -199,26 +193,29 @@ impl Parser<'_> {
     }
 
     fn product(&mut self) -> Text {
-        let mut left = self.power()?;
+        let mut factors = vec![self.power()?];
         while let Some(&Token::Operator(operator @ ("*" | "/" | "//" | "%"))) = self.peek() {
             self.at += 1;
             let right = self.power()?;
-            left = match operator {
-                "%" => format!("__modulo__({left}, {right})"),
-                _ => format!("{left} {operator} {right}"),
-            };
-            left = self.link(left)?;
+            let left = || folded("__multiply__", &factors);
+            match operator {
+                "*" => factors.push(self.link(right)?),
+                "%" => {
+                    factors = vec![self.link(folded("__modulo__", &[left(), right]))?];
+                }
+                _ => factors = vec![self.link(format!("{} {operator} {right}", left()))?],
+            }
         }
-        Ok(left)
+        Ok(folded("__multiply__", &factors))
     }
 
     fn power(&mut self) -> Text {
-        let mut left = self.unary(true)?;
+        let mut operands = vec![self.unary(true)?];
         while self.skip("**") {
             let right = self.unary(true)?;
-            left = self.link(format!("{left} ** {right}"))?;
+            operands.push(self.link(right)?);
         }
-        Ok(left)
+        Ok(folded("__power__", &operands))
     }
 
     fn unary(&mut self, filters: bool) -> Text {

@@ -15,6 +15,7 @@ use super::{
     fail, json,
     methods::{self, case, is_decimal, padded, replace, soft, strictly, strip},
     numbers::{abs, file_size, round, to_float, to_int},
+    pprint::pprint,
     printf::printf,
     text::{is_plain_map, kind, text},
 };
@@ -37,6 +38,7 @@ pub(super) const ALL: [(&str, Function); 30] = [
     ("indent", indent),
     ("int", to_int),
     ("lower", |state, args| cased(state, args, "lower")),
+    ("pprint", pprint),
     ("replace", replace_filter),
     ("round", round),
     ("safe", safe),
@@ -54,10 +56,6 @@ pub(super) const ALL: [(&str, Function); 30] = [
     ("wordcount", word_count),
     ("wordwrap", word_wrap),
     ("xmlattr", xml_attributes),
-    ("pprint", |state, args| {
-        let [value] = bind(args, 1, ["value"])?;
-        super::text::repr(state, &value.unwrap_or_default()).map(Value::from)
-    }),
 ];
 
 fn attr(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
@@ -229,7 +227,7 @@ fn trim(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
 fn truncate(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let names = ["s", "length", "killwords", "end", "leeway"];
     let [value, length, kill, end, leeway] = bind(args, 1, names)?;
-    let text = strictly(value)?;
+    let value = value.unwrap_or_default();
     let length = length.as_ref().map(whole).transpose()?.unwrap_or(255);
     let leeway = optional_whole(leeway.as_ref())?.unwrap_or(5);
     let end = end.unwrap_or(Value::from("..."));
@@ -238,10 +236,12 @@ fn truncate(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let (Ok(room), true) = (usize::try_from(room), leeway >= 0) else {
         return fail("a length shorter than the end");
     };
-    let fits = text.chars().count() as i64 <= length.saturating_add(leeway);
-    if fits {
-        return Ok(Value::from(text));
+    let found = value.as_str().map(|text| text.chars().count()).or_else(|| value.len());
+    let fits = found.is_some_and(|found| found as i64 <= length.saturating_add(leeway));
+    if fits || value.is_undefined() {
+        return Ok(value);
     }
+    let text = string(&value)?;
     let kept: String = text.chars().take(room).collect();
     let kept = match truth(kill.as_ref()) {
         true => kept.as_str(),

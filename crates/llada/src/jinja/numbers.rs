@@ -4,8 +4,8 @@ use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
     arguments::{bind, float, string, truth, whole},
+    arithmetic::number,
     fail,
-    operators::number,
     text::kind,
 };
 use crate::text::is_space;

@@ -10,18 +10,16 @@ use minijinja::{
 
 use super::{
     Function,
-    arguments::{float, optional_whole, string},
+    arguments::{optional_whole, string},
     charge,
-    collections::{self, Bound, Group, View, hashable, items},
-    expression::DICT_METHODS,
+    collections::{self, Bound, DICT_METHODS, Group, View, hashable, items},
     fail, methods,
     order::{order, weigh},
-    printf::printf,
     text::{is_plain_map, kind, text},
 };
 
 /// The functions, by names that no template has.
-pub(super) const ALL: [(&str, Function); 11] = [
+pub(super) const ALL: [(&str, Function); 10] = [
     ("__bounded__", bounded),
     ("__compare__", compare),
     ("__concat__", concat),
@@ -31,7 +29,6 @@ pub(super) const ALL: [(&str, Function); 11] = [
     ("__key__", |_, arguments| Ok(arguments.into_iter().next().unwrap_or_default())),
     ("__method__", method),
     ("__missing__", missing),
-    ("__modulo__", modulo),
     ("__slice__", slice),
 ];
 
@@ -100,7 +97,13 @@ pub(super) fn contains(
             hashable(value)?;
             Ok(container.as_object().is_some_and(|object| object.get_value(value).is_some()))
         }
-        _ => Ok(items(state, container)?.contains(value)),
+        _ => {
+            let view = container.downcast_object_ref::<View>();
+            if view.is_some_and(|view| view.name() == "dict_keys") {
+                hashable(value)?;
+            }
+            Ok(items(state, container)?.contains(value))
+        }
     }
 }
 
@@ -137,6 +140,9 @@ fn each(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error
 /// `value[key]`, or `value.key` with a third argument that is true.
 fn item(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error> {
     let [value, key, dotted] = arguments.as_slice() else { return fail("no key") };
+    if value.is_undefined() {
+        return fail("a value is undefined");
+    }
     let found = || match value.downcast_object_ref::<View>() {
         Some(view) if !view.is_sequence() => Ok(Value::UNDEFINED),
         None if value.kind() == ValueKind::Iterable && value.len().is_none() => {
@@ -183,61 +189,6 @@ fn method(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Err
 fn missing(_: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error> {
     let tag = arguments.first().and_then(Value::as_str).unwrap_or_default();
     fail(format!("`{tag}` needs other templates, and there are none"))
-}
-
-/// `value % right`, which formats if `value` is a string.
-fn modulo(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error> {
-    let [left, right] = arguments.as_slice() else { return fail("no operands") };
-    if left.kind() == ValueKind::String {
-        return printf(state, string(left)?, right).map(Value::from);
-    }
-    if let (Some(a), Some(b)) = (integer(left), integer(right)) {
-        let rest = a.checked_rem(b).map(|r| if r != 0 && (r < 0) != (b < 0) { r + b } else { r });
-        return rest.map_or_else(|| fail("a division by zero"), |rest| Ok(number(rest)));
-    }
-    match (float(left), float(right)) {
-        (Some(_), Some(0.0)) => fail("a division by zero"),
-        (Some(a), Some(b)) => {
-            let rest = a % b;
-            let rest = if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest };
-            Ok(Value::from(if rest == 0.0 { 0.0_f64.copysign(b) } else { rest }))
-        }
-        _ => fail(format!("{} % {} cannot be computed", kind(left), kind(right))),
-    }
-}
-
-/// `a + b` of numbers or of lists.
-pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
-    let is_list = |v: &Value| matches!(v.kind(), ValueKind::Seq | ValueKind::Iterable);
-    if is_list(a) && is_list(b) && a.is_tuple() == b.is_tuple() {
-        let mut all = items(state, a)?;
-        all.extend(items(state, b)?);
-        let tuple = a.is_tuple();
-        return Ok(if tuple { Value::from(Tuple::from(all)) } else { collections::list(all) });
-    }
-    if let (Some(x), Some(y)) = (integer(a), integer(b)) {
-        return x
-            .checked_add(y)
-            .map_or_else(|| fail("a number that is too large"), |n| Ok(number(n)));
-    }
-    match (float(a), float(b)) {
-        (Some(x), Some(y)) => Ok(Value::from(x + y)),
-        _ => fail(format!("{} + {} cannot be computed", kind(a), kind(b))),
-    }
-}
-
-/// A whole number, as which truth values count.
-fn integer(value: &Value) -> Option<i128> {
-    match value.kind() {
-        ValueKind::Bool => Some(i128::from(value.is_true())),
-        _ if value.is_integer() => i128::try_from(value.clone()).ok(),
-        _ => None,
-    }
-}
-
-/// A whole number in the smallest type that holds it.
-pub(super) fn number(n: i128) -> Value {
-    i64::try_from(n).map_or_else(|_| Value::from(n), Value::from)
 }
 
 /// `value[start:stop:step]`

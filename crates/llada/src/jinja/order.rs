@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
-    Limits, charge, fail,
+    Limits,
+    arithmetic::is_list,
+    charge, fail,
     text::{is_plain_map, kind},
     text_len,
 };
@@ -64,7 +66,9 @@ pub(super) fn order(a: &Value, b: &Value) -> Result<Option<Ordering>, Error> {
             Ok(if nan(a) || nan(b) { None } else { Some(a.cmp(b)) })
         }
         (String, String) => Ok(a.as_str().partial_cmp(&b.as_str())),
-        (Seq | Iterable, Seq | Iterable) if a.is_tuple() == b.is_tuple() => {
+        (Seq | Iterable, Seq | Iterable)
+            if is_list(a) && is_list(b) && a.is_tuple() == b.is_tuple() =>
+        {
             let (mut left, mut right) = (a.try_iter()?, b.try_iter()?);
             loop {
                 match (left.next(), right.next()) {
@@ -87,25 +91,44 @@ pub(super) fn sort<K: Fn(&Value) -> Result<Value, Error>>(
     key: K,
     reverse: bool,
 ) -> Result<(), Error> {
-    let steps = items.len() * (items.len().max(1).ilog2() as usize + 1);
-    state.consume_fuel(steps as u64)?;
+    pay(state, items.len())?;
     let mut keyed = Vec::with_capacity(items.len());
     for item in items.drain(..) {
         let key = key(&item)?;
         weigh_key(state, &key)?;
         keyed.push((key, item));
     }
-    let mut error = None;
-    keyed.sort_by(|a, b| match order(&a.0, &b.0) {
-        Ok(found) => {
-            let found = found.unwrap_or(Ordering::Equal);
-            if reverse { found.reverse() } else { found }
-        }
-        Err(e) => {
-            error.get_or_insert(e);
-            Ordering::Equal
-        }
-    });
-    items.extend(keyed.into_iter().map(|(_, item)| item));
-    error.map_or(Ok(()), Err)
+    let sorted = merge_sort(keyed, &mut |a, b| {
+        let (a, b) = if reverse { (&b.0, &a.0) } else { (&a.0, &b.0) };
+        Ok(order(a, b)? == Some(Ordering::Less))
+    })?;
+    items.extend(sorted.into_iter().map(|(_, item)| item));
+    Ok(())
+}
+
+/// Pays for the steps of sorting `len` items.
+pub(super) fn pay(state: &State<'_, '_>, len: usize) -> Result<(), Error> {
+    let steps = len.saturating_mul(len.max(1).ilog2() as usize + 1);
+    state.consume_fuel(steps as u64)
+}
+
+/// Sorts by `less`, equal ones in their order. Nothing is asked of `less`: values that come from a
+/// template need not have an order at all, which the sort of the standard library does not forgive.
+pub(super) fn merge_sort<T>(
+    mut items: Vec<T>,
+    less: &mut dyn FnMut(&T, &T) -> Result<bool, Error>,
+) -> Result<Vec<T>, Error> {
+    if items.len() < 2 {
+        return Ok(items);
+    }
+    let right = merge_sort(items.split_off(items.len() / 2), less)?;
+    let left = merge_sort(items, less)?;
+    let mut merged = Vec::with_capacity(left.len() + right.len());
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let next = if less(b, a)? { right.next() } else { left.next() };
+        merged.extend(next);
+    }
+    merged.extend(left.chain(right));
+    Ok(merged)
 }

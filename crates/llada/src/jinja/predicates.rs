@@ -4,9 +4,10 @@ use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
     Function,
-    arguments::{bind, whole},
+    arguments::bind,
+    arithmetic::modulo,
     collections::{Bound, View},
-    fail, filters, methods,
+    filters, methods,
     operators::contains,
     order::order,
     sequences,
@@ -15,14 +16,9 @@ use super::{
 
 /// The tests.
 pub(super) const ALL: [(&str, Function); 39] = [
-    ("odd", |_, args| one(args, |v| Ok(whole(v)?.rem_euclid(2) == 1))),
-    ("even", |_, args| one(args, |v| Ok(whole(v)?.rem_euclid(2) == 0))),
-    ("divisibleby", |_, args| {
-        two(args, |a, b| match whole(b)? {
-            0 => fail("a division by zero"),
-            by => Ok(whole(a)?.wrapping_rem(by) == 0),
-        })
-    }),
+    ("odd", |state, args| one(args, |v| Ok(modulo(state, v, &2.into())? == 1.into()))),
+    ("even", |state, args| one(args, |v| Ok(modulo(state, v, &2.into())? == 0.into()))),
+    ("divisibleby", |state, args| two(args, |a, b| Ok(modulo(state, a, b)? == 0.into()))),
     ("defined", |_, args| one(args, |v| Ok(!v.is_undefined()))),
     ("undefined", |_, args| one(args, |v| Ok(v.is_undefined()))),
     ("filter", |_, args| one(args, |v| Ok(is_named(v, &[&filters::ALL, &sequences::ALL])))),
@@ -114,7 +110,8 @@ pub(super) fn is_iterable(value: &Value) -> bool {
 }
 
 fn is_callable(value: &Value) -> bool {
-    value.downcast_object_ref::<Bound>().is_some()
+    value.is_undefined()
+        || value.downcast_object_ref::<Bound>().is_some()
         || (value.as_object().is_some()
             && !is_iterable(value)
             && ["function", "<macro", "Joiner"]

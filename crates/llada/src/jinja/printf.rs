@@ -4,6 +4,7 @@ use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
     arguments::{float as to_float, whole},
+    arithmetic::is_list,
     charge,
     collections::items,
     fail,
@@ -86,7 +87,7 @@ pub(super) fn printf(
         out.push_str(&written);
     }
     // Whatever has items may go unused; texts and numbers may not.
-    let may_be_left = is_map || matches!(right.kind(), ValueKind::Seq | ValueKind::Iterable);
+    let may_be_left = is_map || is_list(right) || right.kind() == ValueKind::Seq;
     match args.next().is_some() && (right.is_tuple() || !may_be_left) {
         true => fail("not all values are formatted"),
         false => Ok(out),

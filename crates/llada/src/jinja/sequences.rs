@@ -8,11 +8,11 @@ use minijinja::{
 use super::{
     Function,
     arguments::{Arguments, bind, string, truth, whole},
+    arithmetic::add,
     charge,
     collections::{Group, generator, hashable, items, list},
     fail,
     methods::{case, join as joined},
-    operators::add,
     order::{order, sort as sorted, weigh_key},
     predicates::is_iterable,
     text::{is_plain_map, kind, text},

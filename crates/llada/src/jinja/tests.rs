@@ -98,12 +98,21 @@ fn templates_that_take_too_much_end_in_an_error() {
         "{{ ('a' * 800000)|wordwrap(1, true, 'x' * 100000) }}",
         "{% set a = 'A' * 80000 %}{{ ([a ~ '1', a ~ '2'] * 10000)|sort|length }}",
         "{% macro f(a, b=a) %}{{ b }}{% endmacro %}{{ f(1) }}",
+        "{{ ((range(99999)|list) * 1000)|pprint }}",
+        "{{ ('a ' * 8000000)|pprint }}",
     ] {
         let found = rendered(template, &json!({}));
         assert!(found.is_err(), "{template}: {:?}", found.map(|text| text.len()));
     }
     let long = "x".repeat(Limits::SOURCE + 1);
     assert!(rendered(&long, &json!({})).unwrap_err().what.contains("bytes"));
+}
+
+#[test]
+fn what_has_no_order_is_sorted_without_a_panic() {
+    let template = "{{ ([3, 'nan'|float, 1, 2.5, 'nan'|float, true] * 100)|sort|length }}";
+    assert_eq!(rendered(template, &json!({})).unwrap(), "600");
+    assert!(rendered("{{ ([3, 'a', 1, 'b', none] * 100)|sort }}", &json!({})).is_err());
 }
 
 #[test]

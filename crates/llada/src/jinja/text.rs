@@ -12,6 +12,7 @@ use super::{
     Limits,
     collections::{Group, View},
     fail,
+    pprint::sorted_keys,
 };
 
 /// A text that cannot become longer than the fuel that is left pays for.
@@ -20,11 +21,18 @@ pub(super) struct Writer<'a, 'b, 'c> {
     pub(super) out: String,
     charged: usize,
     depth: usize,
+    /// Whether the keys of dictionaries are sorted.
+    sorted: bool,
 }
 
 impl<'a, 'b, 'c> Writer<'a, 'b, 'c> {
     pub(super) fn new(state: &'a State<'b, 'c>) -> Self {
-        Self { state, out: String::new(), charged: 0, depth: 0 }
+        Self { state, out: String::new(), charged: 0, depth: 0, sorted: false }
+    }
+
+    /// One that sorts the keys of dictionaries.
+    pub(super) fn sorted(state: &'a State<'b, 'c>) -> Self {
+        Self { sorted: true, ..Self::new(state) }
     }
 
     /// Writes `text`, and pays for it.
@@ -79,7 +87,10 @@ impl<'a, 'b, 'c> Writer<'a, 'b, 'c> {
         match value.kind() {
             ValueKind::String => {
                 let text = quoted(value.as_str().unwrap_or_default());
-                self.push(&text)
+                match value.is_safe() {
+                    true => self.push(&format!("Markup({text})")),
+                    false => self.push(&text),
+                }
             }
             ValueKind::Undefined => self.push("Undefined"),
             _ => self.str(value),
@@ -98,21 +109,43 @@ impl<'a, 'b, 'c> Writer<'a, 'b, 'c> {
             }
             ValueKind::String => self.push(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.sequence(value),
-            ValueKind::Map if is_plain_map(value) => {
-                self.push("{")?;
-                for (n, key) in value.try_iter()?.enumerate() {
-                    if n > 0 {
-                        self.push(", ")?;
-                    }
-                    self.deeper(|writer| writer.repr(&key))?;
-                    self.push(": ")?;
-                    let item = value.get_item(&key)?;
-                    self.deeper(|writer| writer.repr(&item))?;
-                }
-                self.push("}")
+            ValueKind::Map if is_plain_map(value) => self.map(value),
+            ValueKind::Map if is_named(value, "Namespace") => {
+                self.push("<Namespace ")?;
+                self.unsorted(|writer| writer.map(value))?;
+                self.push(">")
             }
             _ => self.push(&value.to_string()),
         }
+    }
+
+    /// Writes what has a `repr` of its own, which knows nothing of an order.
+    fn unsorted(
+        &mut self,
+        inside: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let sorted = std::mem::take(&mut self.sorted);
+        inside(self)?;
+        self.sorted = sorted;
+        Ok(())
+    }
+
+    fn map(&mut self, value: &Value) -> Result<(), Error> {
+        self.push("{")?;
+        let keys = match self.sorted {
+            true => sorted_keys(self.state, value)?,
+            false => value.try_iter()?.collect(),
+        };
+        for (n, key) in keys.into_iter().enumerate() {
+            if n > 0 {
+                self.push(", ")?;
+            }
+            self.deeper(|writer| writer.repr(&key))?;
+            self.push(": ")?;
+            let item = value.get_item(&key)?;
+            self.deeper(|writer| writer.repr(&item))?;
+        }
+        self.push("}")
     }
 
     fn sequence(&mut self, value: &Value) -> Result<(), Error> {
@@ -129,8 +162,10 @@ impl<'a, 'b, 'c> Writer<'a, 'b, 'c> {
                 }
             };
         }
-        let is_tuple = value.is_tuple() || value.downcast_object_ref::<Group>().is_some();
-        let marks = if is_tuple { ["(", ")"] } else { ["[", "]"] };
+        if value.downcast_object_ref::<Group>().is_some() {
+            return self.unsorted(|writer| writer.list(["(", ")"], value.try_iter()?).map(|_| ()));
+        }
+        let marks = if value.is_tuple() { ["(", ")"] } else { ["[", "]"] };
         self.list(marks, value.try_iter()?).map(|_| ())
     }
 }
@@ -155,10 +190,13 @@ pub(super) fn repr(state: &State<'_, '_>, value: &Value) -> Result<String, Error
 /// Whether it is a dictionary, and no namespace, loop, macro or the like.
 pub(super) fn is_plain_map(value: &Value) -> bool {
     let repr = value.as_object().map(|object| object.repr());
-    repr == Some(ObjectRepr::Map) && {
-        let name = value.as_object().map_or("", |object| object.type_name());
-        !["Namespace", "Loop", "Macro", "Module"].iter().any(|internal| name.ends_with(internal))
-    }
+    repr == Some(ObjectRepr::Map)
+        && !["Namespace", "Loop", "Macro", "Module"].iter().any(|name| is_named(value, name))
+}
+
+/// Whether it is an object of the type `name` of minijinja.
+fn is_named(value: &Value, name: &str) -> bool {
+    value.as_object().is_some_and(|object| object.type_name().ends_with(name))
 }
 
 /// What Python calls the type of a value.
@@ -198,7 +236,7 @@ pub(super) fn float(x: f64) -> String {
 }
 
 /// What `repr` of a string gives.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut out = String::with_capacity(text.len() + 2);
     out.push(quote);

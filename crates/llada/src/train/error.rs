@@ -73,6 +73,14 @@ pub enum TrainError {
         /// What may not change.
         changes: Vec<Change>,
     },
+    /// The settings of a run cannot be read.
+    #[error("the settings of the run, `{path}`, are damaged: {reason}")]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Pre-training does not become fine-tuning, nor the other way round.
     #[error("`{path}` is a checkpoint of {}", if *sft { "fine-tuning" } else { "pre-training" })]
     OtherStage {
@@ -177,6 +185,11 @@ impl TrainError {
                     .trim(),
                 run = path.display(),
             ),
+            Self::Settings { .. } => {
+                "mend it, or remove it: the run then goes on with the settings \
+                                      that led to its checkpoint"
+                    .into()
+            }
             Self::OtherStage { .. } => {
                 "start anew from its weights: `model.init_from` names the checkpoint".into()
             }

@@ -42,7 +42,7 @@ pub use recipe::{
 pub use report::render as render_report;
 pub(crate) use saved::{STATE, checkpoints, marks};
 pub use schedule::{Schedule, learning_rate};
-pub use start::recipe_of;
+pub use start::{RunRecipe, recipe_of};
 pub use store::Start;
 pub use trainer::{Event, Hooks, Outcome, Sampling, Trainer};
 pub use validation::{Bucket, Validation};

@@ -26,6 +26,12 @@ pub(super) fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
+/// The run folder of a checkpoint, where it lies in one.
+pub(super) fn run_of(checkpoint: &Path) -> Option<&Path> {
+    let run = checkpoint.parent()?.parent()?;
+    (folder(run).as_path() == checkpoint.parent()?).then_some(run)
+}
+
 /// The checkpoints of a run, oldest first.
 pub(super) fn all(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found: Vec<_> = entries(&folder(run))?

@@ -1,7 +1,10 @@
 //! How a run starts: model, data and optimiser, fresh or from a checkpoint, checked against each
 //! other before any time is spent.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use llada_kernels::Cpu;
 
@@ -17,7 +20,7 @@ use super::{
     trainable::Trainable,
 };
 use crate::{
-    Result, chat,
+    Error, Result, chat,
     checkpoint::{self, Checkpoint},
     config::{ModelConfig, Objective, QkNorm},
     files,
@@ -43,7 +46,7 @@ impl Trainer {
         let found = store.find(&start)?;
         let is_branch = matches!(start, Start::Branch(_));
         let run = match &found {
-            Some(found) => settings(&found.state, found.path.ancestors().nth(2))?,
+            Some(found) => settings(&found.state, saved::run_of(&found.path))?,
             None => None,
         };
         if let (Some(run), Some(found)) = (&run, &found) {
@@ -139,48 +142,69 @@ impl Trainer {
     }
 }
 
-/// The recipe of a run, as TOML: that of the run folder `path`, or of a checkpoint at `path` or
-/// `RUN/step-N`.
+/// The settings of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRecipe {
+    /// The recipe, as TOML.
+    pub text: String,
+    /// Where it is from: the run's `config.toml`, or the `state.json` of a checkpoint where the run
+    /// has none.
+    pub from: PathBuf,
+}
+
+/// The recipe of a run: that of the run folder `path`, or of a checkpoint at `path` or `RUN/step-N`.
 ///
 /// # Errors
 /// When there is neither a run nor a checkpoint, or it cannot be read.
-pub fn recipe_of(path: &Path) -> Result<String> {
-    let own = path.join(run_log::CONFIG);
-    let text = own.is_file().then(|| files::read_text(&own, MAX_RECIPE));
-    if let Some(Ok(text)) = &text
-        && Recipe::parse(text, &[""; 0]).is_ok()
-    {
-        return Ok(text.clone());
+pub fn recipe_of(path: &Path) -> Result<RunRecipe> {
+    if let Some((text, _)) = written(path)? {
+        return Ok(RunRecipe { text, from: path.join(run_log::CONFIG) });
     }
-    // One that is damaged is made up for by the settings that a checkpoint has.
-    let of_checkpoint = || -> Result<Option<Recipe>> {
-        let checkpoint = saved::locate(path)?;
-        let state = State::read(&checkpoint.join(saved::STATE), None)?;
-        settings(&state, checkpoint.ancestors().nth(2))
-    };
-    match (of_checkpoint(), text) {
-        (Ok(Some(recipe)), _) => Ok(recipe.to_toml()),
-        (_, Some(text)) => text,
-        (Err(error), None) => Err(error),
-        (Ok(None), None) => {
-            Err(TrainError::NoCheckpoint { path: path.to_path_buf(), step: None }.into())
-        }
-    }
+    let checkpoint = saved::locate(path)?;
+    let state = State::read(&checkpoint.join(saved::STATE), None)?;
+    let run = saved::run_of(&checkpoint);
+    let recipe = settings(&state, run)?
+        .ok_or_else(|| TrainError::NoCheckpoint { path: path.to_path_buf(), step: None })?;
+    let config = run.map(|run| run.join(run_log::CONFIG)).filter(|config| config.exists());
+    let from = config.unwrap_or_else(|| checkpoint.join(saved::STATE));
+    Ok(RunRecipe { text: recipe.to_toml(), from })
 }
 
 /// The settings of the run in the folder `run` that `state` is of: those that led to it, with what
-/// the run's `config.toml` has changed since. `None` where neither can be read.
+/// the run's `config.toml` has changed since. `None` where there are neither.
 fn settings(state: &State, run: Option<&Path>) -> Result<Option<Recipe>> {
     let none: [&str; 0] = [];
     let led = state.recipe.as_deref().map(|text| Recipe::parse(text, &none)).transpose()?;
-    let text = run.and_then(|run| files::read_text(&run.join(run_log::CONFIG), MAX_RECIPE).ok());
-    let written = text.and_then(|text| Recipe::parse(&text, &none).ok());
+    let written = run.map(written).transpose()?.flatten().map(|(_, recipe)| recipe);
     Ok(match (led, written) {
         (Some(led), Some(written)) if changes(&led, &written).iter().all(Change::is_allowed) => {
             Some(written)
         }
         (Some(led), _) => Some(led),
         (None, written) => written,
+    })
+}
+
+/// The `config.toml` of the run folder `run`, where it has one. One that is damaged is not made up
+/// for: it may have had settings that are nowhere else.
+fn written(run: &Path) -> Result<Option<(String, Recipe)>> {
+    let path = run.join(run_log::CONFIG);
+    if fs::symlink_metadata(&path).is_err() {
+        return Ok(None);
+    }
+    let read = files::read_text(&path, MAX_RECIPE).and_then(|text| {
+        if text.trim().is_empty() {
+            return Err(TrainError::Recipe("it is empty".into()).into());
+        }
+        let recipe = Recipe::parse(&text, &[""; 0])?;
+        Ok((text, recipe))
+    });
+    read.map(Some).map_err(|error| {
+        let reason = match error {
+            Error::Io { source, .. } => source.to_string(),
+            error => error.to_string(),
+        };
+        TrainError::Settings { path, reason }.into()
     })
 }
 

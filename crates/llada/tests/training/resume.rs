@@ -142,7 +142,7 @@ fn a_run_goes_on_with_its_own_settings() {
     run(&mut longer, 1).0.unwrap();
     drop(longer);
     let none: [&str; 0] = [];
-    let own = || Recipe::parse(&recipe_of(&bench.path("run")).unwrap(), &none).unwrap();
+    let own = || Recipe::parse(&recipe_of(&bench.path("run")).unwrap().text, &none).unwrap();
     assert_eq!((own().train.steps, own().eval.every), (14, 7));
     assert!(resume(own()).unwrap().changes().is_empty());
     let error = resume(bench.recipe(&["train.steps=5"])).unwrap_err();
@@ -154,9 +154,24 @@ fn a_run_goes_on_with_its_own_settings() {
     fs::write(&config, text.replace("lr = 0.01", "lr = 0.02")).unwrap();
     assert_eq!(own().optim.lr, 0.02);
     assert!(resume(own()).unwrap_err().to_string().contains("`optim.lr` is 0.01, not 0.02"));
-    fs::write(&config, "garbage [").unwrap();
-    assert_eq!(own().optim.lr, 0.01);
+    // What cannot be read is not made up for without a word, whether a recipe is given or not.
+    for damaged in [&b"garbage ["[..], b"", &[0; 64], b"[model]\nd_model = \"x\"", b"\xff"] {
+        fs::write(&config, damaged).unwrap();
+        let given = bench.recipe(&["train.steps=14", "eval.every=7"]);
+        let errors = [
+            recipe_of(&bench.path("run")).map(|_| ()),
+            recipe_of(&bench.path("run/step-6")).map(|_| ()),
+            resume(given).map(|_| ()),
+        ];
+        for error in errors {
+            let error = error.unwrap_err();
+            assert!(error.to_string().contains("run/config.toml`, are damaged"), "{error}");
+            assert!(error.hint().unwrap().contains("remove it"));
+        }
+        assert_eq!(fs::read(&config).unwrap(), damaged);
+    }
     fs::remove_file(&config).unwrap();
+    assert!(recipe_of(&bench.path("run")).unwrap().from.ends_with("step-6/state.json"));
     assert_eq!(own().optim.lr, 0.01);
     assert!(resume(own()).is_ok());
 }
@@ -183,7 +198,7 @@ fn a_kill_before_the_first_checkpoint_leaves_what_belongs_together() {
     fs::remove_dir_all(checkpoints.join("step-6")).unwrap();
     // Weights, settings and metrics are those of step 4.
     let none: [&str; 0] = [];
-    let own = Recipe::parse(&recipe_of(&bench.path("run")).unwrap(), &none).unwrap();
+    let own = Recipe::parse(&recipe_of(&bench.path("run")).unwrap().text, &none).unwrap();
     let mut again = bench.trainer("run", own, Start::Resume, 2).unwrap();
     assert_eq!((again.step(), again.recipe().train.steps), (4, 14));
     run(&mut again, 99).0.unwrap();

@@ -67,6 +67,7 @@ impl Sandbox {
     /// Finds `python3`, and a way to run it without network; without such a way it is refused,
     /// unless `allow_network`. Says on `term` what the machine cannot hold back.
     pub fn new(allow_network: bool, term: &Term) -> Result<Self> {
+        folder::remove_leftovers();
         let sandbox = Self { python: python()?, open: false };
         let held = sandbox.try_out()?;
         if !held.network && !allow_network {
