@@ -136,15 +136,19 @@ const NUMBERS: [(&str, &str); 5] = [
 
 /// The lines that [`report`] prints.
 fn render(error: &anyhow::Error) -> String {
-    let mut last = error.to_string().trim_end().to_owned();
-    let mut lines = vec![format!("error: {}", indented(&last))];
+    let mut messages = vec![error.to_string().trim_end().to_owned()];
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        // Many messages already end with their cause.
-        if !last.ends_with(&cause) {
-            lines.push(format!("  caused by: {}", indented(&cause)));
-            last = cause;
+        // Many messages already end with their cause, and many causes begin with the message.
+        match messages.last_mut() {
+            Some(last) if last.ends_with(&cause) => {}
+            Some(last) if cause.starts_with(last.as_str()) => *last = cause,
+            _ => messages.push(cause),
         }
     }
+    let line = |(at, message): (usize, &String)| {
+        format!("{}: {}", if at == 0 { "error" } else { "  caused by" }, indented(message))
+    };
+    let mut lines: Vec<String> = messages.iter().enumerate().map(line).collect();
     if let Some(hint) = hint(error) {
         lines.push(format!("  hint: {}", indented(&hint)));
     }
@@ -196,6 +200,8 @@ mod tests {
         let error = Err::<(), _>(source).context("cannot read `x`: no such file").unwrap_err();
         let expected = "error: cannot read `x`: no such file\n  hint: check the spelling";
         assert!(render(&error).starts_with(expected), "{}", render(&error));
+        let error = anyhow!("cannot write `x`: disk full").context("cannot write `x`");
+        assert_eq!(render(&error), "error: cannot write `x`: disk full");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use llada_kernels::{BlockFormat, DType};
 
-use super::{SourceArg, Threads, merge::Storage, with_tip};
+use super::{NO_STREAM, SourceArg, Threads, merge::Storage, place, with_tip};
 
 /// `llada convert`.
 #[derive(Debug, Args)]
@@ -13,13 +13,13 @@ pub struct Convert {
     #[command(flatten)]
     pub model: SourceArg,
     /// What to write: one GGUF file where the name ends in `.gguf`, a folder otherwise
-    #[arg(short, long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH", value_parser = place(NO_STREAM))]
     pub out: PathBuf,
     /// How to store the matrices [default: as the model does; bf16 in place of quantised ones]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub dtype: Option<Storage>,
     /// Replace what is there
-    #[arg(long)]
+    #[arg(long, alias = "overwrite")]
     pub force: bool,
 }
 
@@ -29,7 +29,7 @@ pub struct Quantize {
     #[command(flatten)]
     pub model: SourceArg,
     /// The GGUF file to write
-    #[arg(short, long, value_name = "FILE.gguf")]
+    #[arg(short, long, value_name = "FILE.gguf", value_parser = place(NO_STREAM))]
     pub out: PathBuf,
     /// Format of the matrices in the blocks: q8_0, q6_k, q4_k, q4_0
     #[arg(long, value_name = "FORMAT", value_parser = asked)]
@@ -41,7 +41,7 @@ pub struct Quantize {
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub head: Option<Format>,
     /// Replace the file
-    #[arg(long)]
+    #[arg(long, alias = "overwrite")]
     pub force: bool,
     #[command(flatten)]
     pub threads: Threads,

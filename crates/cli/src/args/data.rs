@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::run::number;
+use super::{NO_STREAM, place, run::number};
 
 /// `llada data`.
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub struct Prepare {
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: PathBuf,
     /// Folder for the shards
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = place(NO_STREAM))]
     pub out: PathBuf,
     /// Format of all inputs [default: by their names]
     #[arg(long, value_enum, value_name = "FORMAT")]
@@ -45,7 +45,7 @@ pub struct Prepare {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Replace the output folder where there is one
-    #[arg(long)]
+    #[arg(long, alias = "force")]
     pub overwrite: bool,
 }
 

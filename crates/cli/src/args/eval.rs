@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Args, Subcommand, ValueEnum};
 use llada::{diffusion::settings::Key, eval::settings::Scoring};
 
 use super::{
-    ModelArg, Threads,
+    ModelArg, NO_STREAM, Threads, place,
     run::number,
     sampler::{Flags, Verb},
 };
@@ -64,7 +64,7 @@ pub struct EvalRun {
     #[command(flatten)]
     pub data: DataArgs,
     /// Folder for the results and every row; a run that was broken off goes on from there
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = place(NO_STREAM))]
     pub out: Option<PathBuf>,
     /// Write the results as JSON instead of a table
     #[arg(long)]
@@ -108,7 +108,7 @@ pub struct ScoringArgs {
     #[arg(
         long,
         value_name = "N",
-        value_parser = number::<usize>("batch_size"),
+        value_parser = number::<usize>("mc_batch_size"),
         hide_short_help = true
     )]
     pub mc_batch_size: Option<usize>,

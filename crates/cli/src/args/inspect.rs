@@ -77,7 +77,7 @@ pub struct Generation {
     #[arg(
         long,
         value_name = "TOKENS",
-        value_parser = number::<usize>("gen_length")
+        value_parser = number::<usize>("length")
     )]
     pub length: Option<usize>,
     /// Length of the response [default: up to 128]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::{NO_STREAM, place};
+
 /// `llada merge`.
 #[derive(Debug, Args)]
 pub struct Merge {
@@ -11,7 +13,7 @@ pub struct Merge {
     #[arg(value_name = "ADAPTER")]
     pub adapter: PathBuf,
     /// Folder for the merged model
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = place(NO_STREAM))]
     pub out: PathBuf,
     /// The model that they adapt [default: the one that they name]
     #[arg(long, value_name = "MODEL")]

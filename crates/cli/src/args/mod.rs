@@ -18,11 +18,11 @@ mod tokenizer;
 mod train;
 mod watching;
 
-use std::{any::TypeId, ffi::OsString};
+use std::{any::TypeId, ffi::OsString, path::PathBuf};
 
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
-    builder::{RangedI64ValueParser, Resettable},
+    builder::{PathBufValueParser, RangedI64ValueParser, Resettable, TypedValueParser},
 };
 
 use crate::term::{self, Level};
@@ -171,6 +171,17 @@ fn with_tip(message: &str, tip: &str) -> String {
     let message = term::visible_line(message);
     if tip.is_empty() { message } else { format!("{message}\n  tip: {tip}") }
 }
+
+/// Reads the place of an output that stdout cannot take, for the reason `why`.
+fn place(why: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| match path.as_os_str() == "-" {
+        true => Err(with_tip(why, "name a file or a folder; `./-` is one of that name")),
+        false => Ok(path),
+    })
+}
+
+/// Why a model, shards, a run or results are not written to `-`.
+const NO_STREAM: &str = "this output is no stream, and cannot go to stdout";
 
 /// The variable that, set to anything but `0` or `false`, keeps chats from being remembered.
 pub const NO_HISTORY: &str = "LLADA_NO_HISTORY";

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::{NO_STREAM, place};
+
 /// `llada tokenizer`.
 #[derive(Debug, Subcommand)]
 pub enum Tokenizer {
@@ -33,10 +35,10 @@ pub struct TokenizerTrain {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub min_count: u64,
     /// Folder for `tokenizer.json`
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = place(NO_STREAM))]
     pub out: PathBuf,
     /// Replace the tokenizer of that folder where it has one
-    #[arg(long)]
+    #[arg(long, alias = "force")]
     pub overwrite: bool,
 }
 

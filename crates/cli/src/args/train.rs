@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Threads;
+use super::{NO_STREAM, Threads, place};
 
 /// `llada train` and `llada sft`.
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub struct Train {
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Folder of the run [default: runs/RECIPE]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = place(NO_STREAM))]
     pub out: Option<PathBuf>,
     /// Go on from a checkpoint of the run: the last one, or the one named
     #[arg(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::with_tip;
+use super::place;
 
 /// What is drawn, and what is recorded.
 #[derive(Debug, Args)]
@@ -22,14 +22,6 @@ pub struct WatchArgs {
     )]
     pub delay: Option<u32>,
     /// Record every step in a file for `llada replay`
-    #[arg(long, value_name = "FILE", value_parser = file)]
+    #[arg(long, value_name = "FILE", value_parser = place("the answer is on stdout"))]
     pub trace: Option<PathBuf>,
-}
-
-/// Reads the name of a file beside the answer, which has stdout.
-fn file(name: &str) -> Result<PathBuf, String> {
-    match name {
-        "-" => Err(with_tip("the answer is on stdout", "name a file")),
-        _ => Ok(name.into()),
-    }
 }

@@ -33,7 +33,7 @@ pub fn run(args: &Pull, term: &Term) -> Result<()> {
     }
     let message = "stopping; what was fetched is kept, press Ctrl-C again to quit now";
     let stop = Flag::listen(term, Some(message))?;
-    let client = Client::new(Settings::from_env(args.token.as_deref())?, stop)?;
+    let client = Client::new(Settings::from_env(args.token.as_deref())?, stop, *term)?;
     term.note(&format!("asking {} for {reference}", client.endpoint()));
     let listing = client.listing(&reference)?;
     let plan = Plan::new(&reference, &listing)?;

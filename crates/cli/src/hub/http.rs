@@ -18,6 +18,7 @@ use ureq::{
 use crate::{
     error::{Failure, Interrupted},
     interrupt::Flag,
+    term::Term,
 };
 
 /// The hub, unless `HF_ENDPOINT` names another.
@@ -137,11 +138,12 @@ pub struct Client {
     agent: Agent,
     settings: Settings,
     stop: Flag,
+    term: Term,
 }
 
 impl Client {
-    /// A client that gives up as soon as `stop` is set.
-    pub fn new(settings: Settings, stop: Flag) -> Result<Self> {
+    /// A client that gives up as soon as `stop` is set, and tells `term` why it waits.
+    pub fn new(settings: Settings, stop: Flag, term: Term) -> Result<Self> {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -155,7 +157,7 @@ impl Client {
             .tls_config(TlsConfig::builder().root_certs(roots()?).build())
             .build()
             .new_agent();
-        Ok(Self { agent, settings, stop })
+        Ok(Self { agent, settings, stop, term })
     }
 
     /// The address of the hub.
@@ -224,6 +226,9 @@ impl Client {
                 Err(Fault::Final(error)) => return Err(error),
                 Err(Fault::Passing(error, wait)) => {
                     failed += 1;
+                    if failed == 1 && wait.is_none_or(|wait| wait <= LONGEST_WAIT) {
+                        self.term.note(&format!("{error:#}; trying again"));
+                    }
                     self.pause(failed, wait, error)?;
                 }
             }

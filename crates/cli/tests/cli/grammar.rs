@@ -93,6 +93,20 @@ fn a_dash_is_standard_input_and_output() {
     let (code, stdout, stderr) = line("run MODEL the -n 4 --trace -");
     assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
     assert!(stderr.contains("hint: name a file"), "{stderr}");
+    for text in [
+        "convert MODEL -o -",
+        "quantize MODEL --format q8_0 -o -",
+        "merge MODEL -o -",
+        "data prepare text.txt --tokenizer tok --out -",
+        "tokenizer train text.txt --out -",
+        "train recipe.toml --out -",
+        "eval run tale_words --out -",
+    ] {
+        let (code, _, stderr) = line(text);
+        assert_eq!(code, 2, "{text}: {stderr}");
+        assert!(stderr.contains("is no stream") && stderr.contains("hint: name a"), "{stderr}");
+        assert!(!dir.join("-").exists(), "{text}");
+    }
 }
 
 #[test]
@@ -155,6 +169,14 @@ fn numbers_out_of_their_range_are_refused_wherever_they_are_given() {
         let (code, stdout, stderr) = line(text);
         assert_eq!((code, stdout.as_str()), (2, ""), "{text}: {stderr}");
     }
+    // The remedy names the flag that was given.
+    for (text, flag) in [
+        ("show MODEL --length 0", "--length"),
+        ("eval run tale_words --mc-batch-size 0", "--mc-batch-size"),
+    ] {
+        let stderr = line(text).2;
+        assert!(stderr.contains(&format!("\n  hint: give {flag} a whole")), "{text}: {stderr}");
+    }
     let (_, _, stderr) = with_stdin(
         "chat -m MODEL -n 2",
         "/set temperature -1\n/set transfer factor=0\n/set revise 2\n/set steps 0\n/set gen_length 0\n",
@@ -199,8 +221,18 @@ fn habits_of_other_programs_work_or_are_explained() {
         assert_eq!((code, stdout.as_str()), (2, ""), "{flags}: {stderr}");
         assert!(stderr.contains("temperature 0"), "{flags}: {stderr}");
     }
-    let (code, _, stderr) = line("run -m MODEL the -n 4 --temp 0.7 --top-k 4 --top-p 0.9 -s 1");
-    assert_eq!(code, 0, "{stderr}");
+    for text in [
+        "run -m MODEL the -n 4 --temp 0.7 --top-k 4 --top-p 0.9 -s 1",
+        "run -m MODEL the --max-tokens 4",
+        "run -m MODEL the --max-new-tokens 4",
+        "tokenizer train text.txt --kind char --out tok3",
+        "tokenizer train text.txt --kind char --out tok3 --force",
+        "data prepare text.txt --tokenizer tok3 --out data3",
+        "data prepare text.txt --tokenizer tok3 --out data3 --force",
+    ] {
+        let (code, _, stderr) = line(text);
+        assert_eq!(code, 0, "{text}: {stderr}");
+    }
     for (text, suggestion) in [
         ("trian x", "train"),
         ("run --temprature 1 x", "--temperature"),

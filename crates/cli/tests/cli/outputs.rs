@@ -27,7 +27,9 @@ fn place(outputs: &[&str]) -> tempfile::TempDir {
 fn bystanders(output: &str) -> Vec<String> {
     let beside = ENDINGS.iter().map(|ending| format!("{output}{ending}"));
     let hidden = ENDINGS.iter().map(|ending| format!(".{output}{ending}"));
-    beside.chain(hidden).collect()
+    // These have the very names of unfinished work.
+    let like_ours = ["AbCd1234", "EfGh5678"].map(|random| format!(".{output}.llada-{random}.tmp"));
+    beside.chain(hidden).chain(like_ours).collect()
 }
 
 /// Checks that `dir` holds the text, the outputs and their bystanders, and nothing else.
@@ -252,14 +254,34 @@ fn a_limit_of_file_sizes_is_no_end_of_the_program() {
     assert!(names(folder.path()).is_empty());
 }
 
+#[cfg(unix)]
 #[test]
 fn what_a_killed_run_left_of_its_trace_goes_with_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let model = trained().join(MODEL);
-    fs::write(dir.join(".t.jsonl.llada-aB3dE6gH.tmp"), "{").unwrap();
-    fs::write(dir.join(".u.jsonl.llada-aB3dE6gH.tmp"), "another's").unwrap();
-    let args = ["run", "-m", model.to_str().unwrap(), "-n", "4", "the", "--trace", "t.jsonl"];
+    let mine = [".t.jsonl.llada-aB3dE6gH.tmp", ".u.jsonl.llada-aB3dE6gH.tmp"];
+    mine.iter().for_each(|name| fs::write(dir.join(name), "mine").unwrap());
+    let args = ["run", "-m", storyteller(), "-n", "100", "the", "--trace", "t.jsonl"];
+    let mut killed = std::process::Command::new(assert_cmd::cargo::cargo_bin("llada"))
+        .current_dir(dir)
+        .args(args)
+        .env("LLADA_THREADS", "1")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let is_left = || {
+        names(dir).iter().any(|name| {
+            name.starts_with(".t.jsonl.llada-") && dir.join(name).join("t.jsonl").is_file()
+        })
+    };
+    while !is_left() {
+        assert!(killed.try_wait().unwrap().is_none(), "it ended before it could be killed");
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(is_left() && !dir.join("t.jsonl").exists());
     assert_eq!(run(dir, &args).0, 0);
-    assert_eq!(names(dir), [".u.jsonl.llada-aB3dE6gH.tmp", "t.jsonl"]);
+    assert_eq!(names(dir), [mine[0], mine[1], "t.jsonl"]);
+    assert!(mine.iter().all(|name| fs::read(dir.join(name)).unwrap() == b"mine"));
 }

@@ -226,7 +226,7 @@ fn what_is_replaced_keeps_files_with_names_like_ours() {
         create_dir(x)?;
         replace_with(&x.join("a.bin"), b"new")
     };
-    assert!(output.fill(Existing::Keep, fill).is_err());
+    assert!(output.fill(Existing::Refuse, fill).is_err());
     output.fill(Existing::Replace(&|name| name.ends_with(".bin")), fill).unwrap();
     recover(&path).unwrap();
     assert!(mine.iter().all(|name| fs::read(path.join(name)).unwrap() == b"mine"));

@@ -92,6 +92,7 @@ fn a_busy_hub_is_asked_again_and_not_for_ever() {
     }
     let (code, _, stderr) = bench.run("pull org/tiny");
     assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("answers 429 (too many requests); trying again\n"), "{stderr}");
     bench.assert_whole();
     bench.hub.with(|state| state.requests.clear());
     (0..9).for_each(|_| bench.hub.fail("/revision/main", Fault::Status(429, "Retry-After: 0\r\n")));

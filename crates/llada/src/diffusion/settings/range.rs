@@ -40,7 +40,7 @@ pub(super) const fn above(least: f64, most: f64) -> Range {
 
 /// Ranges of numbers that are no setting on their own. A part has the name of its setting, or of its
 /// transfer rule, before its own.
-static PARTS: [(&str, Range); 23] = [
+static PARTS: [(&str, Range); 24] = [
     ("transfer threshold", real(0.0, 1.0)),
     ("transfer factor", above(0.0, MAX_LENGTH)),
     ("transfer entropy", real(0.0, MAX_LENGTH)),
@@ -61,9 +61,10 @@ static PARTS: [(&str, Range); 23] = [
     ("variable_length unsure", real(0.0, 1.0)),
     ("variable_length sure_of_end", real(0.0, 1.0)),
     ("variable_length grow_by", whole(1.0, MAX_LENGTH)),
-    // What scores and what prepares data have numbers too.
+    // What scores, prepares data and predicts memory has numbers too.
     ("mc_num", whole(1.0, MAX_STEPS)),
-    ("batch_size", whole(1.0, MAX_STEPS)),
+    ("mc_batch_size", whole(1.0, MAX_STEPS)),
+    ("length", whole(1.0, MAX_LENGTH)),
     ("validation", real(0.0, 1.0)),
 ];
 

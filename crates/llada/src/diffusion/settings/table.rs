@@ -132,7 +132,7 @@ settings! {
     /// Length of the response
     gen_length: usize {
         kind: Kind::Number(whole(1.0, MAX_LENGTH)), placeholder: "TOKENS", is_frequent: true,
-        default: Some("as fits, up to 128"), short: Some('n'), aliases: &["n-predict", "predict"],
+        default: Some("as fits, up to 128"), short: Some('n'), aliases: &["n-predict", "predict", "max-new-tokens", "max-tokens"],
         source: "LLaDA's `generate()`",
     } [field gen_length]
 
