@@ -19,7 +19,7 @@ const PART: usize = 4;
 
 /// A model of blocks of eight, and its own sampler with parts, one token a pass.
 fn load(name: &str) -> (MaskPredictor, Sampler) {
-    let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
+    let mut model = checkpoint::load(&common::own("models").join(name)).unwrap();
     model.config.attention = llada::config::AttentionMask::BlockCausal { block_length: 8 };
     let sampler = Sampler {
         gen_length: 20,

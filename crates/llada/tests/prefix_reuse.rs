@@ -23,7 +23,7 @@ const MODELS: [(&str, bool); 4] =
     [("a_mha_untied", true), ("i_sdar", false), ("a_mha_untied", false), ("j_fast_dllm_v2", false)];
 
 fn predictor((name, is_causal): (&str, bool)) -> MaskPredictor {
-    let mut model = checkpoint::load(&common::fixture("models").join(name)).unwrap();
+    let mut model = checkpoint::load(&common::own("models").join(name)).unwrap();
     if is_causal {
         model.config = model.config.with_objective(Objective::Autoregressive);
     }

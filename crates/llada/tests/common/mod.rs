@@ -25,6 +25,11 @@ pub fn is_own_set() -> bool {
     std::env::var_os("LLADA_GOLDEN").is_none()
 }
 
+/// Whether there is such a golden file: another set need not have every family.
+pub fn has(path: &str) -> bool {
+    is_own_set() || fixture(path).exists()
+}
+
 /// The bytes of a golden file.
 pub fn bytes(path: &str) -> Vec<u8> {
     std::fs::read(fixture(path)).unwrap_or_else(|e| panic!("{}: {e}", fixture(path).display()))
@@ -33,6 +38,18 @@ pub fn bytes(path: &str) -> Vec<u8> {
 /// A golden JSON file.
 pub fn json(path: &str) -> Value {
     serde_json::from_slice(&bytes(path)).unwrap()
+}
+
+/// The cases of a golden JSON file: `count` in the set that is here, some in others, none where another
+/// set has no such file.
+pub fn cases(path: &str, count: usize) -> Vec<Value> {
+    if !has(path) {
+        return Vec::new();
+    }
+    let cases = json(path).as_array().unwrap().clone();
+    let found = cases.len();
+    assert!(found == count || !is_own_set() && found > 0, "{path}: {found} cases");
+    cases
 }
 
 /// A JSON number as an index or a size.
