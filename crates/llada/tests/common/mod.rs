@@ -27,6 +27,7 @@ pub fn is_own_set() -> bool {
 
 /// Whether there is such a golden file: another set need not have every family.
 pub fn has(path: &str) -> bool {
+    assert!(fixture("models").is_dir(), "no golden set is in {}", fixture("").display());
     is_own_set() || fixture(path).exists()
 }
 
