@@ -41,6 +41,11 @@ impl Golden {
         own_model(self.name)
     }
 
+    /// Whether the set has its logits.
+    pub fn has_logits(&self) -> bool {
+        has(&self.logits_file())
+    }
+
     /// Its file of logits, below the folder of a set.
     pub fn logits_file(&self) -> String {
         format!("logits/{}.safetensors", self.name)
@@ -87,9 +92,16 @@ pub fn own(path: &str) -> PathBuf {
     PathBuf::from(FIXTURES).join(path)
 }
 
-/// The folder of a golden model.
+/// The folder of a golden model; that of the set that is here where another lacks it.
 pub fn model(name: &str) -> PathBuf {
-    fixture("models").join(name)
+    let other = fixture("models");
+    assert!(other.is_dir(), "no golden set is in {}", fixture("").display());
+    Some(other.join(name)).filter(|folder| folder.exists()).unwrap_or_else(|| own_model(name))
+}
+
+/// Whether there is such a golden file: another set need not have every family.
+pub fn has(path: &str) -> bool {
+    is_own_set() || fixture(path).exists()
 }
 
 /// That of the set that is here.

@@ -12,15 +12,12 @@ use llada::{
 };
 use serde_json::Value;
 
-use crate::common::{golden::is_own_set, json, sequences, size};
+use crate::common::{cases, sequences, size};
 
 /// Replays all cases, with the predictor that `load` gives for the name of a model.
 pub fn replay_all<P: Predictor>(load: impl Fn(&str) -> P) {
-    let cases = json("generate/fast_dllm.json");
-    let cases = cases.as_array().unwrap();
-    assert!(cases.len() == 54 || !is_own_set() && !cases.is_empty(), "{} cases", cases.len());
-    for case in cases {
-        replay(case, &mut load(case["model"].as_str().unwrap()));
+    for case in cases("generate/fast_dllm.json", 54) {
+        replay(&case, &mut load(case["model"].as_str().unwrap()));
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 #[path = "../../../../tests/golden.rs"]
 pub mod golden;
 
-use golden::fixture;
+use golden::{fixture, has, is_own_set};
 
 /// The model in `folder`, as if it was trained with `objective`, on so many threads.
 pub fn predictor(folder: &Path, objective: Objective, threads: usize) -> MaskPredictor {
@@ -28,6 +28,18 @@ pub fn bytes(path: &str) -> Vec<u8> {
 /// A golden JSON file.
 pub fn json(path: &str) -> Value {
     serde_json::from_slice(&bytes(path)).unwrap()
+}
+
+/// The cases of a golden JSON file: `count` in the set that is here, some in others, none where another
+/// set has no such file.
+pub fn cases(path: &str, count: usize) -> Vec<Value> {
+    if !has(path) {
+        return Vec::new();
+    }
+    let cases = json(path).as_array().unwrap().clone();
+    let found = cases.len();
+    assert!(found == count || !is_own_set() && found > 0, "{path}: {found} cases");
+    cases
 }
 
 /// A JSON number as an index or a size.
