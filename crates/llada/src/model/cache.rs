@@ -16,10 +16,10 @@ use crate::{
 /// Which keys and values of an earlier sequence another that begins with the same tokens takes over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// Those that it would compute itself, to the last bit: without an attention mask, none.
+    /// Those that it would compute itself, to the last bit: with bidirectional attention, none.
     #[default]
     Exact,
-    /// Without an attention mask, those of the same tokens although other tokens followed them: an
+    /// With bidirectional attention, those of the same tokens although other tokens followed them: an
     /// approximation, by which its logits depend on what was fed before.
     Approximate,
 }

@@ -259,8 +259,9 @@ settings! {
     } [read |s| refresh(s).map(|r| r.before.max(r.after)),
        write |s, n| set_refresh(s, "cache_window", n, |r| (r.before, r.after) = (n, n))]
 
-    /// With a cache: leave out the beginning that an earlier sequence had too, as the turns of a
-    /// conversation; without an attention mask what is generated then depends on what was before
+    /// With a cache: take over keys and values of an earlier sequence that begins with the same tokens, as
+    /// the next turn of a conversation does; with bidirectional attention an approximation, by which what
+    /// is generated depends on what was before
     cache_reuse: bool {
         group: Saving,
     } [read |s| Some(s.cache.reuse() == Reuse::Approximate),
