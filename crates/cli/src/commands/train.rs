@@ -304,8 +304,8 @@ fn introduce(trainer: &Trainer, dir: &Path, term: &Term) {
 fn conversations(report: &Report) -> Vec<String> {
     let count = |n: usize| units::thousands(n as u64);
     let mut lines = vec![format!(
-        "{} dialogues to train on, {} held out",
-        count(report.train),
+        "{} to train on, {} held out",
+        units::counted(report.train as u64, "dialogue"),
         count(report.validation)
     )];
     if report.rejected > 0 {

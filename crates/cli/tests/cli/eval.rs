@@ -141,9 +141,17 @@ fn a_run_that_was_broken_off_goes_on_to_the_same_results() {
     fs::write(&file, format!("{}\n{}\n{}", rows[0], rows[1], &rows[2][..30])).unwrap();
     let (code, again, stderr) = eval(dir, line);
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains("1 lines of `out/samples_cats.jsonl` are no rows"), "{stderr}");
+    assert!(stderr.contains("1 line of `out/samples_cats.jsonl` cannot be read"), "{stderr}");
     assert_eq!(results(&again), results(&first));
     assert_eq!(lines(&file)[3..], rows[2..]);
+
+    // At once again, without taking the results of the run before.
+    let (code, again, stderr) = eval(dir, line);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(results(&again), results(&first));
+    let files = fs::read_dir(dir.join("out")).unwrap().map(|entry| entry.unwrap().file_name());
+    let count = files.filter(|name| name.to_string_lossy().starts_with("results_")).count();
+    assert_eq!(count, 3);
 
     // Rows of different settings do not come into one file.
     let kept = lines(&file);

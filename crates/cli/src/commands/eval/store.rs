@@ -36,8 +36,8 @@ impl Store {
         };
         let (records, damaged) = record::read(&content);
         if damaged > 0 {
-            let damaged = units::thousands(damaged as u64);
-            term.warn(&format!("{damaged} lines of `{}` are no rows", path.display()));
+            let damaged = units::counted(damaged as u64, "line");
+            term.warn(&format!("{damaged} of `{}` cannot be read", path.display()));
         }
         let options = OpenOptions::new().create(true).append(true).open(&path);
         let mut file = options.with_context(cannot)?;
@@ -57,12 +57,17 @@ impl Store {
     }
 }
 
-/// Writes the results beside the rows, whole or not at all, under the time in seconds, so that a
-/// run does not take away the results of another.
-pub fn write_results(dir: &Path, seconds: u64, results: &str) -> Result<PathBuf> {
-    let path = dir.join(format!("results_{seconds}.json"));
-    files::replace_with(&path, results.as_bytes())?;
-    Ok(path)
+/// Writes the results beside the rows, whole or not at all, under the time in seconds, or the next
+/// that is free: a run does not take away the results of another.
+pub fn write_results(dir: &Path, mut seconds: u64, results: &str) -> Result<PathBuf> {
+    loop {
+        let path = dir.join(format!("results_{seconds}.json"));
+        if !path.exists() {
+            files::replace_with(&path, results.as_bytes())?;
+            return Ok(path);
+        }
+        seconds += 1;
+    }
 }
 
 /// Takes an output folder for this process before anything is computed; refuses a file.
