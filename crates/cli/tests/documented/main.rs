@@ -1,7 +1,7 @@
 //! Every command in the README and in `docs/` runs as it stands there.
 //!
-//! The `sh` blocks of a page run in order, in one scratch folder that has the repository's folders
-//! and the small inputs beside this file. `cargo run` and `llada` are the program of this build;
+//! The `sh` blocks of a page run in order, in one scratch folder that has the repository's folders.
+//! `cargo run` and `llada` are the program of this build;
 //! for other programs that a page names (`cargo bench …`, `runs/…`) it is checked that they exist,
 //! since running them takes hours. Blocks under `<!-- slow -->` run with `--ignored` alone; of those
 //! under `<!-- not run: reason -->`, which need the network or data, the verbs and flags are checked.
@@ -60,29 +60,12 @@ fn scratch() -> tempfile::TempDir {
         let entry = entry.unwrap();
         symlink(entry.path(), dir.join("runs").join(entry.file_name())).unwrap();
     }
-    let inputs = root.join("crates/cli/tests/documented/inputs");
-    for entry in fs::read_dir(inputs).unwrap() {
-        let entry = entry.unwrap();
-        copy(&entry.path(), &dir.join(entry.file_name()));
-    }
     let bin = dir.join(".bin");
     fs::create_dir(&bin).unwrap();
     symlink(assert_cmd::cargo::cargo_bin("llada"), bin.join("llada")).unwrap();
     fs::write(bin.join("cargo"), CARGO).unwrap();
     fs::set_permissions(bin.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
     scratch
-}
-
-fn copy(from: &Path, to: &Path) {
-    if from.is_dir() {
-        fs::create_dir(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            copy(&entry.path(), &to.join(entry.file_name()));
-        }
-    } else {
-        fs::copy(from, to).unwrap();
-    }
 }
 
 /// Stands for cargo: `run` of the program is the program of this build; of everything else it is

@@ -378,7 +378,7 @@ pub(super) fn case(text: &str, method: &str) -> Option<String> {
     Some(match method {
         "upper" => text.to_uppercase(),
         "lower" => text.to_lowercase(),
-        "casefold" => text.to_lowercase().replace('ß', "ss"),
+        "casefold" => text.chars().map(fold).collect(),
         "capitalize" => {
             let mut chars = text.chars();
             let first = chars.next().map(title).unwrap_or_default();
@@ -401,13 +401,27 @@ pub(super) fn case(text: &str, method: &str) -> Option<String> {
         }
         "swapcase" => text
             .chars()
-            .flat_map(|c| match c.is_uppercase() {
-                true => c.to_lowercase().collect::<Vec<_>>(),
-                false => c.to_uppercase().collect(),
+            .flat_map(|c| match c {
+                c if c.is_uppercase() => c.to_lowercase().collect::<Vec<_>>(),
+                c if c.is_lowercase() => c.to_uppercase().collect(),
+                c => vec![c],
             })
             .collect(),
         _ => return None,
     })
+}
+
+/// The character without its case, as Unicode folds it.
+fn fold(c: char) -> String {
+    match c {
+        'ı' | '\u{13a0}'..='\u{13f5}' => c.into(),
+        // Cherokee folds to upper case.
+        '\u{13f8}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => c.to_uppercase().collect(),
+        c => {
+            let upper = c.to_lowercase().flat_map(char::to_uppercase);
+            upper.flat_map(char::to_lowercase).collect()
+        }
+    }
 }
 
 /// The character at the start of a word.
