@@ -92,10 +92,17 @@ vectorised! {
 /// Adds the lanes pairwise.
 #[inline(always)]
 pub(crate) fn total(mut lanes: [f64; LANES]) -> f64 {
-    let mut width = LANES / 2;
+    by_halves(&mut lanes, |a, b| a + b)
+}
+
+/// Combines the first half of the elements, whose number is a power of two, with the second, and so on
+/// until one is left.
+#[inline(always)]
+pub(crate) fn by_halves<T: Copy>(lanes: &mut [T], combine: impl Fn(T, T) -> T) -> T {
+    let mut width = lanes.len() / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] += lanes[i + width];
+            lanes[i] = combine(lanes[i], lanes[i + width]);
         }
         width /= 2;
     }

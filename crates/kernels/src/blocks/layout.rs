@@ -2,7 +2,7 @@
 
 use crate::simd::Simd;
 /// Codes that lie side by side wherever a block is unpacked, and the rows that columns are of.
-pub(crate) use crate::simd::{ROWS, RUN};
+pub(crate) use crate::simd::{RUN, RUN_ROWS};
 
 /// A block format as the kernels see it: `w = scale * (code - OFFSET) - min` with unsigned codes.
 pub(crate) trait Layout {
@@ -25,9 +25,9 @@ pub(crate) trait Layout {
     /// Unpacks the factors of each run of a block.
     fn factors<S: Simd>(s: S, block: &[u8], factors: &mut [f32]);
 
-    /// Unpacks the codes of a block of each of [`ROWS`] rows, transposed by fours: column `i` has the
+    /// Unpacks the codes of a block of each of [`RUN_ROWS`] rows, transposed by fours: column `i` has the
     /// codes `4 i .. 4 i + 4` of every row.
-    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], columns: Columns<'_>);
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; RUN_ROWS], columns: Columns<'_>);
 }
 
 /// Where transposed codes go: a run of each column, `stride` bytes apart.
@@ -45,8 +45,8 @@ impl Columns<'_> {
 
 /// Sixteen bytes of each block from `at` on, transposed.
 #[inline(always)]
-fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], at: usize) -> [S::Run; 4] {
-    let mut pieces = [&[0; RUN / 2]; ROWS];
+fn columns<S: Simd>(s: S, blocks: [&[u8]; RUN_ROWS], at: usize) -> [S::Run; 4] {
+    let mut pieces = [&[0; RUN / 2]; RUN_ROWS];
     for (piece, block) in pieces.iter_mut().zip(blocks) {
         *piece = &block[at..].as_chunks().0[0];
     }
@@ -87,7 +87,7 @@ impl Layout for Q8Zero {
     }
 
     #[inline(always)]
-    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; RUN_ROWS], mut to: Columns<'_>) {
         for half in 0..2 {
             let bytes = columns(s, blocks, 2 + 16 * half);
             for i in 0..4 {
@@ -119,7 +119,7 @@ impl Layout for Q4Zero {
     }
 
     #[inline(always)]
-    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; RUN_ROWS], mut to: Columns<'_>) {
         let (bytes, mask) = (columns(s, blocks, 2), s.splat_byte(0xf));
         for i in 0..4 {
             to.write(s, i, s.and(bytes[i], mask));
@@ -166,7 +166,7 @@ impl Layout for Q4K {
     }
 
     #[inline(always)]
-    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; RUN_ROWS], mut to: Columns<'_>) {
         let mask = s.splat_byte(0xf);
         for part in 0..8 {
             let (bytes, first) = (columns(s, blocks, 16 + 16 * part), part / 2 * 16 + part % 2 * 4);
@@ -235,7 +235,7 @@ impl Layout for Q6K {
     }
 
     #[inline(always)]
-    fn columns<S: Simd>(s: S, blocks: [&[u8]; ROWS], mut to: Columns<'_>) {
+    fn columns<S: Simd>(s: S, blocks: [&[u8]; RUN_ROWS], mut to: Columns<'_>) {
         for part in 0..2 {
             for half in 0..2 {
                 let at = 64 * part + 16 * half;

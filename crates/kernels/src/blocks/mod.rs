@@ -7,7 +7,7 @@
 mod layout;
 mod quantize;
 
-pub(crate) use layout::{Columns, Layout, Q4K, Q4Zero, Q6K, Q8Zero, ROWS, RUN};
+pub(crate) use layout::{Columns, Layout, Q4K, Q4Zero, Q6K, Q8Zero, RUN, RUN_ROWS};
 
 use std::fmt;
 

@@ -182,8 +182,8 @@ fn columns_are_the_codes_of_eight_rows_transposed() {
     for format in BlockFormat::ALL {
         with_layout!(format, L => {
             let bytes: Vec<u8> =
-                noise(7, ROWS * L::BYTES).iter().map(|x| (x * 127.0) as i8 as u8).collect();
-            let blocks: [&[u8]; ROWS] = std::array::from_fn(|i| &bytes[i * L::BYTES..][..L::BYTES]);
+                noise(7, RUN_ROWS * L::BYTES).iter().map(|x| (x * 127.0) as i8 as u8).collect();
+            let blocks: [&[u8]; RUN_ROWS] = std::array::from_fn(|i| &bytes[i * L::BYTES..][..L::BYTES]);
             let (mut transposed, stride) = (vec![0xaa; L::LEN / 4 * 40], 40);
             L::columns(Portable, blocks, Columns { codes: &mut transposed, stride });
             for (i, block) in blocks.into_iter().enumerate() {

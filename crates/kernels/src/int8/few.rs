@@ -13,7 +13,7 @@ use super::{
     activations::{Panel, SPAN},
 };
 use crate::{
-    blocks::{Columns, Layout, ROWS, RUN},
+    blocks::{Columns, Layout, RUN, RUN_ROWS},
     simd::{Kernel, MAX_LANES, Simd},
 };
 
@@ -25,7 +25,6 @@ const TILE: usize = 4;
 const FACTORS: usize = 16;
 
 /// The product of all rows of activations with some outputs.
-#[derive(Clone)]
 pub(super) struct Work<'a> {
     /// Rows of activations, [`FEW`] at most, and their panel.
     pub(super) rows: usize,
@@ -65,8 +64,8 @@ impl<L: Layout> Kernel for Few<'_, L> {
     fn call<S: Simd>(self, s: S) {
         // SAFETY: the promises of `new`.
         unsafe {
-            match S::LANES < ROWS {
-                true => product::<S, L, { ROWS / 4 }>(s, &self.work),
+            match S::LANES < RUN_ROWS {
+                true => product::<S, L, { RUN_ROWS / 4 }>(s, &self.work),
                 false => product::<S, L, 1>(s, &self.work),
             }
         }
@@ -148,8 +147,8 @@ impl Weights {
         const LINE: usize = 64;
         const { assert!(WHOLE / RUN * L::FACTORS <= FACTORS) };
         let line = work.inputs / L::LEN * L::BYTES;
-        for first in (0..width).step_by(ROWS) {
-            let mut rows = [std::ptr::null(); ROWS];
+        for first in (0..width).step_by(RUN_ROWS) {
+            let mut rows = [std::ptr::null(); RUN_ROWS];
             for (i, row) in rows.iter_mut().enumerate() {
                 let output = (outputs.start + first + i).min(outputs.end - 1);
                 let at = output * line + inputs.start / L::LEN * L::BYTES;
@@ -160,7 +159,7 @@ impl Weights {
                 }
             }
             for block in 0..inputs.len() / L::LEN {
-                let mut blocks = [&[][..]; ROWS];
+                let mut blocks = [&[][..]; RUN_ROWS];
                 for (block, row) in blocks.iter_mut().zip(&mut rows) {
                     // SAFETY: the row has this block, as the caller vouches.
                     *block = unsafe { std::slice::from_raw_parts(*row, L::BYTES) };
@@ -177,18 +176,18 @@ impl Weights {
         }
     }
 
-    /// Transposes the factors of the [`ROWS`] outputs from `first` on.
+    /// Transposes the factors of the [`RUN_ROWS`] outputs from `first` on.
     #[inline(always)]
     fn transpose_factors<S: Simd>(&mut self, s: S, first: usize, width: usize) {
         for four in (0..FACTORS).step_by(4) {
-            let mut pieces = [&[0; RUN / 2]; ROWS];
+            let mut pieces = [&[0; RUN / 2]; RUN_ROWS];
             for (piece, row) in pieces.iter_mut().zip(&self.rows[first..]) {
                 // SAFETY: four numbers are sixteen bytes.
                 *piece = unsafe { &*row[four..][..4].as_ptr().cast() };
             }
             let columns = s.columns(pieces);
             for i in 0..4 {
-                let to = &mut self.factors[(four + i) * width + first..][..ROWS];
+                let to = &mut self.factors[(four + i) * width + first..][..RUN_ROWS];
                 // SAFETY: eight numbers are a run of bytes, and any bytes are numbers.
                 s.write_run(columns[i], unsafe { &mut *to.as_mut_ptr().cast() });
             }

@@ -105,19 +105,24 @@ pub(crate) fn product(
     }
     let y = Output(y.as_mut_ptr());
     let serial = m.saturating_mul(n).saturating_mul(k) <= SERIAL;
-    let (height, columns) = grid(m, n, if serial { 1 } else { cpu.threads() });
-    let pieces = k.div_ceil((RESIDENT / height / WHOLE * WHOLE).min(KC));
-    let product = Product { isa: cpu.isa(), x, w, n, y, add, pieces };
+    let threads = if serial { 1 } else { cpu.threads() };
     if m <= FEW {
-        let strips = n.div_ceil(FEW_STRIP);
-        let columns = if serial { 1 } else { (8 * cpu.threads()).min(strips) };
-        cpu.for_each(columns, |task| {
-            let strips = share(strips, columns, task);
+        let panel = Panel::at(0, m);
+        let (records, strips) = (x.records(panel), n.div_ceil(FEW_STRIP));
+        let tasks = wanted_tasks(threads).min(strips);
+        cpu.for_each(tasks, |task| {
+            let strips = share(strips, tasks, task);
             let outputs = strips.start * FEW_STRIP..(strips.end * FEW_STRIP).min(n);
-            with_layout!(format, L => product.few::<L>(outputs));
+            let y = y.get();
+            let work = few::Work { rows: m, panel, records, inputs: k, w, n, outputs, y, add };
+            // SAFETY: the lengths were checked, and no other task has these outputs.
+            with_layout!(format, L => simd::run_int8(cpu.isa(), unsafe { Few::<L>::new(work) }));
         });
         return;
     }
+    let (height, columns) = grid(m, n, threads);
+    let pieces = k.div_ceil((RESIDENT / height / WHOLE * WHOLE).min(KC));
+    let product = Product { isa: cpu.isa(), x, w, n, y, add, pieces };
     cpu.for_each(m.div_ceil(height) * columns, |task| {
         let (block, column) = (task / columns, task % columns);
         let rows = block * height..((block + 1) * height).min(m);
@@ -127,13 +132,17 @@ pub(crate) fn product(
     });
 }
 
-/// Rows of a block of `y`, whole panels of them, and the blocks side by side: enough for a thread that
-/// falls behind to be helped, but none so small that unpacking its first strip, beside which nothing
-/// is multiplied, counts.
+/// Tasks that a product is cut into where it can be: enough for a thread that falls behind to be helped.
+fn wanted_tasks(threads: usize) -> usize {
+    if threads == 1 { 1 } else { 8 * threads }
+}
+
+/// Rows of a block of `y`, whole panels of them, and the blocks side by side, none so small that
+/// unpacking its first strip, beside which nothing is multiplied, counts.
 fn grid(m: usize, n: usize, threads: usize) -> (usize, usize) {
     let blocks = m.div_ceil(HEIGHT);
     let height = m.div_ceil(blocks).next_multiple_of(WIDEST);
-    let wanted = if threads == 1 { 1 } else { (8 * threads).div_ceil(blocks) };
+    let wanted = wanted_tasks(threads).div_ceil(blocks);
     let strips = n.div_ceil(STRIP);
     let most = strips.div_ceil(FEWEST).next_multiple_of(threads).min(strips);
     (height, wanted.min(most))
@@ -154,16 +163,6 @@ struct Unit {
 }
 
 impl Product<'_> {
-    /// The outputs `outputs` of all rows, where these are few.
-    fn few<L: Layout>(&self, outputs: Range<usize>) {
-        let (rows, panel) = (self.x.rows(), Panel::at(0, self.x.rows()));
-        let (records, inputs) = (self.x.records(panel), self.x.inputs());
-        let Self { w, n, y, add, .. } = *self;
-        let work = few::Work { rows, panel, records, inputs, w, n, outputs, y: y.0, add };
-        // SAFETY: the lengths were checked, and no other task has these outputs.
-        simd::run_int8(self.isa, unsafe { Few::<L>::new(work) });
-    }
-
     /// One block of `y`, on one thread.
     fn block<L: Layout>(&self, rows: Range<usize>, columns: Range<usize>) {
         let mut scratch = Scratch::take();

@@ -20,14 +20,14 @@ pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 
-use crate::Isa;
+use crate::{Isa, math::by_halves};
 
 /// The widest vector of any instruction set, in elements.
 pub(crate) const MAX_LANES: usize = 16;
 /// Bytes of a run.
 pub(crate) const RUN: usize = 32;
 /// Rows of which a run has four bytes each.
-pub(crate) const ROWS: usize = RUN / 4;
+pub(crate) const RUN_ROWS: usize = RUN / 4;
 
 /// A computation written for any instruction set.
 pub(crate) trait Kernel {
@@ -182,7 +182,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// `a >> BITS`, with bits of the byte after.
     fn down<const BITS: i32>(self, a: Self::Run) -> Self::Run;
     /// Sixteen bytes of each row, transposed by fours: run `i` has the bytes `4 i .. 4 i + 4` of every row.
-    fn columns(self, rows: [&[u8; RUN / 2]; ROWS]) -> [Self::Run; 4];
+    fn columns(self, rows: [&[u8; RUN / 2]; RUN_ROWS]) -> [Self::Run; 4];
     /// An `f16` as `f32`, exactly.
     fn half(self, bits: u16) -> f32;
 
@@ -226,14 +226,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn sum_across(self, v: Self::Floats) -> f32 {
         let mut x = [0.0; MAX_LANES];
         self.store(v, &mut x);
-        let mut half = Self::LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                x[i] += x[i + half];
-            }
-            half /= 2;
-        }
-        x[0]
+        by_halves(&mut x[..Self::LANES], |a, b| a + b)
     }
 
     /// The greatest element, by halves, of a vector without NaN.
@@ -241,14 +234,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max_across(self, v: Self::Floats) -> f32 {
         let mut x = [0.0; MAX_LANES];
         self.store(v, &mut x);
-        let mut half = Self::LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                x[i] = if x[i] > x[i + half] { x[i] } else { x[i + half] };
-            }
-            half /= 2;
-        }
-        x[0]
+        by_halves(&mut x[..Self::LANES], |a, b| if a > b { a } else { b })
     }
 
     /// `e^x` for `x <= 0` with a relative error below 2e-7; what would be denormal is 0, NaN stays.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Kernel, ROWS, RUN, Simd, padded};
+use super::{Kernel, RUN, RUN_ROWS, Simd, padded};
 
 const LANES: usize = 4;
 
@@ -201,7 +201,7 @@ impl Simd for Portable {
         each(|i| a[i] >> BITS)
     }
     #[inline(always)]
-    fn columns(self, rows: [&[u8; RUN / 2]; ROWS]) -> [Self::Run; 4] {
+    fn columns(self, rows: [&[u8; RUN / 2]; RUN_ROWS]) -> [Self::Run; 4] {
         let mut columns = [[0; RUN / 8]; 4];
         for (row, bytes) in rows.into_iter().enumerate() {
             for (column, four) in columns.iter_mut().zip(bytes.as_chunks::<4>().0) {

@@ -193,7 +193,7 @@ impl Trial for Bytes {
             s.write_run(found, &mut out);
             assert_eq!(out, expected);
         }
-        let mut rows = [[0; RUN / 2]; ROWS];
+        let mut rows = [[0; RUN / 2]; RUN_ROWS];
         for (i, byte) in rows.as_flattened_mut().iter_mut().enumerate() {
             *byte = i as u8;
         }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, ROWS, RUN, Simd, padded};
+use super::{Kernel, RUN, RUN_ROWS, Simd, padded};
 
 /// Defines an instruction set: the extensions that [`Simd::run`] compiles for.
 macro_rules! instruction_set {
@@ -154,7 +154,7 @@ macro_rules! common {
             unsafe { _mm256_srli_epi16::<BITS>(a) }
         }
         #[inline(always)]
-        fn columns(self, rows: [&[u8; RUN / 2]; ROWS]) -> [__m256i; 4] {
+        fn columns(self, rows: [&[u8; RUN / 2]; RUN_ROWS]) -> [__m256i; 4] {
             // SAFETY: as above, half a vector each.
             unsafe {
                 let mut pairs = [_mm256_setzero_si256(); 4];
