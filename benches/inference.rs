@@ -2,7 +2,7 @@
 //! with weights of the same shape.
 //!
 //! `cargo bench --bench inference -- [shape=100m,1b,moe-7b] [format=q8_0,q4_0,q4_k] [lengths=32,128,512]
-//! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle]`; with `generate=N`, N whole
+//! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle,diffuse-rs]`; with `generate=N`, N whole
 //! generations instead, ours with `preset`, `steps`, `blocks`, `block`, `transfer`, `cache` as given.
 
 #![allow(clippy::print_stdout)]
@@ -141,6 +141,9 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
         let path = std::env::var("LLADA_CANDLE").unwrap_or_else(|_| own.to_owned());
         sides.push(Side::program("candle", &path, &with_file(""))?);
     }
+    if has_peer("diffuse-rs") {
+        sides.push(diffuse("diffuse-rs", &with_file(""))?);
+    }
     let measured = duel::duel_cases(sides, &lengths, number("rounds", duel::ROUNDS)?, true)?;
     let cpu = Cpu::new(threads)?;
     let (kind, peak) = match dtype(format)? {
@@ -158,6 +161,13 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
         duel::report_of(&title, &measured, tokens as f64, operations, kind, peak);
     }
     Ok(())
+}
+
+/// The peer diffuse-rs, which `LLADA_DIFFUSE_RS` names.
+fn diffuse(name: &str, args: &[String]) -> Result<Side> {
+    let program = std::env::var("LLADA_DIFFUSE_RS")
+        .map_err(|_| "LLADA_DIFFUSE_RS does not name diffuse-rs's program")?;
+    Side::python(name, "diffuse_rs.py", "LLADA_PYTHON", &[&[program], args].concat(), &[])
 }
 
 /// Whole generations: ours as given, ours as the official sampler does it, and libllama so.
@@ -195,6 +205,14 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
             &args,
             &[],
         )?);
+    }
+    if has_peer("diffuse-rs") {
+        let steps = format!("steps={}", number("steps", response)?);
+        let block = format!("block={}", number("block", 0)?);
+        let whole = [std::slice::from_ref(&file), &words[..], &[steps, block]].concat();
+        sides.push(diffuse("diffuse-rs, whole sequences", &whole)?);
+        let cached = [&whole[..], &["cached=1".into()]].concat();
+        sides.push(diffuse("diffuse-rs, with its cache", &cached)?);
     }
     let cases = ["generate".to_owned()];
     let mut measured = duel::duel_cases(sides, &cases, rounds, false)?.remove(0);

@@ -163,10 +163,13 @@ fn damage_is_shown() {
     assert!(code == 0 && line.ends_with("has no checksum"), "{stdout}");
     assert!(stderr.contains("1 file has no checksum and was not checked"), "{stderr}");
     std::fs::remove_file(notes).unwrap();
-    for path in [storyteller(), "text.txt"] {
-        let (code, stdout, stderr) = run(dir, &["show", "--verify", path]);
-        assert!(code == 1 && stdout.contains("has no checksum"), "{stdout}");
-        assert!(stderr.contains("nothing could be checked: no file has a checksum"), "{stderr}");
+    let (code, stdout, stderr) = run(dir, &["show", "--verify", "text.txt"]);
+    assert!(code == 1 && stdout.contains("has no checksum"), "{stdout}");
+    assert!(stderr.contains("nothing could be checked: no file has a checksum"), "{stderr}");
+    for shipped in ["storyteller", "storyteller-chat"] {
+        let (code, stdout, _) = run(dir, &["show", "--verify", shipped]);
+        let weights = stdout.lines().find(|line| line.contains("model.safetensors"));
+        assert!(code == 0 && weights.is_some_and(|line| line.ends_with("  ok")), "{stdout}");
     }
 
     let weights = dir.join("seen/checkpoints/step-4/model.safetensors");
