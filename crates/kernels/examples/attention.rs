@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use llada_kernels::{
     BlockFormat, Cpu, Isa, Result, WeightView,
-    attention::{self, Mask, Rows, Shape},
+    attention::{self, Mask, Sequences, Shape},
     linear::{self, Out},
     peak,
 };
@@ -28,9 +28,16 @@ fn seconds(mut job: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best)
 }
 
-fn time(cpu: &Cpu, what: &str, rows: usize, len: usize, shape: Shape, mask: Mask) -> Result<()> {
-    let starts: Vec<usize> = (0..=rows).map(|row| row * len).collect();
-    let tokens = rows * len;
+fn time(
+    cpu: &Cpu,
+    what: &str,
+    sequences: usize,
+    len: usize,
+    shape: Shape,
+    mask: Mask,
+) -> Result<()> {
+    let starts: Vec<usize> = (0..=sequences).map(|sequence| sequence * len).collect();
+    let tokens = sequences * len;
     let noise = |seed: u32, n: usize| -> Vec<f32> {
         (0..n as u32).map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) as f32).sin()).collect()
     };
@@ -40,13 +47,13 @@ fn time(cpu: &Cpu, what: &str, rows: usize, len: usize, shape: Shape, mask: Mask
     let dout = noise(4, tokens * queries);
     let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; tokens * shape.heads]);
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
-    let rows = Rows { starts: &starts, keep: None };
+    let sequences = Sequences { starts: &starts, attention_mask: None };
 
     let forward = seconds(|| {
         attention::forward(
             cpu,
             attention::Inputs { shape, mask, q: &q, k: &k, v: &v },
-            rows,
+            sequences,
             &mut out,
             &mut lse,
         )
@@ -55,7 +62,7 @@ fn time(cpu: &Cpu, what: &str, rows: usize, len: usize, shape: Shape, mask: Mask
         attention::backward(
             cpu,
             attention::Inputs { shape, mask, q: &q, k: &k, v: &v },
-            rows,
+            sequences,
             attention::Saved { out: &out, lse: &lse },
             &dout,
             attention::Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv },
@@ -70,7 +77,7 @@ fn time(cpu: &Cpu, what: &str, rows: usize, len: usize, shape: Shape, mask: Mask
     Ok(())
 }
 
-/// The forward pass of a row of `len` in a model of `heads` heads and a feed-forward width of `ffn`, in
+/// The forward pass of a sequence of `len` in a model of `heads` heads and a feed-forward width of `ffn`, in
 /// turn with the peak and with its widest linear layer in Q8_0: the best of some rounds.
 fn share(cpu: &Cpu, heads: usize, ffn: usize, len: usize) -> Result<()> {
     let shape = Shape { heads, kv_heads: heads, head_dim: 128 };
@@ -78,7 +85,7 @@ fn share(cpu: &Cpu, heads: usize, ffn: usize, len: usize) -> Result<()> {
     let noise = |i: u32| (i.wrapping_mul(2_654_435_761) as f32).sin();
     let x: Vec<f32> = (0..(len * d) as u32).map(noise).collect();
     let (mut out, mut lse) = (vec![0.0; len * d], vec![0.0; len * heads]);
-    let rows = Rows { starts: &[0, len], keep: None };
+    let sequences = Sequences { starts: &[0, len], attention_mask: None };
     let weight = vec![0; BlockFormat::Q8_0.bytes(ffn * d).unwrap_or(0)];
     let weight = WeightView::Blocks { format: BlockFormat::Q8_0, bytes: &weight };
     let mut y = vec![0.0; len * ffn];
@@ -89,7 +96,7 @@ fn share(cpu: &Cpu, heads: usize, ffn: usize, len: usize) -> Result<()> {
         attention::forward(
             cpu,
             attention::Inputs { shape, mask: Mask::Bidirectional, q: &x, k: &x, v: &x },
-            rows,
+            sequences,
             &mut out,
             &mut lse,
         )?;
@@ -127,11 +134,11 @@ fn main() -> Result<()> {
     println!("{isa}, {} threads", cpu.threads());
     let small = Shape { heads: 8, kv_heads: 8, head_dim: 32 };
     let large = Shape { heads: 12, kv_heads: 12, head_dim: 64 };
-    time(&cpu, "8 rows of 256, 8 heads of 32", 8, 256, small, Mask::Bidirectional)?;
-    time(&cpu, "8 rows of 256, 8 heads of 32, causal", 8, 256, small, Mask::Causal)?;
-    time(&cpu, "1 row of 128, 12 heads of 64", 1, 128, large, Mask::Bidirectional)?;
-    time(&cpu, "1 row of 256, 12 heads of 64", 1, 256, large, Mask::Bidirectional)?;
-    time(&cpu, "1 row of 4096, 12 heads of 64", 1, 4096, large, Mask::Bidirectional)?;
+    time(&cpu, "8 sequences of 256, 8 heads of 32", 8, 256, small, Mask::Bidirectional)?;
+    time(&cpu, "8 sequences of 256, 8 heads of 32, causal", 8, 256, small, Mask::Causal)?;
+    time(&cpu, "1 sequence of 128, 12 heads of 64", 1, 128, large, Mask::Bidirectional)?;
+    time(&cpu, "1 sequence of 256, 12 heads of 64", 1, 256, large, Mask::Bidirectional)?;
+    time(&cpu, "1 sequence of 4096, 12 heads of 64", 1, 4096, large, Mask::Bidirectional)?;
     for (heads, ffn) in [(16, 5632), (32, 12288)] {
         for len in [512, 1024, 2048, 4096] {
             share(&cpu, heads, ffn, len)?;

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use llada_kernels::{
     BlockFormat, Cpu, DType, KernelError, Mapping, Result, WeightView,
     adamw::{AdamW, Parameter, Step},
-    attention::{self, Cache, CachedRow, Mask, Rows, Shape, Storage},
+    attention::{self, Cache, CachedSequence, Mask, Sequences, Shape, Storage},
     cross_entropy::{self, Head},
     embedding, grad_norm,
     linear::{self, Activations, Out},
@@ -306,7 +306,7 @@ fn attention_of_rows() {
                 let (lse, lse_fits) = buffers.of(&[tokens, heads]);
                 let fits = q_fits && k_fits && lse_fits && !starts.is_empty();
                 let (mut out, mut sums) = (q.to_vec(), lse.to_vec());
-                let rows = Rows { starts, keep: None };
+                let rows = Sequences { starts, attention_mask: None };
                 let found = attention::forward(
                     &cpu,
                     attention::Inputs { shape, mask, q, k, v: k },
@@ -357,8 +357,13 @@ fn caches_and_rows_that_go_on() {
                     let (k, k_fits) = buffers.of(&[tokens, kv_heads, head_dim]);
                     let (lse, lse_fits) = buffers.of(&[tokens, heads]);
                     let (mut out, mut lse) = (q.to_vec(), lse.to_vec());
-                    let mut rows =
-                        [CachedRow { tokens, first, len, keep: None, cache: &mut cache }];
+                    let mut rows = [CachedSequence {
+                        tokens,
+                        first,
+                        len,
+                        attention_mask: None,
+                        cache: &mut cache,
+                    }];
                     let found = attention::forward_cached(
                         &cpu,
                         attention::Inputs { shape, mask: Mask::Causal, q, k, v: k },

@@ -1,8 +1,8 @@
-//! The backward pass: one task for each row and key head, so that the gradients of its keys and
+//! The backward pass: one task for each sequence and key head, so that the gradients of its keys and
 //! values are summed in one order.
 
 use super::{
-    Gradients, Inputs, Rows, Saved,
+    Gradients, Inputs, Saved, Sequences,
     forward::{hide, penalties},
     matmul::{Left, matmul},
     scratch::{Head, Scratch, Shared, TASK, line, split},
@@ -21,28 +21,29 @@ const KEYS: usize = 64;
 pub(super) fn run(
     cpu: &Cpu,
     inputs: Inputs<'_>,
-    rows: Rows<'_>,
+    sequences: Sequences<'_>,
     saved: Saved<'_>,
     dout: &[f32],
     Gradients { dq, dk, dv }: Gradients<'_>,
 ) {
     let heads = inputs.shape.kv_heads;
-    let starts = rows.starts;
+    let starts = sequences.starts;
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
     cpu.for_each((starts.len() - 1) * heads, |task| {
-        let (row, key_head) = (task / heads, task % heads);
-        let (start, len) = (starts[row], starts[row + 1] - starts[row]);
+        let (sequence, key_head) = (task / heads, task % heads);
+        let (start, len) = (starts[sequence], starts[sequence + 1] - starts[sequence]);
         if len > 0 {
-            let row = Row { inputs, rows, saved, dout, start, len, key_head, dq, dk, dv };
-            simd::run(cpu.isa(), row);
+            let sequence =
+                Sequence { inputs, sequences, saved, dout, start, len, key_head, dq, dk, dv };
+            simd::run(cpu.isa(), sequence);
         }
     });
 }
 
-/// One key head of one row, with all the query heads that use it.
-struct Row<'a> {
+/// One key head of one sequence, with all the query heads that use it.
+struct Sequence<'a> {
     inputs: Inputs<'a>,
-    rows: Rows<'a>,
+    sequences: Sequences<'a>,
     saved: Saved<'a>,
     /// The gradient of the output.
     dout: &'a [f32],
@@ -54,10 +55,10 @@ struct Row<'a> {
     dv: Shared<'a>,
 }
 
-impl Kernel for Row<'_> {
+impl Kernel for Sequence<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { inputs, rows, saved, start, len, key_head, .. } = self;
+        let Self { inputs, sequences, saved, start, len, key_head, .. } = self;
         let shape = inputs.shape;
         let (heads, dim) = (shape.heads, shape.head_dim);
         let (width, padded, scale) = (line(dim), line(len), inputs.scale());
@@ -119,8 +120,9 @@ impl Kernel for Row<'_> {
                     let left = Left::new(dout, width);
                     matmul::<S, false>(s, size, left, (&values_across[tile..], stride), (ds, KEYS));
 
-                    let keep = rows.keep.map(|keep| &keep[start + first..][..count]);
-                    let padding = keep.map(|keep| penalties(keep, padding));
+                    let attention_mask =
+                        sequences.attention_mask.map(|mask| &mask[start + first..][..count]);
+                    let padding = attention_mask.map(|mask| penalties(mask, padding));
                     for i in 0..queries {
                         let p = &mut p[i * KEYS..][..line(count)];
                         let ds = &mut ds[i * KEYS..][..line(count)];
@@ -151,7 +153,7 @@ impl Kernel for Row<'_> {
     }
 }
 
-impl Row<'_> {
+impl Sequence<'_> {
     /// Writes rows of a gradient, times `factor`, to the `count` tokens from `first` on of a head.
     #[inline(always)]
     fn write(

@@ -23,7 +23,7 @@ pub enum Storage {
     Bf16,
 }
 
-/// Keys and values of one row, by position, kept between calls of
+/// Keys and values of one sequence, by position, kept between calls of
 /// [`forward_cached`](super::forward_cached).
 ///
 /// They are stored as the forward pass reads them, so that a call packs no more than its own tokens:
@@ -145,7 +145,7 @@ impl Cache {
     }
 }
 
-/// Where the packed keys and values of a row lie. For each key head there are first the keys, each
+/// Where the packed keys and values of a sequence lie. For each key head there are first the keys, each
 /// tile of [`KEYS`] transposed to `[head_dim, keys]`, then the values, by rows. Tiles and rows are
 /// rounded up to whole cache lines; what fills them up is never used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,23 +21,23 @@ const MASKS: [Mask; 3] = [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(7
 /// The outputs of some tokens and the log-sum-exps of their scores.
 type Outputs = (Vec<f32>, Vec<f32>);
 
-/// One row: its queries, keys and values at all positions.
+/// One sequence: its queries, keys and values at all positions.
 struct Whole {
     shape: Shape,
     len: usize,
-    keep: Option<Vec<bool>>,
+    attention_mask: Option<Vec<bool>>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
 }
 
 impl Whole {
-    fn new(shape: Shape, len: usize, keep: bool, seed: u64) -> Self {
+    fn new(shape: Shape, len: usize, padded: bool, seed: u64) -> Self {
         let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         Self {
             shape,
             len,
-            keep: keep.then(|| (0..len).map(|i| i >= len / 3).collect()),
+            attention_mask: padded.then(|| (0..len).map(|i| i >= len / 3).collect()),
             q: noise(seed, len * queries).iter().map(|x| 3.0 * x).collect(),
             k: noise(seed + 1, len * keys).iter().map(|x| 3.0 * x).collect(),
             v: noise(seed + 2, len * keys),
@@ -48,9 +48,10 @@ impl Whole {
     fn forward(&self, cpu: &Cpu, mask: Mask) -> Outputs {
         let mut out = vec![f32::NAN; self.q.len()];
         let mut lse = vec![f32::NAN; self.len * self.shape.heads];
-        let rows = Rows { starts: &[0, self.len], keep: self.keep.as_deref() };
+        let sequences =
+            Sequences { starts: &[0, self.len], attention_mask: self.attention_mask.as_deref() };
         let (q, k, v) = (&self.q, &self.k, &self.v);
-        forward(cpu, Inputs { shape: self.shape, mask, q, k, v }, rows, &mut out, &mut lse)
+        forward(cpu, Inputs { shape: self.shape, mask, q, k, v }, sequences, &mut out, &mut lse)
             .unwrap();
         (out, lse)
     }
@@ -76,29 +77,33 @@ impl Whole {
     }
 }
 
-/// One call with the positions `ranges[i]` of `rows[i]`, in rows that then have `lens[i]` positions.
+/// One call with the positions `ranges[i]` of `sequences[i]`, in sequences that then have `lens[i]` positions.
 fn feed(
     cpu: &Cpu,
     mask: Mask,
-    rows: &[Whole],
+    sequences: &[Whole],
     caches: &mut [Cache],
     ranges: &[std::ops::Range<usize>],
     lens: &[usize],
 ) -> Outputs {
     let gather = |of: fn(&Whole) -> &[f32]| -> Vec<f32> {
-        rows.iter().zip(ranges).flat_map(|(row, range)| row.cut(of(row), range).to_vec()).collect()
+        sequences
+            .iter()
+            .zip(ranges)
+            .flat_map(|(sequence, range)| sequence.cut(of(sequence), range).to_vec())
+            .collect()
     };
     let (q, k, v) = (gather(|r| &r.q), gather(|r| &r.k), gather(|r| &r.v));
-    let shape = rows[0].shape;
+    let shape = sequences[0].shape;
     let mut out = vec![f32::NAN; q.len()];
     let mut lse = vec![f32::NAN; q.len() / shape.head_dim];
-    let mut cached: Vec<CachedRow<'_>> = (0..rows.len())
+    let mut cached: Vec<CachedSequence<'_>> = (0..sequences.len())
         .zip(caches)
-        .map(|(i, cache)| CachedRow {
+        .map(|(i, cache)| CachedSequence {
             tokens: ranges[i].len(),
             first: ranges[i].start,
             len: lens[i],
-            keep: rows[i].keep.as_ref().map(|keep| &keep[..lens[i]]),
+            attention_mask: sequences[i].attention_mask.as_ref().map(|mask| &mask[..lens[i]]),
             cache,
         })
         .collect();
@@ -121,20 +126,20 @@ fn bits(x: &[f32]) -> Vec<u32> {
 fn a_causal_row_has_the_same_bits_however_it_is_fed() {
     const LEN: usize = 300;
     for cpu in cpus() {
-        for (shape, keep, storage) in [
+        for (shape, padded, storage) in [
             (SHAPES[0], false, Storage::F32),
             (SHAPES[1], true, Storage::F32),
             (SHAPES[2], false, Storage::Bf16),
         ] {
-            let rows = [Whole::new(shape, LEN, keep, 1)];
+            let sequences = [Whole::new(shape, LEN, padded, 1)];
             let (out, lse) = match storage {
-                Storage::F32 => rows[0].forward(&cpu, Mask::Causal),
+                Storage::F32 => sequences[0].forward(&cpu, Mask::Causal),
                 Storage::Bf16 => {
-                    let mut caches = [rows[0].cache_of(30, storage)];
+                    let mut caches = [sequences[0].cache_of(30, storage)];
                     feed(
                         &cpu,
                         Mask::Causal,
-                        &rows,
+                        &sequences,
                         &mut caches,
                         std::slice::from_ref(&(0..LEN)),
                         &[LEN],
@@ -143,13 +148,19 @@ fn a_causal_row_has_the_same_bits_however_it_is_fed() {
             };
             // Single tokens at the edges of tiles, and pieces of odd sizes over them.
             let cuts = [0, 1, 2, 63, 64, 65, 66, 126, 127, 128, 129, 192, 193, 255, 256, 257, LEN];
-            let mut caches = [rows[0].cache_of(11, storage)];
+            let mut caches = [sequences[0].cache_of(11, storage)];
             for cut in cuts.windows(2) {
                 let range = cut[0]..cut[1];
                 let part = std::slice::from_ref(&range);
-                let found = feed(&cpu, Mask::Causal, &rows, &mut caches, part, &[cut[1]]);
-                assert!(bits(&found.0) == bits(rows[0].cut(&out, &range)), "{cpu:?} {range:?}");
-                assert!(bits(&found.1) == bits(rows[0].cut(&lse, &range)), "{cpu:?} {range:?}");
+                let found = feed(&cpu, Mask::Causal, &sequences, &mut caches, part, &[cut[1]]);
+                assert!(
+                    bits(&found.0) == bits(sequences[0].cut(&out, &range)),
+                    "{cpu:?} {range:?}"
+                );
+                assert!(
+                    bits(&found.1) == bits(sequences[0].cut(&lse, &range)),
+                    "{cpu:?} {range:?}"
+                );
             }
         }
     }
@@ -159,17 +170,19 @@ fn a_causal_row_has_the_same_bits_however_it_is_fed() {
 fn any_range_of_an_unchanged_row_has_the_bits_of_the_whole() {
     for cpu in cpus() {
         for mask in MASKS {
-            for (shape, keep) in [(SHAPES[0], true), (SHAPES[1], false)] {
-                let rows: Vec<Whole> = [(150, 1), (1, 4), (129, 7), (40, 10)]
-                    .map(|(len, seed)| Whole::new(shape, len, keep, seed))
+            for (shape, padded) in [(SHAPES[0], true), (SHAPES[1], false)] {
+                let sequences: Vec<Whole> = [(150, 1), (1, 4), (129, 7), (40, 10)]
+                    .map(|(len, seed)| Whole::new(shape, len, padded, seed))
                     .into();
                 let lens = [150, 1, 129, 40];
-                let mut caches: Vec<Cache> = rows.iter().map(|row| row.cache(0)).collect();
+                let mut caches: Vec<Cache> =
+                    sequences.iter().map(|sequence| sequence.cache(0)).collect();
                 let all: Vec<_> = lens.iter().map(|&len| 0..len).collect();
-                let (out, lse) = feed(&cpu, mask, &rows, &mut caches, &all, &lens);
-                let whole: Vec<_> = rows.iter().map(|row| row.forward(&cpu, mask)).collect();
+                let (out, lse) = feed(&cpu, mask, &sequences, &mut caches, &all, &lens);
+                let whole: Vec<_> =
+                    sequences.iter().map(|sequence| sequence.forward(&cpu, mask)).collect();
                 let flat = |x: fn(&Outputs) -> &[f32]| -> Vec<u32> {
-                    whole.iter().flat_map(|row| bits(x(row))).collect()
+                    whole.iter().flat_map(|sequence| bits(x(sequence))).collect()
                 };
                 assert!(bits(&out) == flat(|x| &x.0) && bits(&lse) == flat(|x| &x.1));
 
@@ -179,9 +192,9 @@ fn any_range_of_an_unchanged_row_has_the_bits_of_the_whole() {
                     [31..99, 1..1, 127..129, 39..40],
                     [149..150, 0..1, 0..129, 8..16],
                 ] {
-                    let (out, _) = feed(&cpu, mask, &rows, &mut caches, &ranges, &lens);
-                    let expected: Vec<u32> = (0..rows.len())
-                        .flat_map(|i| bits(rows[i].cut(&whole[i].0, &ranges[i])))
+                    let (out, _) = feed(&cpu, mask, &sequences, &mut caches, &ranges, &lens);
+                    let expected: Vec<u32> = (0..sequences.len())
+                        .flat_map(|i| bits(sequences[i].cut(&whole[i].0, &ranges[i])))
                         .collect();
                     assert!(bits(&out) == expected, "{cpu:?} {mask:?} {ranges:?}");
                 }
@@ -193,12 +206,12 @@ fn any_range_of_an_unchanged_row_has_the_bits_of_the_whole() {
 #[test]
 fn stale_keys_and_values_are_those_of_the_reference() {
     for cpu in cpus() {
-        for (shape, keep) in [(SHAPES[1], true), (SHAPES[2], false)] {
+        for (shape, padded) in [(SHAPES[1], true), (SHAPES[2], false)] {
             for mask in MASKS {
                 // The cache is of other tokens; only a block in the middle is fed anew.
-                let (old, len) = (Whole::new(shape, 140, keep, 1), 140);
+                let (old, len) = (Whole::new(shape, 140, padded, 1), 140);
                 let mut caches = [old.cache(3)];
-                let new = Whole::new(shape, len, keep, 20);
+                let new = Whole::new(shape, len, padded, 20);
                 let all = 0..len;
                 feed(&cpu, mask, &[old], &mut caches, std::slice::from_ref(&all), &[len]);
                 let range = 50..83;
@@ -206,7 +219,7 @@ fn stale_keys_and_values_are_those_of_the_reference() {
                     feed(&cpu, mask, &[new], &mut caches, std::slice::from_ref(&range), &[len]);
 
                 let (old, new) =
-                    (Whole::new(shape, len, keep, 1), Whole::new(shape, len, keep, 20));
+                    (Whole::new(shape, len, padded, 1), Whole::new(shape, len, padded, 20));
                 let mixed = |old_x: &[f32], new_x: &[f32]| {
                     let width = old_x.len() / len;
                     let mut mixed = wide(old_x);
@@ -214,15 +227,16 @@ fn stale_keys_and_values_are_those_of_the_reference() {
                     mixed[part].copy_from_slice(&wide(new.cut(new_x, &range)));
                     mixed
                 };
-                let row = reference::attention::Row {
+                let sequence = reference::attention::Sequence {
                     tokens: range.len(),
                     first: range.start,
                     len,
-                    keep: new.keep.as_deref(),
+                    attention_mask: new.attention_mask.as_deref(),
                 };
                 let q = wide(new.cut(&new.q, &range));
                 let (k, v) = (mixed(&old.k, &new.k), mixed(&old.v, &new.v));
-                let expected = reference::attention::forward_rows(shape, mask, &[row], &q, &k, &v);
+                let expected =
+                    reference::attention::forward_sequences(shape, mask, &[sequence], &q, &k, &v);
                 let what = format!("{cpu:?} {mask:?}");
                 assert_close(&what, &out, &expected.0, 1e-5);
                 assert_close(&what, &lse, &expected.1, 1e-5);
@@ -237,16 +251,20 @@ fn stale_keys_and_values_are_those_of_the_reference() {
 fn a_cache_in_bf16_is_off_by_what_rounding_costs() {
     const LEN: usize = 270;
     for cpu in cpus() {
-        for ((shape, keep), mask) in [(SHAPES[1], true), (SHAPES[2], false)].into_iter().zip(MASKS)
+        for ((shape, padded), mask) in
+            [(SHAPES[1], true), (SHAPES[2], false)].into_iter().zip(MASKS)
         {
-            let rows = [Whole::new(shape, LEN, keep, 3)];
-            let (q, k, v) = (&rows[0].q, &rows[0].k, &rows[0].v);
-            let mut caches = [rows[0].cache_of(7, Storage::Bf16)];
+            let sequences = [Whole::new(shape, LEN, padded, 3)];
+            let (q, k, v) = (&sequences[0].q, &sequences[0].k, &sequences[0].v);
+            let mut caches = [sequences[0].cache_of(7, Storage::Bf16)];
             let (found, _) =
-                feed(&cpu, mask, &rows, &mut caches, std::slice::from_ref(&(0..LEN)), &[LEN]);
+                feed(&cpu, mask, &sequences, &mut caches, std::slice::from_ref(&(0..LEN)), &[LEN]);
 
             let reference = |k: &[f32], v: &[f32]| {
-                let starts = Rows { starts: &[0, LEN], keep: rows[0].keep.as_deref() };
+                let starts = Sequences {
+                    starts: &[0, LEN],
+                    attention_mask: sequences[0].attention_mask.as_deref(),
+                };
                 reference::attention::forward(shape, mask, starts, &wide(q), &wide(k), &wide(v)).0
             };
             let rounded =
@@ -268,13 +286,13 @@ fn a_cache_in_bf16_is_off_by_what_rounding_costs() {
 #[test]
 fn nan_stays_with_the_tokens_that_see_it() {
     for cpu in cpus() {
-        let mut row = Whole::new(SHAPES[0], 10, false, 1);
-        let width = row.k.len() / 10;
-        row.k[4 * width..][..width].fill(f32::NAN);
-        let (rows, mut caches) = ([row], [Whole::new(SHAPES[0], 10, false, 1).cache(0)]);
+        let mut sequence = Whole::new(SHAPES[0], 10, false, 1);
+        let width = sequence.k.len() / 10;
+        sequence.k[4 * width..][..width].fill(f32::NAN);
+        let (sequences, mut caches) = ([sequence], [Whole::new(SHAPES[0], 10, false, 1).cache(0)]);
         for (range, clean) in [(0..4, true), (4..5, false), (5..10, false)] {
             let part = std::slice::from_ref(&range);
-            let (out, _) = feed(&cpu, Mask::Causal, &rows, &mut caches, part, &[range.end]);
+            let (out, _) = feed(&cpu, Mask::Causal, &sequences, &mut caches, part, &[range.end]);
             assert_eq!(out.iter().all(|x| x.is_finite()), clean, "{range:?}");
             assert_eq!(out.iter().any(|x| x.is_nan()), !clean, "{range:?}");
         }
@@ -284,14 +302,15 @@ fn nan_stays_with_the_tokens_that_see_it() {
 #[test]
 fn refuses_rows_that_do_not_fit_their_cache() {
     let (cpu, shape) = (Cpu::new(1).unwrap(), SHAPES[0]);
-    let attempt = |cache_shape, (tokens, first, len), keep: Option<&[bool]>| {
+    let attempt = |cache_shape, (tokens, first, len), attention_mask: Option<&[bool]>| {
         let mut cache = Cache::new(cache_shape, 5, Storage::F32).unwrap();
-        let mut rows = [CachedRow { tokens, first, len, keep, cache: &mut cache }];
+        let mut sequences =
+            [CachedSequence { tokens, first, len, attention_mask, cache: &mut cache }];
         let (q, mut out, mut lse) = (vec![0.0; 2 * 32], vec![0.0; 2 * 32], vec![0.0; 4]);
         forward_cached(
             &cpu,
             Inputs { shape, mask: Mask::Causal, q: &q, k: &q, v: &q },
-            &mut rows,
+            &mut sequences,
             &mut out,
             &mut lse,
         )
@@ -324,18 +343,18 @@ fn a_row_goes_on_from_the_copied_beginning_of_another() {
     for (shape, storage) in
         SHAPES.into_iter().flat_map(|shape| [(shape, Storage::F32), (shape, Storage::Bf16)])
     {
-        let rows = [Whole::new(shape, LEN, false, 3)];
-        let mut whole = [rows[0].cache_of(5, storage)];
-        feed(cpu, Mask::Causal, &rows, &mut whole, slice::from_ref(&(0..LEN)), &[LEN]);
+        let sequences = [Whole::new(shape, LEN, false, 3)];
+        let mut whole = [sequences[0].cache_of(5, storage)];
+        feed(cpu, Mask::Causal, &sequences, &mut whole, slice::from_ref(&(0..LEN)), &[LEN]);
         for count in [0, 1, 15, 16, 127, 128, 129, 256, 299] {
             let rest = count..LEN;
             let expected =
-                feed(cpu, Mask::Causal, &rows, &mut whole, slice::from_ref(&rest), &[LEN]);
+                feed(cpu, Mask::Causal, &sequences, &mut whole, slice::from_ref(&rest), &[LEN]);
             for capacity in [LEN, LEN + 1, 512, 1000] {
-                let mut copy = [rows[0].cache_of(capacity - LEN, storage)];
+                let mut copy = [sequences[0].cache_of(capacity - LEN, storage)];
                 copy[0].copy_prefix(&whole[0], count).unwrap();
                 let found =
-                    feed(cpu, Mask::Causal, &rows, &mut copy, slice::from_ref(&rest), &[LEN]);
+                    feed(cpu, Mask::Causal, &sequences, &mut copy, slice::from_ref(&rest), &[LEN]);
                 assert_eq!(bits(&found.0), bits(&expected.0), "{count} of {capacity}");
             }
         }

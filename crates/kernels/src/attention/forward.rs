@@ -1,9 +1,9 @@
-//! The forward pass: tiles of queries, each running over the keys of its row.
+//! The forward pass: tiles of queries, each running over the keys of its sequence.
 
 use half::bf16;
 
 use super::{
-    CachedRow, Inputs, Rows,
+    CachedSequence, Inputs, Sequences,
     cache::{KEYS, Layout, Packed, PackedMut},
     matmul::{Left, matmul},
     scratch::{CALL, Element, Head, LINE, Scratch, Shared, TASK, line, split},
@@ -16,9 +16,9 @@ use crate::{
 /// Queries of one task.
 const QUERIES: usize = 64;
 
-/// The tokens of one row, and the keys that they attend to.
+/// The tokens of one sequence, and the keys that they attend to.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(super) struct Sequence<'a> {
     /// The first token, and how many there are.
     pub(super) start: usize,
     pub(super) tokens: usize,
@@ -27,40 +27,46 @@ pub(super) struct Row<'a> {
     /// How many positions have keys, those of the tokens included.
     pub(super) len: usize,
     /// `false` for each position that is padding.
-    pub(super) keep: Option<&'a [bool]>,
+    pub(super) attention_mask: Option<&'a [bool]>,
     /// Where its keys and values lie in `packed`.
     pub(super) layout: Layout,
     pub(super) packed: Packed<'a>,
 }
 
-/// Runs the checked `inputs` on rows that see no keys but their own: each is packed into memory of
+/// Runs the checked `inputs` on sequences that see no keys but their own: each is packed into memory of
 /// this call, as a cache that is filled by one call and forgotten.
-pub(super) fn run(cpu: &Cpu, inputs: Inputs<'_>, rows: Rows<'_>, out: &mut [f32], lse: &mut [f32]) {
-    let (shape, count) = (inputs.shape, rows.starts.len() - 1);
-    let row = |r: usize| (rows.starts[r], rows.starts[r + 1] - rows.starts[r]);
-    // Rounding a row up to whole lines adds less than a line, and nothing to an empty row.
-    let rounded = |r: usize| rows.starts[r] / LINE + r.min(rows.starts[r]);
+pub(super) fn run(
+    cpu: &Cpu,
+    inputs: Inputs<'_>,
+    sequences: Sequences<'_>,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let (shape, count) = (inputs.shape, sequences.starts.len() - 1);
+    let span = |r: usize| (sequences.starts[r], sequences.starts[r + 1] - sequences.starts[r]);
+    // Rounding a sequence up to whole lines adds less than a line, and nothing to an empty sequence.
+    let rounded = |r: usize| sequences.starts[r] / LINE + r.min(sequences.starts[r]);
     let place = |r: usize| Layout::new(shape, 1).len() * rounded(r);
     let mut memory = Scratch::take(&CALL, place(count));
     let shared = Shared::new(&mut memory);
     cpu.for_each(count * shape.kv_heads, |task| {
         let (r, head) = (task / shape.kv_heads, task % shape.kv_heads);
-        let (start, tokens) = row(r);
+        let (start, tokens) = span(r);
         let layout = Layout::new(shape, tokens);
         let size = layout.head_len();
-        // SAFETY: no other task has this row and head.
+        // SAFETY: no other task has this sequence and head.
         let packed = unsafe { shared.part(place(r) + head * size, size) };
         inputs.pack(layout, head, start, (0, tokens), packed);
     });
 
-    let row = |r: usize| {
-        let (start, tokens) = row(r);
+    let sequence = |r: usize| {
+        let (start, tokens) = span(r);
         let layout = Layout::new(shape, tokens);
-        let keep = rows.keep.map(|keep| &keep[start..][..tokens]);
+        let attention_mask = sequences.attention_mask.map(|mask| &mask[start..][..tokens]);
         let packed = Packed::F32(&memory[place(r)..][..layout.len()]);
-        Row { start, tokens, first: 0, len: tokens, keep, layout, packed }
+        Sequence { start, tokens, first: 0, len: tokens, attention_mask, layout, packed }
     };
-    attend(cpu, inputs, || (0..count).map(row), out, lse);
+    attend(cpu, inputs, || (0..count).map(sequence), out, lse);
 }
 
 /// Runs the checked `inputs`: adds the keys and values of the tokens to those in the caches, and lets
@@ -68,12 +74,12 @@ pub(super) fn run(cpu: &Cpu, inputs: Inputs<'_>, rows: Rows<'_>, out: &mut [f32]
 pub(super) fn run_cached(
     cpu: &Cpu,
     inputs: Inputs<'_>,
-    rows: &mut [CachedRow<'_>],
+    sequences: &mut [CachedSequence<'_>],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
     let mut start = 0;
-    for CachedRow { tokens, first, cache, .. } in rows.iter_mut() {
+    for CachedSequence { tokens, first, cache, .. } in sequences.iter_mut() {
         let (layout, range) = (cache.layout, (*first, *tokens));
         match cache.packed_mut() {
             PackedMut::F32(packed) => pack(cpu, inputs, layout, start, range, packed),
@@ -82,19 +88,19 @@ pub(super) fn run_cached(
         start += *tokens;
     }
 
-    let rows = || {
-        rows.iter().scan(0, |next, row| {
-            let CachedRow { tokens, first, len, keep, ref cache } = *row;
+    let sequences = || {
+        sequences.iter().scan(0, |next, sequence| {
+            let CachedSequence { tokens, first, len, attention_mask, ref cache } = *sequence;
             let start = *next;
             *next += tokens;
             let (layout, packed) = (cache.layout, cache.packed());
-            Some(Row { start, tokens, first, len, keep, layout, packed })
+            Some(Sequence { start, tokens, first, len, attention_mask, layout, packed })
         })
     };
-    attend(cpu, inputs, rows, out, lse);
+    attend(cpu, inputs, sequences, out, lse);
 }
 
-/// Packs the keys and values of a row's tokens from `start` on as those of the positions `range`.
+/// Packs the keys and values of a sequence's tokens from `start` on as those of the positions `range`.
 fn pack<E: Element>(
     cpu: &Cpu,
     inputs: Inputs<'_>,
@@ -108,19 +114,19 @@ fn pack<E: Element>(
     });
 }
 
-/// Lets the tokens of all rows attend to the packed keys and values.
-fn attend<'a, R: Iterator<Item = Row<'a>>>(
+/// Lets the tokens of all sequences attend to the packed keys and values.
+fn attend<'a, R: Iterator<Item = Sequence<'a>>>(
     cpu: &Cpu,
     inputs: Inputs<'_>,
-    rows: impl Fn() -> R + Sync,
+    sequences: impl Fn() -> R + Sync,
     out: &mut [f32],
     lse: &mut [f32],
 ) {
     let blocks = || {
-        rows().flat_map(|row| {
-            (0..row.tokens).step_by(QUERIES).map(move |first| {
-                let queries = QUERIES.min(row.tokens - first);
-                Block { row, first, queries }
+        sequences().flat_map(|sequence| {
+            (0..sequence.tokens).step_by(QUERIES).map(move |first| {
+                let queries = QUERIES.min(sequence.tokens - first);
+                Block { sequence, first, queries }
             })
         })
     };
@@ -134,11 +140,11 @@ fn attend<'a, R: Iterator<Item = Row<'a>>>(
     });
 }
 
-/// Some tokens of a row, as queries.
+/// Some tokens of a sequence, as queries.
 #[derive(Clone, Copy)]
 struct Block<'a> {
-    row: Row<'a>,
-    /// The first query, counted in the tokens of the row, and how many there are.
+    sequence: Sequence<'a>,
+    /// The first query, counted in the tokens of the sequence, and how many there are.
     first: usize,
     queries: usize,
 }
@@ -156,12 +162,12 @@ impl Kernel for Tile<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         let Self { inputs, block, head, .. } = self;
-        let Block { row, queries, .. } = block;
+        let Block { sequence, queries, .. } = block;
         let (heads, dim) = (inputs.shape.heads, inputs.shape.head_dim);
         let width = line(dim);
-        let size = row.layout.head_len();
+        let size = sequence.layout.head_len();
         let head_at = inputs.key_head(head) * size;
-        let is_wide = matches!(row.packed, Packed::F32(_));
+        let is_wide = matches!(sequence.packed, Packed::F32(_));
         let widened = if is_wide { 0 } else { KEYS * width };
 
         let fixed = QUERIES * (2 * width + KEYS + MAX_LANES + 1) + KEYS;
@@ -176,7 +182,7 @@ impl Kernel for Tile<'_> {
         let wide_keys = split(&mut rest, widened);
         let wide_values = split(&mut rest, widened);
 
-        let q_rows = Head::new(inputs.q, row.start, heads, head, dim);
+        let q_rows = Head::new(inputs.q, sequence.start, heads, head, dim);
         q_rows.copy(block.first, queries, inputs.scale(), q, width);
         acc[..queries * width].fill(0.0);
         sums[..queries * MAX_LANES].fill(0.0);
@@ -184,14 +190,14 @@ impl Kernel for Tile<'_> {
 
         // A key that a query does not see leaves its bits alone, so it does not matter with which
         // other queries it shares a block.
-        let position = row.first + block.first;
-        let seen = inputs.mask.visible(position + queries - 1, row.len);
+        let position = sequence.first + block.first;
+        let seen = inputs.mask.visible(position + queries - 1, sequence.len);
         for first in (0..seen).step_by(KEYS) {
             let keys = KEYS.min(seen - first);
-            let stride = row.layout.stride(first);
+            let stride = sequence.layout.stride(first);
             let keys_at = head_at + first * width;
-            let values_at = keys_at + row.layout.values_at();
-            let (key_tile, value_tile) = match row.packed {
+            let values_at = keys_at + sequence.layout.values_at();
+            let (key_tile, value_tile) = match sequence.packed {
                 Packed::F32(packed) => (&packed[keys_at..], &packed[values_at..]),
                 Packed::Bf16(packed) => (
                     widen(&packed[keys_at..][..width * stride], wide_keys),
@@ -205,11 +211,11 @@ impl Kernel for Tile<'_> {
                 (key_tile, stride),
                 (scores, KEYS),
             );
-            let keep = row.keep.map(|keep| &keep[first..][..keys]);
-            let padding = keep.map(|keep| penalties(keep, padding));
+            let attention_mask = sequence.attention_mask.map(|mask| &mask[first..][..keys]);
+            let padding = attention_mask.map(|mask| penalties(mask, padding));
             for i in 0..queries {
                 let scores = &mut scores[i * KEYS..][..line(keys)];
-                let visible = inputs.mask.visible(position + i, row.len);
+                let visible = inputs.mask.visible(position + i, sequence.len);
                 hide(s, scores, padding, visible.saturating_sub(first));
                 let sum = &mut sums[i * MAX_LANES..][..MAX_LANES];
                 exponentiate(s, scores, &mut peaks[i], sum, &mut acc[i * width..][..width]);
@@ -225,7 +231,7 @@ impl Kernel for Tile<'_> {
 
         for i in 0..queries {
             let total = s.sum_across(s.load(&sums[i * MAX_LANES..]));
-            let token = row.start + block.first + i;
+            let token = sequence.start + block.first + i;
             let place = token * heads + head;
             // SAFETY: no other task has this token and head.
             let (out, lse) = unsafe { (self.out.part(place * dim, dim), self.lse.part(place, 1)) };
@@ -251,11 +257,11 @@ fn widen<'a>(packed: &[bf16], out: &'a mut [f32]) -> &'a [f32] {
 
 /// What is added to the scores of some keys, written to `out` and filled with zeros to whole cache
 /// lines: [`f32::MIN`] where a key is padding.
-pub(super) fn penalties<'a>(keep: &[bool], out: &'a mut [f32]) -> &'a [f32] {
-    let out = &mut out[..line(keep.len())];
+pub(super) fn penalties<'a>(attention_mask: &[bool], out: &'a mut [f32]) -> &'a [f32] {
+    let out = &mut out[..line(attention_mask.len())];
     out.fill(0.0);
-    for (out, keep) in out.iter_mut().zip(keep) {
-        if !keep {
+    for (out, is_real) in out.iter_mut().zip(attention_mask) {
+        if !is_real {
             *out = f32::MIN;
         }
     }

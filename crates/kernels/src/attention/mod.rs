@@ -1,16 +1,16 @@
-//! Soft-max attention of ragged rows, forward and backward.
+//! Soft-max attention of ragged sequences, forward and backward.
 //!
-//! A batch is a sequence of tokens cut into rows; a token attends to the keys of its own row, as
+//! A batch is tokens cut into sequences; a token attends to the keys of its own sequence, as
 //! far as the [`Mask`] goes. Scores are computed tile by tile and never kept: the forward pass
 //! carries the running maximum and sum of each query from one tile of keys to the next (Dao et al.,
 //! "FlashAttention", 2022, Algorithm 1) and leaves only their logarithm, from which the backward
 //! pass recomputes the probabilities (Algorithm 4).
 //!
-//! Keys and values may outlive a call: with a [`Cache`] for each row, [`forward_cached`] takes only
+//! Keys and values may outlive a call: with a [`Cache`] for each sequence, [`forward_cached`] takes only
 //! the tokens that are new and lets them attend to those before.
 //!
 //! The bits of a token depend on nothing but its query, the keys that it sees, the shape and the
-//! instruction set: not on the rows around it, nor on how many of its row come in one call.
+//! instruction set: not on the sequences around it, nor on how many of its sequence come in one call.
 
 mod backward;
 mod cache;
@@ -40,7 +40,7 @@ pub struct Shape {
     pub head_dim: usize,
 }
 
-/// Which keys of its row a query sees.
+/// Which keys of its sequence a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
     /// All of them.
@@ -48,12 +48,12 @@ pub enum Mask {
     /// Its own and those before it.
     Causal,
     /// Those of its own block of this many tokens, and of the blocks before it. Blocks count from
-    /// the start of the row.
+    /// the start of the sequence.
     BlockCausal(usize),
 }
 
 impl Mask {
-    /// How many keys, from the first, query `i` of a row of `len` tokens sees; at least one.
+    /// How many keys, from the first, query `i` of a sequence of `len` tokens sees; at least one.
     pub(crate) fn visible(self, i: usize, len: usize) -> usize {
         match self {
             Self::Bidirectional => len,
@@ -63,18 +63,18 @@ impl Mask {
     }
 }
 
-/// How the tokens are cut into rows.
+/// How the tokens are cut into sequences.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
-    /// Row `r` is tokens `starts[r]..starts[r + 1]`: one offset more than there are rows, from 0 to
-    /// the number of tokens, never decreasing. Rows may be empty.
+pub struct Sequences<'a> {
+    /// Sequence `r` is tokens `starts[r]..starts[r + 1]`: one offset more than there are sequences, from 0 to
+    /// the number of tokens, never decreasing. Sequences may be empty.
     pub starts: &'a [usize],
     /// One flag for each token; keys where it is `false` are padding.
     ///
     /// As in the reference model, `f32::MIN` is added to their scores rather than negative infinity,
     /// so that a query which sees nothing but padding stays finite: it averages all the values that
     /// the [`Mask`] lets it see, and gives no gradient to queries and keys, which `f32::MIN` absorbs.
-    pub keep: Option<&'a [bool]>,
+    pub attention_mask: Option<&'a [bool]>,
 }
 
 /// What attention reads, forward and backward.
@@ -112,74 +112,74 @@ pub struct Gradients<'a> {
     pub dv: &'a mut [f32],
 }
 
-/// `out = softmax(q k^T / sqrt(head_dim) + padding) v` for each row and head.
+/// `out = softmax(q k^T / sqrt(head_dim) + padding) v` for each sequence and head.
 ///
 /// `out` is shaped as the queries. `lse` is `[tokens, heads]` and receives the logarithm of the sum of the exponentials of each
 /// query's scores, for [`backward`]; it is `f32::MIN` where a query sees nothing but padding. NaN
-/// anywhere in a row reaches its outputs.
+/// anywhere in a sequence reaches its outputs.
 ///
 /// # Errors
 /// [`KernelError::Length`] for a buffer that does not fit the shape, [`KernelError::Argument`] for
-/// a shape, mask or rows that make no sense.
+/// a shape, mask or sequences that make no sense.
 pub fn forward(
     cpu: &Cpu,
     inputs: Inputs<'_>,
-    rows: Rows<'_>,
+    sequences: Sequences<'_>,
     out: &mut [f32],
     lse: &mut [f32],
 ) -> Result<()> {
     const OP: &str = "attention::forward";
     let Inputs { shape, mask, q, k, v } = inputs;
-    let sizes = Sizes::new(OP, shape, mask, rows)?;
+    let sizes = Sizes::new(OP, shape, mask, sequences)?;
     let queries = [("q", q.len()), ("out", out.len())];
     sizes.check(OP, &queries, &[("k", k.len()), ("v", v.len())], lse.len())?;
     if !out.is_empty() {
-        forward::run(cpu, inputs, rows, out, lse);
+        forward::run(cpu, inputs, sequences, out, lse);
     }
     Ok(())
 }
 
-/// Some tokens of a row, and what is kept of the others.
+/// Some tokens of a sequence, and what is kept of the others.
 #[derive(Debug)]
-pub struct CachedRow<'a> {
-    /// How many tokens of this row are given; they are at the positions from `first` on.
+pub struct CachedSequence<'a> {
+    /// How many tokens of this sequence are given; they are at the positions from `first` on.
     pub tokens: usize,
     /// The position of the first.
     pub first: usize,
     /// The tokens attend to the positions `0..len`, as far as the [`Mask`] goes. Their own are among
     /// these; the others hold what earlier calls have written.
     pub len: usize,
-    /// One flag for each of these positions; those where it is `false` are padding, as in [`Rows`].
-    pub keep: Option<&'a [bool]>,
+    /// One flag for each of these positions; those where it is `false` are padding, as in [`Sequences`].
+    pub attention_mask: Option<&'a [bool]>,
     /// Keys and values by position; those of the tokens are written over what is there.
     pub cache: &'a mut Cache,
 }
 
 /// As [`forward`] for tokens that go on where earlier calls ended: first writes their keys and
-/// values to the caches of their rows, then attends to all that the caches hold.
+/// values to the caches of their sequences, then attends to all that the caches hold.
 ///
-/// The tokens of all rows lie one after the other in the inputs, `out` and `lse`, which are shaped as
-/// in [`forward`]. A token that sees the same keys gets the same bits, whether its row comes in
+/// The tokens of all sequences lie one after the other in the inputs, `out` and `lse`, which are shaped as
+/// in [`forward`]. A token that sees the same keys gets the same bits, whether its sequence comes in
 /// one call or in many.
 ///
 /// # Errors
 /// [`KernelError::Length`] for a buffer that does not fit the shape, [`KernelError::Argument`] for
-/// a shape, mask or rows that make no sense, or a cache that was made for others.
+/// a shape, mask or sequences that make no sense, or a cache that was made for others.
 pub fn forward_cached(
     cpu: &Cpu,
     inputs: Inputs<'_>,
-    rows: &mut [CachedRow<'_>],
+    sequences: &mut [CachedSequence<'_>],
     out: &mut [f32],
     lse: &mut [f32],
 ) -> Result<()> {
     const OP: &str = "attention::forward_cached";
     let Inputs { shape, mask, q, k, v } = inputs;
     let mut total = 0usize;
-    for row in &*rows {
-        let CachedRow { tokens, first, len, .. } = *row;
+    for sequence in &*sequences {
+        let CachedSequence { tokens, first, len, .. } = *sequence;
         total = total.saturating_add(tokens);
-        let Layout { kv_heads, head_dim, capacity } = row.cache.layout;
-        if !row.cache.fits(shape) {
+        let Layout { kv_heads, head_dim, capacity } = sequence.cache.layout;
+        if !sequence.cache.fits(shape) {
             let what = format!(
                 "a cache for {kv_heads} key heads of {head_dim}, the shape has {} of {}",
                 shape.kv_heads, shape.head_dim
@@ -188,20 +188,21 @@ pub fn forward_cached(
         }
         if first.checked_add(tokens).is_none_or(|end| end > len) || len > capacity {
             let what = format!(
-                "{tokens} tokens from position {first} on, in a row of {len} and a cache of \
+                "{tokens} tokens from position {first} on, in a sequence of {len} and a cache of \
                  {capacity}"
             );
             return Err(KernelError::Argument { op: OP, what });
         }
-        if let Some(keep) = row.keep {
-            check(OP, "keep", keep.len(), &[len])?;
+        if let Some(attention_mask) = sequence.attention_mask {
+            check(OP, "attention_mask", attention_mask.len(), &[len])?;
         }
     }
-    let sizes = Sizes::new(OP, shape, mask, Rows { starts: &[0, total], keep: None })?;
+    let sizes =
+        Sizes::new(OP, shape, mask, Sequences { starts: &[0, total], attention_mask: None })?;
     let queries = [("q", q.len()), ("out", out.len())];
     sizes.check(OP, &queries, &[("k", k.len()), ("v", v.len())], lse.len())?;
     if !out.is_empty() {
-        forward::run_cached(cpu, inputs, rows, out, lse);
+        forward::run_cached(cpu, inputs, sequences, out, lse);
     }
     Ok(())
 }
@@ -216,7 +217,7 @@ pub fn forward_cached(
 pub fn backward(
     cpu: &Cpu,
     inputs: Inputs<'_>,
-    rows: Rows<'_>,
+    sequences: Sequences<'_>,
     saved: Saved<'_>,
     dout: &[f32],
     gradients: Gradients<'_>,
@@ -224,12 +225,12 @@ pub fn backward(
     const OP: &str = "attention::backward";
     let Inputs { shape, mask, q, k, v } = inputs;
     let (Saved { out, lse }, Gradients { dq, dk, dv }) = (saved, &gradients);
-    let sizes = Sizes::new(OP, shape, mask, rows)?;
+    let sizes = Sizes::new(OP, shape, mask, sequences)?;
     let queries = [("q", q.len()), ("out", out.len()), ("dout", dout.len()), ("dq", dq.len())];
     let keys = [("k", k.len()), ("v", v.len()), ("dk", dk.len()), ("dv", dv.len())];
     sizes.check(OP, &queries, &keys, lse.len())?;
     if !out.is_empty() {
-        backward::run(cpu, inputs, rows, saved, dout, gradients);
+        backward::run(cpu, inputs, sequences, saved, dout, gradients);
     }
     Ok(())
 }
@@ -272,7 +273,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(op: &'static str, shape: Shape, mask: Mask, rows: Rows<'_>) -> Result<Self> {
+    fn new(op: &'static str, shape: Shape, mask: Mask, sequences: Sequences<'_>) -> Result<Self> {
         let refuse = |what: String| Err(KernelError::Argument { op, what });
         let Shape { heads, kv_heads, head_dim } = shape;
         if heads == 0 || kv_heads == 0 || head_dim == 0 || heads % kv_heads != 0 {
@@ -284,14 +285,17 @@ impl Sizes {
         if mask == Mask::BlockCausal(0) {
             return refuse("blocks of 0 tokens; a block has at least 1".into());
         }
-        let (Some(&first), Some(&tokens)) = (rows.starts.first(), rows.starts.last()) else {
-            return refuse("`starts` is empty; it has one offset more than there are rows".into());
+        let (Some(&first), Some(&tokens)) = (sequences.starts.first(), sequences.starts.last())
+        else {
+            return refuse(
+                "`starts` is empty; it has one offset more than there are sequences".into(),
+            );
         };
-        if first != 0 || !rows.starts.is_sorted() {
+        if first != 0 || !sequences.starts.is_sorted() {
             return refuse("`starts` must begin with 0 and never decrease".into());
         }
-        if let Some(keep) = rows.keep {
-            check(op, "keep", keep.len(), &[tokens])?;
+        if let Some(attention_mask) = sequences.attention_mask {
+            check(op, "attention_mask", attention_mask.len(), &[tokens])?;
         }
         Ok(Self {
             queries: [tokens, heads, head_dim],

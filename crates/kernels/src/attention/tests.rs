@@ -9,7 +9,7 @@ struct Case {
     shape: Shape,
     mask: Mask,
     starts: Vec<usize>,
-    keep: Option<Vec<bool>>,
+    attention_mask: Option<Vec<bool>>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -22,16 +22,16 @@ type Results = [Vec<f32>; 5];
 const NAMES: [&str; 5] = ["out", "lse", "dq", "dk", "dv"];
 
 impl Case {
-    /// Rows of these lengths; with `keep`, some keys of each and all of every third row are padding.
-    fn new(shape: Shape, mask: Mask, lens: &[usize], keep: bool) -> Self {
+    /// Sequences of these lengths; where `padded`, some keys of each and all of every third sequence are padding.
+    fn new(shape: Shape, mask: Mask, lens: &[usize], padded: bool) -> Self {
         let mut starts = vec![0];
         starts.extend(lens.iter().scan(0, |end, len| {
             *end += len;
             Some(*end)
         }));
-        let keep = keep.then(|| {
-            let flags = |(row, &len): (usize, &usize)| {
-                (0..len).map(move |i| row % 3 != 1 && i * 7 % 5 != 0 && i > len / 3)
+        let attention_mask = padded.then(|| {
+            let flags = |(sequence, &len): (usize, &usize)| {
+                (0..len).map(move |i| sequence % 3 != 1 && i * 7 % 5 != 0 && i > len / 3)
             };
             lens.iter().enumerate().flat_map(flags).collect()
         });
@@ -41,7 +41,7 @@ impl Case {
             shape,
             mask,
             starts,
-            keep,
+            attention_mask,
             q: noise(1, tokens * queries, 3.0),
             k: noise(2, tokens * keys, 3.0),
             v: noise(3, tokens * keys, 1.0),
@@ -49,8 +49,8 @@ impl Case {
         }
     }
 
-    fn rows(&self) -> Rows<'_> {
-        Rows { starts: &self.starts, keep: self.keep.as_deref() }
+    fn sequences(&self) -> Sequences<'_> {
+        Sequences { starts: &self.starts, attention_mask: self.attention_mask.as_deref() }
     }
 
     fn run(&self, cpu: &Cpu) -> Results {
@@ -62,17 +62,17 @@ impl Case {
         forward(
             cpu,
             Inputs { shape: *shape, mask: *mask, q, k, v },
-            self.rows(),
+            self.sequences(),
             &mut out,
             &mut lse,
         )
         .unwrap();
         let (mut dq, mut dk, mut dv) = (garbage(q), garbage(k), garbage(v));
-        let rows = self.rows();
+        let sequences = self.sequences();
         backward(
             cpu,
             Inputs { shape: *shape, mask: *mask, q, k, v },
-            rows,
+            sequences,
             Saved { out: &out, lse: &lse },
             dout,
             Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv },
@@ -83,21 +83,22 @@ impl Case {
 
     fn reference(&self) -> [Vec<f64>; 5] {
         let (q, k, v, dout) = (wide(&self.q), wide(&self.k), wide(&self.v), wide(&self.dout));
-        let rows = self.rows();
-        let (out, lse) = reference::attention::forward(self.shape, self.mask, rows, &q, &k, &v);
+        let sequences = self.sequences();
+        let (out, lse) =
+            reference::attention::forward(self.shape, self.mask, sequences, &q, &k, &v);
         let (dq, dk, dv) =
-            reference::attention::backward(self.shape, self.mask, rows, &q, &k, &v, &dout);
+            reference::attention::backward(self.shape, self.mask, sequences, &q, &k, &v, &dout);
         [out, lse, dq, dk, dv]
     }
 
-    /// The same batch cut down to one row.
-    fn row(&self, row: usize) -> Self {
-        let (from, to) = (self.starts[row], self.starts[row + 1]);
+    /// The same batch cut down to one sequence.
+    fn sequence(&self, sequence: usize) -> Self {
+        let (from, to) = (self.starts[sequence], self.starts[sequence + 1]);
         let tokens = self.starts[self.starts.len() - 1];
         let cut = |x: &[f32]| x[from * (x.len() / tokens)..to * (x.len() / tokens)].to_vec();
         Self {
             starts: vec![0, to - from],
-            keep: self.keep.as_ref().map(|keep| keep[from..to].to_vec()),
+            attention_mask: self.attention_mask.as_ref().map(|mask| mask[from..to].to_vec()),
             q: cut(&self.q),
             k: cut(&self.k),
             v: cut(&self.v),
@@ -157,11 +158,11 @@ const LENS: [usize; 8] = [5, 1, 0, 17, 64, 1, 65, 150];
 fn agrees_with_the_reference() {
     for shape in SHAPES {
         for mask in MASKS {
-            for keep in [false, true] {
-                let case = Case::new(shape, mask, &LENS, keep);
+            for padded in [false, true] {
+                let case = Case::new(shape, mask, &LENS, padded);
                 let expected = case.reference();
                 for cpu in cpus() {
-                    let what = format!("{} {shape:?} {mask:?} {keep}", cpu.isa());
+                    let what = format!("{} {shape:?} {mask:?} {padded}", cpu.isa());
                     assert_close(&what, &case.run(&cpu), &expected);
                 }
             }
@@ -184,19 +185,19 @@ fn assert_close(what: &str, found: &Results, expected: &[Vec<f64>; 5]) {
 fn bits_do_not_depend_on_the_batch_or_the_threads() {
     for isa in cpus().iter().map(Cpu::isa) {
         for mask in [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(32)] {
-            for keep in [false, true] {
-                let case = Case::new(SHAPES[1], mask, &LENS, keep);
+            for padded in [false, true] {
+                let case = Case::new(SHAPES[1], mask, &LENS, padded);
                 let run = |case: &Case, threads| {
                     case.run(&Cpu::with_isa(isa, threads).unwrap()).map(|x| bits(&x))
                 };
                 let whole = run(&case, 1);
                 assert!(whole == run(&case, 2) && whole == run(&case, 3), "{isa} {mask:?}");
-                for row in 0..LENS.len() {
-                    let alone = run(&case.row(row), 1);
+                for sequence in 0..LENS.len() {
+                    let alone = run(&case.sequence(sequence), 1);
                     for (alone, whole) in alone.iter().zip(&whole) {
                         let width = whole.len() / case.starts[LENS.len()];
-                        let part = case.starts[row] * width..case.starts[row + 1] * width;
-                        assert!(alone[..] == whole[part], "{isa} {mask:?} row {row}");
+                        let part = case.starts[sequence] * width..case.starts[sequence + 1] * width;
+                        assert!(alone[..] == whole[part], "{isa} {mask:?} sequence {sequence}");
                     }
                 }
             }
@@ -209,7 +210,7 @@ fn a_query_that_sees_only_padding_averages() {
     let shape = Shape { heads: 1, kv_heads: 1, head_dim: 2 };
     for cpu in cpus() {
         let mut case = Case::new(shape, Mask::Causal, &[3], false);
-        case.keep = Some(vec![false; 3]);
+        case.attention_mask = Some(vec![false; 3]);
         case.v = vec![1.0, 2.0, 3.0, 4.0, 5.0, 9.0];
         let [out, lse, dq, dk, _] = case.run(&cpu);
         for (found, expected) in out.iter().zip([1.0, 2.0, 2.0, 3.0, 3.0, 5.0]) {
@@ -223,9 +224,9 @@ fn a_query_that_sees_only_padding_averages() {
 #[test]
 fn padding_after_many_tiles_leaves_no_trace() {
     for cpu in cpus() {
-        // A row with 300 tokens of padding on its left is the row alone.
+        // A sequence with 300 tokens of padding on its left is the sequence alone.
         let mut case = Case::new(SHAPES[0], Mask::Bidirectional, &[340], false);
-        case.keep = Some((0..340).map(|i| i >= 300).collect());
+        case.attention_mask = Some((0..340).map(|i| i >= 300).collect());
         let expected = Case::new(SHAPES[0], Mask::Bidirectional, &[300, 40], false);
         let found = case.run(&cpu);
         for (name, (found, expected)) in NAMES.iter().zip(found.iter().zip(expected.run(&cpu))) {
@@ -300,11 +301,11 @@ fn exponentials() {
 fn refuses_what_does_not_fit() {
     let cpu = Cpu::new(1).unwrap();
     let shape = Shape { heads: 2, kv_heads: 1, head_dim: 2 };
-    let attempt = |shape, mask, starts: &[usize], keep: Option<&[bool]>, k: usize| {
+    let attempt = |shape, mask, starts: &[usize], attention_mask: Option<&[bool]>, k: usize| {
         let (q, k) = (vec![0.0; 12], vec![0.0; k]);
         let (mut out, mut lse) = (vec![0.0; 12], vec![0.0; 6]);
-        let rows = Rows { starts, keep };
-        forward(&cpu, Inputs { shape, mask, q: &q, k: &k, v: &k }, rows, &mut out, &mut lse)
+        let sequences = Sequences { starts, attention_mask };
+        forward(&cpu, Inputs { shape, mask, q: &q, k: &k, v: &k }, sequences, &mut out, &mut lse)
     };
     let all = Mask::Bidirectional;
     assert!(attempt(shape, all, &[0, 3], None, 6).is_ok());

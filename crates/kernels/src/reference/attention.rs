@@ -1,10 +1,10 @@
 //! Soft-max attention with all scores of a query at hand, and its gradient.
 
-use crate::attention::{Mask, Rows, Shape};
+use crate::attention::{Mask, Sequences, Shape};
 
-/// A row of which only some tokens are queries.
+/// A sequence of which only some tokens are queries.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'a> {
+pub struct Sequence<'a> {
     /// How many queries there are; they are at the positions from `first` on.
     pub tokens: usize,
     /// The position of the first.
@@ -12,34 +12,34 @@ pub struct Row<'a> {
     /// Positions that have a key.
     pub len: usize,
     /// `false` for each of them that is padding.
-    pub keep: Option<&'a [bool]>,
+    pub attention_mask: Option<&'a [bool]>,
 }
 
 /// `softmax(q k^T / sqrt(head_dim) + padding) v`, and the log-sum-exp of the scores.
 pub fn forward(
     shape: Shape,
     mask: Mask,
-    rows: Rows<'_>,
+    sequences: Sequences<'_>,
     q: &[f64],
     k: &[f64],
     v: &[f64],
 ) -> (Vec<f64>, Vec<f64>) {
-    forward_rows(shape, mask, &whole(rows), q, k, v)
+    forward_sequences(shape, mask, &whole(sequences), q, k, v)
 }
 
-/// The same for rows of which only some tokens are queries: `q` holds those of all rows one after
-/// the other, `k` and `v` all positions of all rows.
-pub fn forward_rows(
+/// The same for sequences of which only some tokens are queries: `q` holds those of all sequences one after
+/// the other, `k` and `v` all positions of all sequences.
+pub fn forward_sequences(
     shape: Shape,
     mask: Mask,
-    rows: &[Row<'_>],
+    sequences: &[Sequence<'_>],
     q: &[f64],
     k: &[f64],
     v: &[f64],
 ) -> (Vec<f64>, Vec<f64>) {
     let mut out = vec![0.0; q.len()];
     let mut lse = vec![0.0; q.len() / shape.head_dim];
-    each_query(shape, mask, rows, q, k, |query| {
+    each_query(shape, mask, sequences, q, k, |query| {
         let out = &mut out[query.place * shape.head_dim..][..shape.head_dim];
         for (p, key) in query.probabilities.iter().zip(&query.keys) {
             for (o, x) in out.iter_mut().zip(vector(v, *key, shape)) {
@@ -55,7 +55,7 @@ pub fn forward_rows(
 pub fn backward(
     shape: Shape,
     mask: Mask,
-    rows: Rows<'_>,
+    sequences: Sequences<'_>,
     q: &[f64],
     k: &[f64],
     v: &[f64],
@@ -63,7 +63,7 @@ pub fn backward(
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let scale = 1.0 / (shape.head_dim as f64).sqrt();
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-    each_query(shape, mask, &whole(rows), q, k, |query| {
+    each_query(shape, mask, &whole(sequences), q, k, |query| {
         let dout = vector(dout, query.place, shape);
         let dp: Vec<f64> = query.keys.iter().map(|&key| dot(dout, vector(v, key, shape))).collect();
         let delta = dot(&query.probabilities, &dp);
@@ -81,15 +81,15 @@ pub fn backward(
     (dq, dk, dv)
 }
 
-/// Rows of which all tokens are queries.
-fn whole(rows: Rows<'_>) -> Vec<Row<'_>> {
-    let row = |range: &[usize]| Row {
+/// Sequences of which all tokens are queries.
+fn whole(sequences: Sequences<'_>) -> Vec<Sequence<'_>> {
+    let sequence = |range: &[usize]| Sequence {
         tokens: range[1] - range[0],
         first: 0,
         len: range[1] - range[0],
-        keep: rows.keep.map(|keep| &keep[range[0]..range[1]]),
+        attention_mask: sequences.attention_mask.map(|mask| &mask[range[0]..range[1]]),
     };
-    rows.starts.windows(2).map(row).collect()
+    sequences.starts.windows(2).map(sequence).collect()
 }
 
 /// One head of one query.
@@ -103,32 +103,32 @@ struct Query {
     lse: f64,
 }
 
-/// Calls `visit` for each row, query and head.
+/// Calls `visit` for each sequence, query and head.
 fn each_query(
     shape: Shape,
     mask: Mask,
-    rows: &[Row<'_>],
+    sequences: &[Sequence<'_>],
     q: &[f64],
     k: &[f64],
     mut visit: impl FnMut(Query),
 ) {
     let scale = 1.0 / (shape.head_dim as f64).sqrt();
     let (mut start, mut key_start) = (0, 0);
-    for row in rows {
-        for (i, head) in (0..row.tokens).flat_map(|i| (0..shape.heads).map(move |h| (i, h))) {
+    for sequence in sequences {
+        for (i, head) in (0..sequence.tokens).flat_map(|i| (0..shape.heads).map(move |h| (i, h))) {
             let place = (start + i) * shape.heads + head;
             let key_head = head / (shape.heads / shape.kv_heads);
-            let position = row.first + i;
+            let position = sequence.first + i;
             let sees = |j: &usize| match mask {
                 Mask::Bidirectional => true,
                 Mask::Causal => *j <= position,
                 Mask::BlockCausal(block) => j / block <= position / block,
             };
-            let seen: Vec<usize> = (0..row.len).filter(sees).collect();
+            let seen: Vec<usize> = (0..sequence.len).filter(sees).collect();
             let key = |j: &usize| (key_start + j) * shape.kv_heads + key_head;
             let keys: Vec<usize> = seen.iter().map(key).collect();
-            let padding = |j: usize| match row.keep {
-                Some(keep) if !keep[j] => f64::from(f32::MIN),
+            let padding = |j: usize| match sequence.attention_mask {
+                Some(attention_mask) if !attention_mask[j] => f64::from(f32::MIN),
                 _ => 0.0,
             };
             let score = |(&j, &key): (&usize, &usize)| {
@@ -140,8 +140,8 @@ fn each_query(
             let probabilities = scores.iter().map(|s| (s - peak).exp() / total).collect();
             visit(Query { place, keys, probabilities, lse: peak + total.ln() });
         }
-        start += row.tokens;
-        key_start += row.len;
+        start += sequence.tokens;
+        key_start += sequence.len;
     }
 }
 
@@ -167,16 +167,17 @@ mod tests {
     fn gradient() {
         let shape = Shape { heads: 4, kv_heads: 2, head_dim: 3 };
         let starts = [0, 5, 5, 6, 9];
-        let keep = [true, false, true, true, false, true, false, false, false];
+        let attention_mask = [true, false, true, true, false, true, false, false, false];
         for mask in [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(2)] {
-            for keep in [None, Some(&keep[..])] {
-                let rows = Rows { starts: &starts, keep };
+            for attention_mask in [None, Some(&attention_mask[..])] {
+                let sequences = Sequences { starts: &starts, attention_mask };
                 let parts = [noise(1, 9 * 12), noise(2, 9 * 6), noise(3, 9 * 6)];
                 let dout = noise(4, 9 * 12);
-                let loss =
-                    |[q, k, v]: &[Vec<f64>; 3]| dot(&forward(shape, mask, rows, q, k, v).0, &dout);
+                let loss = |[q, k, v]: &[Vec<f64>; 3]| {
+                    dot(&forward(shape, mask, sequences, q, k, v).0, &dout)
+                };
                 let [q, k, v] = &parts;
-                let (dq, dk, dv) = backward(shape, mask, rows, q, k, v, &dout);
+                let (dq, dk, dv) = backward(shape, mask, sequences, q, k, v, &dout);
                 for (which, gradient) in [dq, dk, dv].iter().enumerate() {
                     for (i, &found) in gradient.iter().enumerate() {
                         let at = |step: f64| {

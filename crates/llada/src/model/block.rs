@@ -3,7 +3,7 @@
 
 use llada_kernels::{
     Cpu, WeightView,
-    attention::{self, CachedRow, Mask, Rows},
+    attention::{self, CachedSequence, Mask, Sequences},
     linear::{self, Input, Out},
     rms_norm,
     rope::{self, Table},
@@ -25,7 +25,7 @@ pub(super) struct Pass<'a> {
     pub(super) cpu: &'a Cpu,
     pub(super) model: &'a Model,
     pub(super) table: &'a Table,
-    pub(super) sequences: Rows<'a>,
+    pub(super) sequences: Sequences<'a>,
     /// Index of each token in its sequence.
     pub(super) positions: &'a [u32],
     /// What the load-balancing loss adds to the gradients of the router's scores.
@@ -97,7 +97,7 @@ impl Pass<'_> {
     pub(super) fn forward(
         &self,
         ids: &BlockIds,
-        caches: &mut [CachedRow<'_>],
+        caches: &mut [CachedSequence<'_>],
         x: &mut [f32],
         saved: &mut Saved,
         scratch: &mut Scratch,

@@ -5,7 +5,7 @@
 //! Fast-dLLM (arXiv 2505.22618), whose prefix cache feeds the positions from the open block on, and
 //! whose dual cache feeds the open block alone.
 
-use llada_kernels::attention::{Cache, CachedRow, Shape, Storage};
+use llada_kernels::attention::{Cache, CachedSequence, Shape, Storage};
 
 use super::{Batch, ModelError, SequenceId};
 use crate::{
@@ -197,10 +197,10 @@ impl KvCache {
     }
 
     /// What attention needs of block `block` for these tokens.
-    pub(super) fn view(&mut self, block: usize, first: usize, tokens: usize) -> CachedRow<'_> {
+    pub(super) fn view(&mut self, block: usize, first: usize, tokens: usize) -> CachedSequence<'_> {
         let (len, mask) = (self.attention_mask.len(), self.attention_mask.as_slice());
-        let keep = mask.contains(&false).then_some(mask);
-        CachedRow { tokens, first, len, keep, cache: &mut self.blocks[block] }
+        let attention_mask = mask.contains(&false).then_some(mask);
+        CachedSequence { tokens, first, len, attention_mask, cache: &mut self.blocks[block] }
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use llada_kernels::{
     Cpu,
-    attention::{CachedRow, Rows, Storage},
+    attention::{CachedSequence, Sequences, Storage},
     cross_entropy::{self, Head},
     embedding,
     linear::{self, Out},
@@ -66,7 +66,7 @@ struct Memory {
     /// How the tokens were spread over the experts of each layer; of layers without, nothing.
     loads: Vec<Load>,
     /// What attention needs of the caches in one block.
-    caches: Vec<CachedRow<'static>>,
+    caches: Vec<CachedSequence<'static>>,
 }
 
 impl MaskPredictor {
@@ -240,7 +240,7 @@ impl MaskPredictor {
             cpu,
             model,
             table,
-            sequences: Rows { starts: batch.starts, keep: batch.attention_mask },
+            sequences: Sequences { starts: batch.starts, attention_mask: batch.attention_mask },
             positions: &m.positions,
             balance: balance.as_deref(),
         };
@@ -320,7 +320,7 @@ impl MaskPredictor {
             past.cache.truncate(past.len.max(end));
         }
 
-        let sequences = Rows { starts: batch.starts, keep: batch.attention_mask };
+        let sequences = Sequences { starts: batch.starts, attention_mask: batch.attention_mask };
         let pass = Pass { cpu, model, table, sequences, positions: &m.positions, balance: None };
         // One more than the blocks: the one that all share when little is saved.
         m.saved.resize_with(blocks + 1, Saved::default);
