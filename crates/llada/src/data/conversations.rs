@@ -186,7 +186,7 @@ fn each_row(path: &Path, each: &mut EachRow<'_>) -> Result<()> {
             Err(DataError::Parquet { path, cause }.into())
         }
         _ => {
-            let each = &mut |number, line: &[u8], _| each(number, row::of_line(line));
+            let each = &mut |number, line: &[u8], _| each(number, row::of_json(line));
             lines(path, Lines::Json, each).map(drop)
         }
     }
