@@ -203,6 +203,26 @@ fn bad_rows_are_counted_and_named_and_blank_lines_are_not() {
 }
 
 #[test]
+fn a_list_has_its_rows_and_bad_ones_are_named() {
+    let bench = Bench::new();
+    let list = "\u{feff}[\n  {\"prompt\": \"a ],[\\\"\", \"response\": \"b\"},\n  7,\n  {\n    \
+        \"prompt\": \"c\",\n    \"response\": \"d\", \"score\": NaN\n  },\n  {\"prompt\": \"e\"";
+    let found = bench.open(list, 0.0, 200).unwrap();
+    let rows =
+        "{\"prompt\":\"a ],[\\\"\",\"response\":\"b\"}\n{\"prompt\":\"c\",\"response\":\"d\"}\n";
+    assert_eq!(found.crc32c(), bench.open(rows, 0.0, 200).unwrap().crc32c());
+    let rejected = &found.report().first_rejected;
+    assert_eq!(found.report().rejected, 2);
+    assert!(rejected[0].ends_with("rows.jsonl:3: not a JSON object"), "{rejected:?}");
+    assert!(rejected[1].contains("rows.jsonl:8: the list does not end"), "{rejected:?}");
+    // A file of lines whose first is a list loses none of the others.
+    let lines = format!("[]\n{rows}");
+    assert_eq!(bench.open(&lines, 0.0, 200).unwrap().crc32c(), found.crc32c());
+    let none = bench.open("[]\n", 0.0, 200).unwrap_err();
+    assert!(none.to_string().contains("0 row(s) were rejected"), "{none}");
+}
+
+#[test]
 fn a_dialogue_is_one_pair_for_each_turn_and_each_is_drawn() {
     let bench = Bench::new();
     let turns = (0..3).flat_map(|i| {
@@ -273,7 +293,7 @@ fn folders_and_lists_are_read_in_order_and_shards_refused() {
     let bench = Bench::new();
     let dir = bench.dir.path().join("rows");
     fs::create_dir(&dir).unwrap();
-    for (name, prompt) in [("b.jsonl", "2"), ("a.ndjson", "1"), ("c.txt", "no")] {
+    for (name, prompt) in [("b.jsonl", "2"), ("a.ndjson", "1"), ("c.txt", "no"), ("d.json", "no")] {
         fs::write(dir.join(name), json!({"prompt": prompt, "response": "r"}).to_string()).unwrap();
     }
     let open = |paths: &[PathBuf], validation: Option<&[PathBuf]>| {
@@ -283,6 +303,7 @@ fn folders_and_lists_are_read_in_order_and_shards_refused() {
     let found = open(&[dir.clone(), dir.join("b.jsonl")], Some(&[dir.join("a.ndjson")])).unwrap();
     assert_eq!((found.train().len(), found.validation().len()), (3, 1));
     assert!(bench.text(found.train()[0][0].ids()).contains("\n\n1<"));
+    assert_eq!(open(&[dir.join("d.json")], None).unwrap().train().len(), 1);
     assert_ne!(found.crc32c()[0], open(std::slice::from_ref(&dir), None).unwrap().crc32c()[0]);
 
     let shards = bench.dir.path().join("shards");
