@@ -44,7 +44,11 @@ seed("trace", "one", json.dumps(header) + "\n" + json.dumps(step) + "\n")
 rows = [{"prompt": "a", "response": "b"}, {"messages": None, "prompt": "a", "response": "b"},
         {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
         {"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}]
+rows += [{"messages": json.dumps(rows[2]["messages"])}, {"prompt": rows[2]["messages"][:1], "completion": "b"},
+         {"instruction": "a", "input": "b", "output": "c", "system": "s", "history": [["x", "y"]]}]
 seed("jsonl", "rows", "\n".join(json.dumps(row) for row in rows))
+seed("jsonl", "list", json.dumps(rows))
+seed("jsonl", "indented", json.dumps(rows, indent=2))
 
 seed("template", "chatml", "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m['content'] | trim }}"
      "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")

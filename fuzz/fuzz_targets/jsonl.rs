@@ -1,4 +1,4 @@
-//! Rows of conversations in JSON Lines, laid out as pairs for fine-tuning.
+//! Rows of conversations in JSON Lines or in a list, laid out as pairs for fine-tuning.
 #![no_main]
 
 use std::{path::Path, sync::LazyLock};

@@ -9,14 +9,14 @@ use super::{NO_STREAM, place, run::number};
 /// `llada data`.
 #[derive(Debug, Subcommand)]
 pub enum Data {
-    /// Turn text, JSONL or Parquet files into shards of tokens
+    /// Turn text, JSON or Parquet files into shards of tokens
     Prepare(Prepare),
 }
 
 /// `llada data prepare`.
 #[derive(Debug, Args)]
 pub struct Prepare {
-    /// Files, or folders to search for them; `-` reads text from stdin
+    /// Files, or folders to search for them, all but .json; `-` reads text from stdin
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
     /// The tokenizer: a `tokenizer.json`, or a folder with one
@@ -54,7 +54,7 @@ pub struct Prepare {
 pub enum TextFormat {
     /// Plain UTF-8 text.
     Text,
-    /// One JSON object on each line.
+    /// JSON: an object on each line, or one list of objects.
     Jsonl,
     /// Apache Parquet.
     Parquet,

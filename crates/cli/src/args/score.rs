@@ -74,7 +74,7 @@ pub struct Estimate {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Text")]
 pub struct Text {
-    /// Score text instead: files or folders of .txt, .md, .jsonl or .parquet
+    /// Score text instead: files (.txt, .md, .jsonl, .json, .parquet), or folders of all but .json
     #[arg(
         long,
         value_name = "FILE",

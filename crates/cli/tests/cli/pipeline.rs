@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{MODEL, llada, outcome, run, storyteller, trained};
+use crate::{MODEL, llada, outcome, run, trained};
 
 #[test]
 fn the_answer_alone_is_on_stdout() {

@@ -50,6 +50,35 @@ fn conversations_are_trained_on_and_bad_rows_named() {
 }
 
 #[test]
+fn a_list_in_json_trains_as_its_rows_do() {
+    let dir = chats();
+    let row = |i: usize| {
+        format!(
+            "  {{\n    \"instruction\": \"cat\",\n    \"input\": \"{i}\",\n    \"output\": \"sat\"\n  }}"
+        )
+    };
+    let rows: Vec<String> = (0..8).map(row).collect();
+    fs::write(dir.join("alpaca.json"), format!("[\n{},\n  7\n] x\n", rows.join(",\n"))).unwrap();
+    let args = ["sft", "sft.toml", "data.path=alpaca.json", "--out", "listed"];
+    let (code, _, stderr) = run(dir, &args);
+    assert_eq!(code, 0, "{stderr}");
+    for part in [
+        "warning: 2 rows rejected",
+        "alpaca.json:42: not a JSON object",
+        "alpaca.json:43: it follows the end of the list",
+        "saved listed/checkpoints/step-4",
+    ] {
+        assert!(stderr.contains(part), "{part} is missing in\n{stderr}");
+    }
+    fs::write(dir.join("texts.json"), "[{\"text\": \"the cat\"},\n {\"text\": \"sat\"}]").unwrap();
+    let args = ["data", "prepare", "texts.json", "-t", "tok/tokenizer.json", "-o", "of-list"];
+    let (code, _, stderr) = run(dir, &args);
+    assert_eq!(code, 0, "{stderr}");
+    let meta = fs::read_to_string(dir.join("of-list/meta.json")).unwrap();
+    assert_eq!(meta.matches("\"documents\": 1").count(), 2, "{meta}");
+}
+
+#[test]
 fn adapters_are_a_model_and_can_be_merged() {
     let dir = chats();
     let args = ["sft", "sft.toml", "--out", "lora", "lora.rank=2", "optim.lr=0.05"];

@@ -1,4 +1,4 @@
-//! Conversations: dialogues out of JSONL and Parquet files, laid out as sequences of a prompt and a
+//! Conversations: dialogues out of JSON and Parquet files, laid out as sequences of a prompt and a
 //! response.
 
 mod layout;
@@ -11,7 +11,8 @@ pub use layout::{Encoder, Pair};
 use super::{
     DataError,
     corpus::Format,
-    lines::{Lines, lines, place},
+    lines::place,
+    rows::rows,
     windows::{Permutation, mix},
 };
 use crate::{
@@ -32,7 +33,8 @@ pub type Dialogue = Vec<Pair>;
 /// Where conversations come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'a> {
-    /// JSONL or Parquet files, or folders of them.
+    /// Files of JSON (an object on each line, or one list of objects) or Parquet, or folders of
+    /// those that do not end in `.json`.
     pub train: &'a [PathBuf],
     /// Files to validate on.
     pub validation: Option<&'a [PathBuf]>,
@@ -171,7 +173,7 @@ fn read(
 /// Takes the number of a row from 1, and its messages or what is wrong with them.
 type EachRow<'e> = dyn FnMut(usize, std::result::Result<Vec<Message>, String>) -> Result<()> + 'e;
 
-/// Calls `each` for every row of a file. What the name does not tell is JSONL.
+/// Calls `each` for every row of a file. What the name does not tell is JSON.
 fn each_row(path: &Path, each: &mut EachRow<'_>) -> Result<()> {
     match Format::of(path) {
         #[cfg(feature = "parquet")]
@@ -185,15 +187,12 @@ fn each_row(path: &Path, each: &mut EachRow<'_>) -> Result<()> {
             let (path, cause) = (path.to_path_buf(), super::ParquetCause::NotBuilt);
             Err(DataError::Parquet { path, cause }.into())
         }
-        _ => {
-            let each = &mut |number, line: &[u8], _| each(number, row::of_line(line));
-            lines(path, Lines::Json, each).map(drop)
-        }
+        _ => rows(path, &mut |number, row, _| each(number, row.and_then(row::of_json))),
     }
 }
 
 /// The files of `paths`; a folder stands for the JSONL and Parquet files in it, in the order of
-/// their names.
+/// their names, but not for those that end in `.json`.
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths.iter().filter(|path| !path.as_os_str().is_empty()) {
@@ -218,7 +217,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn is_of_rows(path: &Path) -> bool {
-    matches!(Format::of(path), Some(Format::Jsonl | Format::Parquet))
+    matches!(Format::in_folder(path), Some(Format::Jsonl | Format::Parquet))
 }
 
 /// Takes a fraction of the dialogues out, chosen by a hash of what is said in them and so the same

@@ -1,4 +1,4 @@
-//! Documents out of files: plain text, JSON Lines, Parquet. One document is in memory at a time.
+//! Documents out of files: plain text, JSON, Parquet. One document is in memory at a time.
 
 use std::{
     fs::File,
@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::lines::{Lines, lines, place};
+use super::{
+    lines::{lines, place},
+    rows::rows,
+};
 use crate::{
     Error, Result,
     content::{Content, HEAD},
@@ -38,14 +41,14 @@ pub enum Separator {
 pub enum Format {
     /// Plain UTF-8 text.
     Text,
-    /// One JSON object on each line.
+    /// JSON: an object on each line, or one list of objects.
     Jsonl,
     /// Apache Parquet.
     Parquet,
 }
 
 impl Format {
-    /// The format that a file's name tells; of text and JSONL that gzip or zstd compressed too.
+    /// The format that a file's name tells; of text and JSON that gzip or zstd compressed too.
     pub fn of(path: &Path) -> Option<Self> {
         let ending = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
         if ["gz", "zst"].contains(&ending(path)?.as_str()) {
@@ -53,10 +56,18 @@ impl Format {
         }
         match ending(path)?.as_str() {
             "txt" | "text" | "md" => Some(Self::Text),
-            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "jsonl" | "ndjson" | "json" => Some(Self::Jsonl),
             "parquet" => Some(Self::Parquet),
             _ => None,
         }
+    }
+
+    /// The same of a file that is found in a folder, where `.json` tells nothing: data sets describe
+    /// themselves in such files (`dataset_infos.json`).
+    pub(super) fn in_folder(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let is_json = [".json", ".json.gz", ".json.zst"].iter().any(|end| name.ends_with(end));
+        Self::of(path).filter(|_| !is_json)
     }
 }
 
@@ -82,7 +93,7 @@ type Visit<'v> = dyn FnMut(Document) -> Result<()> + 'v;
 
 impl Corpus<'_> {
     /// The files of the inputs; a folder stands for the files in it whose format is known, in the
-    /// order of their names.
+    /// order of their names, but not for those that end in `.json`.
     pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for input in self.inputs {
@@ -93,7 +104,7 @@ impl Corpus<'_> {
             let mut inside = Vec::new();
             for entry in std::fs::read_dir(input).map_err(io("read", input))? {
                 let path = entry.map_err(io("read", input))?.path();
-                if path.is_file() && Format::of(&path).is_some() {
+                if path.is_file() && Format::in_folder(&path).is_some() {
                     inside.push(path);
                 }
             }
@@ -116,7 +127,7 @@ impl Corpus<'_> {
             };
             match self.format.or_else(|| Format::of(path)) {
                 Some(Format::Text) => self.text(path, &mut visit)?,
-                Some(Format::Jsonl) => self.jsonl(path, &mut visit)?,
+                Some(Format::Jsonl) => self.json(path, &mut visit)?,
                 #[cfg(feature = "parquet")]
                 Some(Format::Parquet) => super::parquet::visit(path, self.field, &mut visit)?,
                 #[cfg(not(feature = "parquet"))]
@@ -141,7 +152,7 @@ impl Corpus<'_> {
                 .map_err(|e| format!("{NOT_UTF8} {} bytes into it", e.utf8_error().valid_up_to()));
             visit(Document { text, place: place(path, begin), read })
         };
-        let read = lines(path, Lines::Text, &mut |number, line, read| {
+        let read = lines(path, &mut |number, line, read| {
             let mut line = line;
             match self.separator {
                 Separator::WholeFile => {}
@@ -170,15 +181,12 @@ impl Corpus<'_> {
         end(&mut document, begin, read)
     }
 
-    fn jsonl(&self, path: &Path, visit: &mut Visit<'_>) -> Result<()> {
-        lines(path, Lines::Json, &mut |number, line, read| {
-            let text = match json::parse(line) {
-                Err(e) => Err(format!("not JSON ({e})")),
-                Ok(row) => text(self.field, row.get(self.field)),
-            };
+    fn json(&self, path: &Path, visit: &mut Visit<'_>) -> Result<()> {
+        rows(path, &mut |number, row, read| {
+            let row = row.and_then(|row| json::parse(row).map_err(|e| format!("not JSON ({e})")));
+            let text = row.and_then(|row| text(self.field, row.get(self.field)));
             visit(Document { text, place: place(path, number), read })
-        })?;
-        Ok(())
+        })
     }
 }
 
@@ -276,6 +284,24 @@ mod tests {
         assert_eq!(found[4], ("6".into(), "café".into()));
         let found = read("a.txt", b"ok<|end|>\xff\xfe", Separator::EndOfText);
         assert_eq!(found[1].1, "! not UTF-8 0 bytes into it");
+    }
+
+    #[test]
+    fn a_list_has_its_rows() {
+        let list =
+            b"\xef\xbb\xbf [{\"text\": \"a\"},\n {\"x\": 1}, {\"text\":\n \"b\", \"y\": NaN}, 3] x";
+        let found = read("a.jsonl", list, Separator::EndOfText);
+        let expected = [
+            ("1", "a"),
+            ("2", "! no field `text`"),
+            ("2", "b"),
+            ("3", "! no field `text`"),
+            ("3", "! it follows the end of the list"),
+        ];
+        assert_eq!(found, pairs(&expected));
+        assert_eq!(read("dataset_infos.json", list, Separator::EndOfText), vec![], "in a folder");
+        assert_eq!(Format::of(Path::new("rows.JSON.gz")), Some(Format::Jsonl));
+        assert_eq!(Format::in_folder(Path::new("rows.JSON.gz")), None);
     }
 
     #[test]

@@ -163,12 +163,17 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoDocuments { first, .. } if first.contains(NOT_UTF8) => TO_UTF8.into(),
+            Self::NoDocuments { inputs: 0, .. } => {
+                "give .txt, .md, .jsonl or .parquet files, or a folder of them; a .json file by its \
+                 own name"
+                    .into()
+            }
             Self::NoDocuments { .. } => {
                 "check the inputs, the field name and the document separator".into()
             }
             Self::Format { .. } => {
-                "give .txt, .md, .jsonl or .parquet files, the first three as .gz or .zst too; \
-                 decompress other archives first"
+                "give .txt, .md, .jsonl, .json or .parquet files, all but the last as .gz or .zst \
+                 too; decompress other archives first"
                     .into()
             }
             Self::Parquet { cause, .. } => cause.hint().into(),
@@ -193,12 +198,14 @@ impl DataError {
                     .into()
             }
             Self::NotConversations { .. } => {
-                "pre-train on shards with `llada train`; `llada sft` takes JSONL or Parquet files as \
+                "pre-train on shards with `llada train`; `llada sft` takes JSON or Parquet files as \
                  `data.path`"
                     .into()
             }
             Self::NoConversations { files: 0, .. } => {
-                "give `.jsonl` files or `.parquet` files, or a folder of them, as `data.path`".into()
+                "give `.jsonl` files or `.parquet` files, or a folder of them, as `data.path`; a \
+                 `.json` file by its own name"
+                    .into()
             }
             Self::NoConversations { .. } => {
                 "write rows as {\"prompt\": …, \"response\": …} or {\"messages\": […]}, no longer \

@@ -11,7 +11,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 
 use crate::{
-    Result,
+    Error, Result,
     content::{Codec, Content, HEAD},
     io, text,
 };
@@ -35,27 +35,73 @@ pub(super) fn place(path: &Path, line: usize) -> String {
     format!("{}:{line}", path.display())
 }
 
-/// Calls `each` for every line, blank ones of JSON excepted, and gives the bytes of the file. A byte order mark at the start of
-/// the file is no part of its text. What gzip or zstd compressed is unpacked; other archives, and
-/// what is no text at all, are errors that say what the file is.
-pub(super) fn lines(path: &Path, kind: Lines, each: &mut EachLine<'_>) -> Result<u64> {
-    let read = Rc::new(Cell::new(0));
-    let file = File::open(path).map_err(io("read", path))?;
-    let mut reader = open(path, kind, Counted { inner: file, read: read.clone() })?;
-    let (mut line, mut number) = (Vec::new(), 0);
-    loop {
+/// Calls `each` for every line of a text, and gives the bytes of the file.
+pub(super) fn lines(path: &Path, each: &mut EachLine<'_>) -> Result<u64> {
+    let mut source = Source::open(path, Lines::Text)?;
+    let mut line = Vec::new();
+    while let Some(number) = source.next_line(&mut line)? {
+        each(number, &line, source.bytes())?;
+    }
+    Ok(source.bytes())
+}
+
+/// A file of lines that is read once, from its start on.
+pub(super) struct Source<'p> {
+    path: &'p Path,
+    reader: Box<dyn BufRead>,
+    read: Rc<Cell<u64>>,
+    line: usize,
+}
+
+impl<'p> Source<'p> {
+    /// Opens a file. A byte order mark at its start is no part of its text. What gzip or zstd
+    /// compressed is unpacked; other archives, and what is no text at all, are errors that say what
+    /// the file is.
+    pub(super) fn open(path: &'p Path, kind: Lines) -> Result<Self> {
+        let read = Rc::new(Cell::new(0));
+        let file = File::open(path).map_err(io("read", path))?;
+        let reader = open(path, kind, Counted { inner: file, read: read.clone() })?;
+        let mut source = Self { path, reader, read, line: 1 };
+        // `peek` has put the first bytes into one piece.
+        source.take(|head| match head.starts_with(BYTE_ORDER_MARK) {
+            true => (BYTE_ORDER_MARK.len(), ()),
+            false => (0, ()),
+        })?;
+        Ok(source)
+    }
+
+    /// The number, from 1, of the line in which the next byte stands.
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
+    /// The bytes read of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.read.get()
+    }
+
+    /// Puts what is left of a line, with its end, into `line` and gives its number.
+    pub(super) fn next_line(&mut self, line: &mut Vec<u8>) -> Result<Option<usize>> {
         line.clear();
-        let n = text::read_line(&mut reader, &mut line, text::MOST_OF_A_LINE)
-            .map_err(io("read", path))?;
-        if n == 0 {
-            return Ok(read.get());
-        }
-        number += 1;
-        let marked = (number == 1).then(|| line.strip_prefix(BYTE_ORDER_MARK)).flatten();
-        let text = marked.unwrap_or(&line);
-        if kind == Lines::Text || !text.iter().all(u8::is_ascii_whitespace) {
-            each(number, text, read.get())?;
-        }
+        let number = self.line;
+        let n = text::read_line(&mut self.reader, line, text::MOST_OF_A_LINE)
+            .map_err(|e| self.error(e))?;
+        self.line += 1;
+        Ok((n > 0).then_some(number))
+    }
+
+    /// Shows `take` the bytes that come next, none at the end, and passes over as many as it says.
+    pub(super) fn take<T>(&mut self, take: impl FnOnce(&[u8]) -> (usize, T)) -> Result<T> {
+        let bytes = self.reader.fill_buf().map_err(io("read", self.path))?;
+        let (taken, found) = take(bytes);
+        self.line += bytes[..taken].iter().filter(|&&byte| byte == b'\n').count();
+        self.reader.consume(taken);
+        Ok(found)
+    }
+
+    /// The error of reading the file.
+    pub(super) fn error(&self, error: std::io::Error) -> Error {
+        io("read", self.path)(error)
     }
 }
 

@@ -12,6 +12,7 @@ mod meta;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod prepare;
+mod rows;
 mod running;
 mod shards;
 mod windows;

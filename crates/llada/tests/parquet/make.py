@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import json
 import pathlib
 
 import pyarrow as pa
@@ -54,3 +55,7 @@ share = pa.list_(pa.struct([("from", pa.string()), ("value", pa.large_string())]
 said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]
 write("sharegpt", {"conversations": pa.array([said, None, []], share), "messages": pa.nulls(3), "prompt": [None, "hi", None], "response": [None, "yo", None]})
 write("pairs", {"prompt": ["hi", "hi"], "response": ["yo", None], **OTHERS})
+write("messages_as_json", {"messages": [json.dumps(chat), "[]"]})
+write("prompt_completion", {"prompt": [chat[:1], chat[:1]], "completion": [chat[1:], None]})
+turns = pa.array([[], [["hi", "yo"]], None], pa.list_(pa.list_(pa.string())))
+write("instructions", {"instruction": ["hi"] * 3, "input": ["", "x", None], "output": ["yo", "yo", None], "history": turns})

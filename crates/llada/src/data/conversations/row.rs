@@ -1,5 +1,7 @@
 //! One row of a file: a conversation, or what is wrong with it.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::{chat::Message, json};
@@ -10,49 +12,123 @@ type Reason = String;
 /// Columns of which one holds a list of messages. The first that is there and not empty counts.
 const LISTS: [&str; 3] = ["messages", "conversations", "conversation"];
 
+/// Columns of what is asked, each with those of which one holds the answer. The first that has its
+/// answer counts.
+const PAIRS: [(&str, &[&str]); 2] =
+    [("prompt", &["response", "completion"]), ("instruction", &["output"])];
+
 /// All columns that are read.
 #[cfg(feature = "parquet")]
-pub(super) const COLUMNS: [&str; 6] =
-    ["messages", "conversations", "conversation", "system", "prompt", "response"];
+pub(super) const COLUMNS: [&str; 11] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "system",
+    "prompt",
+    "response",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "history",
+];
 
-/// The messages of a line of JSON, as [`messages`] reads them.
-pub(super) fn of_line(line: &[u8]) -> Result<Vec<Message>, Reason> {
-    let row = json::parse(line).map_err(|e| format!("not JSON ({e})"))?;
+/// The messages of a row in JSON, as [`messages`] reads them.
+pub(super) fn of_json(row: &[u8]) -> Result<Vec<Message>, Reason> {
+    let row = json::parse(row).map_err(|e| format!("not JSON ({e})"))?;
     messages(row.as_object().ok_or("not a JSON object")?)
 }
 
 /// The messages of a row: an optional `system`, then `user` and `assistant` in turn, the last one
-/// the assistant's. A row is `{"prompt", "response"}` with an optional `"system"`, or
-/// `{"messages": [{"role", "content"}, …]}`, which goes before the other where a row has both, or
-/// `{"conversations": [{"from", "value"}, …]}` as ShareGPT has it. What is null is not there.
+/// the assistant's. What is null is not there. A row is of the first of these layouts that it has
+/// whole:
+///
+/// - `{"messages": [{"role", "content"}, …]}`, or `{"conversations": [{"from", "value"}, …]}` as
+///   ShareGPT has it; the list, or its JSON as a string.
+/// - `{"prompt", "response"}` or TRL's `{"prompt", "completion"}`, each a text or a list of messages,
+///   with an optional `"system"`.
+/// - Alpaca's `{"instruction", "input", "output"}`: the user says the instruction and, after a line
+///   feed, the input if there is one. LLaMA-Factory adds the optional `"system"` and `"history"`,
+///   the `[user, assistant]` pairs of earlier turns.
 pub(super) fn messages(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
-    let there = |name: &&str| row.get(*name).is_some_and(|list| !list.is_null());
-    let mut lists = LISTS.into_iter().filter(there);
-    let filled = lists.clone().find(|name| row[*name] != Value::Array(Vec::new()));
-    let has_prompt = row.get("prompt").is_some_and(|prompt| !prompt.is_null());
-    let messages = match filled.or_else(|| lists.next().filter(|_| !has_prompt)) {
-        Some(name) => listed(name, &row[name])?,
-        None => prompt_and_response(row)?,
+    let mut lists = LISTS.into_iter().filter_map(|name| Some((name, list(there(row, name)?))));
+    let filled = lists.clone().find(|(_, list)| **list != Value::Array(Vec::new()));
+    let answer = |names: &[&'static str]| names.iter().copied().find(|n| there(row, n).is_some());
+    let mut begun = PAIRS.into_iter().filter(|(asked, _)| there(row, asked).is_some());
+    let pair = begun.clone().find(|(_, names)| answer(names).is_some()).or_else(|| begun.next());
+    let messages = match (filled.or_else(|| lists.next().filter(|_| pair.is_none())), pair) {
+        (Some((name, list)), _) => listed(name, &list)?,
+        (None, Some((asked, names))) => {
+            let answer = answer(names).ok_or_else(|| format!("no field `{}`", names[0]))?;
+            let mut messages = match asked {
+                "instruction" => instruction(row)?,
+                _ => prompt(row)?,
+            };
+            messages.extend(said(row, answer, "assistant")?);
+            messages
+        }
+        (None, None) => {
+            return Err("no field `messages`, and no `prompt` or `instruction` either".into());
+        }
     };
     check_order(&messages)?;
     Ok(messages)
 }
 
-fn prompt_and_response(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
-    let text = |field: &str| match row.get(field) {
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(Value::Null) | None => Ok(None),
-        Some(_) => Err(format!("`{field}` is not a string")),
-    };
-    let mut messages = Vec::new();
-    messages.extend(text("system")?.map(|content| Message::new("system", content)));
-    for (field, role) in [("prompt", "user"), ("response", "assistant")] {
-        let content = text(field)?.ok_or_else(|| match field {
-            "prompt" => "no field `messages`, and no `prompt` either".into(),
-            _ => format!("no field `{field}`"),
-        })?;
-        messages.push(Message::new(role, content));
+/// What a column holds, if it is not null.
+fn there<'r>(row: &'r Map<String, Value>, name: &str) -> Option<&'r Value> {
+    row.get(name).filter(|value| !value.is_null())
+}
+
+fn text<'r>(row: &'r Map<String, Value>, name: &str) -> Result<Option<&'r str>, Reason> {
+    let text = |value: &'r Value| value.as_str().ok_or_else(|| format!("`{name}` is not a string"));
+    there(row, name).map(text).transpose()
+}
+
+/// A list of messages as it is, or out of the JSON that tables store it as.
+fn list(value: &Value) -> Cow<'_, Value> {
+    let inside = value.as_str().and_then(|text| json::parse(text.as_bytes()).ok());
+    match inside.filter(|inside| inside.is_array() || inside.is_object()) {
+        Some(inside) => Cow::Owned(inside),
+        None => Cow::Borrowed(value),
     }
+}
+
+/// The messages of a column that is a list of them, or the text of one.
+fn said(row: &Map<String, Value>, name: &str, role: &str) -> Result<Vec<Message>, Reason> {
+    match there(row, name) {
+        Some(list @ (Value::Array(_) | Value::Object(_))) => listed(name, list),
+        Some(Value::String(text)) => Ok(vec![Message::new(role, text)]),
+        _ => Err(format!("`{name}` is not a string, nor a list of messages")),
+    }
+}
+
+/// What comes before the answer to a `prompt`.
+fn prompt(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
+    let system = text(row, "system")?.map(|system| Message::new("system", system));
+    Ok(system.into_iter().chain(said(row, "prompt", "user")?).collect())
+}
+
+/// What comes before the answer to an `instruction`. As in LLaMA-Factory, what is empty is not
+/// there.
+fn instruction(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
+    let text = |name| text(row, name).map(|text| text.filter(|text| !text.is_empty()));
+    let mut messages = Vec::new();
+    messages.extend(text("system")?.map(|system| Message::new("system", system)));
+    if let Some(turns) = there(row, "history") {
+        let wrong = || "`history` is not a list of [user, assistant] pairs";
+        for turn in list(turns).as_array().ok_or_else(wrong)? {
+            match turn.as_array().map(Vec::as_slice) {
+                Some([Value::String(user), Value::String(assistant)]) => {
+                    messages.push(Message::new("user", user));
+                    messages.push(Message::new("assistant", assistant));
+                }
+                _ => return Err(wrong().into()),
+            }
+        }
+    }
+    let asked: Vec<&str> = [text("instruction")?, text("input")?].into_iter().flatten().collect();
+    messages.push(Message::new("user", asked.join("\n")));
     Ok(messages)
 }
 
@@ -144,3 +220,6 @@ fn check_order(messages: &[Message]) -> Result<(), Reason> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

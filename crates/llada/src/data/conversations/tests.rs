@@ -1,6 +1,5 @@
 use std::fs;
 
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -52,114 +51,6 @@ impl Bench {
     }
 }
 
-/// The reason for which a row is refused.
-fn reason(row: &str) -> String {
-    row::of_line(row.as_bytes()).unwrap_err()
-}
-
-#[test]
-fn both_forms_of_a_row_are_read() {
-    let pair = row::of_line(br#"{"prompt":"p","response":"r","id":7}"#).unwrap();
-    assert_eq!(pair, [Message::new("user", "p"), Message::new("assistant", "r")]);
-    let system = row::of_line(br#"{"system":"s","prompt":"p","response":"r"}"#).unwrap();
-    assert_eq!(system[0], Message::new("system", "s"));
-    let parts = json!({"prompt": "not this", "messages": [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-        {"role": "assistant", "content": "r"},
-    ]});
-    let messages = row::of_line(parts.to_string().as_bytes()).unwrap();
-    assert_eq!(messages.len(), 3);
-    assert_eq!(messages[1].content, "ab");
-}
-
-#[test]
-fn rows_as_tables_and_other_programs_have_them_are_read() {
-    let expected = [Message::new("user", "p"), Message::new("assistant", "r")];
-    let messages = json!([{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]);
-    let share = json!([{"from": "human", "value": "p"}, {"from": "gpt", "value": "r"}]);
-    let unified = json!([
-        {"role": null, "content": null, "from": "human", "value": "p", "weight": 0.5},
-        {"role": "assistant", "content": "r", "from": null, "value": null, "tool_calls": null},
-    ]);
-    let (p, r) = (json!("p"), json!("r"));
-    for row in [
-        json!({"prompt": p, "response": r, "messages": null}),
-        json!({"prompt": p, "response": r, "messages": [], "system": null}),
-        json!({"prompt": null, "response": null, "messages": messages}),
-        json!({"messages": null, "conversations": share}),
-        json!({"messages": [], "conversations": share, "prompt": "not this"}),
-        json!({"conversation": messages}),
-        json!({ "conversations": unified }),
-        json!({"messages": {"role": ["user", "assistant"], "content": ["p", "r"]}}),
-        json!({"conversations": {"from": ["human", "gpt"], "value": ["p", "r"], "x": null}}),
-        json!({"prompt": p, "response": r, "big": 1e300, "date": [{}]}),
-    ] {
-        assert_eq!(row::of_line(row.to_string().as_bytes()).unwrap(), expected, "{row}");
-    }
-    let row = br#"{"prompt": "p", "response": "r", "messages": NaN, "score": -Infinity}"#;
-    assert_eq!(row::of_line(row).unwrap(), expected);
-    assert_eq!(reason(r#"{"prompt": "p", "response": NaN}"#), "no field `response`");
-    assert!(reason(r#"{"messages": [null]}"#).contains("message 1 has no `role`"));
-    assert!(reason(r#"{"messages": {"role": "user"}}"#).contains("`messages` is not a list"));
-    assert!(reason(r#"{"messages": {"role": ["user"]}}"#).contains("message 1 has no `content`"));
-    assert!(reason(r#"{"conversations": "hi"}"#).contains("`conversations` is not a list"));
-}
-
-#[test]
-fn what_is_wrong_with_a_row_is_said() {
-    let messages = |list: serde_json::Value| reason(&json!({ "messages": list }).to_string());
-    let say = |role: &str, content: &str| json!({"role": role, "content": content});
-    for (found, expected) in [
-        (reason("{"), "not JSON"),
-        (reason("[]"), "not a JSON object"),
-        (reason("{}"), "no field `messages`, and no `prompt`"),
-        (reason(r#"{"prompt":"p"}"#), "no field `response`"),
-        (reason(r#"{"prompt":1,"response":"r"}"#), "`prompt` is not a string"),
-        (reason(r#"{"prompt":"p","response":" \n"}"#), "the response is empty"),
-        (reason(r#"{"messages":"hi"}"#), "`messages` is not a list"),
-        (messages(json!([])), "no message of `user`"),
-        (messages(json!([say("user", "u")])), "last message is not of `assistant`"),
-        (messages(json!([say("tool", "u")])), "message 1 has the unknown role `tool`"),
-        (messages(json!([{"content": "u"}])), "message 1 has no `role`"),
-        (messages(json!([{"role": "user"}])), "message 1 has no `content`"),
-        (messages(json!([{"role": "user", "content": null}])), "neither a string nor"),
-        (
-            messages(json!([{"role": "user", "content": [{"type": "image_url"}]}])),
-            "type `image_url`",
-        ),
-        (
-            messages(json!([say("assistant", "a"), say("user", "u")])),
-            "message 1 is of `assistant` where `user`",
-        ),
-        (
-            messages(json!([say("user", "u"), say("system", "s")])),
-            "message 2 is of `system` where `assistant`",
-        ),
-        (
-            messages(json!([
-                say("user", "u"),
-                say("assistant", ""),
-                say("user", "u"),
-                say("assistant", "a")
-            ])),
-            "message 2 is an empty response",
-        ),
-    ] {
-        assert!(found.contains(expected), "{found} | {expected}");
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_row_makes_the_reader_panic(line in "\\PC{0,60}", bytes: Vec<u8>) {
-        let _ = row::of_line(line.as_bytes());
-        let _ = row::of_line(&bytes);
-        let wrapped = format!("{{\"messages\": [{line}], \"prompt\": \"{line}\"}}");
-        let _ = row::of_line(wrapped.as_bytes());
-    }
-}
-
 #[test]
 fn rows_are_laid_out_by_the_template() {
     let bench = Bench::new();
@@ -177,7 +68,7 @@ fn rows_are_laid_out_by_the_template() {
     assert_eq!((pair.answer_len(), pair.answer_bytes()), (8, 7));
 
     let plain = Encoder { template: None, ..bench.encoder(200) };
-    let messages = row::of_line(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap();
+    let messages = row::of_json(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap();
     let pairs = plain.dialogue(&messages).unwrap().pairs;
     let eot = bench.special().eot.unwrap();
     assert_eq!(pairs[0].prompt_len(), 11);
@@ -196,7 +87,7 @@ fn a_template_that_always_asks_on_gives_the_same_sequences() {
     let tokens = r#"{"bos_token": "<|startoftext|>"}"#;
     fs::write(bench.dir.path().join("tokenizer_config.json"), tokens).unwrap();
     let template = Template::from_dir(bench.dir.path()).unwrap();
-    let messages = row::of_line(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
+    let messages = row::of_json(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(200) };
     let pairs = |encoder: &Encoder<'_>| encoder.dialogue(&messages).unwrap().pairs;
     assert_eq!(pairs(&encoder), pairs(&bench.encoder(200)));
@@ -207,7 +98,7 @@ fn laid_out(template: &str, row: &str) -> std::result::Result<(Vec<[String; 2]>,
     let bench = Bench::new();
     fs::write(bench.dir.path().join("chat_template.jinja"), template).unwrap();
     let template = Template::from_dir(bench.dir.path()).unwrap();
-    let messages = row::of_line(row.as_bytes()).unwrap();
+    let messages = row::of_json(row.as_bytes()).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(900) };
     let laid = encoder.dialogue(&messages)?;
     let split = |pair: &Pair| {
@@ -312,6 +203,26 @@ fn bad_rows_are_counted_and_named_and_blank_lines_are_not() {
 }
 
 #[test]
+fn a_list_has_its_rows_and_bad_ones_are_named() {
+    let bench = Bench::new();
+    let list = "\u{feff}[\n  {\"prompt\": \"a ],[\\\"\", \"response\": \"b\"},\n  7,\n  {\n    \
+        \"prompt\": \"c\",\n    \"response\": \"d\", \"score\": NaN\n  },\n  {\"prompt\": \"e\"";
+    let found = bench.open(list, 0.0, 200).unwrap();
+    let rows =
+        "{\"prompt\":\"a ],[\\\"\",\"response\":\"b\"}\n{\"prompt\":\"c\",\"response\":\"d\"}\n";
+    assert_eq!(found.crc32c(), bench.open(rows, 0.0, 200).unwrap().crc32c());
+    let rejected = &found.report().first_rejected;
+    assert_eq!(found.report().rejected, 2);
+    assert!(rejected[0].ends_with("rows.jsonl:3: not a JSON object"), "{rejected:?}");
+    assert!(rejected[1].contains("rows.jsonl:8: the list does not end"), "{rejected:?}");
+    // A file of lines whose first is a list loses none of the others.
+    let lines = format!("[]\n{rows}");
+    assert_eq!(bench.open(&lines, 0.0, 200).unwrap().crc32c(), found.crc32c());
+    let none = bench.open("[]\n", 0.0, 200).unwrap_err();
+    assert!(none.to_string().contains("0 row(s) were rejected"), "{none}");
+}
+
+#[test]
 fn a_dialogue_is_one_pair_for_each_turn_and_each_is_drawn() {
     let bench = Bench::new();
     let turns = (0..3).flat_map(|i| {
@@ -382,7 +293,7 @@ fn folders_and_lists_are_read_in_order_and_shards_refused() {
     let bench = Bench::new();
     let dir = bench.dir.path().join("rows");
     fs::create_dir(&dir).unwrap();
-    for (name, prompt) in [("b.jsonl", "2"), ("a.ndjson", "1"), ("c.txt", "no")] {
+    for (name, prompt) in [("b.jsonl", "2"), ("a.ndjson", "1"), ("c.txt", "no"), ("d.json", "no")] {
         fs::write(dir.join(name), json!({"prompt": prompt, "response": "r"}).to_string()).unwrap();
     }
     let open = |paths: &[PathBuf], validation: Option<&[PathBuf]>| {
@@ -392,6 +303,7 @@ fn folders_and_lists_are_read_in_order_and_shards_refused() {
     let found = open(&[dir.clone(), dir.join("b.jsonl")], Some(&[dir.join("a.ndjson")])).unwrap();
     assert_eq!((found.train().len(), found.validation().len()), (3, 1));
     assert!(bench.text(found.train()[0][0].ids()).contains("\n\n1<"));
+    assert_eq!(open(&[dir.join("d.json")], None).unwrap().train().len(), 1);
     assert_ne!(found.crc32c()[0], open(std::slice::from_ref(&dir), None).unwrap().crc32c()[0]);
 
     let shards = bench.dir.path().join("shards");
@@ -419,31 +331,26 @@ fn conversations_in_parquet_are_read_in_the_shapes_that_data_sets_have() {
     let row = r#"{"prompt":"hi","response":"yo"}"#;
     let expected = bench.open(row, 0.0, 200).unwrap().train()[0].clone();
     // The rows of each, and how many are rejected.
-    for (name, rows, rejected) in
-        [("messages", 2, 2), ("messages_in_lists", 1, 0), ("sharegpt", 2, 1), ("pairs", 1, 1)]
-    {
+    for (name, rows, rejected) in [
+        ("messages", 2, 2),
+        ("messages_in_lists", 1, 0),
+        ("messages_as_json", 1, 1),
+        ("sharegpt", 2, 1),
+        ("pairs", 1, 1),
+        ("prompt_completion", 1, 1),
+        ("instructions", 2, 1),
+    ] {
         let found = open(name);
         assert_eq!(found.train().len(), rows, "{name}");
         assert_eq!(found.train()[0], expected, "{name}");
         assert_eq!(found.report().rejected, rejected, "{name}");
     }
+    let turns = open("instructions").train()[1].clone();
+    assert_eq!((turns.len(), &turns[0]), (2, &expected[0]));
     let report = open("messages").report().clone();
     assert!(report.first_rejected[0].ends_with("messages.parquet:3: message 2 has no `role`"));
     let files =
         Files { train: &[bench.dir.path().join("x.parquet")], validation: None, held_out: 0.0 };
     fs::write(&files.train[0], "PAR1").unwrap();
     assert!(Conversations::open(&files, &bench.encoder(200)).is_err());
-}
-
-#[test]
-fn what_python_reads_refuses_no_row() {
-    let read = |row: &str| row::of_line(row.as_bytes());
-    let row = r#"{"prompt": "a\ud83d", "response": "b", "id": "\udc00", "p": [1e999, -Infinity]}"#;
-    let messages = read(row).unwrap();
-    let texts: Vec<&str> = messages.iter().map(|message| &*message.content).collect();
-    assert_eq!(texts, ["a\u{fffd}", "b"]);
-    let (open, close) = ("[".repeat(500), "]".repeat(500));
-    let deep = format!(r#"{{"prompt": "a", "response": "b", "x": {open}1{close}}}"#);
-    let error = read(&deep).unwrap_err();
-    assert_eq!(error, "not JSON (arrays and objects are nested more than 127 deep)");
 }

@@ -105,7 +105,8 @@ impl Default for ModelSizes {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// The folder that `prepare` wrote; for fine-tuning JSONL files, or a folder of them.
+    /// The folder that `prepare` wrote; for fine-tuning files of conversations (JSONL, Parquet, or a
+    /// list in JSON), or a folder of the first two.
     pub path: OneOrMany<PathBuf>,
     /// Conversations to validate on; without it some of those in `path` are held out.
     #[serde(skip_serializing_if = "Option::is_none")]
