@@ -6,7 +6,7 @@ use super::{
     Function,
     arguments::bind,
     arithmetic::modulo,
-    collections::{Bound, View},
+    collections::{Bound, is_list},
     filters, methods,
     operators::contains,
     order::order,
@@ -96,9 +96,7 @@ fn is_named(value: &Value, lists: &[&[(&str, Function)]]) -> bool {
 fn is_sequence(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::String | ValueKind::Seq => true,
-        ValueKind::Iterable => {
-            value.len().is_some() && value.downcast_object_ref::<View>().is_none()
-        }
+        ValueKind::Iterable => is_list(value),
         ValueKind::Map => is_plain_map(value),
         _ => false,
     }
