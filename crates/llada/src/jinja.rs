@@ -11,6 +11,7 @@
 
 mod arguments;
 mod arithmetic;
+mod characters;
 mod collections;
 mod expression;
 mod filters;
@@ -29,6 +30,8 @@ mod printf;
 mod sequences;
 mod text;
 mod translate;
+mod urlize;
+mod wordwrap;
 mod written;
 
 use chrono::NaiveDateTime;

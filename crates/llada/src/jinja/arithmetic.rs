@@ -9,7 +9,7 @@ use super::{
     Function,
     arguments::{float, string},
     charge,
-    collections::{self, View, items},
+    collections::{self, is_list, items},
     fail,
     filters::escaped,
     printf::printf,
@@ -141,13 +141,6 @@ pub(super) fn modulo(state: &State<'_, '_>, left: &Value, right: &Value) -> Resu
         }
         _ => fail(format!("{} % {} cannot be computed", kind(left), kind(right))),
     }
-}
-
-/// Whether it is a list or a tuple: no range, view or generator.
-pub(super) fn is_list(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
-        && value.len().is_some()
-        && value.downcast_object_ref::<View>().is_none()
 }
 
 /// A whole number, as which truth values count.

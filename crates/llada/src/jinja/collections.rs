@@ -176,6 +176,13 @@ pub(super) fn list(items: Vec<Value>) -> Value {
     Value::from(items)
 }
 
+/// Whether it is a list or a tuple: no range, view or generator.
+pub(super) fn is_list(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
+        && value.len().is_some()
+        && value.downcast_object_ref::<View>().is_none()
+}
+
 /// Calls a method of a dictionary.
 pub(super) fn dict(
     state: &State<'_, '_>,

@@ -239,7 +239,7 @@ impl Parser<'_> {
         let Some(token) = self.peek().cloned() else { return self.mistake("an expression") };
         self.at += 1;
         match token {
-            Token::Name(name) => Ok(name.to_owned()),
+            Token::Name(name) => self.variable(name),
             Token::Number(number) => Ok(number),
             Token::Text(mut text) => {
                 while let Some(Token::Text(more)) = self.peek() {

@@ -10,19 +10,22 @@ use minijinja::{
 use super::{
     Function,
     arguments::{Arguments, bind, optional_whole, string, truth, whole},
+    characters::{case, is_word},
     charge,
     collections::items,
     fail, json,
-    methods::{self, case, is_decimal, padded, replace, soft, strictly, strip},
+    methods::{self, padded, replace, soft, strictly, strip},
     numbers::{abs, file_size, round, to_float, to_int},
     pprint::pprint,
     printf::printf,
     text::{is_plain_map, kind, text},
+    urlize::urlize,
+    wordwrap::word_wrap,
 };
 use crate::text::is_space;
 
 /// The filters.
-pub(super) const ALL: [(&str, Function); 30] = [
+pub(super) const ALL: [(&str, Function); 32] = [
     ("abs", abs),
     ("attr", attr),
     ("capitalize", |state, args| cased(state, args, "capitalize")),
@@ -39,6 +42,7 @@ pub(super) const ALL: [(&str, Function); 30] = [
     ("int", to_int),
     ("lower", |state, args| cased(state, args, "lower")),
     ("pprint", pprint),
+    ("random", |_, _| fail("`random` gives a random item, another one each time")),
     ("replace", replace_filter),
     ("round", round),
     ("safe", safe),
@@ -53,6 +57,7 @@ pub(super) const ALL: [(&str, Function); 30] = [
     ("truncate", truncate),
     ("upper", |state, args| cased(state, args, "upper")),
     ("urlencode", url_encode),
+    ("urlize", urlize),
     ("wordcount", word_count),
     ("wordwrap", word_wrap),
     ("xmlattr", xml_attributes),
@@ -111,11 +116,13 @@ pub(super) fn escaped(text: &str) -> String {
 
 fn escape(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let [value] = bind(args, 1, ["s"])?;
-    let value = value.unwrap_or_default();
-    match value.is_safe() {
-        true => Ok(value),
-        false => Ok(Value::from_safe_string(escaped(&text(state, &value)?))),
-    }
+    html(state, &value.unwrap_or_default()).map(Value::from_safe_string)
+}
+
+/// The text of a value for HTML.
+pub(super) fn html(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let text = text(state, value)?;
+    Ok(if value.is_safe() { text } else { escaped(&text) })
 }
 
 fn force_escape(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
@@ -206,13 +213,11 @@ fn title(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let [value] = bind(args, 1, ["s"])?;
     let text = soft(state, value)?;
     let begins = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
-    let (mut out, mut inside) = (String::new(), false);
-    for c in text.chars() {
-        match inside {
-            true => out.extend(c.to_lowercase()),
-            false => out.extend(c.to_uppercase()),
-        }
-        inside = !begins(c);
+    let mut out = String::new();
+    for word in text.split_inclusive(begins) {
+        let mut chars = word.chars();
+        out.extend(chars.next().into_iter().flat_map(char::to_uppercase));
+        out.push_str(&chars.as_str().to_lowercase());
     }
     Ok(Value::from(out))
 }
@@ -288,94 +293,7 @@ fn url_encode(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Erro
 fn word_count(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let [value] = bind(args, 1, ["s"])?;
     let text = soft(state, value)?;
-    let inside = |c: char| c == '_' || c.is_alphanumeric() || is_decimal(c);
-    Ok(text.split(|c| !inside(c)).filter(|word| !word.is_empty()).count().into())
-}
-
-fn word_wrap(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
-    let names = ["s", "width", "break_long_words", "wrapstring", "break_on_hyphens"];
-    let [value, width, long, newline, hyphens] = bind(args, 1, names)?;
-    let text = strictly(value)?;
-    let width = width.as_ref().map(whole).transpose()?.unwrap_or(79);
-    let Some(width) = usize::try_from(width).ok().filter(|width| *width > 0) else {
-        return fail("a width that is not positive");
-    };
-    let newline = newline.filter(|n| !n.is_none()).unwrap_or(Value::from("\n"));
-    let newline = string(&newline)?;
-    let hyphens = hyphens.is_none_or(|h| h.is_true());
-    let long = long.is_none_or(|l| l.is_true());
-    let lines = methods::lines(&text, false);
-    let mut wrapped = Vec::new();
-    for line in &lines {
-        let parts = wrap(state, line, width, long, hyphens)?;
-        charge(state, parts.len().saturating_mul(newline.len()))?;
-        wrapped.push(parts.join(newline));
-    }
-    Ok(Value::from(wrapped.join(newline)))
-}
-
-/// The lines that `textwrap.wrap` makes of a line without line breaks.
-fn wrap(
-    state: &State<'_, '_>,
-    line: &str,
-    width: usize,
-    long: bool,
-    hyphens: bool,
-) -> Result<Vec<String>, Error> {
-    let len = |chunk: &str| chunk.chars().count();
-    let mut chunks: Vec<String> = Vec::new();
-    for c in line.chars() {
-        let joins = chunks.last().is_some_and(|chunk: &String| {
-            let spaces = chunk.starts_with(is_space);
-            let hyphen = hyphens
-                && chunk.len() > 1
-                && chunk.ends_with('-')
-                && chunk.chars().rev().nth(1).is_some_and(char::is_alphabetic)
-                && c.is_alphabetic();
-            spaces == is_space(c) && !hyphen
-        });
-        match chunks.last_mut().filter(|_| joins) {
-            Some(chunk) => chunk.push(c),
-            None => chunks.push(c.into()),
-        }
-    }
-    let mut lines = Vec::new();
-    let mut chunks: std::collections::VecDeque<String> = chunks.into();
-    while !chunks.is_empty() {
-        if !lines.is_empty() && chunks.front().is_some_and(|c| c.starts_with(is_space)) {
-            chunks.pop_front();
-        }
-        let (mut now, mut used) = (Vec::new(), 0);
-        while let Some(chunk) = chunks.pop_front() {
-            if used + len(&chunk) > width {
-                chunks.push_front(chunk);
-                break;
-            }
-            used += len(&chunk);
-            now.push(chunk);
-        }
-        if chunks.front().is_some_and(|chunk| len(chunk) > width)
-            && let Some(chunk) = chunks.pop_front()
-        {
-            let room = if long { width.saturating_sub(used).max(1) } else { usize::MAX };
-            if long {
-                charge(state, chunk.len())?;
-                now.push(chunk.chars().take(room).collect());
-                chunks.push_front(chunk.chars().skip(room).collect());
-            } else if now.is_empty() {
-                now.push(chunk);
-            } else {
-                chunks.push_front(chunk);
-            }
-        }
-        if now.last().is_some_and(|chunk| chunk.trim_matches(is_space).is_empty()) {
-            now.pop();
-        }
-        if !now.is_empty() {
-            lines.push(now.concat());
-        }
-    }
-    Ok(lines)
+    Ok(text.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count().into())
 }
 
 fn xml_attributes(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {

@@ -7,6 +7,7 @@ use super::{
     charge,
     collections::items,
     fail,
+    methods::character,
     text::{kind, repr, text},
     written::{PLAIN, Reader, Spec, cut, float, grouped, integer, pad, prefix, radix, signed},
 };
@@ -178,6 +179,13 @@ fn formatted(state: &State<'_, '_>, spec: &str, value: &Value) -> Result<String,
                     let n = integer(value)?;
                     let prefix = ["", prefix(letter)][usize::from(spec.alternate)];
                     signed(state, spec, n < 0, prefix, &radix(n.unsigned_abs(), letter))
+                }
+                Some('c') if whole => {
+                    let is_plain = spec.sign.or(spec.group).is_none() && spec.precision.is_none();
+                    if spec.alternate || !is_plain {
+                        return fail("a character that should be written as a number");
+                    }
+                    pad(state, spec, "", &character(value)?.to_string())
                 }
                 None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%') => {
                     let x = to_float(value).unwrap_or(f64::NAN);

@@ -38,11 +38,12 @@ const FIELDS: &str = "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ%";
 const LONGEST_RANGE: i64 = 100_000;
 
 /// The functions that do not depend on the dialect.
-pub(super) const ALL: [(&str, Function); 5] = [
+pub(super) const ALL: [(&str, Function); 6] = [
     ("range", range),
     ("dict", dict),
     ("cycler", cycler),
     ("joiner", joiner),
+    ("lipsum", |_, _| fail("`lipsum` gives a random text, another one each time")),
     ("__generation__", generation),
 ];
 

@@ -9,10 +9,11 @@ use minijinja::{
 
 use super::{
     arguments::{bind, optional_whole, string, truth, whole},
+    characters::{case, class},
     charge,
-    collections::{self, clamp, items},
+    collections::{self, clamp, is_list, items},
     fail, format,
-    text::{is_plain_map, is_printable, kind, text},
+    text::{Writer, is_plain_map, kind, text},
 };
 use crate::text::is_space;
 
@@ -127,6 +128,12 @@ fn of_string(
             let size = size.as_ref().map(whole).transpose()?.unwrap_or(8);
             expand_tabs(state, text, usize::try_from(size).unwrap_or(0)).map(Value::from)
         }
+        "maketrans" => table(state, args),
+        "translate" => {
+            let [table] = bind(args, 1, ["table"])?;
+            translate(state, text, &table.unwrap_or_default()).map(Value::from)
+        }
+        "encode" => fail("`encode` gives bytes, which templates do not have here"),
         "format" => format::format(state, text, args).map(Value::from),
         "format_map" => {
             let [map] = bind(args, 1, ["mapping"])?;
@@ -353,6 +360,70 @@ pub(super) fn padded(
     })
 }
 
+/// The table for [`translate`] that `str.maketrans` makes: of a dictionary, or of characters, what
+/// they become, and characters that go.
+fn table(state: &State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
+    let [from, to, gone] = bind(args, 1, ["x", "y", "z"])?;
+    let from = from.unwrap_or_default();
+    let code = |c: char| Value::from(u32::from(c));
+    let mut pairs = Vec::new();
+    if let Some(to) = to {
+        let (from, to, gone) = (string(&from)?, string(&to)?, gone.unwrap_or(Value::from("")));
+        let gone = string(&gone)?;
+        if from.chars().count() != to.chars().count() {
+            return fail("`maketrans` takes as many characters as they become");
+        }
+        charge(state, (from.len() + gone.len()).saturating_mul(64))?;
+        pairs.extend(from.chars().map(code).zip(to.chars().map(code)));
+        pairs.extend(gone.chars().map(|c| (code(c), Value::from(()))));
+    } else if is_plain_map(&from) {
+        for key in items(state, &from)? {
+            let item = from.get_item(&key)?;
+            let mut chars = key.as_str().unwrap_or_default().chars();
+            pairs.push(match (chars.next(), chars.next()) {
+                (Some(c), None) => (code(c), item),
+                _ => (Value::from(whole(&key)?), item),
+            });
+        }
+    } else {
+        return fail(format!("{} where a dictionary should stand", kind(&from)));
+    }
+    Ok(Value::from_pairs(pairs))
+}
+
+/// `text` with each character as `table` has it by its number: another, a text, or none.
+fn translate(state: &State<'_, '_>, text: &str, table: &Value) -> Result<String, Error> {
+    let is_map = is_plain_map(table);
+    if !is_map && !is_list(table) {
+        return fail(format!("{} where a table should stand", kind(table)));
+    }
+    charge(state, text.len().saturating_mul(8))?;
+    let mut writer = Writer::new(state);
+    for c in text.chars() {
+        let found = match is_map {
+            true => table.as_object().and_then(|map| map.get_value(&Value::from(u32::from(c)))),
+            false => Some(table.get_item_by_index(c as usize)?).filter(|v| !v.is_undefined()),
+        };
+        match found {
+            None => writer.push(c.encode_utf8(&mut [0; 4]))?,
+            Some(found) if found.is_none() => {}
+            Some(found) => match found.as_str() {
+                Some(text) => writer.push(text)?,
+                None => writer.push(character(&found)?.encode_utf8(&mut [0; 4]))?,
+            },
+        }
+    }
+    Ok(writer.out)
+}
+
+/// The character with a number.
+pub(super) fn character(value: &Value) -> Result<char, Error> {
+    match u32::try_from(whole(value)?).ok().and_then(char::from_u32) {
+        Some(c) => Ok(c),
+        None => fail("a number that no character has"),
+    }
+}
+
 fn expand_tabs(state: &State<'_, '_>, text: &str, size: usize) -> Result<String, Error> {
     charge(state, text.matches('\t').count().saturating_mul(size))?;
     let (mut out, mut column) = (String::new(), 0);
@@ -371,117 +442,6 @@ fn expand_tabs(state: &State<'_, '_>, text: &str, size: usize) -> Result<String,
         }
     }
     Ok(out)
-}
-
-/// The methods that change letters.
-pub(super) fn case(text: &str, method: &str) -> Option<String> {
-    Some(match method {
-        "upper" => text.to_uppercase(),
-        "lower" => text.to_lowercase(),
-        "casefold" => text.chars().map(fold).collect(),
-        "capitalize" => {
-            let mut chars = text.chars();
-            let first = chars.next().map(title).unwrap_or_default();
-            // The rest is cut off the whole in lower case, so that a final sigma is one.
-            let lower = text.to_lowercase();
-            let skipped = text.chars().next().map_or(0, |c| c.to_lowercase().count());
-            first + &lower.chars().skip(skipped).collect::<String>()
-        }
-        "title" => {
-            let mut inside = false;
-            let mut out = String::new();
-            for c in text.chars() {
-                match inside {
-                    true => out.extend(c.to_lowercase()),
-                    false => out.push_str(&title(c)),
-                }
-                inside = c.is_alphabetic();
-            }
-            out
-        }
-        "swapcase" => text
-            .chars()
-            .flat_map(|c| match c {
-                c if c.is_uppercase() => c.to_lowercase().collect::<Vec<_>>(),
-                c if c.is_lowercase() => c.to_uppercase().collect(),
-                c => vec![c],
-            })
-            .collect(),
-        _ => return None,
-    })
-}
-
-/// The character without its case, as Unicode folds it.
-fn fold(c: char) -> String {
-    match c {
-        'ı' | '\u{13a0}'..='\u{13f5}' => c.into(),
-        // Cherokee folds to upper case.
-        '\u{13f8}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => c.to_uppercase().collect(),
-        c => {
-            let upper = c.to_lowercase().flat_map(char::to_uppercase);
-            upper.flat_map(char::to_lowercase).collect()
-        }
-    }
-}
-
-/// The character at the start of a word.
-fn title(c: char) -> String {
-    match c {
-        'ß' => "Ss".into(),
-        'Ǆ'..='ǆ' => "ǅ".into(),
-        'Ǉ'..='ǉ' => "ǈ".into(),
-        'Ǌ'..='ǌ' => "ǋ".into(),
-        'ﬁ' => "Fi".into(),
-        'ﬂ' => "Fl".into(),
-        c => c.to_uppercase().collect(),
-    }
-}
-
-pub(super) fn is_lower(text: &str) -> bool {
-    text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)
-}
-
-pub(super) fn is_upper(text: &str) -> bool {
-    text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
-}
-
-/// The methods that ask what a string consists of.
-fn class(text: &str, method: &str) -> Option<bool> {
-    let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
-    // Digits of any script, and those that are raised or lowered.
-    let digit = |c: char| {
-        is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨')
-    };
-    Some(match method {
-        "islower" => is_lower(text),
-        "isupper" => is_upper(text),
-        "isspace" => all(is_space),
-        "isdecimal" => all(is_decimal),
-        "isdigit" => all(digit),
-        "isnumeric" => all(char::is_numeric),
-        "isalnum" => all(|c| c.is_alphabetic() || c.is_numeric()),
-        "isalpha" => all(char::is_alphabetic),
-        "isascii" => text.is_ascii(),
-        "isprintable" => text.chars().all(is_printable),
-        "isidentifier" => {
-            !text.starts_with(char::is_numeric) && all(|c| c == '_' || c.is_alphanumeric())
-        }
-        "istitle" => {
-            text.chars().any(char::is_alphabetic) && case(text, "title").as_deref() == Some(text)
-        }
-        _ => return None,
-    })
-}
-
-/// A digit of any script.
-pub(super) fn is_decimal(c: char) -> bool {
-    use std::sync::OnceLock;
-    static DIGIT: OnceLock<Option<regex::Regex>> = OnceLock::new();
-    if c.is_ascii() {
-        return c.is_ascii_digit();
-    }
-    let digit = DIGIT.get_or_init(|| regex::Regex::new(r"\p{Nd}").ok());
-    digit.as_ref().is_some_and(|digit| digit.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
 /// The text of a value that a filter for strings is given.

@@ -12,7 +12,7 @@ use super::{
     Function,
     arguments::{optional_whole, string},
     charge,
-    collections::{self, Bound, DICT_METHODS, Group, View, hashable, items},
+    collections::{self, Bound, DICT_METHODS, Group, View, hashable, is_list, items},
     fail, methods,
     order::{order, weigh},
     text::{is_plain_map, kind, text},
@@ -195,11 +195,7 @@ fn missing(_: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error>
 fn slice(state: &mut State<'_, '_>, mut arguments: Vec<Value>) -> Result<Value, Error> {
     arguments.resize(4, Value::from(()));
     let [value, bounds @ ..] = arguments.as_slice() else { return fail("no value") };
-    let sliceable = matches!(value.kind(), ValueKind::String | ValueKind::Seq)
-        || (value.kind() == ValueKind::Iterable
-            && value.len().is_some()
-            && value.downcast_object_ref::<View>().is_none());
-    if !sliceable {
+    if !(matches!(value.kind(), ValueKind::String | ValueKind::Seq) || is_list(value)) {
         return fail(format!("{} cannot be sliced", kind(value)));
     }
     let bounds: Vec<_> =

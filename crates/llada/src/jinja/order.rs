@@ -5,9 +5,9 @@ use std::cmp::Ordering;
 use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
-    Limits,
-    arithmetic::is_list,
-    charge, fail,
+    Limits, charge,
+    collections::is_list,
+    fail,
     text::{is_plain_map, kind},
     text_len,
 };

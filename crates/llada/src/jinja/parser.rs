@@ -11,11 +11,13 @@ pub(super) struct Parser<'a> {
     pub(super) at: usize,
     pub(super) depth: usize,
     pub(super) links: usize,
+    /// Names that may not be read.
+    pub(super) refused: Vec<&'static str>,
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn new(tokens: Vec<(Token<'a>, usize)>) -> Self {
-        Self { tokens, at: 0, depth: 0, links: 0 }
+        Self { tokens, at: 0, depth: 0, links: 0, refused: Vec::new() }
     }
 
     pub(super) fn peek(&self) -> Option<&Token<'a>> {
@@ -73,6 +75,19 @@ impl<'a> Parser<'a> {
         match self.skip(operator) {
             true => Ok(()),
             false => self.mistake(&format!("`{operator}`")),
+        }
+    }
+
+    /// The variable `name`, which has been read.
+    pub(super) fn variable(&self, name: &str) -> Result<String, Mistake> {
+        match self.refused.contains(&name) {
+            true => Err(Mistake {
+                line: self.tokens.get(self.at - 1).map_or(0, |(_, line)| *line),
+                what: format!(
+                    "`{name}` is not given to macros, which need a parameter for each argument"
+                ),
+            }),
+            false => Ok(name.to_owned()),
         }
     }
 

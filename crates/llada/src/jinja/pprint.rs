@@ -7,7 +7,7 @@ use minijinja::{Error, State, Value, value::ValueKind};
 use super::{
     arguments::bind,
     charge,
-    collections::{Group, View, items},
+    collections::{Group, is_list, items},
     methods::lines,
     order::{merge_sort, order, pay, weigh_key},
     text::{Writer, is_plain_map, quoted},
@@ -53,11 +53,7 @@ impl Printer<'_, '_, '_> {
                 self.string(value.as_str().unwrap_or_default(), place)
             }
             ValueKind::Map if is_plain_map(value) => self.dictionary(value, inside),
-            ValueKind::Seq | ValueKind::Iterable
-                if value.len().is_some()
-                    && value.downcast_object_ref::<View>().is_none()
-                    && value.downcast_object_ref::<Group>().is_none() =>
-            {
+            _ if is_list(value) && value.downcast_object_ref::<Group>().is_none() => {
                 let all = items(self.out.state, value)?;
                 let [open, close] = match (value.is_tuple(), all.len()) {
                     (true, 1) => ["(", ",)"],

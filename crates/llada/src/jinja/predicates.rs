@@ -6,8 +6,9 @@ use super::{
     Function,
     arguments::bind,
     arithmetic::modulo,
-    collections::{Bound, View},
-    filters, methods,
+    characters,
+    collections::{Bound, is_list},
+    filters,
     operators::contains,
     order::order,
     sequences,
@@ -29,8 +30,8 @@ pub(super) const ALL: [(&str, Function); 39] = [
     ("true", |_, args| one(args, |v| Ok(v.kind() == ValueKind::Bool && v.is_true()))),
     ("integer", |_, args| one(args, |v| Ok(v.is_integer()))),
     ("float", |_, args| one(args, |v| Ok(v.is_number() && !v.is_integer()))),
-    ("lower", |state, args| one(args, |v| Ok(methods::is_lower(&text(state, v)?)))),
-    ("upper", |state, args| one(args, |v| Ok(methods::is_upper(&text(state, v)?)))),
+    ("lower", |state, args| one(args, |v| Ok(characters::is_lower(&text(state, v)?)))),
+    ("upper", |state, args| one(args, |v| Ok(characters::is_upper(&text(state, v)?)))),
     ("string", |_, args| one(args, |v| Ok(v.kind() == ValueKind::String))),
     ("mapping", |_, args| one(args, |v| Ok(is_plain_map(v)))),
     ("number", |_, args| {
@@ -96,9 +97,7 @@ fn is_named(value: &Value, lists: &[&[(&str, Function)]]) -> bool {
 fn is_sequence(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::String | ValueKind::Seq => true,
-        ValueKind::Iterable => {
-            value.len().is_some() && value.downcast_object_ref::<View>().is_none()
-        }
+        ValueKind::Iterable => is_list(value),
         ValueKind::Map => is_plain_map(value),
         _ => false,
     }

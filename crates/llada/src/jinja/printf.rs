@@ -4,9 +4,8 @@ use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
     arguments::{float as to_float, whole},
-    arithmetic::is_list,
     charge,
-    collections::items,
+    collections::{is_list, items},
     fail,
     text::{is_plain_map, kind, repr, text},
     written::{

@@ -22,7 +22,7 @@ fn templates_render_as_jinja2_renders_them() {
     let file = crate::golden::own("jinja.json");
     let golden: Json = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let cases = golden["cases"].as_array().unwrap();
-    assert!(cases.len() > 300);
+    assert!(cases.len() > 700);
     let mut wrong = Vec::new();
     for case in cases {
         let template = case["template"].as_str().unwrap();
@@ -94,12 +94,17 @@ fn templates_that_take_too_much_end_in_an_error() {
         "{% set l = 'é' * 4000000 %}{% for i in range(100000) %}{% if l[3999999] %}{% endif %}\
          {% endfor %}",
         "{% set l = 'a' * 4000000 %}{% for i in range(100000) %}{% set x = {l: 1} %}{% endfor %}",
-        "{{ ('a' * 800000)|wordwrap(3) }}",
+        "{% for i in range(9) %}{{ ('a' * 800000)|wordwrap(3) }}{% endfor %}",
+        "{{ ('\n' * 800000)|wordwrap(1, true, 'x' * 100000) }}",
         "{{ ('a' * 800000)|wordwrap(1, true, 'x' * 100000) }}",
         "{% set a = 'A' * 80000 %}{{ ([a ~ '1', a ~ '2'] * 10000)|sort|length }}",
         "{% macro f(a, b=a) %}{{ b }}{% endmacro %}{{ f(1) }}",
         "{{ ((range(99999)|list) * 1000)|pprint }}",
         "{{ ('a ' * 8000000)|pprint }}",
+        "{{ ('ab.com ' * 99999)|urlize(target='x' * 99999) }}",
+        "{{ ('a ' * 99999)|urlize(extra_schemes=['xy:'] * 99999) }}",
+        "{{ ('a' * 99999).translate({97: 'x' * 99999}) }}",
+        "{{ ('a' * 99999).translate({97: 'x' * 60}).translate({120: 'x' * 60}) }}",
     ] {
         let found = rendered(template, &json!({}));
         assert!(found.is_err(), "{template}: {:?}", found.map(|text| text.len()));
@@ -153,6 +158,30 @@ fn mistakes_name_their_line() {
     }
     let what = rendered("{{ raise_exception('no system role') }}", &json!({})).unwrap_err().what;
     assert_eq!(what, "no system role");
+}
+
+#[test]
+fn what_is_not_there_is_refused_by_name() {
+    for (template, named) in [
+        ("{{ [1]|random }}", "`random`"),
+        ("{{ [[1]]|map('random')|list }}", "`random`"),
+        ("{{ lipsum() }}", "`lipsum`"),
+        ("{{ 'a'.encode() }}", "`encode`"),
+        ("{% macro m() %}{{ varargs }}{% endmacro %}", "`varargs`"),
+        ("{% macro m(a) %}{% if kwargs %}{% endif %}{% endmacro %}{{ m(1) }}", "`kwargs`"),
+        ("{% macro m(a) %}{{ f(**kwargs) }}{% endmacro %}", "`kwargs`"),
+        (
+            "{% macro m() %}{% endmacro %}{% call m() %}{{ varargs|length }}{% endcall %}",
+            "`varargs`",
+        ),
+        (
+            "{% macro m(kwargs) %}{% macro n() %}{{ kwargs }}{% endmacro %}{% endmacro %}",
+            "`kwargs`",
+        ),
+    ] {
+        let what = rendered(template, &json!({})).unwrap_err().what;
+        assert!(what.contains(named), "{template}: {what}");
+    }
 }
 
 proptest::proptest! {

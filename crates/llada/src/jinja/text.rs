@@ -1,15 +1,15 @@
 //! Values as Python's `str` and `repr` write them.
 
-use std::{fmt::Write, sync::OnceLock};
+use std::fmt::Write;
 
 use minijinja::{
     Error, State, Value,
     value::{ObjectRepr, ValueKind},
 };
-use regex::Regex;
 
 use super::{
     Limits,
+    characters::is_printable,
     collections::{Group, View},
     fail,
     pprint::sorted_keys,
@@ -260,14 +260,4 @@ pub(super) fn quoted(text: &str) -> String {
     }
     out.push(quote);
     out
-}
-
-/// As `str.isprintable` of Python.
-pub(super) fn is_printable(c: char) -> bool {
-    static OTHER: OnceLock<Option<Regex>> = OnceLock::new();
-    if c.is_ascii() {
-        return matches!(c, ' '..='~');
-    }
-    let other = OTHER.get_or_init(|| Regex::new(r"[\p{C}\p{Z}]").ok());
-    !other.as_ref().is_some_and(|other| other.is_match(c.encode_utf8(&mut [0; 4])))
 }

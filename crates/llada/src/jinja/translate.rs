@@ -9,13 +9,15 @@ use super::{
 
 /// Branches that all conditions of a template may have: minijinja nests them.
 const MOST_BRANCHES: usize = 300;
+/// Where a macro of jinja2 finds the arguments that it has no parameters for.
+const EXTRA: [&str; 2] = ["varargs", "kwargs"];
 
 /// The template `source` for minijinja, which takes out line breaks after tags if `trim_blocks`.
 /// Line breaks become `\n`, as jinja2 reads them.
 pub(super) fn template(source: &str, trim_blocks: bool) -> Result<String, Mistake> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() * 2);
-    let (mut branches, mut line) = (0, 1);
+    let (mut branches, mut line, mut macros) = (0, 1, Vec::new());
     let mut rest = source.as_str();
     while let Some(start) = next_tag(rest) {
         let (text, tag) = rest.split_at(start);
@@ -54,6 +56,7 @@ pub(super) fn template(source: &str, trim_blocks: bool) -> Result<String, Mistak
             return Err(at(Mistake::new(format!("more than {MOST_BRANCHES} times `elif`"))));
         }
         let mut parser = Parser::new(lexed.tokens);
+        parser.refused = macros.last().cloned().unwrap_or_default();
         let body = match open {
             "{{" => parser.tuple(true),
             _ => statement(&mut parser),
@@ -64,6 +67,9 @@ pub(super) fn template(source: &str, trim_blocks: bool) -> Result<String, Mistak
         });
         let sign = if open == "{{" && sign == "+" { "" } else { sign };
         out.extend([open, sign, " ", &body.map_err(at)?, " "]);
+        if open == "{%" {
+            enter(&parser.tokens, &mut macros);
+        }
         out.extend(std::iter::repeat_n('\n', newlines));
         line += newlines;
         out.extend([end, close]);
@@ -71,6 +77,23 @@ pub(super) fn template(source: &str, trim_blocks: bool) -> Result<String, Mistak
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Enters the macro that a tag begins, or leaves the one that it ends. Of each that is open `macros`
+/// has the names of [`EXTRA`] that it has not assigned.
+fn enter(tag: &[(Token<'_>, usize)], macros: &mut Vec<Vec<&'static str>>) {
+    let Some((Token::Name(keyword), _)) = tag.first() else { return };
+    match *keyword {
+        "macro" | "call" | "generation" => macros.push(EXTRA.into()),
+        "endmacro" | "endcall" | "endgeneration" => _ = macros.pop(),
+        "set" | "for" | "with" => {}
+        _ => return,
+    }
+    // Had one of the names been read, the tag would have been refused.
+    let is_assigned = |name: &str| tag.iter().any(|(token, _)| *token == Token::Name(name));
+    if let Some(names) = macros.last_mut() {
+        names.retain(|name| !is_assigned(name));
+    }
 }
 
 /// Where the next tag or comment begins.
