@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use llada_kernels::{
     Cpu,
-    attention::{CachedSequence, Sequences, Storage},
+    attention::{self, CachedSequence, Storage},
     cross_entropy::{self, Head},
     embedding,
     linear::{self, Out},
@@ -240,7 +240,10 @@ impl MaskPredictor {
             cpu,
             model,
             table,
-            sequences: Sequences { starts: batch.starts, attention_mask: batch.attention_mask },
+            sequences: attention::Sequences {
+                starts: batch.starts,
+                attention_mask: batch.attention_mask,
+            },
             positions: &m.positions,
             balance: balance.as_deref(),
         };
@@ -320,7 +323,8 @@ impl MaskPredictor {
             past.cache.truncate(past.len.max(end));
         }
 
-        let sequences = Sequences { starts: batch.starts, attention_mask: batch.attention_mask };
+        let sequences =
+            attention::Sequences { starts: batch.starts, attention_mask: batch.attention_mask };
         let pass = Pass { cpu, model, table, sequences, positions: &m.positions, balance: None };
         // One more than the blocks: the one that all share when little is saved.
         m.saved.resize_with(blocks + 1, Saved::default);
