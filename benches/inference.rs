@@ -167,7 +167,8 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
 fn diffuse(name: &str, args: &[String]) -> Result<Side> {
     let program = std::env::var("LLADA_DIFFUSE_RS")
         .map_err(|_| "LLADA_DIFFUSE_RS does not name diffuse-rs's program")?;
-    Side::python(name, "diffuse_rs.py", "LLADA_PYTHON", &[&[program], args].concat(), &[])
+    let args = [&[program], args].concat();
+    Ok(Side::python(name, "diffuse_rs.py", "LLADA_PYTHON", &args, &[])?.starting_others())
 }
 
 /// Whole generations: ours as given, ours as the official sampler does it, and libllama so.

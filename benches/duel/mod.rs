@@ -39,6 +39,8 @@ pub struct Side {
     seconds: Vec<Vec<f64>>,
     /// Of each round: processor time of a pass.
     cpu: Vec<f64>,
+    /// Whether the process computes itself, and does not start others that do.
+    is_computing: bool,
 }
 
 /// What a side needed.
@@ -98,6 +100,12 @@ impl Side {
         Self::start(name, command, &[])
     }
 
+    /// The same of a script that starts the peer anew for each turn: its own processor time says nothing.
+    #[must_use]
+    pub fn starting_others(self) -> Self {
+        Self { is_computing: false, ..self }
+    }
+
     fn start(name: &str, mut command: Command, sizes: &Sizes<'_>) -> Result<Self> {
         command.args(sizes.iter().map(|(key, value)| format!("{key}={value}")));
         let mut child = command
@@ -107,8 +115,15 @@ impl Side {
             .map_err(|e| format!("cannot start {name}: {e}; see benches/README.md"))?;
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().ok_or("no standard output")?);
-        let mut side =
-            Self { name: name.into(), child, input, output, seconds: Vec::new(), cpu: Vec::new() };
+        let mut side = Self {
+            name: name.into(),
+            child,
+            input,
+            output,
+            seconds: Vec::new(),
+            cpu: Vec::new(),
+            is_computing: true,
+        };
         match side.line()?.as_str() {
             "ready" => Ok(side),
             other => Err(format!("{name} said `{other}` instead of `ready`").into()),
@@ -157,7 +172,8 @@ impl Side {
         let seconds = medians.next().unwrap_or(f64::NAN);
         let mut cpu = std::mem::take(&mut self.cpu);
         cpu.sort_by(f64::total_cmp);
-        let cpu = cpu.get(cpu.len() / 2).copied().unwrap_or(f64::NAN);
+        let cpu = cpu.get(cpu.len() / 2).copied().filter(|_| self.is_computing);
+        let cpu = cpu.unwrap_or(f64::NAN);
         let (name, parts) = (self.name.clone(), medians.collect());
         Measured { name, seconds, parts, cpu, memory: f64::NAN }
     }

@@ -23,8 +23,10 @@ def seconds(program, model, threads, prompt, masks, steps, options, passes):
     command = [program, "bench", "--model", model, "--threads", str(threads), "--tokens", tokens]
     command += ["--batch-size", str(masks), "--n-steps", str(steps), "--reps", str(passes)]
     command += ["--remasking", "low_confidence", "--schedule", "linear", *options]
-    said = subprocess.run(command, check=True, capture_output=True, text=True)
-    # Its sum is in whole milliseconds; the rounds have two digits, which is less.
+    said = subprocess.run(command, capture_output=True, text=True)
+    if said.returncode:
+        sys.exit(f"{program} failed:\n{said.stderr}")
+    # Whole milliseconds; what it says of each round has two digits less.
     return float(re.search(r"^total_time_ms: (\d+)$", said.stdout, re.M)[1]) / 1e3
 
 

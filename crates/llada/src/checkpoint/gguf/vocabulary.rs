@@ -104,20 +104,21 @@ pub(super) fn keys(
         }
         let settings = json(SETTINGS);
         keys.extend(vocabulary.keys(settings.as_ref()));
-        let ids = [
-            ("bos", special.bos),
-            ("eos", special.eos),
-            ("eot", special.eot),
-            ("padding", special.pad),
-            ("mask", special.mask),
-        ];
-        for (name, id) in ids {
-            if let Some(id) = id {
-                keys.push((format!("tokenizer.ggml.{name}_token_id"), Setting::Number(id)));
-            }
-        }
         if let Some(template) = files.chat_template() {
             keys.push(("tokenizer.chat_template".into(), Setting::Text(template)));
+        }
+    }
+    // Who has token ids and no text of them still needs the mask.
+    let ids = [
+        ("bos", special.bos),
+        ("eos", special.eos),
+        ("eot", special.eot),
+        ("padding", special.pad),
+        ("mask", special.mask),
+    ];
+    for (name, id) in ids {
+        if let Some(id) = id {
+            keys.push((format!("tokenizer.ggml.{name}_token_id"), Setting::Number(id)));
         }
     }
     (keys, missed)
