@@ -79,6 +79,8 @@ pub type Features = Vec<(&'static str, bool)>;
 pub struct Cpu {
     isa: Isa,
     pool: Arc<ThreadPool>,
+    /// The pool of whoever calls, alone.
+    alone: Arc<ThreadPool>,
 }
 
 impl fmt::Debug for Cpu {
@@ -113,11 +115,20 @@ impl Cpu {
             }
             threads => threads,
         };
-        let pool = ThreadPool::new(threads).map_err(|e| KernelError::Argument {
-            op: "cpu",
-            what: format!("the system does not give {threads} threads ({e}): ask for fewer"),
-        })?;
-        Ok(Self { isa, pool: Arc::new(pool) })
+        let pool = |threads: usize| match ThreadPool::new(threads) {
+            Ok(pool) => Ok(Arc::new(pool)),
+            Err(e) => Err(KernelError::Argument {
+                op: "cpu",
+                what: format!("the system does not give {threads} threads ({e}): ask for fewer"),
+            }),
+        };
+        Ok(Self { isa, pool: pool(threads)?, alone: pool(1)? })
+    }
+
+    /// The same instruction set on the thread of whoever calls: what tasks of an operation run theirs on.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self { isa: self.isa, pool: Arc::clone(&self.alone), alone: Arc::clone(&self.alone) }
     }
 
     /// The instruction set that the kernels use.
@@ -175,9 +186,10 @@ impl Cpu {
         self.each_of(pairs.enumerate(), |(i, (a, b))| task(i, a, b));
     }
 
-    /// Runs `task` on all items, which the threads take one by one.
-    fn each_of<I: ExactSizeIterator + Send>(&self, items: I, task: impl Fn(I::Item) + Sync) {
-        let count = items.len().min(self.threads());
+    /// Runs `task` on all items, which the threads take one by one. Operations of a task are to run
+    /// [`alone`](Self::alone).
+    pub fn each_of<I: Iterator + Send>(&self, items: I, task: impl Fn(I::Item) + Sync) {
+        let count = items.size_hint().1.unwrap_or(usize::MAX).min(self.threads());
         if count <= 1 {
             return items.for_each(task);
         }

@@ -2,11 +2,13 @@
 //! `x += W_down · swiglu(W_gate,up · h)`, or a mixture of them in which every token goes through the
 //! few that the router chooses for it, `x += Σ_e w_e · expert_e(h)`, and through a shared one.
 //!
-//! The experts take their tokens together, one expert after the other in the order of their numbers,
-//! and a token adds what its experts give in that order: its bits do not depend on the tokens beside
-//! it.
+//! Each expert takes its tokens together, and a token adds what its experts give in the order of their
+//! numbers: its bits do not depend on the tokens beside it.
+
+use std::sync::{Mutex, PoisonError};
 
 use llada_kernels::{
+    Cpu,
     linear::{self, Activations, Input, Out},
     swiglu,
 };
@@ -48,9 +50,10 @@ impl Inner {
 /// Buffers that no later pass reads.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// The input of linear layers, quantised.
+    /// The input of linear layers, quantised; that of each expert.
     pub(super) quantized: Activations,
-    /// Output of SwiGLU [T, f].
+    quantized_of: Vec<Activations>,
+    /// Output of SwiGLU [T, f], or of the experts' [T · k, f].
     activated: Vec<f32>,
     /// Logits of the router [T, experts], and their gradient.
     logits: Vec<f32>,
@@ -77,6 +80,29 @@ pub(super) struct Backward<'a> {
 
 /// Tokens of one task that gathers or adds up rows.
 const ROWS: usize = 16;
+/// Experts for each thread from which on threads take whole experts. With fewer they share the products of
+/// one, lest some have nothing left to do.
+const EXPERTS: usize = 8;
+
+/// The work of one network: its n tokens [n, d], where both its products and its SwiGLU go [n, f], and
+/// where its output goes [n, d].
+struct Network<'a> {
+    ids: &'a SwigluIds,
+    h: &'a [f32],
+    gate: &'a mut [f32],
+    up: &'a mut [f32],
+    activated: &'a mut [f32],
+    y: &'a mut [f32],
+    out: Out,
+    quantized: &'a mut Activations,
+}
+
+/// The first `len` elements, which the buffer then begins after.
+fn take<'a>(buffer: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (taken, rest) = std::mem::take(buffer).split_at_mut(len);
+    *buffer = rest;
+    taken
+}
 
 impl Pass<'_> {
     /// Adds to `x` what the feed-forward network gives for `h`, both [T, d].
@@ -95,39 +121,48 @@ impl Pass<'_> {
             (ids, _) => ids.networks().try_for_each(|ids| {
                 let f = self.model.config.mlp_hidden_size;
                 let rows = h.len() / self.model.config.d_model;
-                saved.inner.resize(rows * f);
-                let Inner { gate, up } = &mut saved.inner;
-                self.network(&ids, h, gate, up, scratch)?;
-                self.down(&ids, &scratch.activated, f, x, Out::Add)
+                let Saved { inner, .. } = &mut *saved;
+                self.whole(&ids, h, x, (rows, f), inner, scratch)
             }),
         }
     }
 
-    /// Leaves swiglu(W_gate h, W_up h) [T, f] in `s.activated`, and both products in `gate` and `up`.
-    fn network(
+    /// Adds to `x` what a network of f = `f` gives for all tokens.
+    fn whole(
         &self,
         ids: &SwigluIds,
         h: &[f32],
-        gate: &mut [f32],
-        up: &mut [f32],
+        x: &mut [f32],
+        (t, f): (usize, usize),
+        inner: &mut Inner,
         s: &mut Scratch,
     ) -> Result<()> {
-        let (cpu, d) = (self.cpu, self.model.config.d_model);
-        let t = h.len() / d;
-        let f = gate.len() / t.max(1);
-        let mut input = Input::new(h, t, d, &mut s.quantized);
-        input.forward(cpu, self.matrix(ids.gate), None, f, gate, Out::Write)?;
-        input.forward(cpu, self.matrix(ids.up), None, f, up, Out::Write)?;
-        s.activated.resize(gate.len(), 0.0);
-        swiglu::forward(cpu, gate, up, &mut s.activated)?;
-        Ok(())
+        inner.resize(t * f);
+        s.activated.resize(t * f, 0.0);
+        let Inner { gate, up } = inner;
+        let Scratch { activated, quantized, .. } = s;
+        let network = Network { ids, h, gate, up, activated, y: x, out: Out::Add, quantized };
+        self.network(self.cpu, network)
     }
 
-    /// `y = W_down a`, or added to it; `a` is [T, f].
-    fn down(&self, ids: &SwigluIds, a: &[f32], f: usize, y: &mut [f32], out: Out) -> Result<()> {
-        let (d, w) = (self.model.config.d_model, self.matrix(ids.down));
-        let shape = linear::Shape { m: a.len() / f.max(1), n: d, k: f };
-        linear::forward(self.cpu, shape, a, w, None, y, out)?;
+    /// `y = W_down swiglu(W_gate h, W_up h)`, or added to it.
+    fn network(&self, cpu: &Cpu, network: Network<'_>) -> Result<()> {
+        let Network { ids, h, gate, up, activated, y, out, quantized } = network;
+        let d = self.model.config.d_model;
+        let t = h.len() / d;
+        let f = gate.len() / t.max(1);
+        let mut input = Input::new(h, t, d, quantized);
+        input.forward(cpu, self.matrix(ids.gate), None, f, gate, Out::Write)?;
+        input.forward(cpu, self.matrix(ids.up), None, f, up, Out::Write)?;
+        swiglu::forward(cpu, gate, up, activated)?;
+        Input::new(activated, t, f, quantized).forward(
+            cpu,
+            self.matrix(ids.down),
+            None,
+            d,
+            y,
+            out,
+        )?;
         Ok(())
     }
 
@@ -150,23 +185,16 @@ impl Pass<'_> {
         saved.routing.choose(cpu, experts, bias, &s.logits);
         saved.load.add(&saved.routing, experts.count);
 
-        let slots = saved.routing.slots();
-        let mut gathered = std::mem::take(&mut s.gathered);
-        gathered.resize(slots * d, 0.0);
+        let Saved { inner, shared, routing, .. } = saved;
+        let slots = routing.slots();
+        s.gathered.resize(slots * d, 0.0);
         s.given.resize(slots * d, 0.0);
-        saved.inner.resize(slots * f);
-        self.gather(&saved.routing, h, &mut gathered);
-        for (expert, part) in saved.routing.experts() {
-            let ids = &ids.experts[expert];
-            let h = &gathered[part.start * d..part.end * d];
-            let [gate, up] = [&mut saved.inner.gate, &mut saved.inner.up]
-                .map(|inner| &mut inner[part.start * f..part.end * f]);
-            self.network(ids, h, gate, up, s)?;
-            let given = &mut s.given[part.start * d..part.end * d];
-            self.down(ids, &s.activated, f, given, Out::Write)?;
-        }
-        s.gathered = gathered;
-        let (routing, given) = (&saved.routing, &s.given);
+        s.activated.resize(slots * f, 0.0);
+        s.quantized_of.resize_with(experts.count, Activations::new);
+        inner.resize(slots * f);
+        self.gather(routing, h, &mut s.gathered);
+        self.each_expert(ids, (d, f), routing, inner, s)?;
+        let given = &s.given;
         cpu.chunks(x, ROWS * d, |chunk, x| {
             for (i, x) in x.chunks_exact_mut(d).enumerate() {
                 for (slot, weight) in routing.of_token(chunk * ROWS + i) {
@@ -176,13 +204,46 @@ impl Pass<'_> {
             }
         });
         if let Some(ids) = &ids.shared {
-            let f = experts.shared_hidden_size;
-            saved.shared.resize(t * f);
-            let Inner { gate, up } = &mut saved.shared;
-            self.network(ids, h, gate, up, s)?;
-            self.down(ids, &s.activated, f, x, Out::Add)?;
+            self.whole(ids, h, x, (t, experts.shared_hidden_size), shared, s)?;
         }
         Ok(())
+    }
+
+    /// What the experts give for the tokens gathered for them.
+    fn each_expert(
+        &self,
+        ids: &ExpertIds,
+        (d, f): (usize, usize),
+        routing: &Routing,
+        Inner { gate, up }: &mut Inner,
+        s: &mut Scratch,
+    ) -> Result<()> {
+        let Scratch { quantized_of, gathered, activated, given, .. } = s;
+        let [mut gate, mut up, mut activated, mut given] =
+            [gate, up, activated, given].map(Vec::as_mut_slice);
+        let networks = routing.experts().zip(quantized_of).map(|((expert, part), quantized)| {
+            let n = part.len();
+            Network {
+                ids: &ids.experts[expert],
+                h: &gathered[part.start * d..part.end * d],
+                gate: take(&mut gate, n * f),
+                up: take(&mut up, n * f),
+                activated: take(&mut activated, n * f),
+                y: take(&mut given, n * d),
+                out: Out::Write,
+                quantized,
+            }
+        });
+        if routing.experts().count() < EXPERTS * self.cpu.threads() {
+            return networks.map(|network| self.network(self.cpu, network)).collect();
+        }
+        let (result, alone) = (Mutex::new(Ok(())), self.cpu.alone());
+        self.cpu.each_of(networks, |network| {
+            if let Err(error) = self.network(&alone, network) {
+                *result.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+            }
+        });
+        result.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Copies the row of each slot's token of `from` [T, d] to `to` [T · k, d].
