@@ -88,14 +88,16 @@ fn the_balance_spreads_the_tokens() {
     assert_eq!(counts, 2 * 48);
 }
 
-/// A sequence gets the same bits alone and beside others.
+/// A sequence gets the same bits alone and beside others, whether threads share the products of an
+/// expert or have experts of their own.
 #[test]
 fn experts_do_not_depend_on_the_batch() {
     let models = golden::MODELS.map(|golden| checkpoint::load(&golden.own_folder()).unwrap());
-    for model in models.into_iter().filter(|model| model.config.experts.is_some()) {
+    let many = model(&recipe(&["model.experts=64", "model.experts_per_token=4"]));
+    for model in models.into_iter().chain([many]).filter(|model| model.config.experts.is_some()) {
         let name = model.config.family.word();
         let vocabulary = model.config.embedding_size;
-        let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 140).collect();
+        let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 50).collect();
         let logits = |threads: usize, starts: &[usize], range: std::ops::Range<usize>| {
             let mut predictor = MaskPredictor::new(model.clone(), Cpu::new(threads).unwrap());
             let tokens = &tokens[range];
