@@ -237,3 +237,6 @@ pub(super) fn check(batch: &Batch<'_>, pasts: &[Past], config: &ModelConfig) -> 
 pub(super) fn shape(config: &ModelConfig) -> Shape {
     Shape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim }
 }
+
+#[cfg(test)]
+mod tests;
