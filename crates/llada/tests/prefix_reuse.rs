@@ -129,6 +129,22 @@ fn the_next_turn_feeds_what_is_new() {
     }
 }
 
+/// Where the row of a block's first token is the last of the block before, that block is fed for it.
+#[test]
+fn the_row_of_a_first_token_is_fed_again() {
+    let mut predictor = predictor(MODELS[3]);
+    let AttentionMask::BlockCausal { block_length } = predictor.model().config.attention else {
+        panic!("it attends by blocks");
+    };
+    let prompt: Vec<u32> = (3..).take(2 * block_length).collect();
+    let (expected, fed, _) = run(&mut predictor, &prompt, CacheType::F32);
+    predictor.retain(1);
+    for expected_reused in [0, block_length] {
+        let (tokens, fed_now, reused) = run(&mut predictor, &prompt, CacheType::F32);
+        assert_eq!((tokens, reused, fed_now + reused), (expected.clone(), expected_reused, fed));
+    }
+}
+
 #[test]
 fn sequences_that_run_share_with_those_that_come() {
     let mut predictor = predictor(MODELS[0]);

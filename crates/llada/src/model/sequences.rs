@@ -199,3 +199,6 @@ impl Sequences {
         self.pasts = pasts;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,8 @@ pub(super) fn of_json(row: &[u8]) -> Result<Vec<Message>, Reason> {
 /// whole:
 ///
 /// - `{"messages": [{"role", "content"}, …]}`, or `{"conversations": [{"from", "value"}, …]}` as
-///   ShareGPT has it; the list, or its JSON as a string.
+///   ShareGPT has it; the list, or its JSON as a string. An optional `"system"` goes before a list
+///   that has none.
 /// - `{"prompt", "response"}` or TRL's `{"prompt", "completion"}`, each a text or a list of messages,
 ///   with an optional `"system"`.
 /// - Alpaca's `{"instruction", "input", "output"}`: the user says the instruction and, after a line
@@ -57,7 +58,14 @@ pub(super) fn messages(row: &Map<String, Value>) -> Result<Vec<Message>, Reason>
     let mut begun = PAIRS.into_iter().filter(|(asked, _)| there(row, asked).is_some());
     let pair = begun.clone().find(|(_, names)| answer(names).is_some()).or_else(|| begun.next());
     let messages = match (filled.or_else(|| lists.next().filter(|_| pair.is_none())), pair) {
-        (Some((name, list)), _) => listed(name, &list)?,
+        (Some((name, list)), _) => {
+            let mut messages = listed(name, &list)?;
+            let begins_so = messages.first().is_some_and(|message| message.role == "system");
+            if let Some(system) = system(row)?.filter(|_| !begins_so) {
+                messages.insert(0, system);
+            }
+            messages
+        }
         (None, Some((asked, names))) => {
             let answer = answer(names).ok_or_else(|| format!("no field `{}`", names[0]))?;
             let mut messages = match asked {
@@ -103,6 +111,12 @@ fn said(row: &Map<String, Value>, name: &str, role: &str) -> Result<Vec<Message>
     }
 }
 
+/// The system message of a column, where it is not empty.
+fn system(row: &Map<String, Value>) -> Result<Option<Message>, Reason> {
+    let text = text(row, "system")?.filter(|text| !text.is_empty());
+    Ok(text.map(|text| Message::new("system", text)))
+}
+
 /// What comes before the answer to a `prompt`.
 fn prompt(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
     let system = text(row, "system")?.map(|system| Message::new("system", system));
@@ -114,7 +128,7 @@ fn prompt(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
 fn instruction(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
     let text = |name| text(row, name).map(|text| text.filter(|text| !text.is_empty()));
     let mut messages = Vec::new();
-    messages.extend(text("system")?.map(|system| Message::new("system", system)));
+    messages.extend(system(row)?);
     if let Some(turns) = there(row, "history") {
         let wrong = || "`history` is not a list of [user, assistant] pairs";
         for turn in list(turns).as_array().ok_or_else(wrong)? {

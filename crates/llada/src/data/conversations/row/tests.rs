@@ -51,6 +51,15 @@ fn rows_as_tables_and_other_programs_have_them_are_read() {
     ] {
         assert_eq!(of_json(row.to_string().as_bytes()).unwrap(), expected, "{row}");
     }
+    let with = |system: serde_json::Value| {
+        let row = json!({"conversations": share, "system": system}).to_string();
+        of_json(row.as_bytes()).unwrap()
+    };
+    assert_eq!(with(json!("s")), [&[Message::new("system", "s")], &expected[..]].concat());
+    assert_eq!((with(json!("")), with(json!(null))), (expected.to_vec(), expected.to_vec()));
+    let own = json!({"system": "not this", "messages": [
+        {"role": "system", "content": "s"}, messages[0], messages[1]]});
+    assert_eq!(of_json(own.to_string().as_bytes()).unwrap(), with(json!("s")));
     let row = br#"{"prompt": "p", "response": "r", "messages": NaN, "score": -Infinity}"#;
     assert_eq!(of_json(row).unwrap(), expected);
     assert_eq!(reason(r#"{"prompt": "p", "response": NaN}"#), "no field `response`");
