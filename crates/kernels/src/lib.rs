@@ -27,6 +27,7 @@ mod math;
 mod memory;
 pub mod peak;
 mod pool;
+mod product;
 pub mod reference;
 pub mod rms_norm;
 pub mod rope;

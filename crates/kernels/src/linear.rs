@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 
-pub use crate::int8::Activations;
 use crate::{
     Cpu, KernelError, Result, WeightView,
     error::check,
@@ -13,26 +12,10 @@ use crate::{
     int8,
     weights::Floats,
 };
-
-/// The sizes of a linear layer and its batch, by the names of a matrix product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows of the batch (tokens).
-    pub m: usize,
-    /// Outputs of the layer: rows of its weight.
-    pub n: usize,
-    /// Inputs of the layer: columns of its weight.
-    pub k: usize,
-}
-
-/// What happens to the values that a result buffer holds already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Out {
-    /// They are overwritten.
-    Write,
-    /// The result is added to them.
-    Add,
-}
+pub use crate::{
+    int8::Activations,
+    product::{Out, Shape},
+};
 
 /// Rows that several linear layers take as their input. They are quantised once, by the first layer
 /// whose weight is of blocks.

@@ -18,7 +18,7 @@ use kernel::{Few, Next, Panel, Tile};
 
 use crate::{
     Cpu,
-    linear::{Out, Shape},
+    product::{Out, Shape},
     simd::{self, MAX_LANES, Simd},
     weights::Floats,
 };

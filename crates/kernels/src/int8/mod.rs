@@ -26,7 +26,7 @@ use kernel::{Next, Strip, Turn, Work};
 use crate::{
     BlockFormat, Cpu, Isa,
     blocks::{Layout, RUN, with_layout},
-    linear::Out,
+    product::Out,
     simd,
 };
 

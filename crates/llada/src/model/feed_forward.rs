@@ -221,7 +221,7 @@ impl Pass<'_> {
         let Scratch { quantized_of, gathered, activated, given, .. } = s;
         let [mut gate, mut up, mut activated, mut given] =
             [gate, up, activated, given].map(Vec::as_mut_slice);
-        let networks = routing.experts().zip(quantized_of).map(|((expert, part), quantized)| {
+        let mut networks = routing.experts().zip(quantized_of).map(|((expert, part), quantized)| {
             let n = part.len();
             Network {
                 ids: &ids.experts[expert],
@@ -235,7 +235,7 @@ impl Pass<'_> {
             }
         });
         if routing.experts().count() < EXPERTS * self.cpu.threads() {
-            return networks.map(|network| self.network(self.cpu, network)).collect();
+            return networks.try_for_each(|network| self.network(self.cpu, network));
         }
         let (result, alone) = (Mutex::new(Ok(())), self.cpu.alone());
         self.cpu.each_of(networks, |network| {
