@@ -221,19 +221,20 @@ impl Pass<'_> {
         let Scratch { quantized_of, gathered, activated, given, .. } = s;
         let [mut gate, mut up, mut activated, mut given] =
             [gate, up, activated, given].map(Vec::as_mut_slice);
-        let mut networks = routing.experts().zip(quantized_of).map(|((expert, part), quantized)| {
-            let n = part.len();
-            Network {
-                ids: &ids.experts[expert],
-                h: &gathered[part.start * d..part.end * d],
-                gate: take(&mut gate, n * f),
-                up: take(&mut up, n * f),
-                activated: take(&mut activated, n * f),
-                y: take(&mut given, n * d),
-                out: Out::Write,
-                quantized,
-            }
-        });
+        let mut networks =
+            routing.experts().zip(quantized_of).map(|((expert, part), quantized)| {
+                let n = part.len();
+                Network {
+                    ids: &ids.experts[expert],
+                    h: &gathered[part.start * d..part.end * d],
+                    gate: take(&mut gate, n * f),
+                    up: take(&mut up, n * f),
+                    activated: take(&mut activated, n * f),
+                    y: take(&mut given, n * d),
+                    out: Out::Write,
+                    quantized,
+                }
+            });
         if routing.experts().count() < EXPERTS * self.cpu.threads() {
             return networks.try_for_each(|network| self.network(self.cpu, network));
         }
