@@ -120,23 +120,22 @@ impl Pass<'_> {
             }
             (ids, _) => ids.networks().try_for_each(|ids| {
                 let f = self.model.config.mlp_hidden_size;
-                let rows = h.len() / self.model.config.d_model;
-                let Saved { inner, .. } = &mut *saved;
-                self.whole(&ids, h, x, (rows, f), inner, scratch)
+                self.whole(&ids, h, x, f, &mut saved.inner, scratch)
             }),
         }
     }
 
-    /// Adds to `x` what a network of f = `f` gives for all tokens.
+    /// Adds to `x` what a network of `f` hidden units gives for all tokens.
     fn whole(
         &self,
         ids: &SwigluIds,
         h: &[f32],
         x: &mut [f32],
-        (t, f): (usize, usize),
+        f: usize,
         inner: &mut Inner,
         s: &mut Scratch,
     ) -> Result<()> {
+        let t = h.len() / self.model.config.d_model;
         inner.resize(t * f);
         s.activated.resize(t * f, 0.0);
         let Inner { gate, up } = inner;
@@ -155,14 +154,8 @@ impl Pass<'_> {
         input.forward(cpu, self.matrix(ids.gate), None, f, gate, Out::Write)?;
         input.forward(cpu, self.matrix(ids.up), None, f, up, Out::Write)?;
         swiglu::forward(cpu, gate, up, activated)?;
-        Input::new(activated, t, f, quantized).forward(
-            cpu,
-            self.matrix(ids.down),
-            None,
-            d,
-            y,
-            out,
-        )?;
+        let mut input = Input::new(activated, t, f, quantized);
+        input.forward(cpu, self.matrix(ids.down), None, d, y, out)?;
         Ok(())
     }
 
@@ -204,7 +197,7 @@ impl Pass<'_> {
             }
         });
         if let Some(ids) = &ids.shared {
-            self.whole(ids, h, x, (t, experts.shared_hidden_size), shared, s)?;
+            self.whole(ids, h, x, experts.shared_hidden_size, shared, s)?;
         }
         Ok(())
     }
