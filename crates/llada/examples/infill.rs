@@ -5,7 +5,7 @@
 use std::{error::Error, ops::ControlFlow};
 
 use llada::{
-    Session,
+    Codec, Session,
     diffusion::{Settings, infill::Template},
 };
 
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut session = Session::open(model)?;
     let template: Template = text.parse()?;
     let frame = session.frame(&template)?;
-    let sampler = Session::infill_sampler(&Settings::default())?;
+    let sampler = Codec::infill_sampler(&Settings::default())?;
     let found = session.hole_lengths(&frame, &sampler, 8, &mut || false)?;
     let lengths = found.ok_or("nobody stops the search")?.lengths;
     let mut canvases = [session.infill(&frame, &lengths, &sampler)?];

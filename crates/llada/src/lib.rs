@@ -52,6 +52,7 @@
 
 pub mod chat;
 pub mod checkpoint;
+mod codec;
 pub mod config;
 mod content;
 pub mod data;
@@ -74,6 +75,7 @@ pub mod tokenizer;
 pub mod train;
 pub mod verify;
 
+pub use codec::Codec;
 pub use diffusion::engine;
 pub(crate) use error::io;
 pub use error::{Error, Result, io_hint};

@@ -1,42 +1,38 @@
-//! A model opened once, with all that belongs to it: tokenizer, chat template, special tokens, and how it
-//! proposes to be sampled.
+//! A model opened once, with all that belongs to it.
 
 mod score;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Deref, DerefMut},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::Arc,
 };
 
 use llada_kernels::Cpu;
 
 use crate::{
-    Result,
-    chat::{Message, Template},
+    Codec, Result,
+    chat::Template,
     checkpoint::{self, Checkpoint, gguf},
-    config::{ModelConfig, Objective, SpecialTokens},
+    config::ModelConfig,
     diffusion::{
-        Blocks, Canvas, Prompt, Sampler, SamplerError, Settings, Step,
-        blocks::AdaptiveBlocks,
+        Canvas, Sampler, Step,
         generate::{self, Summary},
         infill::{
-            self, Encoder, Frame,
+            Frame,
             length::{self, Lengths, Search},
         },
-        settings::Request,
     },
     files, hub,
     model::MaskPredictor,
-    rng::drawn_seed,
     tokenizer::Tokenizer,
     train,
 };
 
-/// A model ready to be used. Its parts are open to whoever needs them apart; together they make
-/// prompts, samplers, canvases and texts.
+/// A model ready to be used: its [`Codec`], which makes prompts, samplers, canvases and texts and whose
+/// methods are those of the session too, and its mask predictor. Both are open to whoever needs them apart.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -64,20 +60,25 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    /// The model's name on the hub, or that of its folder or file.
-    pub name: String,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Its chat template, or LLaDA's where it has none.
-    pub template: Template,
-    /// Its special tokens.
-    pub special: SpecialTokens,
-    /// How the model proposes to be sampled.
-    pub proposed: Settings,
+    /// Tokenizer, chat template, special tokens and proposed settings.
+    pub codec: Arc<Codec>,
     /// The model on the processor.
     pub predictor: MaskPredictor,
-    /// Which tokens holes may take, once that was asked.
-    choices: OnceLock<infill::SharedChoices>,
+}
+
+impl Deref for Session {
+    type Target = Codec;
+
+    fn deref(&self) -> &Codec {
+        &self.codec
+    }
+}
+
+impl DerefMut for Session {
+    /// What is changed is so for this session alone.
+    fn deref_mut(&mut self) -> &mut Codec {
+        Arc::make_mut(&mut self.codec)
+    }
 }
 
 impl Session {
@@ -106,130 +107,21 @@ impl Session {
         let model = checkpoint.load()?;
         tokenizer.check(&model.config)?;
         let predictor = MaskPredictor::new(model, cpu)?;
-        let parts = Self::of(tokenizer, template, predictor);
-        Ok(Self { name: name(path), proposed, ..parts })
+        let mut codec = Codec::new(tokenizer, template, &predictor.model().config);
+        (codec.name, codec.proposed) = (name(path), proposed);
+        Ok(Self::new(codec, predictor))
     }
 
     /// A model without a name that proposes nothing.
-    pub fn of(tokenizer: Tokenizer, template: Template, mut predictor: MaskPredictor) -> Self {
-        let special = checkpoint::special_tokens(&predictor.model().config, Some(&tokenizer));
+    pub fn of(tokenizer: Tokenizer, template: Template, predictor: MaskPredictor) -> Self {
+        let codec = Codec::new(tokenizer, template, &predictor.model().config);
+        Self::new(codec, predictor)
+    }
+
+    fn new(codec: Codec, mut predictor: MaskPredictor) -> Self {
         // The next turn of a conversation, or prompt of a list, begins as the one before.
         predictor.retain(1);
-        let (name, proposed, choices) = (String::new(), Settings::NONE, OnceLock::new());
-        Self { name, tokenizer, template, special, proposed, predictor, choices }
-    }
-
-    /// Sizes and options of the model.
-    pub fn config(&self) -> &ModelConfig {
-        &self.predictor.model().config
-    }
-
-    /// What the model was trained to do.
-    pub fn objective(&self) -> Objective {
-        self.config().objective
-    }
-
-    /// The tokens of a text that is to be continued as it is; an empty text is the beginning of a
-    /// document, where training has an end of text.
-    ///
-    /// # Errors
-    /// If the tokenizer refuses the text.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        match text.is_empty() {
-            true => Ok(self.special.eos.into_iter().collect()),
-            false => self.tokenizer.encode(text),
-        }
-    }
-
-    /// The tokens of a conversation, up to where the assistant's next message begins. Special
-    /// tokens that a message spells are text.
-    ///
-    /// # Errors
-    /// If the template or the tokenizer refuses the messages.
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        self.template.encode(&self.tokenizer, messages, true)
-    }
-
-    /// Whether prompts are messages to this model: its files state a chat template, and its
-    /// tokenizer has the marks that the template writes.
-    ///
-    /// # Errors
-    /// If the template cannot be applied.
-    pub fn is_for_chat(&self) -> Result<bool> {
-        Ok(self.tokenizer.has_chat_template() && self.knows_chat_marks()?)
-    }
-
-    /// Whether the marks of a conversation are tokens of this model, or its template writes none: one
-    /// that lacks them was never fine-tuned.
-    ///
-    /// # Errors
-    /// If the template cannot be applied.
-    pub fn knows_chat_marks(&self) -> Result<bool> {
-        let hello = [Message::new("user", "Hello")];
-        let is_mark = |&id: &u32| self.tokenizer.is_special(id) && Some(id) != self.special.bos;
-        Ok(self.encode_chat(&hello)?.iter().any(is_mark)
-            || !self.template.render(&hello, true)?.contains("<|"))
-    }
-
-    /// The sampler for prompts of which the longest has so many tokens: what was `asked` for, then what
-    /// the model proposes, then what a preset chooses. Without a seed one is drawn.
-    ///
-    /// # Errors
-    /// If what was asked for contradicts itself, the model or the prompts, or what the model proposes
-    /// contradicts itself.
-    pub fn sampler(
-        &self,
-        asked: &Settings,
-        longest: usize,
-    ) -> std::result::Result<Sampler, SamplerError> {
-        self.request(asked, &|| self.delimiters()).sampler(self.config(), longest)
-    }
-
-    /// As [`Session::sampler`] for answers in a conversation, which end where their text does.
-    ///
-    /// # Errors
-    /// Those of [`Session::sampler`].
-    pub fn chat_sampler(&self, asked: &Settings) -> std::result::Result<Sampler, SamplerError> {
-        let delimiters = || self.delimiters();
-        let request = Request { is_chat: true, ..self.request(asked, &delimiters) };
-        request.sampler(self.config(), 0)
-    }
-
-    /// The sampler for the holes of a text, by what was `asked` for alone: without steps each of the
-    /// tokens has one of its own. Without a seed one is drawn.
-    ///
-    /// # Errors
-    /// If a setting needs another that is not made.
-    pub fn infill_sampler(asked: &Settings) -> std::result::Result<Sampler, SamplerError> {
-        let blocks = match asked.block_length.or(asked.suffix_window) {
-            Some(_) => Blocks::SemiAutoregressive,
-            None => Blocks::Pure,
-        };
-        let (steps, seed) = (usize::MAX, drawn_seed());
-        asked.apply(Sampler { steps, gen_length: 0, blocks, seed, ..Sampler::default() })
-    }
-
-    /// What is asked of this model.
-    fn request<'a>(
-        &'a self,
-        asked: &'a Settings,
-        delimiters: &'a dyn Fn() -> AdaptiveBlocks,
-    ) -> Request<'a> {
-        Request { proposed: &self.proposed, ..Request::new(asked, delimiters) }
-    }
-
-    /// The tokens at which adaptive blocks end.
-    pub fn delimiters(&self) -> AdaptiveBlocks {
-        AdaptiveBlocks::of(&self.tokenizer)
-    }
-
-    /// A canvas for the response to `prompt`.
-    ///
-    /// # Errors
-    /// If the sampler does not fit the model or the prompt.
-    pub fn canvas(&self, prompt: Vec<u32>, sampler: &Sampler) -> Result<Canvas> {
-        let prompt = Prompt::from(prompt);
-        Ok(Canvas::new(prompt, sampler, &self.special, self.config().attention)?)
+        Self { codec: Arc::new(codec), predictor }
     }
 
     /// Runs canvases until they are done, as [`generate::run`] does. For canvases that come and go there
@@ -245,38 +137,6 @@ impl Session {
         generate::run(&mut self.predictor, canvases, on_step)
     }
 
-    /// The text of a response up to its end. A prompt with masks in it is a template to fill: the text
-    /// is then the whole of it.
-    ///
-    /// # Errors
-    /// If the tokenizer's decoder fails.
-    pub fn text(&self, canvas: &Canvas) -> Result<String> {
-        let prompt = &canvas.prompt().tokens;
-        let is_template = prompt.iter().any(|&token| Some(token) == canvas.mask_token());
-        let filled = if is_template { &canvas.tokens()[..prompt.len()] } else { &[] };
-        let tokens: Vec<u32> = filled.iter().chain(canvas.useful()).copied().collect();
-        self.tokenizer.decode(&tokens, true)
-    }
-
-    /// The text of a response that may not be done: what stands before its first mask.
-    ///
-    /// # Errors
-    /// If the tokenizer's decoder fails.
-    pub fn text_so_far(&self, canvas: &Canvas) -> Result<String> {
-        let tokens = canvas.useful().iter().copied();
-        let certain: Vec<u32> = tokens.take_while(|&t| Some(t) != canvas.mask_token()).collect();
-        self.tokenizer.decode(&certain, true)
-    }
-
-    /// A text with holes, in tokens.
-    ///
-    /// # Errors
-    /// If the tokenizer refuses the text.
-    pub fn frame(&self, template: &infill::Template) -> Result<Frame> {
-        let choices = self.choices.get_or_init(|| infill::SharedChoices::new(&self.tokenizer));
-        Encoder::with(&self.tokenizer, choices.clone()).frame(template)
-    }
-
     /// Chooses lengths of up to `max_hole` tokens for the holes that were given none; `None` if `stop`
     /// said so, which is asked after every step.
     ///
@@ -290,17 +150,10 @@ impl Session {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Lengths>> {
         let ModelConfig { attention, max_sequence_length: limit, .. } = *self.config();
-        let search = Search { frame, sampler, special: &self.special, attention, max_hole, limit };
-        length::search(&mut self.predictor, &search, stop)
-    }
-
-    /// A canvas for holes of these lengths.
-    ///
-    /// # Errors
-    /// If the sampler or the lengths do not fit the model or the text.
-    pub fn infill(&self, frame: &Frame, lengths: &[usize], sampler: &Sampler) -> Result<Canvas> {
-        let attention = self.config().attention;
-        Ok(Canvas::infill(frame, lengths, sampler, &self.special, attention)?)
+        let Self { codec, predictor } = self;
+        let special = &codec.special;
+        let search = Search { frame, sampler, special, attention, max_hole, limit };
+        length::search(predictor, &search, stop)
     }
 }
 

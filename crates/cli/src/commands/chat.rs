@@ -222,10 +222,11 @@ impl Chat {
 
     fn generate(&mut self, canvas: Canvas) -> Result<(Canvas, generate::Summary)> {
         let mut canvases = [canvas];
-        let Session { predictor, tokenizer, name, .. } = &mut self.session;
+        let Session { predictor, codec } = &mut self.session;
         let look =
             Look { watch: self.is_watched, response_only: true, pace: self.pace, trace: None };
-        let mut observer = Observer::new(look, &canvases, tokenizer, name, &self.term);
+        let mut observer =
+            Observer::new(look, &canvases, &codec.tokenizer, &codec.name, &self.term);
         let summary = observer.follow(predictor, &mut canvases, &self.stop, |_| {});
         observer.erase()?;
         let [canvas] = canvases;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use llada::{
-    Session, data,
+    Codec, Session, data,
     diffusion::{
         Sampler, Spelling, generate,
         infill::{Template, length},
@@ -41,7 +41,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             vec![(text.parse().map_err(llada::Error::from)?, None)]
         }
     };
-    let sampler = Session::infill_sampler(&args.sampler.settings);
+    let sampler = Codec::infill_sampler(&args.sampler.settings);
     let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
     let threads = args.threads.threads.into();
     let mut session = session::open(model.as_deref(), Shipped::Base, threads, term)?;
@@ -69,7 +69,8 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
         };
         let Some(lengths) = lengths else { return Err(Interrupted.into()) };
         let mut canvases = [session.infill(&frame, &lengths.lengths, &sampler)?];
-        let Session { name, tokenizer, predictor, .. } = &mut session;
+        let Session { predictor, codec } = &mut session;
+        let (name, tokenizer) = (&codec.name, &codec.tokenizer);
         let look = Look::of(&args.watching);
         let mut observer = Observer::new(look, &canvases, tokenizer, name, term);
         // How sure the model was of each token of the sequence that it filled.

@@ -68,9 +68,9 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
 
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;
-    let (predictor, tokenizer) = (&mut session.predictor, &session.tokenizer);
+    let Session { predictor, codec } = &mut session;
     let look = Look::of(&args.watching);
-    let mut observer = Observer::new(look, &canvases, tokenizer, &session.name, term);
+    let mut observer = Observer::new(look, &canvases, &codec.tokenizer, &codec.name, term);
     let summary = observer.follow(predictor, &mut canvases, &stop, |_| {});
     let seconds = observer.elapsed();
     let traced = observer.finish(term);

@@ -243,7 +243,8 @@ impl Evaluator<'_> {
         let tokens: Vec<usize> = pairs.iter().map(|pair| pair.answer.len()).collect();
         let settings = plan.likelihood;
         let attention = self.session.config().attention;
-        let Session { predictor, special, .. } = &mut *self.session;
+        let Session { predictor, codec } = &mut *self.session;
+        let special = &codec.special;
         if let (Scoring::Confidence, Some(mask)) = (plan.scoring, special.mask) {
             let scores = confidence::score(predictor, mask, attention, pairs, settings.cfg_scale)?;
             let detail = json!({ "scores": scores, "tokens": tokens });

@@ -118,7 +118,7 @@ impl Setup {
         log: &mut Log,
     ) -> Result<report::Finished> {
         let task = Task::parse(task, "t").unwrap();
-        let Session { special, .. } = self.session;
+        let special = self.session.special;
         let ends = || self.session.delimiters();
         let plan = Plan::new(&task, asked, self.session.config(), &special, &ends)?;
         let prepared = prepare(task, &self.data, None, None)?;

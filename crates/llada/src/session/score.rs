@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Session;
 use crate::{
-    Result,
+    Codec, Result,
     chat::Message,
     diffusion::likelihood::{
         self, Alike, Draws, Estimate, Event, Evidence, EvidenceSettings, Pair, Settings, Window,
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-impl Session {
+impl Codec {
     /// The tokens of a text and of what may follow it, for [`Session::score`].
     ///
     /// # Errors
@@ -33,7 +33,9 @@ impl Session {
     fn checked(&self, pair: Pair) -> Result<Pair> {
         likelihood::check(self.config(), &self.special, &pair).map(|()| pair)
     }
+}
 
+impl Session {
     /// The log-likelihood of each pair, the same alone and in any company.
     ///
     /// # Errors
@@ -54,8 +56,8 @@ impl Session {
         draws: &mut dyn Draws,
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Vec<Estimate>> {
-        let Self { predictor, special, .. } = self;
-        likelihood::score_with(predictor, special, pairs, settings, draws, on_event)
+        let Self { predictor, codec } = self;
+        likelihood::score_with(predictor, &codec.special, pairs, settings, draws, on_event)
     }
 
     /// Whether greedy decoding after the prompt gives exactly the answer.
@@ -63,7 +65,7 @@ impl Session {
     /// # Errors
     /// Those of [`likelihood::is_greedy`].
     pub fn is_greedy(&mut self, pair: &Pair, cfg_scale: f32) -> Result<bool> {
-        likelihood::is_greedy(&mut self.predictor, &self.special, pair, cfg_scale)
+        likelihood::is_greedy(&mut self.predictor, &self.codec.special, pair, cfg_scale)
     }
 
     /// Plans to measure how well the model predicts running text.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::diffusion::Settings;
 
 #[test]
 fn a_run_stands_for_its_newest_checkpoint() {
@@ -48,7 +49,7 @@ fn holes_are_filled_and_masks_of_a_prompt_too() {
     let template = "The {{hole}} sat on the {{hole:2}}.".parse().unwrap();
     let frame = session.frame(&template).unwrap();
     let asked = Settings { seed: Some(1), ..Settings::default() };
-    let sampler = Session::infill_sampler(&asked).unwrap();
+    let sampler = Codec::infill_sampler(&asked).unwrap();
     let found = session.hole_lengths(&frame, &sampler, 2, &mut || false).unwrap().unwrap();
     assert!((1..=2).contains(&found.lengths[0]) && found.lengths[1] == 2);
     let mut canvases = [session.infill(&frame, &found.lengths, &sampler).unwrap()];

@@ -141,9 +141,10 @@ impl<'a> Bench<'a> {
     /// The answers of one setting, and the seconds that they took.
     fn judge(&mut self, setting: &str, sampler: &Sampler) -> Result<(Judged, f64)> {
         let Self { args, session, questions, prompts, stop, .. } = self;
-        let Session { predictor, special, tokenizer, .. } = session;
+        let Session { predictor, codec } = session;
+        let (special, tokenizer) = (&codec.special, &codec.tokenizer);
         let bar = progress::steps_bar(self.term, prompts.len() as u64);
-        bar.set_message(format!("{}, {setting}", session.name));
+        bar.set_message(format!("{}, {setting}", codec.name));
         let mut on_answered = |done| {
             bar.set_position(done as u64);
             if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -158,7 +159,7 @@ impl<'a> Bench<'a> {
             &mut on_answered,
         )?;
         let seconds = begun.elapsed().as_secs_f64();
-        bar.set_message(format!("{}, {setting}: likelihood", session.name));
+        bar.set_message(format!("{}, {setting}: likelihood", codec.name));
         let log_likelihoods =
             quality::log_likelihoods(predictor, special, prompts, &answers, args.mc_num as usize)?;
         bar.finish_and_clear();
