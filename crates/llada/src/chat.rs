@@ -72,8 +72,8 @@ pub enum ChatError {
         /// Where the template is from.
         origin: String,
     },
-    /// A field of a message besides its content that spells a special token.
-    #[error("a message contains a special token in another field than its content")]
+    /// A field of a message besides its content, or a tool, that spells a special token.
+    #[error("a special token stands in another field of a message than its content, or in a tool")]
     Field,
     /// What comes before an answer is not what asks for it, and differs in earlier messages.
     #[error(

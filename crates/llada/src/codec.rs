@@ -111,10 +111,10 @@ impl Codec {
         self.request(asked, &|| self.delimiters()).sampler(self.config(), longest)
     }
 
-    /// As [`Session::sampler`] for answers in a conversation, which end where their text does.
+    /// As [`Codec::sampler`] for answers in a conversation, which end where their text does.
     ///
     /// # Errors
-    /// Those of [`Session::sampler`].
+    /// Those of [`Codec::sampler`].
     pub fn chat_sampler(&self, asked: &Settings) -> std::result::Result<Sampler, SamplerError> {
         let delimiters = || self.delimiters();
         let request = Request { is_chat: true, ..self.request(asked, &delimiters) };

@@ -36,23 +36,28 @@ impl Message {
 
     /// The texts among its other fields.
     pub(super) fn other_texts(&self) -> Vec<&str> {
-        fn collect<'a>(json: &'a Json, texts: &mut Vec<&'a str>) {
-            match json {
-                Json::String(text) => texts.push(text),
-                Json::Array(items) => items.iter().for_each(|item| collect(item, texts)),
-                Json::Object(fields) => {
-                    for (name, field) in fields {
-                        texts.push(name);
-                        collect(field, texts);
-                    }
-                }
-                _ => {}
-            }
-        }
-        let mut texts = Vec::new();
-        self.other.values().for_each(|value| collect(value, &mut texts));
-        texts
+        self.other.values().flat_map(texts).collect()
     }
+}
+
+/// The texts and names in a value.
+pub(super) fn texts(json: &Json) -> Vec<&str> {
+    fn collect<'a>(json: &'a Json, texts: &mut Vec<&'a str>) {
+        match json {
+            Json::String(text) => texts.push(text),
+            Json::Array(items) => items.iter().for_each(|item| collect(item, texts)),
+            Json::Object(fields) => {
+                for (name, field) in fields {
+                    texts.push(name);
+                    collect(field, texts);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut texts = Vec::new();
+    collect(json, &mut texts);
+    texts
 }
 
 /// A message without its fields that are null, and with what the model thought under each name that

@@ -41,6 +41,7 @@ pub fn run<P: Predictor + ?Sized>(
             engine.admit(canvas);
         }
         engine.step(usize::MAX, &mut |id, event| match event {
+            Event::Begun(_) => {}
             Event::Step(canvas) => {
                 let step = canvas.last_step();
                 changed |= step.changes();

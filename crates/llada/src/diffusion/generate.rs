@@ -84,7 +84,7 @@ pub fn run<P: Predictor + ?Sized>(
                 summary.interrupted |= on_step(id.number(), step).is_break();
             }
             Event::Failed(_, error) => failure = failure.take().or(Some(error)),
-            Event::Done(_) => {}
+            Event::Begun(_) | Event::Done(_) => {}
         })?;
         summary.nfe += usize::from(pass.works > 0);
         summary.tokens_fed += pass.tokens_fed;

@@ -34,6 +34,9 @@ impl WorkId {
 /// What happened to a work. The last two take it out of the engine.
 #[derive(Debug)]
 pub enum Event<'a, W> {
+    /// It is fed for the first time, without so many tokens at its beginning, whose keys and values were
+    /// cached before.
+    Begun(usize),
     /// It took a step. Of a canvas it is [`Canvas::last_step`](crate::diffusion::Canvas::last_step).
     Step(&'a W),
     /// It is done.
@@ -71,6 +74,8 @@ struct Slot<W> {
     id: WorkId,
     work: W,
     cached: Option<Cached>,
+    /// Tokens that it had cached when it began, until that is told.
+    reused: Option<usize>,
     state: State,
 }
 
@@ -101,7 +106,7 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
     pub fn admit(&mut self, work: W) -> WorkId {
         let id = WorkId(self.admitted);
         self.admitted += 1;
-        self.slots.push(Slot { id, work, cached: None, state: State::New });
+        self.slots.push(Slot { id, work, cached: None, reused: None, state: State::New });
         id
     }
 
@@ -188,9 +193,12 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
     fn commit(&mut self, on: &mut dyn FnMut(WorkId, Event<'_, W>)) {
         let slots = &mut self.slots;
         self.assembly.readings(&mut self.readings, |index, readings| {
-            let Slot { id, work, state, .. } = &mut slots[index];
+            let Slot { id, work, state, reused, .. } = &mut slots[index];
             if matches!(state, State::Failed(_)) {
                 return;
+            }
+            if let Some(reused) = reused.take() {
+                on(*id, Event::Begun(reused));
             }
             match readings.map_err(Error::from).and_then(|readings| work.commit(readings)) {
                 Ok(()) => on(*id, Event::Step(work)),
@@ -238,7 +246,9 @@ impl<W: Work> Slot<W> {
         }
         if let State::New = self.state {
             self.cached = Cached::open(predictor, &self.work)?;
-            assembly.reused += self.cached.as_ref().map_or(0, |cached| cached.reused);
+            let reused = self.cached.as_ref().map_or(0, |cached| cached.reused);
+            assembly.reused += reused;
+            self.reused = Some(reused);
             self.state = State::Open;
         }
         assembly.add(limits, index, &self.work, self.cached.as_mut())
@@ -268,7 +278,7 @@ pub fn run<P: Predictor + ?Sized, W: Work>(
     let (mut done, mut failure) = (Vec::with_capacity(engine.len()), None);
     while !engine.is_empty() && failure.is_none() {
         engine.step(usize::MAX, &mut |id, event| match event {
-            Event::Step(_) => {}
+            Event::Begun(_) | Event::Step(_) => {}
             Event::Done(work) => done.push((id, work)),
             Event::Failed(_, error) => failure = failure.take().or(Some(error)),
         })?;

@@ -163,6 +163,7 @@ fn alone() -> &'static Vec<Vec<String>> {
             while !engine.is_empty() {
                 engine
                     .step(usize::MAX, &mut |_, event| match event {
+                        Event::Begun(_) => assert!(states.is_empty()),
                         Event::Step(task) => states.push(state(task)),
                         Event::Done(task) => assert_eq!(states.last(), Some(&state(&task))),
                         Event::Failed(_, error) => panic!("{error}"),
@@ -224,7 +225,7 @@ proptest! {
                     let mut wrong = false;
                     let count = engine.len();
                     let pass = engine.step(budget, &mut |id, event| match event {
-                        Event::Step(_) => {}
+                        Event::Begun(_) | Event::Step(_) => {}
                         Event::Done(task) => {
                             let states = &alone[order[id.number()]];
                             wrong |= states.last() != Some(&state(&task));
@@ -333,7 +334,7 @@ fn a_bad_sequence_fails_alone() {
     while !engine.is_empty() {
         engine
             .step(usize::MAX, &mut |id, event| match event {
-                Event::Step(_) => {}
+                Event::Begun(_) | Event::Step(_) => {}
                 Event::Done(canvas) => done.push((id.number(), canvas.tokens().to_vec())),
                 Event::Failed(canvas, error) => {
                     failed.push((id.number(), canvas.outcome().nfe, error.to_string()));
@@ -364,7 +365,7 @@ fn an_answer_without_a_likelihood_fails_alone() {
     while !engine.is_empty() {
         engine
             .step(9, &mut |id, event| match event {
-                Event::Step(_) => {}
+                Event::Begun(_) | Event::Step(_) => {}
                 Event::Done(_) => done.push(id.number()),
                 Event::Failed(_, error) => failed.push((id.number(), error.to_string())),
             })
@@ -389,7 +390,7 @@ fn a_sequence_that_outgrows_the_model_fails_alone() {
     while !engine.is_empty() {
         engine
             .step(usize::MAX, &mut |id, event| match event {
-                Event::Step(_) => {}
+                Event::Begun(_) | Event::Step(_) => {}
                 Event::Done(_) => ended.push((id, None)),
                 Event::Failed(_, error) => ended.push((id, Some(error.to_string()))),
             })

@@ -191,7 +191,7 @@ pub fn score_with(
             break;
         }
         engine.step(TOKENS, &mut |id, event| match event {
-            engine::Event::Step(_) => {}
+            engine::Event::Begun(_) | engine::Event::Step(_) => {}
             engine::Event::Done(scoring) => estimates[id.number()] = scoring.estimate(),
             engine::Event::Failed(_, error) => failure = failure.take().or(Some(error)),
         })?;
