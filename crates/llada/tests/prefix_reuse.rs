@@ -71,7 +71,7 @@ fn run_canvas(predictor: &mut MaskPredictor, canvas: Canvas) -> (Vec<u32>, usize
         let on = &mut |_, event: Event<'_, Canvas>| match event {
             Event::Done(canvas) => tokens = canvas.tokens().to_vec(),
             Event::Failed(_, error) => panic!("{error}"),
-            Event::Step(_) => {}
+            Event::Begun(_) | Event::Step(_) => {}
         };
         let pass = engine.step(usize::MAX, on).unwrap();
         fed += pass.tokens_fed;
