@@ -54,6 +54,7 @@ pub mod chat;
 pub mod checkpoint;
 mod codec;
 pub mod config;
+pub mod constraint;
 mod content;
 pub mod data;
 pub mod diffusion;

@@ -63,17 +63,31 @@ impl FromStr for Template {
                 rest = &rest[c.len_utf8()..];
             }
         }
-        if !text.is_empty() {
-            parts.push(Part::Text(text));
-        }
-        match parts.iter().any(|part| matches!(part, Part::Hole(_))) {
-            true => Ok(Self { parts }),
-            false => Err(InfillError::NoHole),
-        }
+        parts.push(Part::Text(text));
+        Self::new(parts)
     }
 }
 
 impl Template {
+    /// A template of these parts.
+    ///
+    /// # Errors
+    /// If none of them is a hole.
+    pub fn new(parts: impl IntoIterator<Item = Part>) -> Result<Self, InfillError> {
+        let mut joined: Vec<Part> = Vec::new();
+        for part in parts {
+            match (part, joined.last_mut()) {
+                (Part::Text(text), _) if text.is_empty() => {}
+                (Part::Text(text), Some(Part::Text(before))) => before.push_str(&text),
+                (part, _) => joined.push(part),
+            }
+        }
+        match joined.iter().any(|part| matches!(part, Part::Hole(_))) {
+            true => Ok(Self { parts: joined }),
+            false => Err(InfillError::NoHole),
+        }
+    }
+
     /// The parts; no two texts follow each other, and none is empty.
     pub fn parts(&self) -> &[Part] {
         &self.parts

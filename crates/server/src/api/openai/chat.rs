@@ -1,0 +1,288 @@
+//! `/v1/chat/completions`.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response, sse::Event},
+};
+use llada::rng::nth_seed;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::stream::{self, Chunks};
+use crate::{
+    answer::{self, Ask, Wanted, Detail, End, Finish, Usage},
+    api::{
+        body::{Body, Fields},
+        message::{self, ChatMessage},
+        structure::{self, ResponseFormat, Structure},
+        tools::{self, Call, ToolSpec},
+        types::{self, StreamOptions, Texts},
+    },
+    app::{self, Shared},
+    error::ApiResult,
+    guard,
+};
+
+/// A request for the next message of a conversation. Settings of the sampler stand beside these fields.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct Chat {
+    /// The model; the first of the server where none is named.
+    #[serde(default)]
+    pub(crate) model: Option<String>,
+    /// The conversation.
+    pub(crate) messages: Vec<ChatMessage>,
+    /// The most useful tokens of the answer: a cap, and no canvas.
+    #[serde(default)]
+    pub(crate) max_tokens: Option<i64>,
+    /// The same under its newer name.
+    #[serde(default)]
+    pub(crate) max_completion_tokens: Option<i64>,
+    /// Texts that end the answer.
+    #[serde(default)]
+    pub(crate) stop: Option<Texts>,
+    /// How many answers.
+    #[serde(default)]
+    pub(crate) n: Option<usize>,
+    /// Whether to stream.
+    #[serde(default)]
+    pub(crate) stream: bool,
+    /// What a stream tells beside its pieces.
+    #[serde(default)]
+    pub(crate) stream_options: Option<StreamOptions>,
+    /// Stream the whole text after each step, which replaces the last one (Mercury).
+    #[serde(default)]
+    pub(crate) diffusing: bool,
+    /// Stream the canvas and each step of it as events of their own.
+    #[serde(default)]
+    pub(crate) stream_events: bool,
+    /// Functions that the model may call.
+    #[serde(default)]
+    pub(crate) tools: Option<Vec<ToolSpec>>,
+    /// `auto`, `none`, `required`, or an object that names a function.
+    #[serde(default)]
+    pub(crate) tool_choice: Option<Value>,
+    /// What the answer must be: text, JSON, or JSON of a schema.
+    #[serde(default)]
+    pub(crate) response_format: Option<ResponseFormat>,
+    /// A JSON schema that the answer must match.
+    #[serde(default)]
+    pub(crate) json_schema: Option<Value>,
+    /// A regular expression that the whole answer must match.
+    #[serde(default)]
+    pub(crate) regex: Option<String>,
+    /// Texts of which the answer must be one.
+    #[serde(default)]
+    pub(crate) choices: Option<Vec<String>>,
+}
+
+impl Fields for Chat {
+    const IGNORED: &[&str] = &[
+        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "user",
+        "store", "metadata", "service_tier", "parallel_tool_calls", "reasoning_effort",
+        "reasoning_summary", "reasoning_summary_wait", "realtime", "verbosity", "modalities", "audio",
+        "prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
+        "web_search_options", "min_p", "repetition_penalty", "repeat_penalty", "cache_prompt", "id_slot",
+        "functions", "function_call", "timings_per_token", "return_progress", "reasoning_format",
+        "chat_template_kwargs", "mirostat", "typical_p", "samplers",
+    ];
+}
+
+/// Answers a conversation.
+pub(crate) async fn create(State(app): State<Shared>, body: Body<Chat>) -> ApiResult<Response> {
+    let Body { fields: chat, settings, warnings } = body;
+    let n = types::choices(chat.n)?;
+    let tools = tools::read(chat.tools, chat.tool_choice.as_ref())?;
+    let structure = Structure {
+        response_format: chat.response_format,
+        json_schema: chat.json_schema,
+        regex: chat.regex,
+        choices: chat.choices,
+    };
+    let constraint = structure.constraint(tools.as_ref())?;
+    let messages = message::messages(chat.messages)?;
+    let stops = Texts::stops(chat.stop, "stop")?;
+    let max_tokens = match chat.max_completion_tokens {
+        Some(most) => types::most("max_completion_tokens", Some(most))?,
+        None => types::most("max_tokens", chat.max_tokens)?,
+    };
+    let model = app.models.get(chat.model.as_deref()).await?;
+    let automaton = structure::automaton(&model, constraint).await?;
+    let functions = tools.as_ref().map_or(&[][..], |(functions, _)| functions);
+    let prompt = tools::encode(&model.codec, &messages, functions)?;
+    let settings = &settings;
+    let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
+    let ask = Ask::response(&model.codec, wanted)?;
+    let asks = (0..n as u64).map(|i| ask.seeded(nth_seed(ask.seed(), i))).collect();
+    let detail = Detail {
+        text: chat.stream && !chat.diffusing,
+        snapshots: chat.stream && chat.diffusing,
+        events: chat.stream && chat.stream_events,
+    };
+    let pieces = answer::begin(&app, &model, asks, detail)?;
+    let reply = Reply {
+        id: format!("chatcmpl-{}", guard::new_id()),
+        created: app::now(),
+        model: model.name.clone(),
+        warning: Body::<Chat>::warning(&warnings),
+        tells_usage: chat.stream_options.unwrap_or_default().include_usage,
+        tells_events: chat.stream_events,
+        held: tools.is_some().then(|| vec![String::new(); n]),
+    };
+    match chat.stream {
+        true => Ok(stream::respond(pieces, reply)),
+        false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
+    }
+}
+
+/// What all chunks of a response have.
+struct Reply {
+    id: String,
+    created: u64,
+    model: String,
+    warning: Option<String>,
+    tells_usage: bool,
+    tells_events: bool,
+    /// With tools: of each answer the text that may turn out to be calls.
+    held: Option<Vec<String>>,
+}
+
+/// Why an answer ends, in OpenAI's words.
+fn finish_reason(end: &End, calls: Option<&[Call]>) -> &'static str {
+    match (&end.finish, calls) {
+        (_, Some(_)) => "tool_calls",
+        (Finish::Stop(_), None) => "stop",
+        (Finish::Length, None) => "length",
+    }
+}
+
+impl Reply {
+    /// The calls of an answer, where there are tools.
+    fn calls(&self, end: &End) -> Option<Vec<Call>> {
+        self.held.as_ref().and_then(|_| tools::calls(&end.text))
+    }
+
+    /// The response in one piece.
+    fn whole(&self, ends: &[End]) -> Value {
+        let mut total = Usage::default();
+        let choices: Vec<Value> = ends.iter().enumerate().map(|(index, end)| {
+            total += end.usage;
+            let calls = self.calls(end);
+            let message = match &calls {
+                Some(calls) => json!({
+                    "role": "assistant", "content": null,
+                    "tool_calls": calls.iter().map(|call| written(call, None)).collect::<Vec<_>>(),
+                }),
+                None => json!({ "role": "assistant", "content": end.text }),
+            };
+            let reason = finish_reason(end, calls.as_deref());
+            json!({ "index": index, "message": message, "logprobs": null, "finish_reason": reason })
+        }).collect();
+        let mut reply = json!({
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": concat!("llada-", env!("CARGO_PKG_VERSION")),
+            "choices": choices,
+            "usage": types::usage(&total),
+            "seed": ends.first().map(|end| end.seed),
+        });
+        if let Some(end) = ends.first() {
+            reply["timings"] = types::timings(end);
+        }
+        if let Some(warning) = &self.warning {
+            reply["warning"] = warning.as_str().into();
+        }
+        reply
+    }
+
+    fn chunk(&self, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": concat!("llada-", env!("CARGO_PKG_VERSION")),
+            "choices": choices,
+        })
+    }
+
+    fn delta(&self, number: usize, delta: Value) -> Value {
+        self.chunk(json!([{ "index": number, "delta": delta, "finish_reason": null }]))
+    }
+}
+
+/// A call as a message has it; with an index in a stream.
+fn written(call: &Call, index: Option<usize>) -> Value {
+    let mut written = json!({
+        "id": format!("call_{}", guard::new_id()),
+        "type": "function",
+        "function": { "name": call.name, "arguments": call.arguments },
+    });
+    if let Some(index) = index {
+        written["index"] = index.into();
+    }
+    written
+}
+
+impl Chunks for Reply {
+    fn begin(&mut self, number: usize) -> Vec<Value> {
+        let mut first = self.delta(number, json!({ "role": "assistant", "content": "" }));
+        if let Some(warning) = self.warning.take() {
+            first["warning"] = warning.into();
+        }
+        vec![first]
+    }
+
+    fn text(&mut self, number: usize, text: String) -> Vec<Value> {
+        let text = match self.held.as_mut().map(|held| &mut held[number]) {
+            None => text,
+            Some(held) => {
+                held.push_str(&text);
+                if tools::may_be_calls(held) {
+                    return Vec::new();
+                }
+                std::mem::take(held)
+            }
+        };
+        vec![self.delta(number, json!({ "content": text }))]
+    }
+
+    fn snapshot(&mut self, number: usize, text: String) -> Vec<Value> {
+        vec![self.delta(number, json!({ "content": text }))]
+    }
+
+    fn end(&mut self, number: usize, end: &End) -> Vec<Value> {
+        let calls = self.calls(end);
+        let mut chunks = Vec::new();
+        let held = self.held.as_mut().map(|held| std::mem::take(&mut held[number]));
+        match (&calls, held) {
+            (Some(calls), _) => {
+                let calls = calls.iter().enumerate().map(|(i, call)| written(call, Some(i)));
+                chunks.push(self.delta(number, json!({ "tool_calls": calls.collect::<Vec<_>>() })));
+            }
+            (None, Some(held)) if !held.is_empty() => {
+                chunks.push(self.delta(number, json!({ "content": held })));
+            }
+            _ => {}
+        }
+        let reason = finish_reason(end, calls.as_deref());
+        chunks.push(self.chunk(json!([{ "index": number, "delta": {}, "finish_reason": reason }])));
+        if self.tells_events {
+            chunks.push(stream::done(number, end, reason));
+        }
+        chunks
+    }
+
+    fn last(&mut self, usage: &Usage) -> Vec<Value> {
+        let mut last = self.chunk(json!([]));
+        last["usage"] = types::usage(usage);
+        if self.tells_usage { vec![last] } else { Vec::new() }
+    }
+
+    fn event(&self, chunk: &Value) -> Event {
+        stream::event(chunk)
+    }
+}

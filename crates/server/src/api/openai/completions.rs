@@ -1,0 +1,311 @@
+//! `/v1/completions`: a text that is continued, or with a `suffix` filled in between.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response, sse::Event},
+};
+use llada::rng::nth_seed;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::stream::{self, Chunks};
+use crate::{
+    answer::{self, Ask, Wanted, Detail, End, Finish, Usage},
+    api::{
+        body::{Body, Fields},
+        infill::{self, Between},
+        structure::{self, ResponseFormat, Structure},
+        types::{self, MAX_CHOICES, StreamOptions, Texts},
+    },
+    app::{self, Shared},
+    error::{ApiError, ApiResult},
+    guard,
+    models::Model,
+};
+
+/// A request for the continuation of a text. Settings of the sampler stand beside these fields.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct Completion {
+    /// The model; the first of the server where none is named.
+    #[serde(default)]
+    pub(crate) model: Option<String>,
+    /// A text, its tokens, or several of either. A text with the sentinels of fill-in-the-middle has a
+    /// hole where they say.
+    #[serde(default)]
+    pub(crate) prompt: Value,
+    /// What follows the wanted text.
+    #[serde(default)]
+    pub(crate) suffix: Option<String>,
+    /// The most useful tokens: a cap, and no canvas.
+    #[serde(default)]
+    pub(crate) max_tokens: Option<i64>,
+    /// Tokens of the hole before a suffix; chosen where it is not given.
+    #[serde(default)]
+    pub(crate) hole_length: Option<usize>,
+    /// Texts that end the answer.
+    #[serde(default)]
+    pub(crate) stop: Option<Texts>,
+    /// How many answers to each prompt.
+    #[serde(default)]
+    pub(crate) n: Option<usize>,
+    /// Whether the answer begins with its prompt.
+    #[serde(default)]
+    pub(crate) echo: bool,
+    /// Whether to stream.
+    #[serde(default)]
+    pub(crate) stream: bool,
+    /// What a stream tells beside its pieces.
+    #[serde(default)]
+    pub(crate) stream_options: Option<StreamOptions>,
+    /// Stream the whole text after each step, which replaces the last one (Mercury).
+    #[serde(default)]
+    pub(crate) diffusing: bool,
+    /// Stream the canvas and each step of it as events of their own.
+    #[serde(default)]
+    pub(crate) stream_events: bool,
+    /// What the answer must be: text, JSON, or JSON of a schema.
+    #[serde(default)]
+    pub(crate) response_format: Option<ResponseFormat>,
+    /// A JSON schema that the answer must match.
+    #[serde(default)]
+    pub(crate) json_schema: Option<Value>,
+    /// A regular expression that the whole answer must match.
+    #[serde(default)]
+    pub(crate) regex: Option<String>,
+    /// Texts of which the answer must be one.
+    #[serde(default)]
+    pub(crate) choices: Option<Vec<String>>,
+}
+
+impl Fields for Completion {
+    const IGNORED: &[&str] = &[
+        "frequency_penalty", "presence_penalty", "logit_bias", "user", "best_of", "min_p",
+        "repetition_penalty", "repeat_penalty", "cache_prompt", "id_slot", "skip_special_tokens",
+        "metadata", "store", "service_tier",
+    ];
+}
+
+/// What one prompt of a request is.
+enum Prompt {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// Continues texts.
+pub(crate) async fn create(State(app): State<Shared>, body: Body<Completion>) -> ApiResult<Response> {
+    let Body { fields, settings, warnings } = body;
+    let n = types::choices(fields.n)?;
+    let stops = Texts::stops(fields.stop, "stop")?;
+    let max_tokens = types::most("max_tokens", fields.max_tokens)?;
+    let structure = Structure {
+        response_format: fields.response_format,
+        json_schema: fields.json_schema,
+        regex: fields.regex,
+        choices: fields.choices,
+    };
+    let constraint = structure.constraint(None)?;
+    let prompts = prompts(fields.prompt)?;
+    if prompts.len() * n > MAX_CHOICES * MAX_CHOICES {
+        return Err(ApiError::field("prompt", "these are too many prompts for one request"));
+    }
+    let model = app.models.get(fields.model.as_deref()).await?;
+    let automaton = structure::automaton(&model, constraint).await?;
+    let (mut asks, mut echoes) = (Vec::new(), Vec::new());
+    for prompt in prompts {
+        let (between, tokens) = read(prompt, fields.suffix.as_deref(), &model)?;
+        let ask = match between {
+            Some(between) => {
+                let length = fields.hole_length;
+                let hole = infill::Hole { length, most: max_tokens, stops: stops.clone() };
+                let ask = infill::ask(&app, &model, &between, hole, &settings).await?;
+                Ask { automaton: automaton.clone(), ..ask }
+            }
+            None => {
+                let (prompt, settings, is_chat) = (tokens.clone(), &settings, false);
+                let (stops, automaton) = (stops.clone(), automaton.clone());
+                let wanted = Wanted { prompt, settings, max_tokens, is_chat, stops, automaton };
+                Ask::response(&model.codec, wanted)?
+            }
+        };
+        let echo = match fields.echo {
+            true => model.codec.tokenizer.decode(&tokens, true)?,
+            false => String::new(),
+        };
+        for i in 0..n as u64 {
+            asks.push(ask.seeded(nth_seed(ask.seed(), i)));
+            echoes.push(echo.clone());
+        }
+    }
+    let detail = Detail {
+        text: fields.stream && !fields.diffusing,
+        snapshots: fields.stream && fields.diffusing,
+        events: fields.stream && fields.stream_events,
+    };
+    let pieces = answer::begin(&app, &model, asks, detail)?;
+    let reply = Reply {
+        tells_usage: fields.stream_options.unwrap_or_default().include_usage,
+        tells_events: fields.stream_events,
+        ..Reply::new(&model, Body::<Completion>::warning(&warnings), echoes)
+    };
+    match fields.stream {
+        true => Ok(stream::respond(pieces, reply)),
+        false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
+    }
+}
+
+/// The prompts of a request, of any form that OpenAI allows.
+fn prompts(value: Value) -> ApiResult<Vec<Prompt>> {
+    let wrong = || ApiError::field("prompt", "prompt is a text, a list of tokens, or a list of either");
+    let tokens = |items: &[Value]| -> ApiResult<Vec<u32>> {
+        let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
+        items.iter().map(id).collect()
+    };
+    match value {
+        Value::Null => Ok(vec![Prompt::Text(String::new())]),
+        Value::String(text) => Ok(vec![Prompt::Text(text)]),
+        Value::Array(items) if items.is_empty() => Err(wrong()),
+        Value::Array(items) if items[0].is_number() => Ok(vec![Prompt::Tokens(tokens(&items)?)]),
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(Prompt::Text(text)),
+                Value::Array(items) => Ok(Prompt::Tokens(tokens(&items)?)),
+                _ => Err(wrong()),
+            })
+            .collect(),
+        _ => Err(wrong()),
+    }
+}
+
+/// A prompt in tokens, or what a hole in it is between.
+fn read(prompt: Prompt, suffix: Option<&str>, model: &Model) -> ApiResult<(Option<Between>, Vec<u32>)> {
+    let codec = &model.codec;
+    match (prompt, suffix.filter(|suffix| !suffix.is_empty())) {
+        (Prompt::Text(text), Some(suffix)) => Ok((Some(Between::new(text, suffix)), Vec::new())),
+        (Prompt::Text(text), None) => match infill::sentinels(&text) {
+            Some(between) => Ok((Some(between), Vec::new())),
+            None => Ok((None, codec.encode(&text)?)),
+        },
+        (Prompt::Tokens(tokens), suffix) => {
+            let vocabulary = codec.config().embedding_size;
+            if let Some(id) = tokens.iter().find(|id| **id as usize >= vocabulary) {
+                let message = format!("the token {id} is not one of the model's {vocabulary}");
+                return Err(ApiError::field("prompt", message));
+            }
+            match suffix {
+                Some(suffix) => {
+                    let text = codec.tokenizer.decode(&tokens, true)?;
+                    Ok((Some(Between::new(text, suffix)), Vec::new()))
+                }
+                None => Ok((None, tokens)),
+            }
+        }
+    }
+}
+
+/// What all chunks of a response have.
+pub(super) struct Reply {
+    id: String,
+    created: u64,
+    model: String,
+    warning: Option<String>,
+    pub(super) tells_usage: bool,
+    pub(super) tells_events: bool,
+    /// What comes before each answer.
+    echoes: Vec<String>,
+}
+
+impl Reply {
+    pub(super) fn new(model: &Arc<Model>, warning: Option<String>, echoes: Vec<String>) -> Self {
+        let (id, created) = (format!("cmpl-{}", guard::new_id()), app::now());
+        let (tells_usage, tells_events) = (false, false);
+        let model = model.name.clone();
+        Self { id, created, model, warning, tells_usage, tells_events, echoes }
+    }
+
+    /// The response in one piece.
+    pub(super) fn whole(&self, ends: &[End]) -> Value {
+        let mut total = Usage::default();
+        let choices: Vec<Value> = ends.iter().zip(&self.echoes).enumerate().map(|(index, (end, echo))| {
+            total += end.usage;
+            choice(index, &format!("{echo}{}", end.text), Some(reason(end)))
+        }).collect();
+        let mut reply = self.chunk(choices.into());
+        reply["usage"] = types::usage(&total);
+        reply["seed"] = ends.first().map(|end| end.seed).into();
+        if let Some(end) = ends.first() {
+            reply["timings"] = types::timings(end);
+        }
+        if let Some(warning) = &self.warning {
+            reply["warning"] = warning.as_str().into();
+        }
+        reply
+    }
+
+    fn chunk(&self, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": concat!("llada-", env!("CARGO_PKG_VERSION")),
+            "choices": choices,
+        })
+    }
+}
+
+fn choice(index: usize, text: &str, reason: Option<&str>) -> Value {
+    json!({ "index": index, "text": text, "logprobs": null, "finish_reason": reason })
+}
+
+/// Why an answer ends.
+fn reason(end: &End) -> &'static str {
+    match end.finish {
+        Finish::Stop(_) => "stop",
+        Finish::Length => "length",
+    }
+}
+
+impl Chunks for Reply {
+    fn begin(&mut self, number: usize) -> Vec<Value> {
+        let echo = std::mem::take(&mut self.echoes[number]);
+        if echo.is_empty() && self.warning.is_none() {
+            return Vec::new();
+        }
+        let mut first = self.chunk(json!([choice(number, &echo, None)]));
+        if let Some(warning) = self.warning.take() {
+            first["warning"] = warning.into();
+        }
+        vec![first]
+    }
+
+    fn text(&mut self, number: usize, text: String) -> Vec<Value> {
+        vec![self.chunk(json!([choice(number, &text, None)]))]
+    }
+
+    fn snapshot(&mut self, number: usize, text: String) -> Vec<Value> {
+        self.text(number, text)
+    }
+
+    fn end(&mut self, number: usize, end: &End) -> Vec<Value> {
+        let mut chunks = vec![self.chunk(json!([choice(number, "", Some(reason(end)))]))];
+        if self.tells_events {
+            chunks.push(stream::done(number, end, reason(end)));
+        }
+        chunks
+    }
+
+    fn last(&mut self, usage: &Usage) -> Vec<Value> {
+        let mut last = self.chunk(json!([]));
+        last["usage"] = types::usage(usage);
+        if self.tells_usage { vec![last] } else { Vec::new() }
+    }
+
+    fn event(&self, chunk: &Value) -> Event {
+        stream::event(chunk)
+    }
+}

@@ -1,0 +1,7 @@
+//! OpenAI's interface, and what Mercury has beside it.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod edits;
+pub(crate) mod models;
+pub(crate) mod stream;

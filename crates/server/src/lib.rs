@@ -1,0 +1,138 @@
+//! Masked-diffusion language models over HTTP: OpenAI's, Mercury's, Anthropic's and llama-server's
+//! interfaces, and a page to watch a canvas fill.
+//!
+//! A request becomes one or more [`Canvas`](llada::diffusion::Canvas)es. One thread for each model owns the
+//! weights and an [`Engine`](llada::engine::Engine); canvases of many requests share its forward passes, and
+//! what one gets does not depend on who shares them. Handlers follow the steps of their canvases and tell
+//! what can no longer change.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod answer;
+mod api;
+mod app;
+mod error;
+mod guard;
+mod listen;
+mod metrics;
+mod models;
+mod openapi;
+mod options;
+mod page;
+mod runner;
+mod task;
+
+use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+
+use llada_kernels::Cpu;
+
+use app::{App, Phase};
+use listen::Listener;
+use metrics::Metrics;
+use models::Models;
+pub use options::Options;
+use runner::Capacity;
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It cannot listen where it was told to.
+    #[error("cannot listen at {place}: {source}")]
+    Listen {
+        /// The address or the socket.
+        place: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The model that it was started for cannot be loaded.
+    #[error("cannot load the model `{name}`: {why}")]
+    Model {
+        /// Its name.
+        name: String,
+        /// The reason.
+        why: String,
+    },
+    /// The system has no threads for it.
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+/// Serves `models`, by their names, until `stop`. The first is loaded at once; it is meant where a request
+/// names none. `listening` is called with the address once connections are taken.
+///
+/// # Errors
+/// If the address is taken, or the first model cannot be loaded.
+pub fn serve(
+    options: Options,
+    models: Vec<(String, PathBuf)>,
+    cpu: Cpu,
+    listening: impl FnOnce(&str),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    // The cores are the model's: handlers do little.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(ServeError::Runtime)?.block_on(run(options, models, cpu, listening, stop))
+}
+
+async fn run(
+    options: Options,
+    named: Vec<(String, PathBuf)>,
+    cpu: Cpu,
+    listening: impl FnOnce(&str),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let listener = Listener::bind(&options).await.map_err(|source| {
+        let place = match &options.socket {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.host, options.port),
+        };
+        ServeError::Listen { place, source }
+    })?;
+    let metrics = Arc::new(Metrics::new());
+    let Options { parallel, queue, budget, memory, idle, .. } = options;
+    let capacity = Capacity { parallel: parallel.max(1), queue, budget: budget.max(1) };
+    let first = named.first().map(|(name, _)| name.clone()).unwrap_or_default();
+    let memory = (memory > 0).then_some(memory);
+    let models = Models::new(named, cpu, capacity, memory, Arc::clone(&metrics));
+    let app = Arc::new(App::new(options, models, metrics));
+    listening(&listener.place());
+    let (failed, failure) = tokio::sync::oneshot::channel();
+    let loading = tokio::spawn(load(Arc::clone(&app), failed));
+    if !idle.is_zero() {
+        tokio::spawn(unload(Arc::clone(&app), idle));
+    }
+    let mut why = None;
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            Ok(error) = failure => why = Some(error),
+        }
+        app.set(Phase::Draining);
+        tracing::info!("ending: no more requests are taken");
+    };
+    listen::serve(listener, app::router(Arc::clone(&app)), &app.options, stop).await;
+    loading.abort();
+    #[cfg(unix)]
+    if let Some(socket) = &app.options.socket {
+        // It may be gone already.
+        _ = std::fs::remove_file(socket);
+    }
+    why.map_or(Ok(()), |why| Err(ServeError::Model { name: first, why }))
+}
+
+/// Loads the first model, or says why it cannot.
+async fn load(app: Arc<App>, failed: tokio::sync::oneshot::Sender<String>) {
+    match app.models.load_first().await {
+        Ok(()) => app.set(Phase::Ready),
+        // Nobody listens any more if the server ends already.
+        Err(why) => _ = failed.send(why),
+    }
+}
+
+/// Unloads models that nobody asks.
+async fn unload(app: Arc<App>, idle: Duration) {
+    let mut clock = tokio::time::interval((idle / 4).max(Duration::from_millis(100)));
+    loop {
+        clock.tick().await;
+        app.models.unload_idle(idle).await;
+    }
+}

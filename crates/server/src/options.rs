@@ -1,0 +1,78 @@
+//! What a server is told when it starts.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer};
+
+/// The settings of a server. Each is a key of its configuration file and a flag of `llada serve`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The address to listen at.
+    pub host: IpAddr,
+    /// The port to listen at; 0 takes a free one.
+    pub port: u16,
+    /// A Unix socket to listen at instead.
+    pub socket: Option<PathBuf>,
+    /// Keys of which every request must have one; none asks for none.
+    pub api_keys: Vec<String>,
+    /// Origins whose pages may call the server from a browser.
+    pub cors_origins: Vec<String>,
+    /// Names of this server in the `Host` of requests, besides addresses and `localhost`.
+    pub allowed_hosts: Vec<String>,
+    /// Sequences that share forward passes.
+    pub parallel: usize,
+    /// Requests that may wait for their turn.
+    pub queue: usize,
+    /// Tokens of a forward pass, unless one sequence alone has more.
+    pub budget: usize,
+    /// Connections at a time.
+    pub connections: usize,
+    /// Bytes of the body of a request.
+    pub max_body: usize,
+    /// Longest time for an answer, in seconds.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout: Duration,
+    /// Longest time to wait for what a client sends or takes, in seconds.
+    #[serde(deserialize_with = "seconds")]
+    pub client_timeout: Duration,
+    /// Time for requests to end when the server is told to, in seconds.
+    #[serde(deserialize_with = "seconds")]
+    pub drain: Duration,
+    /// Seconds after which a model that nobody asks is unloaded; 0 keeps it.
+    #[serde(deserialize_with = "seconds")]
+    pub idle: Duration,
+    /// Bytes of weights in memory, of all models together; 0 is no limit.
+    pub memory: u64,
+    /// Models by name; the first, or the one called `default`, is meant where none is named.
+    pub models: BTreeMap<String, PathBuf>,
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::from([127, 0, 0, 1]),
+            port: 8080,
+            socket: None,
+            api_keys: Vec::new(),
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            parallel: 4,
+            queue: 32,
+            budget: 2048,
+            connections: 1024,
+            max_body: 2 << 20,
+            timeout: Duration::from_secs(600),
+            client_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+            idle: Duration::ZERO,
+            memory: 0,
+            models: BTreeMap::new(),
+        }
+    }
+}
