@@ -78,7 +78,7 @@ export class Film {
   #at(position) {
     const index = position - this.first;
     if (index < 0 || index >= 1 << 20) return undefined;
-    while (this.cells.length <= index) this.cells.push(cell(this.last - 1));
+    while (this.cells.length <= index) this.cells.push(cell(0));
     return this.cells[index];
   }
 }
