@@ -74,6 +74,8 @@ export class Answer {
 
   #step(data) {
     this.#film.apply(data);
+    if (data.remasked?.length) this.#find(".of-again").hidden = false;
+    if (data.inserted?.length) this.#find(".of-new").hidden = false;
     if (!this.#isDrawn) return;
     // Steps may be quicker than the screen, which then shows the latest.
     this.#isDrawn = false;
@@ -83,7 +85,7 @@ export class Answer {
   #draw() {
     this.#isDrawn = true;
     this.player.extend(this.#film);
-    const { known, cells } = this.#progress();
+    const { known, cells } = this.#film.progress();
     const { nfe } = this.#film.steps.at(-1);
     const time = seconds(performance.now() - this.#began);
     if (this.element.dataset.state === "running") {
@@ -93,11 +95,6 @@ export class Answer {
       this.#isHalfSaid = true;
       announce("Half of the tokens are known.");
     }
-  }
-
-  #progress() {
-    const cells = this.#film.frame(this.#film.last).filter(({ kind }) => kind !== "given");
-    return { known: cells.filter(({ kind }) => kind === "token").length, cells: cells.length };
   }
 
   #append(content) {

@@ -21,8 +21,8 @@ const chat = new Chat(byId("chat"), { ...common, system: () => system.value });
 new Infill(byId("infill"), common);
 
 /**
- * Sends a request and feeds its answer; whether that came to its end. Without waiting it is `null`
- * where another request runs or what was typed cannot be sent.
+ * Sends a request and feeds its answer; how that ended: `finished`, `stopped` or `failed`. Without
+ * waiting it is `null` where another request runs or what was typed cannot be sent.
  */
 function ask(path, body, answer) {
   const form = path === "/v1/infill" ? {} : structure.body();
@@ -40,17 +40,17 @@ function ask(path, body, answer) {
 async function feed(path, request, answer) {
   try {
     for await (const { event, data } of post(path, request, running.signal)) answer.take(event, data);
-    return true;
+    return "finished";
   } catch (error) {
     if (error.name === "AbortError") {
       answer.stop();
       announce("Stopped.");
-      return false;
+      return "stopped";
     }
     answer.fail(error);
     if (error.status === 401) askForKey();
     else focus(settings.blame(error.param, error.message) ?? structure.blame(error.param, error.message));
-    return false;
+    return "failed";
   }
 }
 
@@ -78,6 +78,7 @@ function build(props, models) {
   infill.disabled = !props.infill;
   infill.parentElement.title = props.infill ? "" : `${props.model} does not see what follows a hole`;
   if (!props.infill) open("chat");
+  document.title = `${props.model} · llada`;
   byId("build").textContent = `${props.build_info} · ${props.attention} attention · up to ${props.max_sequence_length} tokens`;
 }
 

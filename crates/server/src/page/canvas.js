@@ -8,8 +8,8 @@ const SPECIAL = "∎";
 
 export class Canvas {
   #film;
-  #frame = 0;
   #elements = new Map();
+  #looks = new WeakMap();
   #views = [];
   #finalTexts = null;
   #chosen = null;
@@ -25,9 +25,8 @@ export class Canvas {
 
   /** Shows a frame; `by` says what colours mean: `confidence` or `order`. */
   show(film, frame, by) {
-    Object.assign(this, { by });
+    this.by = by;
     this.#film = film;
-    this.#frame = frame;
     this.#views = film.frame(frame);
     this.#views.forEach((view, i) => this.#draw(view, i));
     while (this.root.children.length > this.#views.length) this.root.lastChild.remove();
@@ -42,27 +41,21 @@ export class Canvas {
   }
 
   #draw(view, i) {
-    const { cell, kind, span, isFresh, isAgain, isNew } = view;
-    const element = this.#element(cell);
+    const element = this.#element(view.cell);
     if (this.root.children[i] !== element) this.root.insertBefore(element, this.root.children[i] ?? null);
-    const text = kind === "mask" ? (this.#finalTexts?.get(cell) ?? "") : view.text;
-    const classes = ["cell", kind];
-    if (isFresh) classes.push("fresh");
-    if (isAgain) classes.push("again");
-    if (isNew) classes.push("new");
-    if (kind !== "given" && isSpecial(text)) classes.push("special");
-    if (kind === "mask" && !text) classes.push("open");
-    if (kind === "token" && !text) classes.push("joint");
-    const [lead, word] = split(pictured(text, kind));
-    set(element, "className", classes.join(" "));
-    set(element.firstChild, "data", lead);
-    set(element.lastChild, "textContent", word);
+    const { kind, span, isFresh, isAgain, isNew } = view;
     const share = this.by === "order" ? span?.from / this.#film.last : span?.confidence;
+    const look = [kind, view.text, isFresh, isAgain, isNew, share];
+    if (this.#looks.get(element)?.every((part, at) => Object.is(part, look[at]))) return;
+    this.#looks.set(element, look);
+    const text = kind === "mask" ? (this.#finalTexts?.get(view.cell) ?? "") : view.text;
+    const [lead, word] = split(pictured(text, kind));
+    element.className = classes(view, text);
+    element.firstChild.data = lead;
+    element.lastChild.textContent = word;
     const color = kind === "token" ? hex(share) : "";
-    if (element.dataset.color !== color) {
-      element.dataset.color = color;
-      element.style.setProperty("--c", color);
-    }
+    element.dataset.color = color;
+    element.style.setProperty("--c", color);
   }
 
   #element(cell) {
@@ -112,9 +105,17 @@ export class Canvas {
   }
 }
 
-const set = (element, key, value) => {
-  if (element[key] !== value) element[key] = value;
-};
+function classes({ kind, isFresh, isAgain, isNew }, text) {
+  const marks = {
+    fresh: isFresh,
+    again: isAgain,
+    new: isNew,
+    special: kind !== "given" && isSpecial(text),
+    open: kind === "mask" && !text,
+    joint: kind === "token" && !text,
+  };
+  return ["cell", kind, ...Object.keys(marks).filter((mark) => marks[mark])].join(" ");
+}
 
 /** The spaces before a word, which its cell leaves open so that words stay apart, and the word. */
 const split = (text) => (text.trim() ? /^( *)(.*)$/s.exec(text).slice(1) : ["", text]);

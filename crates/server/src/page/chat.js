@@ -62,7 +62,8 @@ export class Chat {
     if (this.input.value === text) this.#type("");
     this.intro.remove();
     this.log.append(question, answer.element);
-    if (await asked) this.#messages.push(turn, { role: "assistant", content: answer.text });
+    const isKept = (await asked) !== "failed" && answer.text;
+    if (isKept) this.#messages.push(turn, { role: "assistant", content: answer.text });
     else if (!this.input.value) this.#type(text);
   }
 

@@ -39,6 +39,12 @@ export class Film {
     for (const position of step.inserted ?? []) this.cells.splice(position - this.first, 0, cell(frame));
   }
 
+  /** How many tokens there are to find, and how many are known. */
+  progress() {
+    const asked = this.cells.filter(({ given }) => given === null);
+    return { known: asked.filter(({ spans }) => spans.at(-1)?.until === Infinity).length, cells: asked.length };
+  }
+
   /** Takes the cells away that a layout which stopped early never opened. */
   close() {
     const isOpened = ({ given, spans }) => given !== null || spans.length > 0;

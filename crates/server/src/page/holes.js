@@ -59,11 +59,14 @@ export class Holes {
     );
     const found = [];
     while (walker.nextNode()) if (HOLE.test(walker.currentNode.data)) found.push(walker.currentNode);
+    const { focusNode, focusOffset } = getSelection();
     for (const node of found) {
+      const rest = node === focusNode ? node.length - focusOffset : 0;
       const made = parts(node.data);
       node.replaceWith(...made);
-      const last = made.findLast(isHole);
-      if (last) this.#leave(last, "setStartAfter");
+      const last = made.at(-1);
+      if (isHole(last)) this.#leave(last, "setStartAfter");
+      else getSelection().collapse(last, Math.max(last.length - rest, 0));
     }
     this.onChange();
   }

@@ -101,7 +101,8 @@ const words = (name) => name.replaceAll("_", " ");
 function sentence({ about, kind, from, to, above, whole }) {
   const text = about.replace(/`?--([a-z-]+)`?/g, (_, flag) => `“${flag.replaceAll("-", " ")}”`);
   const number = whole ? "whole number" : "number";
-  if (kind === "number") return `${text}. A ${number} ${above ? "above" : "from"} ${from} ${above ? "up " : ""}to ${to}.`;
+  const most = to?.toLocaleString("en");
+  if (kind === "number") return `${text}. A ${number} ${above ? "above" : "from"} ${from} ${above ? "up " : ""}to ${most}.`;
   return kind === "seed" ? `${text}. A whole number of 64 bits.` : `${text}.`;
 }
 

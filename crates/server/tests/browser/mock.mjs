@@ -13,7 +13,7 @@ const POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-act
 const MASK = 2044;
 const ANSWER =
   "The wolf is a great beast of the forest, grey as the evening.\nIt has eaten the grandmother of a girl, and was " +
-  "in no hurry: größer als ein Hund, 狼 in another tongue. So keep to the path, and do not tell it where you live.";
+  "in no hurry: a wolf is not naïve, nor is 狼 in another tongue. So keep to the path, and do not tell it where you live.";
 
 const number = (name, from, to, about, more = {}) => ({ name, kind: "number", from, to, about, whole: true, above: false, ...more });
 const GROUPS = ["Sampling", "Fewer and smaller passes"];
