@@ -190,7 +190,10 @@ export class Answer {
 
 function pair(name, value) {
   const row = document.createElement("div");
-  const parts = [["dt", name], ["dd", value]];
+  const parts = [
+    ["dt", name],
+    ["dd", value],
+  ];
   for (const [tag, text] of parts) row.appendChild(document.createElement(tag)).textContent = text;
   return row;
 }

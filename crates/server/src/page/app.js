@@ -79,7 +79,8 @@ function build(props, models) {
   infill.parentElement.title = props.infill ? "" : `${props.model} does not see what follows a hole`;
   if (!props.infill) open("chat");
   document.title = `${props.model} · llada`;
-  byId("build").textContent = `${props.build_info} · ${props.attention} attention · up to ${props.max_sequence_length} tokens`;
+  byId("build").textContent =
+    `${props.build_info} · ${props.attention} attention · up to ${props.max_sequence_length} tokens`;
 }
 
 function tell(message) {
@@ -108,9 +109,13 @@ function show(isShown) {
   toggle.setAttribute("aria-expanded", isShown);
 }
 
-document.querySelectorAll("[name=mode]").forEach((radio) => radio.addEventListener("change", () => open(radio.value)));
+document
+  .querySelectorAll("[name=mode]")
+  .forEach((radio) => radio.addEventListener("change", () => open(radio.value)));
 document.querySelectorAll(".halt").forEach((button) => button.addEventListener("click", stop));
-panel.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
+panel
+  .querySelectorAll("form")
+  .forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 toggle.addEventListener("click", () => show(toggle.getAttribute("aria-expanded") !== "true"));
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented) return;

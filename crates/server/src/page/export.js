@@ -10,7 +10,8 @@ const DELAY_MS = 120;
 export const files = {
   jsonl: (film) => save(film.trace(), name(film, "jsonl"), "application/jsonl"),
   svg: (film, question) => save(svg(record(film, question), DELAY_MS), name(film, "svg"), "image/svg+xml"),
-  html: async (film, question) => save(html(record(film, question), await page()), name(film, "html"), "text/html"),
+  html: async (film, question) =>
+    save(html(record(film, question), await page()), name(film, "html"), "text/html"),
 };
 
 const name = (film, ending) => `${film.header.model}-${film.seed}.${ending}`.replace(/[^\w.-]+/g, "-");
@@ -27,7 +28,8 @@ function save(text, name, type) {
 function record(film, question) {
   const finalTexts = film.finalTexts();
   const cells = film.cells.map((cell) => {
-    if (cell.given !== null) return [{ from: 0, until: null, text: shown(finalTexts.get(cell)), confidence: null }];
+    if (cell.given !== null)
+      return [{ from: 0, until: null, text: shown(finalTexts.get(cell)), confidence: null }];
     return cell.spans.map(({ from, until, text, confidence }) => {
       const isLast = until === Infinity;
       const own = typeof text === "string" ? text : "\ufffd";
@@ -47,7 +49,9 @@ function record(film, question) {
 
 /** The sign for a control character: a file keeps none but the ends of lines. */
 const shown = (text) =>
-  text.replace(/[\0-\x09\x0b-\x1f\x7f]/g, (c) => (c === "\x7f" ? "␡" : String.fromCodePoint(0x2400 + c.codePointAt(0))));
+  text.replace(/[\0-\x09\x0b-\x1f\x7f]/g, (c) =>
+    c === "\x7f" ? "␡" : String.fromCodePoint(0x2400 + c.codePointAt(0)),
+  );
 
 /** The template of the page with what its marks stand for, in one pass. */
 function html(film, template) {
@@ -61,5 +65,8 @@ function html(film, template) {
     RAMP: stops().join(","),
     DATA: data.replace(/[<>&]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`),
   };
-  return template.split("@@").map((part) => marks[part] ?? part).join("");
+  return template
+    .split("@@")
+    .map((part) => marks[part] ?? part)
+    .join("");
 }

@@ -33,7 +33,14 @@ export class Film {
     for (const { position, token, confidence, text } of step.committed) {
       const cell = this.#at(position);
       end(cell, frame);
-      cell?.spans.push({ from: frame, until: Infinity, position, token, confidence, text: text ?? `#${token}` });
+      cell?.spans.push({
+        from: frame,
+        until: Infinity,
+        position,
+        token,
+        confidence,
+        text: text ?? `#${token}`,
+      });
     }
     // They ascend, and each is a position of the sequence that those before it have made.
     for (const position of step.inserted ?? []) this.cells.splice(position - this.first, 0, cell(frame));
@@ -42,7 +49,10 @@ export class Film {
   /** How many tokens there are to find, and how many are known. */
   progress() {
     const asked = this.cells.filter(({ given }) => given === null);
-    return { known: asked.filter(({ spans }) => spans.at(-1)?.until === Infinity).length, cells: asked.length };
+    return {
+      known: asked.filter(({ spans }) => spans.at(-1)?.until === Infinity).length,
+      cells: asked.length,
+    };
   }
 
   /** Takes the cells away that a layout which stopped early never opened. */
@@ -103,7 +113,8 @@ function look(cell, frame) {
   const { born, given, spans } = cell;
   const span = spans.findLast(({ from }) => from <= frame);
   if (given !== null && !span) return { cell, kind: "given", given };
-  if (span && frame < span.until) return { cell, kind: "token", span, isFresh: span.from === frame && frame > 0 };
+  if (span && frame < span.until)
+    return { cell, kind: "token", span, isFresh: span.from === frame && frame > 0 };
   const isAgain = span?.until === frame;
   return { cell, kind: "mask", given: null, isAgain, isNew: born === frame && frame > 0 };
 }

@@ -6,7 +6,10 @@ import { load, save } from "./drafts.js";
 import { Holes } from "./holes.js";
 import { follow } from "./log.js";
 
-const EXAMPLES = ["The {{hole:3}} sat on the {{hole}}.", "Once there was a {{hole:4}} who lived in {{hole:6}}."];
+const EXAMPLES = [
+  "The {{hole:3}} sat on the {{hole}}.",
+  "Once there was a {{hole:4}} who lived in {{hole:6}}.",
+];
 
 export class Infill {
   constructor(root, { ask, onSeed }) {

@@ -7,7 +7,8 @@ const GAP = 12;
 export function follow(log) {
   let isAtEnd = true;
   // The beginning of what came last stays in view, however long it grows.
-  const end = () => isAtEnd && log.scrollTo({ top: Math.min(log.scrollHeight, log.lastElementChild.offsetTop - GAP) });
+  const end = () =>
+    isAtEnd && log.scrollTo({ top: Math.min(log.scrollHeight, log.lastElementChild.offsetTop - GAP) });
   const sizes = new ResizeObserver(end);
   new MutationObserver((changes) => {
     isAtEnd = true;

@@ -1,7 +1,13 @@
 // A share as a colour: the ramp of the program's own viewer. Lightness grows with the share, so it
 // works without colour vision.
 
-const RAMP = [[122, 104, 190], [84, 138, 205], [45, 172, 162], [120, 208, 92], [253, 231, 37]];
+const RAMP = [
+  [122, 104, 190],
+  [84, 138, 205],
+  [45, 172, 162],
+  [120, 208, 92],
+  [253, 231, 37],
+];
 
 /** `#rrggbb` of a share in 0..=1; what is outside is drawn as the nearest end. */
 export function hex(share) {

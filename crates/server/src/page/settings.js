@@ -18,9 +18,16 @@ export class Settings {
   build(settings) {
     const values = this.#fields.size ? this.#texts() : load("settings", {});
     this.#fields.clear();
-    this.root.querySelector(".frequent").replaceChildren(...settings.filter(({ frequent }) => frequent).map((s) => this.#field(s)));
-    const groups = Map.groupBy(settings.filter(({ frequent }) => !frequent), ({ group }) => group);
-    this.root.querySelector(".rest").replaceChildren(...[...groups].map(([group, rows]) => this.#fold(group, rows)));
+    this.root
+      .querySelector(".frequent")
+      .replaceChildren(...settings.filter(({ frequent }) => frequent).map((s) => this.#field(s)));
+    const groups = Map.groupBy(
+      settings.filter(({ frequent }) => !frequent),
+      ({ group }) => group,
+    );
+    this.root
+      .querySelector(".rest")
+      .replaceChildren(...[...groups].map(([group, rows]) => this.#fold(group, rows)));
     this.set(values);
   }
 
@@ -46,7 +53,8 @@ export class Settings {
   blame(name, message) {
     const field = this.#fields.get(name);
     if (!field) return null;
-    for (let fold = field.row.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+    for (let fold = field.row.closest("details"); fold; fold = fold.parentElement.closest("details"))
+      fold.open = true;
     field.problem.textContent = message;
     field.problem.hidden = false;
     field.input.setAttribute("aria-invalid", "true");
@@ -79,7 +87,9 @@ export class Settings {
 
   #field(setting) {
     const row = template.content.firstElementChild.cloneNode(true);
-    const [label, place, about, problem] = ["label", ".input", ".about", ".problem"].map((s) => row.querySelector(s));
+    const [label, place, about, problem] = ["label", ".input", ".about", ".problem"].map((s) =>
+      row.querySelector(s),
+    );
     const input = control(setting);
     const id = `setting-${setting.name}`;
     Object.assign(input, { id, name: setting.name });
@@ -102,7 +112,8 @@ function sentence({ about, kind, from, to, above, whole }) {
   const text = about.replace(/`?--([a-z-]+)`?/g, (_, flag) => `“${flag.replaceAll("-", " ")}”`);
   const number = whole ? "whole number" : "number";
   const most = to?.toLocaleString("en");
-  if (kind === "number") return `${text}. A ${number} ${above ? "above" : "from"} ${from} ${above ? "up " : ""}to ${most}.`;
+  if (kind === "number")
+    return `${text}. A ${number} ${above ? "above" : "from"} ${from} ${above ? "up " : ""}to ${most}.`;
   return kind === "seed" ? `${text}. A whole number of 64 bits.` : `${text}.`;
 }
 
@@ -112,8 +123,16 @@ const open = ({ value, default: words }) => String(value ?? words ?? "by default
 /** The field of a setting. Names that numbers may follow are typed, others chosen. */
 function control(setting) {
   const { kind, values = [], from, to, above, whole } = setting;
-  if (kind === "switch") return choice(setting, [["true", "on"], ["false", "off"]]);
-  if (kind === "name" && !isTyped(setting)) return choice(setting, values.map((name) => [name, name]));
+  if (kind === "switch")
+    return choice(setting, [
+      ["true", "on"],
+      ["false", "off"],
+    ]);
+  if (kind === "name" && !isTyped(setting))
+    return choice(
+      setting,
+      values.map((name) => [name, name]),
+    );
   const input = document.createElement("input");
   Object.assign(input, { autocomplete: "off", spellcheck: false, placeholder: open(setting) });
   if (kind === "number") {

@@ -8,12 +8,20 @@ const FORMS = {
   json: { body: () => ({ response_format: { type: "json_object" } }) },
   schema: {
     label: "JSON schema",
-    example: '{"type": "object", "properties": {"animal": {"enum": ["wolf", "fox"]}}, "required": ["animal"]}',
+    example:
+      '{"type": "object", "properties": {"animal": {"enum": ["wolf", "fox"]}}, "required": ["animal"]}',
     body: (text) => ({
-      response_format: { type: "json_schema", json_schema: { name: "answer", strict: true, schema: JSON.parse(text) } },
+      response_format: {
+        type: "json_schema",
+        json_schema: { name: "answer", strict: true, schema: JSON.parse(text) },
+      },
     }),
   },
-  regex: { label: "Regular expression", example: "(yes|no), because [a-z ]+\\.", body: (regex) => ({ regex }) },
+  regex: {
+    label: "Regular expression",
+    example: "(yes|no), because [a-z ]+\\.",
+    body: (regex) => ({ regex }),
+  },
   choices: {
     label: "Choices, one a line",
     example: "yes\nno\nI do not know",
@@ -28,7 +36,13 @@ export class Structure {
   /** Works on the fields of `root`. */
   constructor(root) {
     const find = (selector) => root.querySelector(selector);
-    [this.kind, this.typed, this.label, this.text, this.problem] = ["select", ".typed", ".typed label", "textarea", ".problem"].map(find);
+    [this.kind, this.typed, this.label, this.text, this.problem] = [
+      "select",
+      ".typed",
+      ".typed label",
+      "textarea",
+      ".problem",
+    ].map(find);
     this.texts = load("structure", {});
     this.kind.addEventListener("change", () => this.#open());
     this.text.addEventListener("input", () => {

@@ -29,7 +29,9 @@ export function svg(film, delay) {
     `<title>${escape(film.title)}</title>`,
     `<style>${style(clock, film.steps)}${lives.map(({ life }) => rule(life, clock)).join("")}</style>`,
     `<rect x=".5" y=".5" width="${width - 1}" height="${height - 1}" rx="10" fill="${COLORS.card}" stroke="${COLORS.edge}"/>`,
-    ...lives.map(({ life, body }) => `<g class="${life.until === null ? "" : "past "}${life.name}">${body}</g>`),
+    ...lives.map(
+      ({ life, body }) => `<g class="${life.until === null ? "" : "past "}${life.name}">${body}</g>`,
+    ),
     footer(width, height),
     "</svg>\n",
   ].join("\n");
@@ -38,15 +40,18 @@ export function svg(film, delay) {
 /** Columns of a character: 2 for those of East Asia and emoji, 0 for those that combine. */
 function columns(char) {
   if (/\p{Mn}|\p{Me}|\u200d|\ufe0f/u.test(char)) return 0;
-  const isWide = /[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\u3000-\u303f\uff01-\uff60]|\p{Emoji_Presentation}/u;
+  const isWide =
+    /[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\u3000-\u303f\uff01-\uff60]|\p{Emoji_Presentation}/u;
   return isWide.test(char) ? 2 : 1;
 }
 
 /** Lines of runs `{ cell, column, width, text }`, broken after a space where there is one. */
 function layout(texts) {
-  const glyphs = texts.flatMap((text, cell) => [...text].map((char) => ({ cell, char, width: columns(char) })));
+  const glyphs = texts.flatMap((text, cell) =>
+    [...text].map((char) => ({ cell, char, width: columns(char) })),
+  );
   const lines = [];
-  for (let start = 0; start < glyphs.length; ) {
+  for (let start = 0; start < glyphs.length;) {
     const end = lineEnd(glyphs, start);
     lines.push(runs(glyphs.slice(start, end)));
     start = end;
@@ -154,7 +159,8 @@ function rule({ kind, name, from, until }, clock) {
   const hidden = from > 0 ? "0%{visibility:hidden}" : "";
   const weight = kind === "t" ? ";font-weight:700" : "";
   const settled = kind === "t" ? `${percent(from + 1, clock)}{font-weight:400}` : "";
-  const end = until === null ? "100%{visibility:visible}" : `${percent(until, clock)},100%{visibility:hidden}`;
+  const end =
+    until === null ? "100%{visibility:visible}" : `${percent(until, clock)},100%{visibility:hidden}`;
   return `.${name}{animation-name:${name}}@keyframes ${name}{${hidden}${percent(from, clock)}{visibility:visible${weight}}${settled}${end}}\n`;
 }
 
@@ -163,7 +169,9 @@ function footer(width, height) {
   const { edge, given, mask } = COLORS;
   const [y, right] = [height - MARGIN, width - MARGIN];
   const colors = stops();
-  const gradient = colors.map((color, i) => `<stop offset="${i / (colors.length - 1)}" stop-color="${color}"/>`);
+  const gradient = colors.map(
+    (color, i) => `<stop offset="${i / (colors.length - 1)}" stop-color="${color}"/>`,
+  );
   const bar = `x="${MARGIN}" y="${y - 22}" width="${width - 2 * MARGIN}" height="2" rx="1"`;
   return `<defs><linearGradient id="ramp">${gradient.join("")}</linearGradient></defs>
 <rect ${bar} fill="${edge}"/><rect class="bar" ${bar} fill="${given}"/>

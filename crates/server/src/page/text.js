@@ -3,7 +3,10 @@
 /** One character has at most four bytes, but a token may end one and begin the next. */
 const LONGEST_GROUP = 16;
 
-const utf8 = { encoder: new TextEncoder(), decoder: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }) };
+const utf8 = {
+  encoder: new TextEncoder(),
+  decoder: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }),
+};
 
 const bytes = (part) => (typeof part === "string" ? utf8.encoder.encode(part) : part);
 
@@ -16,7 +19,12 @@ function decode(list) {
   }
 }
 
-const shown = (list) => "⟨" + list.map((byte) => byte.toString(16).padStart(2, "0")).join(" ") + "⟩";
+/** Bytes that are no whole character: those of ASCII as they are, others as numbers. */
+const shown = (list) =>
+  list
+    .map((byte) => (byte < 0x80 ? String.fromCharCode(byte) : `⟨${byte.toString(16)}⟩`))
+    .join("")
+    .replaceAll("⟩⟨", " ");
 
 /**
  * The text of each part, where `null` is a mask. Neighbours that share a character are read together:
@@ -57,8 +65,11 @@ export function escape(text) {
   return text.replace(/[&<>"']/g, (c) => entities[c]).replace(/[\ufffe\uffff]/g, "\ufffd");
 }
 
+/** A number of things, in words. */
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 /** A time in the unit that suits it. */
-export const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`);
+export const seconds = (ms) =>
+  ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
 
+/** A number with so many digits after its point. */
 export const decimal = (number, digits = 1) => Number(number).toFixed(digits);

@@ -6,7 +6,8 @@
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-    const isDark = () => (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
+    const isDark = () =>
+      (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
     const label = () => button.setAttribute("aria-label", isDark() ? "Light theme" : "Dark theme");
     button.addEventListener("click", () => {
       const next = isDark() ? "light" : "dark";

@@ -20,7 +20,10 @@ suite("access", {}, ({ open }) => {
     await tab(page, ".canvas");
     await page.press("ArrowRight");
     await page.press("ArrowRight");
-    assert.match(await page.value(`document.querySelector(".detail").textContent`), /step \d+ · confidence [01]\.\d+ · position/);
+    assert.match(
+      await page.value(`document.querySelector(".detail").textContent`),
+      /step \d+ · confidence [01]\.\d+ · position/,
+    );
     await tab(page, ".play");
     await tab(page, ".at");
     const last = await page.value(`document.activeElement.value`);
@@ -57,7 +60,8 @@ suite("access", {}, ({ open }) => {
   for (const dark of [false, true]) {
     test(`text stands out from its ground in the ${dark ? "dark" : "light"} theme`, async () => {
       const page = await open({ dark });
-      const rest = () => page.until(`document.getAnimations().every(({ playState }) => playState === "finished")`);
+      const rest = () =>
+        page.until(`document.getAnimations().every(({ playState }) => playState === "finished")`);
       await rest();
       assert.deepEqual(await faint(page), []);
       await ask(page, QUESTION);
@@ -83,7 +87,8 @@ suite("access", {}, ({ open }) => {
 
   test("nothing is wider than a narrow screen", async () => {
     const page = await open({ width: 360, height: 740, dark: true });
-    const fits = async (what) => assert.equal(await page.value(`document.documentElement.scrollWidth`), 360, what);
+    const fits = async (what) =>
+      assert.equal(await page.value(`document.documentElement.scrollWidth`), 360, what);
     await fits("the beginning");
     await shoot(page, "narrow-intro");
     await ask(page, QUESTION);
@@ -116,7 +121,10 @@ suite("access", {}, ({ open }) => {
     assert.equal(heard[0], "Generating.");
     assert.match(heard.at(-1), /^Answer: /);
     assert.ok(heard.length <= 3, heard.join(" | "));
-    assert.equal(await page.value(`document.querySelector(".canvas").getAttribute("aria-label").includes("step")`), true);
+    assert.equal(
+      await page.value(`document.querySelector(".canvas").getAttribute("aria-label").includes("step")`),
+      true,
+    );
   });
 
   test("nothing moves for who wants it so", async () => {
@@ -140,11 +148,14 @@ async function tab(page, selector) {
 
 /** The controls that a screen reader has no name for. */
 async function nameless(page) {
-  const CONTROLS = /^(button|textbox|combobox|radio|slider|spinbutton|checkbox|link|listbox|searchbox|DisclosureTriangle)$/;
+  const CONTROLS =
+    /^(button|textbox|combobox|radio|slider|spinbutton|checkbox|link|listbox|searchbox|DisclosureTriangle)$/;
   const { nodes } = await page.send("Accessibility.getFullAXTree");
   const controls = nodes.filter(({ ignored, role }) => !ignored && CONTROLS.test(role?.value));
   assert.ok(controls.length > 10);
-  return controls.filter(({ name }) => !name?.value?.trim()).map(({ role, backendDOMNodeId }) => `${role.value} ${backendDOMNodeId}`);
+  return controls
+    .filter(({ name }) => !name?.value?.trim())
+    .map(({ role, backendDOMNodeId }) => `${role.value} ${backendDOMNodeId}`);
 }
 
 /** The texts that have too little contrast, computed from colours all the way down. */
@@ -165,23 +176,30 @@ function inPage(least) {
     const { rgb, alpha } = rgba(getComputedStyle(element).backgroundColor);
     return alpha === 1 ? rgb : over(rgb, alpha, ground(element.parentElement));
   };
-  const opacity = (element) => (element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1);
+  const opacity = (element) =>
+    element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1;
   const light = (rgb) => {
-    const [r, g, b] = rgb.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    const [r, g, b] = rgb.map((c) =>
+      c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4,
+    );
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const seen = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node; (node = walker.nextNode()); ) {
+  for (let node; (node = walker.nextNode());) {
     const element = node.parentElement;
-    const isGone = !node.data.trim() || !element.checkVisibility() || element.closest(".mask, .unseen, option, :disabled");
+    const isGone =
+      !node.data.trim() || !element.checkVisibility() || element.closest(".mask, .unseen, option, :disabled");
     if (isGone) continue;
     const under = ground(element);
     const { rgb, alpha } = rgba(getComputedStyle(element).color);
     const text = over(rgb, alpha * opacity(element), under);
     const [a, b] = [light(text), light(under)].sort((x, y) => y - x);
     const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < least) seen.push(`${contrast.toFixed(2)} ${element.tagName}.${element.className} ${node.data.trim().slice(0, 30)}`);
+    if (contrast < least)
+      seen.push(
+        `${contrast.toFixed(2)} ${element.tagName}.${element.className} ${node.data.trim().slice(0, 30)}`,
+      );
   }
   return seen;
 }

@@ -5,14 +5,28 @@ import { accessSync, constants, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 
-const NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge"];
-const APPS = ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe"];
+const NAMES = [
+  "chromium",
+  "chromium-browser",
+  "google-chrome",
+  "google-chrome-stable",
+  "chrome",
+  "microsoft-edge",
+];
+const APPS = [
+  "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+  "C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe",
+];
 const PATIENCE_MS = 20_000;
 
 /** The program, by `CHROMIUM` or where it usually is; `null` if there is none. */
 export function find() {
   const folders = (process.env.PATH ?? "").split(delimiter);
-  const places = [process.env.CHROMIUM, ...NAMES.flatMap((name) => folders.map((folder) => join(folder, name))), ...APPS];
+  const places = [
+    process.env.CHROMIUM,
+    ...NAMES.flatMap((name) => folders.map((folder) => join(folder, name))),
+    ...APPS,
+  ];
   return places.find((place) => place && isProgram(place)) ?? null;
 }
 
@@ -34,7 +48,14 @@ export class Browser {
 
   constructor(program) {
     this.folder = mkdtempSync(join(tmpdir(), "llada-page-"));
-    const flags = ["--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--hide-scrollbars"];
+    const flags = [
+      "--headless=new",
+      "--no-sandbox",
+      "--remote-debugging-pipe",
+      "--no-first-run",
+      "--disable-gpu",
+      "--hide-scrollbars",
+    ];
     this.process = spawn(program, [...flags, `--user-data-dir=${this.folder}`, "about:blank"], {
       stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
     });
@@ -103,13 +124,19 @@ class Page {
   }
 
   async open({ width, height, dark }) {
-    for (const domain of ["Page", "Runtime", "Log", "Network", "Accessibility"]) await this.send(`${domain}.enable`);
+    for (const domain of ["Page", "Runtime", "Log", "Network", "Accessibility"])
+      await this.send(`${domain}.enable`);
     await this.resize(width, height);
     await this.media({ "prefers-color-scheme": dark ? "dark" : "light" });
   }
 
   resize(width, height) {
-    return this.send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: width < 600 });
+    return this.send("Emulation.setDeviceMetricsOverride", {
+      width,
+      height,
+      deviceScaleFactor: 1,
+      mobile: width < 600,
+    });
   }
 
   /** Sets features of the medium, by name. */
@@ -153,7 +180,20 @@ class Page {
   /** Presses a key by its name, such as `Enter`, with modifiers (1 Alt, 2 Ctrl, 8 Shift). */
   async press(key, modifiers = 0) {
     const text = { Enter: "\r", " ": " " }[key] ?? (key.length === 1 && !modifiers ? key : undefined);
-    const code = { Enter: 13, Tab: 9, Escape: 27, " ": 32, ArrowLeft: 37, ArrowUp: 38, ArrowRight: 39, ArrowDown: 40, Home: 36, End: 35, Delete: 46, Backspace: 8 }[key];
+    const code = {
+      Enter: 13,
+      Tab: 9,
+      Escape: 27,
+      " ": 32,
+      ArrowLeft: 37,
+      ArrowUp: 38,
+      ArrowRight: 39,
+      ArrowDown: 40,
+      Home: 36,
+      End: 35,
+      Delete: 46,
+      Backspace: 8,
+    }[key];
     const common = { key, modifiers, windowsVirtualKeyCode: code ?? key.toUpperCase().charCodeAt(0) };
     await this.send("Input.dispatchKeyEvent", { type: text ? "keyDown" : "rawKeyDown", text, ...common });
     await this.send("Input.dispatchKeyEvent", { type: "keyUp", ...common });
@@ -168,7 +208,11 @@ class Page {
   /** Where downloads go from now on. */
   downloads(folder) {
     const { contextId: browserContextId } = this;
-    return this.browser.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: folder, browserContextId });
+    return this.browser.send("Browser.setDownloadBehavior", {
+      behavior: "allow",
+      downloadPath: folder,
+      browserContextId,
+    });
   }
 
   close() {
@@ -177,8 +221,11 @@ class Page {
 
   #hear({ method, params }) {
     if (method === "Network.requestWillBeSent") this.requests.push(params.request.url);
-    if (method === "Runtime.exceptionThrown") this.problems.push(params.exceptionDetails.exception?.description);
-    if (method === "Runtime.consoleAPICalled" && params.type === "error") this.problems.push(JSON.stringify(params.args));
-    if (method === "Log.entryAdded" && params.entry.level === "error") this.problems.push(`${params.entry.text} ${params.entry.url ?? ""}`);
+    if (method === "Runtime.exceptionThrown")
+      this.problems.push(params.exceptionDetails.exception?.description);
+    if (method === "Runtime.consoleAPICalled" && params.type === "error")
+      this.problems.push(JSON.stringify(params.args));
+    if (method === "Log.entryAdded" && params.entry.level === "error")
+      this.problems.push(`${params.entry.text} ${params.entry.url ?? ""}`);
   }
 }

@@ -1,7 +1,10 @@
 // What the tests of the page share: a browser, a server, and how one works with the page.
 //
+//     node --test crates/server/tests/browser/*.test.mjs
+//
 // `LLADA_URL` names a running `llada serve`; without it the server is the mock. `CHROMIUM` names the
-// browser, if it is not found by itself. Without a browser the tests are skipped.
+// browser, if it is not found by itself. Without a browser the tests are skipped. `SHOTS` names a
+// folder for pictures.
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { after, before, describe } from "node:test";
@@ -39,7 +42,9 @@ async function open({ browser, url }, options) {
 
 /** The state that the newest answer must reach. */
 export const answered = (page, state = "finished") =>
-  page.until(`[...document.querySelectorAll("[data-mode=chat] #chat .answer, [data-mode=infill] #infill .answer")].at(-1)?.dataset.state === "${state}"`);
+  page.until(
+    `[...document.querySelectorAll("[data-mode=chat] #chat .answer, [data-mode=infill] #infill .answer")].at(-1)?.dataset.state === "${state}"`,
+  );
 
 /** Sends a message, and waits until it is answered. */
 export async function ask(page, text, state = "finished") {

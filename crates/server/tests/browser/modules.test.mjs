@@ -16,17 +16,28 @@ suite("modules", { isMocked: true }, ({ open }) => {
     const frames = await run("film", ({ Film }) => {
       const commit = (position, token) => ({ position, token, confidence: 0.5, text: `<${token}>` });
       const film = new Film({ header: { sampler: { seed: 1 } }, prompt_length: 1, tokens: 4 });
-      const step = (more) => film.apply({ nfe: 1, step: 0, block: 0, committed: [], stable: 0, object: "llada.step", ...more });
+      const step = (more) =>
+        film.apply({ nfe: 1, step: 0, block: 0, committed: [], stable: 0, object: "llada.step", ...more });
       step({ committed: [commit(2, 5), commit(3, 6)] });
       step({ committed: [commit(1, 7)], remasked: [2] });
       step({ inserted: [1, 2] });
       step({ committed: [commit(1, 8), commit(2, 9), commit(7, 4)] });
       film.close();
-      const shown = (frame) => film.frame(frame).map(({ text, isAgain, isNew }) => (text ?? "░") + (isAgain ? "!" : "") + (isNew ? "+" : "")).join(" ");
+      const shown = (frame) =>
+        film
+          .frame(frame)
+          .map(({ text, isAgain, isNew }) => (text ?? "░") + (isAgain ? "!" : "") + (isNew ? "+" : ""))
+          .join(" ");
       return [0, 1, 2, 3, 4].map(shown);
     });
     // The last step opens position 7, and so 6, which the first canvas did not have.
-    assert.deepEqual(frames, ["░ ░ ░ ░ ░", "░ <5> <6> ░ ░", "<7> ░! <6> ░ ░", "░+ ░+ <7> ░ <6> ░ ░", "<8> <9> <7> ░ <6> ░ <4>"]);
+    assert.deepEqual(frames, [
+      "░ ░ ░ ░ ░",
+      "░ <5> <6> ░ ░",
+      "<7> ░! <6> ░ ░",
+      "░+ ░+ <7> ░ <6> ░ ░",
+      "<8> <9> <7> ░ <6> ░ <4>",
+    ]);
   });
 
   test("characters of several tokens appear once complete", async () => {
@@ -35,13 +46,22 @@ suite("modules", { isMocked: true }, ({ open }) => {
     assert.deepEqual(await read([day[0], null, day[2], "a"]), ["⟨e6⟩", null, "⟨a5⟩", "a"]);
     assert.deepEqual(await read([...day, "a"]), ["日", "", "", "a"]);
     const bytes = [...Buffer.from(" Größe 王")];
-    const cut = [bytes.slice(0, 4), bytes.slice(4, 6), bytes.slice(6, 9), bytes.slice(9, 10), bytes.slice(10)];
+    const cut = [
+      bytes.slice(0, 4),
+      bytes.slice(4, 6),
+      bytes.slice(6, 9),
+      bytes.slice(9, 10),
+      bytes.slice(10),
+    ];
     assert.equal((await read(cut)).join(""), " Größe 王");
   });
 
   test("a seed of 64 bits keeps its digits", async () => {
     const seed = await run("film", ({ Film }) => {
-      const film = new Film({ header: { model: '"seed":"1"', sampler: { seed: "18446744073709551615" } }, tokens: 0 });
+      const film = new Film({
+        header: { model: '"seed":"1"', sampler: { seed: "18446744073709551615" } },
+        tokens: 0,
+      });
       return film.trace();
     });
     assert.ok(seed.includes('"seed":18446744073709551615'), seed);
@@ -49,12 +69,24 @@ suite("modules", { isMocked: true }, ({ open }) => {
   });
 
   test("templates come back as they were", async () => {
-    const templates = ["", "a{{hole}}", "{{hole:3}}{{hole}}b\nc", "a {{{hole:2}}", "\\{{hole}} {{hole}}", "x\\\\{{hole}}", "\\\\\\{{{{hole}}", "a\\b {{hole:9}} }}"];
-    const found = await run("holes", `({ Holes }) => {
+    const templates = [
+      "",
+      "a{{hole}}",
+      "{{hole:3}}{{hole}}b\nc",
+      "a {{{hole:2}}",
+      "\\{{hole}} {{hole}}",
+      "x\\\\{{hole}}",
+      "\\\\\\{{{{hole}}",
+      "a\\b {{hole:9}} }}",
+    ];
+    const found = await run(
+      "holes",
+      `({ Holes }) => {
       const [root, bar] = [document.querySelector("#template"), document.querySelector("#infill .tools")];
       const holes = new Holes(root, bar, () => {});
       return ${JSON.stringify(templates)}.map((template) => ((holes.template = template), holes.template));
-    }`);
+    }`,
+    );
     assert.deepEqual(found, templates);
   });
 

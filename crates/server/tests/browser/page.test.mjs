@@ -33,7 +33,8 @@ suite("the page", {}, ({ context, open }) => {
     await ask(page, QUESTION);
     assert.ok((await page.value("halves")) > 0, "masks beside tokens were seen");
     const numbers = await page.value(`document.querySelector(".numbers").innerText`);
-    for (const name of ["NFE", "tokens per forward", "useful tokens/s", "useful / canvas", "time"]) assert.ok(numbers.includes(name), name);
+    for (const name of ["NFE", "tokens per forward", "useful tokens/s", "useful / canvas", "time"])
+      assert.ok(numbers.includes(name), name);
     const [plain, cells] = await page.value(`[
       document.querySelector(".plain").textContent,
       [...document.querySelectorAll(".canvas .token:not(.special)")].map((cell) => cell.textContent).join(""),
@@ -59,13 +60,17 @@ suite("the page", {}, ({ context, open }) => {
     await page.value(`document.querySelector(".play").click()`);
     await page.until(`document.querySelector(".at").value == ${last} && !document.querySelector(".playing")`);
     assert.equal(await count(".token"), tokens);
-    assert.equal(await page.value(`document.querySelector(".at").getAttribute("aria-valuetext")`), `step ${last} of ${last}`);
+    assert.equal(
+      await page.value(`document.querySelector(".at").getAttribute("aria-valuetext")`),
+      `step ${last} of ${last}`,
+    );
   });
 
   test("colours tokens by the step that committed them", async () => {
     const page = await open();
     await ask(page, QUESTION);
-    const colors = () => page.value(`[...document.querySelectorAll(".canvas .token")].map((cell) => cell.dataset.color)`);
+    const colors = () =>
+      page.value(`[...document.querySelectorAll(".canvas .token")].map((cell) => cell.dataset.color)`);
     const byConfidence = await colors();
     await page.value(`document.querySelector(".views [value=order]").click()`);
     const byOrder = await colors();
@@ -73,7 +78,10 @@ suite("the page", {}, ({ context, open }) => {
     assert.ok(byOrder.includes("#fde725"), "the last step has the last colour");
     await shoot(page, "order");
     await page.value(`document.querySelector(".views [value=text]").click()`);
-    assert.equal(await page.value(`getComputedStyle(document.querySelector(".token b")).backgroundColor`), "rgba(0, 0, 0, 0)");
+    assert.equal(
+      await page.value(`getComputedStyle(document.querySelector(".token b")).backgroundColor`),
+      "rgba(0, 0, 0, 0)",
+    );
   });
 
   test("fills the holes of a text, and keeps the rest", async () => {
@@ -92,7 +100,9 @@ suite("the page", {}, ({ context, open }) => {
     await page.press("Enter", 2);
     await answered(page);
     assert.equal(await page.value(`document.querySelectorAll("#infill .fills li").length`), 2);
-    const given = await page.value(`[...document.querySelectorAll("#infill .given")].map((cell) => cell.textContent).join("")`);
+    const given = await page.value(
+      `[...document.querySelectorAll("#infill .given")].map((cell) => cell.textContent).join("")`,
+    );
     assert.equal(given.replace(/\s+/g, ""), "Thesatonthe.");
     await seek(page, 0);
     assert.equal(await page.value(`document.querySelectorAll("#infill .canvas .mask").length`), 8);
@@ -105,10 +115,17 @@ suite("the page", {}, ({ context, open }) => {
     await make(page, "temperature", "500");
     await ask(page, QUESTION, "failed");
     const field = `document.querySelector("#setting-temperature")`;
-    assert.match(await page.value(`document.querySelector("#setting-temperature-problem").innerText`), /temperature/);
+    assert.match(
+      await page.value(`document.querySelector("#setting-temperature-problem").innerText`),
+      /temperature/,
+    );
     assert.equal(await page.value(`${field}.getAttribute("aria-invalid")`), "true");
     assert.ok(await page.value(`document.activeElement === ${field}`));
-    assert.equal(await page.value(`document.querySelector("#message").value`), QUESTION, "nothing typed is lost");
+    assert.equal(
+      await page.value(`document.querySelector("#message").value`),
+      QUESTION,
+      "nothing typed is lost",
+    );
     await shoot(page, "error");
     await make(page, "temperature", "");
     await page.value(`document.querySelector(".retry").click()`);
@@ -119,10 +136,20 @@ suite("the page", {}, ({ context, open }) => {
   test("makes its settings of what the server says", async () => {
     const page = await open();
     const { settings } = await (await fetch(`${context.url}/props`)).json();
-    const names = await page.value(`[...document.querySelectorAll("#panel .settings [name]")].map((field) => field.name)`);
+    const names = await page.value(
+      `[...document.querySelectorAll("#panel .settings [name]")].map((field) => field.name)`,
+    );
     assert.deepEqual(names.toSorted(), settings.map(({ name }) => name).toSorted());
-    const folded = await page.value(`[...document.querySelectorAll("#panel details [name]")].map((field) => field.name)`);
-    assert.deepEqual(folded.toSorted(), settings.filter(({ frequent }) => !frequent).map(({ name }) => name).toSorted());
+    const folded = await page.value(
+      `[...document.querySelectorAll("#panel details [name]")].map((field) => field.name)`,
+    );
+    assert.deepEqual(
+      folded.toSorted(),
+      settings
+        .filter(({ frequent }) => !frequent)
+        .map(({ name }) => name)
+        .toSorted(),
+    );
     await make(page, "seed", "11");
     await ask(page, QUESTION);
     assert.equal(await page.value(`document.querySelector(".reuse").textContent`), "Reuse seed 11");
@@ -151,17 +178,25 @@ suite("the page", {}, ({ context, open }) => {
     const steps = await page.value(`Number(document.querySelector(".at").max)`);
     const files = {};
     for (const format of ["jsonl", "svg", "html"]) {
-      await page.value(`document.querySelector(".menu").open = true; document.querySelector("[data-file=${format}]").click()`);
+      await page.value(
+        `document.querySelector(".menu").open = true; document.querySelector("[data-file=${format}]").click()`,
+      );
       files[format] = await downloaded(folder, format);
     }
-    const [header, ...lines] = readFileSync(files.jsonl, "utf8").trimEnd().split("\n").map((line) => JSON.parse(line));
+    const [header, ...lines] = readFileSync(files.jsonl, "utf8")
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     assert.equal(header.llada_trace, 1);
     assert.equal(lines.length, steps);
     assert.deepEqual(Object.keys(lines[0]).slice(0, 4), ["nfe", "step", "block", "committed"]);
     for (const format of ["svg", "html"]) {
       const shown = await context.browser.page();
       await shown.goto(pathToFileURL(files[format]).href);
-      const found = { svg: `document.querySelectorAll("g text").length > 3`, html: `document.querySelector("#at").max == ${steps}` };
+      const found = {
+        svg: `document.querySelectorAll("g text").length > 3`,
+        html: `document.querySelector("#at").max == ${steps}`,
+      };
       await shown.until(found[format]);
       assert.deepEqual(shown.problems, []);
       await shoot(shown, `export-${format}`);
