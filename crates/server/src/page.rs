@@ -14,8 +14,8 @@ use axum::{
 use crate::app::Shared;
 
 /// Nothing from elsewhere, and nothing that was put in by a text.
-const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; object-src 'none'; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
 
 macro_rules! files {
     ($($name:literal: $kind:literal),* $(,)?) => {
@@ -26,7 +26,30 @@ macro_rules! files {
 }
 
 files! {
+    "announce.js": "text/javascript; charset=utf-8",
+    "answer.js": "text/javascript; charset=utf-8",
+    "api.js": "text/javascript; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "canvas.css": "text/css; charset=utf-8",
+    "canvas.js": "text/javascript; charset=utf-8",
+    "chat.js": "text/javascript; charset=utf-8",
+    "drafts.js": "text/javascript; charset=utf-8",
+    "export.js": "text/javascript; charset=utf-8",
+    "film.html": "text/html; charset=utf-8",
+    "film.js": "text/javascript; charset=utf-8",
+    "holes.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
     "index.html": "text/html; charset=utf-8",
+    "infill.js": "text/javascript; charset=utf-8",
+    "log.js": "text/javascript; charset=utf-8",
+    "palette.js": "text/javascript; charset=utf-8",
+    "player.js": "text/javascript; charset=utf-8",
+    "settings.js": "text/javascript; charset=utf-8",
+    "structure.js": "text/javascript; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "svg.js": "text/javascript; charset=utf-8",
+    "text.js": "text/javascript; charset=utf-8",
+    "theme.js": "text/javascript; charset=utf-8",
 }
 
 /// The paths of the page.
