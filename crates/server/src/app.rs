@@ -114,7 +114,9 @@ pub(crate) fn router(app: Shared) -> Router {
         .route("/models", get(openai::models::list))
         .route("/v1/models/{*name}", get(openai::models::one))
         .route("/metrics", get(llama::state::metrics));
-    let keyed = answering.merge(open).route_layer(middleware::from_fn_with_state(Arc::clone(&app), guard::keys));
+    let keyed = answering
+        .merge(open)
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), guard::keys));
     Router::new()
         .merge(keyed)
         .route("/health", get(llama::state::health))

@@ -15,7 +15,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use tower_http::cors::{AllowOrigin, CorsLayer, Any};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::{
     app::Shared,
@@ -34,7 +34,9 @@ pub(crate) async fn log(State(app): State<Shared>, request: Request, next: Next)
     let begun = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
-    let is_fit = |id: &&str| !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|b| b.is_ascii_graphic());
+    let is_fit = |id: &&str| {
+        !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|b| b.is_ascii_graphic())
+    };
     let id = given.filter(is_fit).map_or_else(new_id, str::to_owned);
     // Paths that exist, so that no client makes up names of metrics.
     let known = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -52,12 +54,20 @@ pub(crate) async fn log(State(app): State<Shared>, request: Request, next: Next)
 pub(crate) fn new_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{:08x}{:08x}", crate::app::now() as u32, (u64::from(std::process::id()) << 20) as u32 ^ count as u32)
+    format!(
+        "{:08x}{:08x}",
+        crate::app::now() as u32,
+        (u64::from(std::process::id()) << 20) as u32 ^ count as u32
+    )
 }
 
 /// Refuses pages of other origins, which could otherwise spend a server that only its machine reaches,
 /// and names of hosts that somebody else may have pointed here.
-pub(crate) async fn origins(State(app): State<Shared>, request: Request, next: Next) -> ApiResult<Response> {
+pub(crate) async fn origins(
+    State(app): State<Shared>,
+    request: Request,
+    next: Next,
+) -> ApiResult<Response> {
     let headers = request.headers();
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(&HOST).map(without_port).unwrap_or_default();
@@ -74,7 +84,8 @@ pub(crate) async fn origins(State(app): State<Shared>, request: Request, next: N
     }
     if let Some(origin) = text(&ORIGIN) {
         let is_own = origin.split_once("://").is_some_and(|(_, rest)| Some(rest) == text(&HOST));
-        let is_allowed = options.cors_origins.iter().any(|allowed| allowed == "*" || allowed == origin);
+        let is_allowed =
+            options.cors_origins.iter().any(|allowed| allowed == "*" || allowed == origin);
         if !is_own && !is_allowed {
             let message = "pages of this origin may not call this server; see `--cors-origin`";
             return Err(ApiError::new(StatusCode::FORBIDDEN, message).coded("unknown_origin"));
@@ -86,7 +97,9 @@ pub(crate) async fn origins(State(app): State<Shared>, request: Request, next: N
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         // The colons of an IPv6 address are no port's.
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+            name
+        }
         _ => host,
     }
 }
@@ -162,8 +175,11 @@ mod tests {
     #[test]
     fn hosts_lose_their_ports() {
         for (host, name) in [
-            ("localhost:8080", "localhost"), ("127.0.0.1", "127.0.0.1"), ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"), ("a.b:1", "a.b"),
+            ("localhost:8080", "localhost"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("a.b:1", "a.b"),
         ] {
             assert_eq!(without_port(host), name);
         }

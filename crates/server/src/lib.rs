@@ -69,7 +69,8 @@ pub fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     // The cores are the model's: handlers do little.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(ServeError::Runtime)?.block_on(run(options, models, cpu, listening, stop))
 }
 

@@ -59,7 +59,10 @@ impl Listener {
         }
         #[cfg(not(unix))]
         if options.socket.is_some() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this system has no Unix sockets",
+            ));
         }
         TcpListener::bind((options.host, options.port)).await.map(Self::Tcp)
     }
@@ -75,7 +78,10 @@ impl Listener {
             Self::Unix(listener) => {
                 let address = listener.local_addr().ok();
                 let path = address.as_ref().and_then(|address| address.as_pathname());
-                path.map_or_else(|| "a Unix socket".into(), |path| format!("unix:{}", path.display()))
+                path.map_or_else(
+                    || "a Unix socket".into(),
+                    |path| format!("unix:{}", path.display()),
+                )
             }
         }
     }
@@ -155,7 +161,11 @@ impl Patient {
     }
 
     /// What comes of a write, or that it has waited too long.
-    fn judged<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn judged<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waits = None;
             return written;
@@ -180,7 +190,11 @@ impl AsyncRead for Patient {
 }
 
 impl AsyncWrite for Patient {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.judged(cx, written)
     }

@@ -66,7 +66,9 @@ impl Metrics {
             passes: Counter::default(),
             pass_duration: seconds(0.001),
             tokens_fed: Counter::default(),
-            tokens_per_forward: Histogram::new([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0]),
+            tokens_per_forward: Histogram::new([
+                0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0,
+            ]),
             rows: Gauge::default(),
             queue: Gauge::default(),
             loaded: Gauge::default(),
@@ -83,7 +85,11 @@ impl Metrics {
         r.register("requests", "Requests that were answered", self.requests.clone());
         let timed = [
             ("request_duration", "Time to answer a request whole", &self.request_duration),
-            ("time_to_first_token", "Time to the first token that can no longer change", &self.first),
+            (
+                "time_to_first_token",
+                "Time to the first token that can no longer change",
+                &self.first,
+            ),
             ("time_per_output_token", "Time for each useful token of an answer", &self.per_token),
             ("forward_pass_duration", "Time of a forward pass", &self.pass_duration),
         ];
@@ -103,7 +109,11 @@ impl Metrics {
         for (name, help, counter) in counted {
             r.register(name, help, counter.clone());
         }
-        r.register("tokens_per_forward", "Tokens committed in a pass of a sequence", self.tokens_per_forward.clone());
+        r.register(
+            "tokens_per_forward",
+            "Tokens committed in a pass of a sequence",
+            self.tokens_per_forward.clone(),
+        );
         r.register("batch_rows", "Sequences that share passes", self.rows.clone());
         r.register("queue_depth", "Sequences that wait", self.queue.clone());
         r.register("models_loaded", "Models in memory", self.loaded.clone());

@@ -131,7 +131,8 @@ impl Models {
         let now = Instant::now();
         for entry in &self.entries {
             let mut slot = entry.loaded.lock().await;
-            let since = slot.as_ref().filter(|model| is_unused(model)).and_then(|m| m.runner.idle_since());
+            let since =
+                slot.as_ref().filter(|model| is_unused(model)).and_then(|m| m.runner.idle_since());
             if since.is_some_and(|since| now.duration_since(since) >= time) {
                 tracing::info!(model = entry.name, "unloaded, as nobody asked for it");
                 *slot = None;
@@ -149,7 +150,8 @@ impl Models {
         self.entries.iter().find(is_meant).ok_or_else(|| {
             let names: Vec<_> = self.names().collect();
             let name = name.unwrap_or_default();
-            let message = format!("there is no model `{name}` here; there are: {}", names.join(", "));
+            let message =
+                format!("there is no model `{name}` here; there are: {}", names.join(", "));
             let error = ApiError::new(StatusCode::NOT_FOUND, message).coded("model_not_found");
             ApiError { param: Some("model".into()), ..error }
         })
@@ -174,7 +176,9 @@ impl Models {
         let bytes = |slot: &Option<Arc<Model>>| slot.as_ref().map_or(0, |model| model.bytes);
         let mut taken: u64 = others.iter().map(|(_, slot)| bytes(slot)).sum();
         let idle = |slot: &Option<Arc<Model>>| {
-            slot.as_ref().filter(|model| is_unused(model)).and_then(|model| model.runner.idle_since())
+            slot.as_ref()
+                .filter(|model| is_unused(model))
+                .and_then(|model| model.runner.idle_since())
         };
         others.sort_by_key(|(_, slot)| idle(slot));
         for (other, slot) in others.iter_mut().filter(|(_, slot)| idle(slot).is_some()) {
@@ -187,7 +191,8 @@ impl Models {
         // A single model may be larger than the limit: then it is alone.
         match taken > 0 && taken + entry.size > memory {
             true => {
-                let message = "other models are at work, and there is no memory for this one beside them";
+                let message =
+                    "other models are at work, and there is no memory for this one beside them";
                 Err(ApiError::unavailable(message, Duration::from_secs(10)))
             }
             false => Ok(()),
@@ -232,5 +237,8 @@ fn size(path: &Path) -> u64 {
         return of(path);
     }
     let files = path.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-    files.filter(|file| file.extension().is_some_and(|end| end == "safetensors")).map(|f| of(&f)).sum()
+    files
+        .filter(|file| file.extension().is_some_and(|end| end == "safetensors"))
+        .map(|f| of(&f))
+        .sum()
 }

@@ -8,33 +8,88 @@ use llada::diffusion::{
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::api::{
-    anthropic, body::Fields, infill, llama, openai, score,
-};
+use crate::api::{anthropic, body::Fields, infill, llama, openai, score};
 
 /// The description of all paths.
 pub(crate) async fn document() -> Json<Value> {
-    let mut schemas = SchemaSettings::draft2020_12().with(|settings| {
-        settings.definitions_path = "/components/schemas".into();
-    }).into_generator();
+    let mut schemas = SchemaSettings::draft2020_12()
+        .with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+        })
+        .into_generator();
     let mut paths = Map::new();
     let mut post = |path: &str, about: &str, body: Value, stream: bool| {
         paths.insert(path.into(), json!({ "post": operation(about, Some(body), stream) }));
     };
-    post("/v1/chat/completions", "The next message of a conversation", body::<openai::chat::Chat>(&mut schemas), true);
-    post("/v1/completions", "The continuation of a text", body::<openai::completions::Completion>(&mut schemas), true);
-    post("/v1/fim/completions", "The text between two others", body::<openai::edits::Fim>(&mut schemas), true);
-    post("/v1/edit/completions", "The new text of a region of code", body::<openai::edits::Edit>(&mut schemas), false);
-    post("/v1/apply/completions", "A file with a snippet merged into it", body::<openai::edits::Edit>(&mut schemas), false);
+    post(
+        "/v1/chat/completions",
+        "The next message of a conversation",
+        body::<openai::chat::Chat>(&mut schemas),
+        true,
+    );
+    post(
+        "/v1/completions",
+        "The continuation of a text",
+        body::<openai::completions::Completion>(&mut schemas),
+        true,
+    );
+    post(
+        "/v1/fim/completions",
+        "The text between two others",
+        body::<openai::edits::Fim>(&mut schemas),
+        true,
+    );
+    post(
+        "/v1/edit/completions",
+        "The new text of a region of code",
+        body::<openai::edits::Edit>(&mut schemas),
+        false,
+    );
+    post(
+        "/v1/apply/completions",
+        "A file with a snippet merged into it",
+        body::<openai::edits::Edit>(&mut schemas),
+        false,
+    );
     post("/v1/infill", "A text with its holes filled", body::<infill::Infill>(&mut schemas), true);
     post("/v1/score", "How probable answers are", body::<score::Score>(&mut schemas), false);
-    post("/v1/messages", "The next message of a conversation, as Anthropic has it", body::<anthropic::Messages>(&mut schemas), true);
-    post("/v1/messages/count_tokens", "The tokens of a conversation", body::<anthropic::Count>(&mut schemas), false);
-    post("/completion", "The continuation of a text, as llama-server has it", body::<llama::completion::Completion>(&mut schemas), true);
-    post("/infill", "The text between two others, as llama-server has it", body::<llama::completion::Infill>(&mut schemas), true);
+    post(
+        "/v1/messages",
+        "The next message of a conversation, as Anthropic has it",
+        body::<anthropic::Messages>(&mut schemas),
+        true,
+    );
+    post(
+        "/v1/messages/count_tokens",
+        "The tokens of a conversation",
+        body::<anthropic::Count>(&mut schemas),
+        false,
+    );
+    post(
+        "/completion",
+        "The continuation of a text, as llama-server has it",
+        body::<llama::completion::Completion>(&mut schemas),
+        true,
+    );
+    post(
+        "/infill",
+        "The text between two others, as llama-server has it",
+        body::<llama::completion::Infill>(&mut schemas),
+        true,
+    );
     post("/tokenize", "The tokens of a text", body::<llama::tokens::Tokenize>(&mut schemas), false);
-    post("/detokenize", "The text of tokens", body::<llama::tokens::Detokenize>(&mut schemas), false);
-    post("/apply-template", "The text of a conversation", body::<llama::tokens::Apply>(&mut schemas), false);
+    post(
+        "/detokenize",
+        "The text of tokens",
+        body::<llama::tokens::Detokenize>(&mut schemas),
+        false,
+    );
+    post(
+        "/apply-template",
+        "The text of a conversation",
+        body::<llama::tokens::Apply>(&mut schemas),
+        false,
+    );
     for (path, about) in [
         ("/v1/models", "The models"),
         ("/health", "Whether the server answers"),

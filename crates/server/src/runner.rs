@@ -57,7 +57,9 @@ pub(crate) enum News {
 
 /// The right to have works in a runner. It ends with the request that has it.
 #[derive(Debug, Clone)]
-pub(crate) struct Ticket(#[expect(dead_code, reason = "held until it is dropped")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Ticket(
+    #[expect(dead_code, reason = "held until it is dropped")] Arc<OwnedSemaphorePermit>,
+);
 
 /// A work on its way to the engine.
 struct Job {
@@ -192,7 +194,8 @@ impl Runner {
     /// Since when nothing runs or waits; `None` while something does.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let shared = lock(&self.shared);
-        let is_idle = self.tickets.available_permits() == self.capacity.parallel + self.capacity.queue;
+        let is_idle =
+            self.tickets.available_permits() == self.capacity.parallel + self.capacity.queue;
         shared.active.filter(|_| is_idle && shared.slots.is_empty())
     }
 }

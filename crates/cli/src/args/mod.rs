@@ -14,6 +14,8 @@ mod model;
 mod run;
 mod sampler;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod tokenizer;
 mod train;
 mod watching;
@@ -41,6 +43,8 @@ pub use model::{ModelArg, ModelOperand, SourceArg};
 pub use run::Run;
 pub use sampler::SamplerArgs;
 pub use score::{Estimate, Score};
+#[cfg(feature = "serve")]
+pub use serve::{LogForm, Serve};
 pub use tokenizer::{Apply, Render, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 pub use watching::WatchArgs;
@@ -129,6 +133,9 @@ pub enum Command {
     Infill(Infill),
     /// Score answers, or text: how probable a model finds them
     Score(Score),
+    /// Serve models over HTTP, with a page to watch them
+    #[cfg(feature = "serve")]
+    Serve(Box<Serve>),
     /// Train a model from a recipe
     Train(Train),
     /// Fine-tune a model on conversations, all of its weights or low-rank adapters

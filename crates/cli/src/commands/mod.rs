@@ -16,6 +16,8 @@ mod replay;
 mod rm;
 mod run;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod show;
 mod tokenizer;
 mod train;
@@ -38,6 +40,8 @@ pub fn run(command: Command, term: &Term) -> Result<()> {
         Command::Chat(args) => chat::run(args, term),
         Command::Infill(args) => infill::run(args, term),
         Command::Score(args) => score::run(args, term),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(*args, term),
         Command::Train(args) => train::run(args, train::Stage::Pretraining, term),
         Command::Sft(args) => train::run(args, train::Stage::FineTuning, term),
         Command::Merge(args) => merge::run(args, term),

@@ -8,10 +8,7 @@ use llada::{
     diffusion::{Canvas, Sampler, Settings},
 };
 
-use super::{
-    Fill, Finish, Holes,
-    progress::Progress,
-};
+use super::{Fill, Finish, Holes, progress::Progress};
 use crate::error::{ApiError, ApiResult};
 
 /// What an answer begins with.
@@ -88,7 +85,8 @@ impl Ask {
         };
         let (sampler, length) = match settings.gen_length {
             Some(length) if length > room => {
-                let message = format!("gen_length is {length}, and there is room for {room} tokens");
+                let message =
+                    format!("gen_length is {length}, and there is room for {room} tokens");
                 let error = ApiError::field("gen_length", message);
                 return Err(error.coded("context_length_exceeded"));
             }
@@ -135,7 +133,9 @@ impl Ask {
     pub(super) fn canvas(&self, codec: &Codec) -> llada::Result<Canvas> {
         let mut canvas = match &self.start {
             Start::Prompt(prompt) => codec.canvas(prompt.clone(), &self.sampler)?,
-            Start::Holes(Holes { frame, lengths }) => codec.infill(frame, lengths, &self.sampler)?,
+            Start::Holes(Holes { frame, lengths }) => {
+                codec.infill(frame, lengths, &self.sampler)?
+            }
         };
         if let Some(automaton) = &self.automaton {
             canvas.constrain(Arc::clone(automaton))?;

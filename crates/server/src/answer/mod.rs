@@ -21,9 +21,9 @@ use crate::{
     task::Task,
 };
 
+use ask::Result;
 pub(crate) use ask::{Ask, Wanted};
 pub(crate) use progress::Finish;
-use ask::Result;
 use progress::Progress;
 
 /// Pieces that wait for a slow reader.
@@ -368,7 +368,9 @@ impl Answer {
             commit.text = self.token(commit.token);
         }
         let mut event = json!({ "object": "llada.step", "choices": [] });
-        if let (Some(event), Ok(Value::Object(step))) = (event.as_object_mut(), serde_json::to_value(step)) {
+        if let (Some(event), Ok(Value::Object(step))) =
+            (event.as_object_mut(), serde_json::to_value(step))
+        {
             event.extend(step);
         }
         event

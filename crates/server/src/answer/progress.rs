@@ -61,8 +61,20 @@ impl Progress {
         let (stable, useful, given, committed, nfe, before) = (place.start, 0, 0, 0, 0, 0);
         let ended = false;
         Self {
-            mask, tokens, place, cap, stable, stops, useful, ended, text, stopped, given, committed,
-            nfe, before,
+            mask,
+            tokens,
+            place,
+            cap,
+            stable,
+            stops,
+            useful,
+            ended,
+            text,
+            stopped,
+            given,
+            committed,
+            nfe,
+            before,
         }
     }
 
@@ -204,7 +216,9 @@ impl Progress {
             return Ok(());
         }
         let found = self.stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
-        if let Some((at, stop)) = found.min_by_key(|(at, stop)| (*at, std::cmp::Reverse(stop.len()))) {
+        if let Some((at, stop)) =
+            found.min_by_key(|(at, stop)| (*at, std::cmp::Reverse(stop.len())))
+        {
             self.stopped = Some(stop.clone());
             text.truncate(at);
         }
@@ -235,8 +249,16 @@ mod tests {
     fn what_may_become_a_stop_string_is_held_back() {
         let stops = ["###".to_owned(), "\n\nQ:".into(), "é!".into()];
         for (text, held) in [
-            ("a", 0), ("a#", 1), ("a##", 2), ("a\n", 1), ("a\n\n", 2), ("a\n\nQ", 3), ("\n#", 1),
-            ("é", 2), ("", 0), ("#a", 0),
+            ("a", 0),
+            ("a#", 1),
+            ("a##", 2),
+            ("a\n", 1),
+            ("a\n\n", 2),
+            ("a\n\nQ", 3),
+            ("\n#", 1),
+            ("é", 2),
+            ("", 0),
+            ("#a", 0),
         ] {
             assert_eq!(held_back(text, &stops), held, "{text:?}");
         }

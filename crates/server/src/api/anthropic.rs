@@ -90,7 +90,15 @@ struct Tool {
     input_schema: Option<Value>,
 }
 
-const IGNORED: &[&str] = &["metadata", "service_tier", "thinking", "container", "mcp_servers", "context_management", "output_config"];
+const IGNORED: &[&str] = &[
+    "metadata",
+    "service_tier",
+    "thinking",
+    "container",
+    "mcp_servers",
+    "context_management",
+    "output_config",
+];
 
 impl Fields for Messages {
     const IGNORED: &[&str] = IGNORED;
@@ -186,7 +194,11 @@ pub(crate) async fn count_tokens(
 }
 
 fn functions(tools: Option<Vec<Tool>>) -> Vec<Function> {
-    let function = |Tool { name, description, input_schema }| Function { name, description, parameters: input_schema };
+    let function = |Tool { name, description, input_schema }| Function {
+        name,
+        description,
+        parameters: input_schema,
+    };
     tools.unwrap_or_default().into_iter().map(function).collect()
 }
 
@@ -196,13 +208,17 @@ fn choice(choice: Option<&Value>, functions: &[Function]) -> ApiResult<Option<Ch
     let Some(choice) = choice else { return Ok(Some(Choice::Auto)) };
     match (choice["type"].as_str(), choice["name"].as_str()) {
         (Some("auto"), _) => Ok(Some(Choice::Auto)),
-        (Some("any"), _) if functions.is_empty() => wrong("a tool is required, and there are none".into()),
+        (Some("any"), _) if functions.is_empty() => {
+            wrong("a tool is required, and there are none".into())
+        }
         (Some("any"), _) => Ok(Some(Choice::Required)),
         (Some("none"), _) => Ok(None),
-        (Some("tool"), Some(name)) => match functions.iter().any(|function| function.name == name) {
-            true => Ok(Some(Choice::Named(name.into()))),
-            false => wrong(format!("there is no tool `{name}`")),
-        },
+        (Some("tool"), Some(name)) => {
+            match functions.iter().any(|function| function.name == name) {
+                true => Ok(Some(Choice::Named(name.into()))),
+                false => wrong(format!("there is no tool `{name}`")),
+            }
+        }
         _ => wrong("tool_choice.type is one of auto, any, none, tool (with a name)".into()),
     }
 }
@@ -213,7 +229,8 @@ fn conversation(system: Content, turns: Vec<Turn>) -> ApiResult<Vec<Message>> {
         return Err(ApiError::field("messages", "there is no message"));
     }
     let system = Some(system.0).filter(|text| !text.is_empty());
-    let mut messages: Vec<Message> = system.into_iter().map(|text| Message::new("system", text)).collect();
+    let mut messages: Vec<Message> =
+        system.into_iter().map(|text| Message::new("system", text)).collect();
     for (i, Turn { role, content }) in turns.into_iter().enumerate() {
         if !["user", "assistant"].contains(&role.as_str()) {
             let message = format!("the role `{role}` is none of user, assistant");
@@ -238,7 +255,9 @@ fn read(role: &str, content: Value, messages: &mut Vec<Message>) -> Result<(), S
     let (mut texts, mut calls) = (Vec::new(), Vec::new());
     for block in blocks {
         match block["type"].as_str() {
-            Some("text") => texts.push(block["text"].as_str().ok_or("a block has no text")?.to_owned()),
+            Some("text") => {
+                texts.push(block["text"].as_str().ok_or("a block has no text")?.to_owned())
+            }
             Some("tool_use") => calls.push(json!({
                 "id": block["id"], "type": "function",
                 "function": { "name": block["name"], "arguments": block["input"] },
@@ -252,7 +271,11 @@ fn read(role: &str, content: Value, messages: &mut Vec<Message>) -> Result<(), S
             }
             // What a model thought is not shown to it again.
             Some("thinking" | "redacted_thinking") => {}
-            Some(kind) => return Err(format!("a block is of the type `{kind}`, and this model reads text alone")),
+            Some(kind) => {
+                return Err(format!(
+                    "a block is of the type `{kind}`, and this model reads text alone"
+                ));
+            }
             None => return Err("a block has no type".into()),
         }
     }

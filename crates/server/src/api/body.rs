@@ -168,7 +168,8 @@ fn missing(message: &str) -> Option<String> {
 
 /// The names of the fields, found once for each endpoint.
 fn names<F: Fields>() -> Arc<HashSet<String>> {
-    static NAMES: LazyLock<Mutex<HashMap<TypeId, Arc<HashSet<String>>>>> = LazyLock::new(Mutex::default);
+    static NAMES: LazyLock<Mutex<HashMap<TypeId, Arc<HashSet<String>>>>> =
+        LazyLock::new(Mutex::default);
     let mut all = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let names = all.entry(TypeId::of::<F>()).or_insert_with(|| {
         let schema = SchemaGenerator::default().into_root_schema_for::<F>();

@@ -126,7 +126,8 @@ async fn filled(
     let mut frame = codec.frame(template)?;
     if is_whole {
         let eos = codec.special.eos;
-        frame = frame.ended(eos.ok_or_else(|| ApiError::field("whole", "this model has no end of text"))?);
+        frame = frame
+            .ended(eos.ok_or_else(|| ApiError::field("whole", "this model has no end of text"))?);
     }
     let lengths = lengths(app, model, &frame, &sampler, max_hole).await?;
     Ok(Ask::holes(Holes { frame, lengths }, sampler, stops))
@@ -141,7 +142,11 @@ async fn lengths(
     max_hole: usize,
 ) -> ApiResult<Vec<usize>> {
     let _ = (app, model, sampler, max_hole);
-    frame.lengths().into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| ApiError::bad("a hole has no length"))
+    frame
+        .lengths()
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| ApiError::bad("a hole has no length"))
 }
 
 /// A text with holes that are to be filled. Settings of the sampler stand beside these fields.
@@ -188,7 +193,12 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Infill>) -> Api
     let Body { fields, settings, warnings } = body;
     let max_hole = match fields.max_hole.unwrap_or(MAX_HOLE) {
         most @ 1..=LONGEST => most,
-        _ => return Err(ApiError::field("max_hole", format!("max_hole is a number from 1 to {LONGEST}"))),
+        _ => {
+            return Err(ApiError::field(
+                "max_hole",
+                format!("max_hole is a number from 1 to {LONGEST}"),
+            ));
+        }
     };
     let template = template(fields.template, fields.parts)?;
     let Infill { regex, choices, json_schema, .. } = fields;
@@ -200,7 +210,8 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Infill>) -> Api
         Filling { settings: &settings, max_hole, is_whole: fields.whole, stops: Vec::new() };
     let ask = filled(&app, &model, &template, filling).await?;
     let ask = Ask { automaton, ..ask };
-    let detail = Detail { text: false, snapshots: false, events: fields.stream && fields.stream_events };
+    let detail =
+        Detail { text: false, snapshots: false, events: fields.stream && fields.stream_events };
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     let warning = Body::<Infill>::warning(&warnings);
     let reply = Reply { model: model.name.clone(), template, warning };
@@ -229,12 +240,19 @@ fn template(template: Option<String>, parts: Option<Vec<Value>>) -> ApiResult<Te
                     Value::Null => Ok(Part::Hole(None)),
                     length => match length.as_u64().and_then(|n| usize::try_from(n).ok()) {
                         Some(length) if length > 0 => Ok(Part::Hole(Some(length))),
-                        _ => Err(ApiError::field(format!("parts[{i}].hole"), "hole is a number of tokens, or null")),
+                        _ => Err(ApiError::field(
+                            format!("parts[{i}].hole"),
+                            "hole is a number of tokens, or null",
+                        )),
                     },
                 },
-                _ => Err(ApiError::field(format!("parts[{i}]"), "a part is a text, or an object with the key `hole`")),
+                _ => Err(ApiError::field(
+                    format!("parts[{i}]"),
+                    "a part is a text, or an object with the key `hole`",
+                )),
             };
-            let parts: Vec<Part> = parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?;
+            let parts: Vec<Part> =
+                parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?;
             Template::new(parts).map_err(|error| ApiError::field("parts", error.to_string()))
         }
         _ => Err(ApiError::field("template", "give either `template` or `parts`")),

@@ -84,7 +84,8 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Score>) -> ApiR
         };
         let mut draws = Alike { seed: settings.seed };
         let number = scorings.len();
-        let scoring = Scoring::new(codec.config(), &codec.special, &pair, &settings, number, &mut draws)?;
+        let scoring =
+            Scoring::new(codec.config(), &codec.special, &pair, &settings, number, &mut draws)?;
         scorings.push(Task::Scoring(Box::new(scoring)));
         if fields.greedy {
             let work = Greedy::new(codec.config(), &codec.special, &pair, settings.cfg_scale)?;
@@ -101,7 +102,9 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Score>) -> ApiR
             score["is_greedy"] = greedy.verdict().into();
         }
     }
-    Ok(Json(json!({ "object": "llada.score", "model": model.name, "seed": settings.seed, "scores": scores })))
+    Ok(Json(
+        json!({ "object": "llada.score", "model": model.name, "seed": settings.seed, "scores": scores }),
+    ))
 }
 
 fn score(task: &Task) -> Value {

@@ -57,12 +57,14 @@ impl Structure {
         let (first, second) = (asked.next(), asked.next());
         match (first, second, tools) {
             (Some((a, _)), Some((b, _)), _) => {
-                let message = format!("`{a}` and `{b}` both say what the answer must match; give one");
+                let message =
+                    format!("`{a}` and `{b}` both say what the answer must match; give one");
                 Err(ApiError::field(b, message))
             }
             // A text in that format, or calls: what tools leave free is not both.
             (Some((name, _)), None, Some(_)) => {
-                let message = format!("`{name}` and `tools` both say what the answer must match; give one");
+                let message =
+                    format!("`{name}` and `tools` both say what the answer must match; give one");
                 Err(ApiError::field(name, message))
             }
             (Some((_, constraint)), None, None) => Ok(Some(constraint)),

@@ -83,7 +83,8 @@ pub(crate) fn read(
             "none" => return Ok(None),
             "required" | "any" => Choice::Required,
             other => {
-                let message = format!("tool_choice is `{other}`, which is none of auto, none, required");
+                let message =
+                    format!("tool_choice is `{other}`, which is none of auto, none, required");
                 return Err(ApiError::field("tool_choice", message));
             }
         },
@@ -107,7 +108,11 @@ pub(crate) fn read(
 ///
 /// # Errors
 /// If the template or the tokenizer refuses the messages.
-pub(crate) fn encode(codec: &Codec, messages: &[Message], tools: &[Function]) -> llada::Result<Vec<u32>> {
+pub(crate) fn encode(
+    codec: &Codec,
+    messages: &[Message],
+    tools: &[Function],
+) -> llada::Result<Vec<u32>> {
     let schemas: Value = tools.iter().map(schema).collect();
     let tools = (!tools.is_empty()).then_some(&schemas);
     let encode = |messages: &[Message], tools: Option<&Value>| {
@@ -197,14 +202,17 @@ mod tests {
 
     #[test]
     fn calls_are_told_from_text() {
-        let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"</b>\"]}}\n</tool_call>";
+        let call =
+            "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"</b>\"]}}\n</tool_call>";
         let one = Call { name: "f".into(), arguments: r#"{"a":[1,"</b>"]}"#.into() };
         assert_eq!(calls(call), Some(vec![one.clone()]));
         assert_eq!(calls(&format!("{call}\n{call}")), Some(vec![one.clone(), one]));
         for text in ["", "Hello", "<tool_call>", "<tool_call>{}</tool_call>", "so: <tool_call>"] {
             assert_eq!(calls(text), None, "{text}");
         }
-        for (text, may) in [("", true), ("<tool", true), (call, true), ("<b>", false), ("Hi", false)] {
+        for (text, may) in
+            [("", true), ("<tool", true), (call, true), ("<b>", false), ("Hi", false)]
+        {
             assert_eq!(may_be_calls(text), may, "{text}");
         }
     }
@@ -212,7 +220,8 @@ mod tests {
     #[test]
     fn choices_are_among_the_tools() {
         let tools: Vec<ToolSpec> =
-            serde_json::from_value(json!([{ "type": "function", "function": { "name": "f" } }])).unwrap();
+            serde_json::from_value(json!([{ "type": "function", "function": { "name": "f" } }]))
+                .unwrap();
         let of = |choice: Option<Value>| read(Some(tools.clone()), choice.as_ref());
         assert_eq!(of(None).unwrap().unwrap().1, Choice::Auto);
         assert!(of(Some(json!("none"))).unwrap().is_none());

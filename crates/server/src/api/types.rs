@@ -58,9 +58,12 @@ impl Texts {
     /// # Errors
     /// If there are too many.
     pub(crate) fn stops(stop: Option<Self>, name: &str) -> ApiResult<Vec<String>> {
-        let stops: Vec<_> = stop.unwrap_or_default().0.into_iter().filter(|s| !s.is_empty()).collect();
+        let stops: Vec<_> =
+            stop.unwrap_or_default().0.into_iter().filter(|s| !s.is_empty()).collect();
         match stops.len() > MAX_STOPS {
-            true => Err(ApiError::field(name, format!("there are more than {MAX_STOPS} stop strings"))),
+            true => {
+                Err(ApiError::field(name, format!("there are more than {MAX_STOPS} stop strings")))
+            }
             false => Ok(stops),
         }
     }

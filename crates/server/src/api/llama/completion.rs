@@ -58,13 +58,44 @@ pub(crate) struct Completion {
 }
 
 const IGNORED: &[&str] = &[
-    "cache_prompt", "id_slot", "min_p", "typical_p", "repeat_penalty", "repeat_last_n",
-    "presence_penalty", "frequency_penalty", "dry_multiplier", "dry_base", "dry_allowed_length",
-    "dry_penalty_last_n", "dry_sequence_breakers", "xtc_probability", "xtc_threshold", "mirostat",
-    "mirostat_tau", "mirostat_eta", "logit_bias", "n_probs", "min_keep", "t_max_predict_ms",
-    "image_data", "samplers", "n_keep", "n_discard", "n_indent", "ignore_eos", "post_sampling_probs",
-    "timings_per_token", "return_progress", "response_fields", "lora", "dynatemp_range",
-    "dynatemp_exponent", "penalize_nl", "use_default_template", "api_key",
+    "cache_prompt",
+    "id_slot",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "repeat_last_n",
+    "presence_penalty",
+    "frequency_penalty",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
+    "xtc_probability",
+    "xtc_threshold",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "logit_bias",
+    "n_probs",
+    "min_keep",
+    "t_max_predict_ms",
+    "image_data",
+    "samplers",
+    "n_keep",
+    "n_discard",
+    "n_indent",
+    "ignore_eos",
+    "post_sampling_probs",
+    "timings_per_token",
+    "return_progress",
+    "response_fields",
+    "lora",
+    "dynatemp_range",
+    "dynatemp_exponent",
+    "penalize_nl",
+    "use_default_template",
+    "api_key",
 ];
 
 impl Fields for Completion {
@@ -72,7 +103,10 @@ impl Fields for Completion {
 }
 
 /// Continues a text.
-pub(crate) async fn create(State(app): State<Shared>, body: Body<Completion>) -> ApiResult<Response> {
+pub(crate) async fn create(
+    State(app): State<Shared>,
+    body: Body<Completion>,
+) -> ApiResult<Response> {
     let Body { fields, settings, warnings } = body;
     if fields.grammar.is_some_and(|grammar| !grammar.is_empty()) {
         let message = "grammars in GBNF are not read; use `json_schema` or `regex`";
@@ -86,9 +120,11 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Completion>) ->
     let model = app.models.get(fields.model.as_deref()).await?;
     let automaton = structure::automaton(&model, constraint).await?;
     let prompt = tokens(&fields.prompt, &model)?;
-    let wanted = Wanted { prompt, settings: &settings, max_tokens, is_chat: false, stops, automaton };
+    let wanted =
+        Wanted { prompt, settings: &settings, max_tokens, is_chat: false, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
-    let reply = Reply::new(&model, &ask, Body::<Completion>::warning(&warnings), fields.return_tokens);
+    let reply =
+        Reply::new(&model, &ask, Body::<Completion>::warning(&warnings), fields.return_tokens);
     let detail = Detail { text: fields.stream, ..Detail::default() };
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     respond(pieces, reply, fields.stream).await
@@ -147,11 +183,14 @@ pub(crate) async fn infill(State(app): State<Shared>, body: Body<Infill>) -> Api
     let stops = Texts::stops(fields.stop, "stop")?;
     let most = types::most("n_predict", fields.n_predict)?;
     let model = app.models.get(fields.model.as_deref()).await?;
-    let context = fields.input_extra.iter().map(|Extra { filename, text }| format!("{filename}\n{text}\n"));
+    let context =
+        fields.input_extra.iter().map(|Extra { filename, text }| format!("{filename}\n{text}\n"));
     let context: String = context.collect();
     let prefix = format!("{context}{}{}", fields.input_prefix, fields.prompt);
     let hole = infill::Hole { length: fields.hole_length, most, stops };
-    let ask = infill::ask(&app, &model, &Between::new(prefix, fields.input_suffix), hole, &settings).await?;
+    let ask =
+        infill::ask(&app, &model, &Between::new(prefix, fields.input_suffix), hole, &settings)
+            .await?;
     let reply = Reply::new(&model, &ask, Body::<Infill>::warning(&warnings), false);
     let detail = Detail { text: fields.stream, ..Detail::default() };
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;

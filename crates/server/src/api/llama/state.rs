@@ -42,7 +42,10 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
 }
 
 /// What the slots of a model do.
-pub(crate) async fn slots(State(app): State<Shared>, Query(which): Query<Which>) -> ApiResult<Json<Value>> {
+pub(crate) async fn slots(
+    State(app): State<Shared>,
+    Query(which): Query<Which>,
+) -> ApiResult<Json<Value>> {
     let model = app.models.get(which.model.as_deref()).await?;
     let slots = model.runner.slots();
     let is_asked = which.fail_on_no_slot.is_some_and(|flag| flag != "0");
@@ -50,14 +53,19 @@ pub(crate) async fn slots(State(app): State<Shared>, Query(which): Query<Which>)
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no slot available"));
     }
     let told = slots.iter().enumerate().map(|(id, slot)| match slot {
-        Some(slot) => json!({ "id": id, "is_processing": true, "id_task": slot.work, "nfe": slot.nfe }),
+        Some(slot) => {
+            json!({ "id": id, "is_processing": true, "id_task": slot.work, "nfe": slot.nfe })
+        }
         None => json!({ "id": id, "is_processing": false }),
     });
     Ok(Json(told.collect()))
 }
 
 /// What a model is, and all settings of the sampler with their ranges.
-pub(crate) async fn props(State(app): State<Shared>, Query(which): Query<Which>) -> ApiResult<Json<Value>> {
+pub(crate) async fn props(
+    State(app): State<Shared>,
+    Query(which): Query<Which>,
+) -> ApiResult<Json<Value>> {
     let model = app.models.get(which.model.as_deref()).await?;
     let codec = &model.codec;
     let config = codec.config();
@@ -67,7 +75,8 @@ pub(crate) async fn props(State(app): State<Shared>, Query(which): Query<Which>)
     };
     let usual = usual.map_err(|error| ApiError::sampler(&error))?;
     let values = Settings { seed: None, ..Settings::of(&usual) }.to_json();
-    let settings: Vec<Value> = Settings::KEYS.iter().map(|key| setting(key, values.get(key.name))).collect();
+    let settings: Vec<Value> =
+        Settings::KEYS.iter().map(|key| setting(key, values.get(key.name))).collect();
     let (attention, block) = match config.attention {
         AttentionMask::Bidirectional => ("bidirectional", None),
         AttentionMask::Causal => ("causal", None),

@@ -43,7 +43,10 @@ impl Fields for Tokenize {
 }
 
 /// The tokens of a text.
-pub(crate) async fn tokenize(State(app): State<Shared>, body: Body<Tokenize>) -> ApiResult<Json<Value>> {
+pub(crate) async fn tokenize(
+    State(app): State<Shared>,
+    body: Body<Tokenize>,
+) -> ApiResult<Json<Value>> {
     let fields = body.fields;
     let model = app.models.get(fields.model.as_deref()).await?;
     let codec = &model.codec;
@@ -79,7 +82,10 @@ impl Fields for Detokenize {
 }
 
 /// The text of tokens.
-pub(crate) async fn detokenize(State(app): State<Shared>, body: Body<Detokenize>) -> ApiResult<Json<Value>> {
+pub(crate) async fn detokenize(
+    State(app): State<Shared>,
+    body: Body<Detokenize>,
+) -> ApiResult<Json<Value>> {
     let fields = body.fields;
     let model = app.models.get(fields.model.as_deref()).await?;
     let content = model.codec.tokenizer.decode(&fields.tokens, false)?;
@@ -105,7 +111,10 @@ impl Fields for Apply {
 }
 
 /// The text of a conversation, as the model's template writes it.
-pub(crate) async fn apply_template(State(app): State<Shared>, body: Body<Apply>) -> ApiResult<Json<Value>> {
+pub(crate) async fn apply_template(
+    State(app): State<Shared>,
+    body: Body<Apply>,
+) -> ApiResult<Json<Value>> {
     let fields = body.fields;
     let messages = message::messages(fields.messages)?;
     let model = app.models.get(fields.model.as_deref()).await?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::stream::{self, Chunks};
 use crate::{
-    answer::{self, Ask, Wanted, Detail, End, Finish, Usage},
+    answer::{self, Ask, Detail, End, Finish, Usage, Wanted},
     api::{
         body::{Body, Fields},
         message::{self, ChatMessage},
@@ -79,13 +79,42 @@ pub(crate) struct Chat {
 
 impl Fields for Chat {
     const IGNORED: &[&str] = &[
-        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "user",
-        "store", "metadata", "service_tier", "parallel_tool_calls", "reasoning_effort",
-        "reasoning_summary", "reasoning_summary_wait", "realtime", "verbosity", "modalities", "audio",
-        "prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
-        "web_search_options", "min_p", "repetition_penalty", "repeat_penalty", "cache_prompt", "id_slot",
-        "functions", "function_call", "timings_per_token", "return_progress", "reasoning_format",
-        "chat_template_kwargs", "mirostat", "typical_p", "samplers",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "user",
+        "store",
+        "metadata",
+        "service_tier",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "reasoning_summary",
+        "reasoning_summary_wait",
+        "realtime",
+        "verbosity",
+        "modalities",
+        "audio",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "web_search_options",
+        "min_p",
+        "repetition_penalty",
+        "repeat_penalty",
+        "cache_prompt",
+        "id_slot",
+        "functions",
+        "function_call",
+        "timings_per_token",
+        "return_progress",
+        "reasoning_format",
+        "chat_template_kwargs",
+        "mirostat",
+        "typical_p",
+        "samplers",
     ];
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::stream::{self, Chunks};
 use crate::{
-    answer::{self, Ask, Wanted, Detail, End, Finish, Usage},
+    answer::{self, Ask, Detail, End, Finish, Usage, Wanted},
     api::{
         body::{Body, Fields},
         infill::{self, Between},
@@ -83,9 +83,20 @@ pub(crate) struct Completion {
 
 impl Fields for Completion {
     const IGNORED: &[&str] = &[
-        "frequency_penalty", "presence_penalty", "logit_bias", "user", "best_of", "min_p",
-        "repetition_penalty", "repeat_penalty", "cache_prompt", "id_slot", "skip_special_tokens",
-        "metadata", "store", "service_tier",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "user",
+        "best_of",
+        "min_p",
+        "repetition_penalty",
+        "repeat_penalty",
+        "cache_prompt",
+        "id_slot",
+        "skip_special_tokens",
+        "metadata",
+        "store",
+        "service_tier",
     ];
 }
 
@@ -96,7 +107,10 @@ enum Prompt {
 }
 
 /// Continues texts.
-pub(crate) async fn create(State(app): State<Shared>, body: Body<Completion>) -> ApiResult<Response> {
+pub(crate) async fn create(
+    State(app): State<Shared>,
+    body: Body<Completion>,
+) -> ApiResult<Response> {
     let Body { fields, settings, warnings } = body;
     let n = types::choices(fields.n)?;
     let stops = Texts::stops(fields.stop, "stop")?;
@@ -159,9 +173,11 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Completion>) ->
 
 /// The prompts of a request, of any form that OpenAI allows.
 fn prompts(value: Value) -> ApiResult<Vec<Prompt>> {
-    let wrong = || ApiError::field("prompt", "prompt is a text, a list of tokens, or a list of either");
+    let wrong =
+        || ApiError::field("prompt", "prompt is a text, a list of tokens, or a list of either");
     let tokens = |items: &[Value]| -> ApiResult<Vec<u32>> {
-        let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
+        let id =
+            |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
         items.iter().map(id).collect()
     };
     match value {
@@ -182,7 +198,11 @@ fn prompts(value: Value) -> ApiResult<Vec<Prompt>> {
 }
 
 /// A prompt in tokens, or what a hole in it is between.
-fn read(prompt: Prompt, suffix: Option<&str>, model: &Model) -> ApiResult<(Option<Between>, Vec<u32>)> {
+fn read(
+    prompt: Prompt,
+    suffix: Option<&str>,
+    model: &Model,
+) -> ApiResult<(Option<Between>, Vec<u32>)> {
     let codec = &model.codec;
     match (prompt, suffix.filter(|suffix| !suffix.is_empty())) {
         (Prompt::Text(text), Some(suffix)) => Ok((Some(Between::new(text, suffix)), Vec::new())),
@@ -230,10 +250,15 @@ impl Reply {
     /// The response in one piece.
     pub(super) fn whole(&self, ends: &[End]) -> Value {
         let mut total = Usage::default();
-        let choices: Vec<Value> = ends.iter().zip(&self.echoes).enumerate().map(|(index, (end, echo))| {
-            total += end.usage;
-            choice(index, &format!("{echo}{}", end.text), Some(reason(end)))
-        }).collect();
+        let choices: Vec<Value> = ends
+            .iter()
+            .zip(&self.echoes)
+            .enumerate()
+            .map(|(index, (end, echo))| {
+                total += end.usage;
+                choice(index, &format!("{echo}{}", end.text), Some(reason(end)))
+            })
+            .collect();
         let mut reply = self.chunk(choices.into());
         reply["usage"] = types::usage(&total);
         reply["seed"] = ends.first().map(|end| end.seed).into();

@@ -149,7 +149,8 @@ async fn rewrite(app: &Shared, body: Body<Edit>, told: &str, mark: &str) -> ApiR
         return Err(ApiError::field("messages", "there must be one message, of the user"));
     };
     if role != "user" || !content.contains(mark) {
-        let message = format!("the message must be the user's and have a part between `{mark}` and its end");
+        let message =
+            format!("the message must be the user's and have a part between `{mark}` and its end");
         return Err(ApiError::field("messages", message));
     }
     let max_tokens = types::most("max_tokens", fields.max_tokens)?;

@@ -37,7 +37,10 @@ pub(crate) async fn list(State(app): State<Shared>) -> Json<Value> {
 }
 
 /// One of them.
-pub(crate) async fn one(State(app): State<Shared>, Path(name): Path<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn one(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+) -> ApiResult<Json<Value>> {
     match app.models.names().any(|known| known == name) {
         true => Ok(Json(object(&app, &name))),
         false => {

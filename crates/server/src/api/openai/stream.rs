@@ -75,7 +75,9 @@ impl<C: Chunks> State<C> {
             self.push(chunks);
         }
         match piece {
-            Ok(Piece::Canvas(event) | Piece::Step(event)) => self.ready.push_back(named(event, number)),
+            Ok(Piece::Canvas(event) | Piece::Step(event)) => {
+                self.ready.push_back(named(event, number))
+            }
             Ok(Piece::Text(text)) => {
                 let chunks = self.chunks.text(number, text);
                 self.push(chunks);
