@@ -53,6 +53,7 @@
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+pub mod constraint;
 mod content;
 pub mod data;
 pub mod diffusion;

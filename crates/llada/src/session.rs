@@ -8,7 +8,7 @@ mod tests;
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use llada_kernels::Cpu;
@@ -18,6 +18,7 @@ use crate::{
     chat::{Message, Template},
     checkpoint::{self, Checkpoint, gguf},
     config::{ModelConfig, Objective, SpecialTokens},
+    constraint::{Automata, Automaton, Constraint},
     diffusion::{
         Blocks, Canvas, Prompt, Sampler, SamplerError, Settings, Step,
         blocks::AdaptiveBlocks,
@@ -78,6 +79,8 @@ pub struct Session {
     pub predictor: MaskPredictor,
     /// Which tokens holes may take, once that was asked.
     choices: OnceLock<infill::SharedChoices>,
+    /// Constraints over its tokens.
+    automata: Automata,
 }
 
 impl Session {
@@ -116,7 +119,8 @@ impl Session {
         // The next turn of a conversation, or prompt of a list, begins as the one before.
         predictor.retain(1);
         let (name, proposed, choices) = (String::new(), Settings::NONE, OnceLock::new());
-        Self { name, tokenizer, template, special, proposed, predictor, choices }
+        let automata = Automata::default();
+        Self { name, tokenizer, template, special, proposed, predictor, choices, automata }
     }
 
     /// Sizes and options of the model.
@@ -230,6 +234,15 @@ impl Session {
     pub fn canvas(&self, prompt: Vec<u32>, sampler: &Sampler) -> Result<Canvas> {
         let prompt = Prompt::from(prompt);
         Ok(Canvas::new(prompt, sampler, &self.special, self.config().attention)?)
+    }
+
+    /// What an answer must be, compiled for this tokenizer, for
+    /// [`Canvas::constrain`](crate::diffusion::Canvas::constrain). The last ones are kept.
+    ///
+    /// # Errors
+    /// If the constraint is none, has parts that are not supported, or takes too much.
+    pub fn automaton(&self, constraint: &Constraint) -> Result<Arc<Automaton>> {
+        Ok(self.automata.of(constraint, &self.tokenizer, &self.special)?)
     }
 
     /// Runs canvases until they are done, as [`generate::run`] does. For canvases that come and go there

@@ -46,6 +46,8 @@ pub(in crate::diffusion) struct Choices {
 pub(in crate::diffusion) struct Holes {
     /// Where each block ends, in ascending order.
     pub(in crate::diffusion) block_ends: Vec<usize>,
+    /// Where each hole is.
+    pub(in crate::diffusion) places: Vec<Range<usize>>,
     /// Positions of tokens that begin with a space.
     pub(in crate::diffusion) spaced: Vec<usize>,
     pub(in crate::diffusion) choices: Arc<Choices>,
@@ -224,7 +226,8 @@ impl Frame {
     ) -> (Vec<u32>, Holes) {
         let mut sequence = Vec::new();
         let mut spaced_at = Vec::new();
-        let mut lengths = lengths.iter();
+        let given = lengths;
+        let mut lengths = given.iter();
         for piece in &self.pieces {
             match piece {
                 Piece::Tokens(tokens) => sequence.extend_from_slice(tokens),
@@ -239,6 +242,7 @@ impl Frame {
             masks.chunks(block_length.max(1)).filter_map(|block| block.last()).map(|&i| i + 1);
         let holes = Holes {
             block_ends: block_ends.collect(),
+            places: self.places(given),
             spaced: spaced_at,
             choices: Arc::clone(&self.choices),
         };
