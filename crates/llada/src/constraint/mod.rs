@@ -26,6 +26,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use automaton::Automaton;
@@ -37,9 +38,11 @@ use crate::{config::SpecialTokens, tokenizer::Tokenizer};
 use node::Node;
 
 /// What an answer must be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Constraint {
     /// A JSON object, whatever is in it.
+    #[serde(rename = "json_object")]
     Json,
     /// A JSON value that this schema accepts.
     JsonSchema(Value),
@@ -58,7 +61,7 @@ pub enum Constraint {
 }
 
 /// A tool that a model may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
     /// Its name.
     pub name: String,
@@ -67,7 +70,8 @@ pub struct Tool {
 }
 
 /// Which tools a model calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ToolChoice {
     /// Any or none: a text, and after it calls if there are any. Wherever an answer has `<tool_call>`, a valid
     /// call begins.

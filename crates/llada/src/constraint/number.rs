@@ -279,6 +279,9 @@ fn same_length(low: &str, high: &str) -> Node {
         return after(a, same_length(low, high));
     }
     let length = low.len();
+    if (a, b) == ('0', '9') && low.bytes().all(|c| c == b'0') && high.bytes().all(|c| c == b'9') {
+        return digit().times(length as u32 + 1, Some(length as u32 + 1));
+    }
     let mut nodes = vec![
         after(a, same_length(low, &"9".repeat(length))),
         after(b, same_length(&"0".repeat(length), high)),

@@ -73,32 +73,38 @@ pub fn search<P: Predictor + ?Sized>(
     let &Search { frame, attention, limit, max_hole, .. } = search;
     super::check_attention(attention)?;
     let given = frame.lengths();
-    let lengths: Vec<usize> = given.iter().map(|length| length.unwrap_or(1)).collect();
+    // The shortest that may be, until more is known.
+    let shortest = |(hole, length): (usize, &Option<usize>)| {
+        let fitting = || (1..=max_hole.max(1)).find(|&length| frame.fits(hole, length));
+        length.or_else(fitting).ok_or(SamplerError::NoFitLength { longest: max_hole })
+    };
+    let lengths = given.iter().enumerate().map(shortest).collect::<Result<Vec<_>, _>>()?;
     let tokens = frame.given() + lengths.iter().sum::<usize>();
     let Some(mut room) = limit.checked_sub(tokens) else {
         return Err(InfillError::TooLong { tokens, limit }.into());
     };
     let mut found = Lengths { lengths, nfe: 0, sequence_forwards: 0 };
     for hole in (0..given.len()).filter(|&hole| given[hole].is_none()) {
-        let longest = max_hole.clamp(1, 1 + room);
-        let Some(scores) = scores(predictor, search, hole, longest, &mut found, stop)? else {
+        let shortest = found.lengths[hole];
+        let longest = max_hole.clamp(shortest, shortest + room);
+        let tried: Vec<usize> = (shortest..=longest).filter(|&n| frame.fits(hole, n)).collect();
+        let Some(scores) = scores(predictor, search, hole, &tried, &mut found, stop)? else {
             return Ok(None);
         };
         // Of equals the shortest.
-        let best = (0..longest).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
-        let best = best.unwrap_or(0);
-        found.lengths[hole] = 1 + best;
-        room -= best;
+        let best = (0..tried.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        found.lengths[hole] = best.map_or(shortest, |best| tried[best]);
+        room -= found.lengths[hole] - shortest;
     }
     Ok(Some(found))
 }
 
-/// The score of each length of `hole` from 1 to `longest`.
+/// The score of each of the lengths that `hole` may have.
 fn scores<P: Predictor + ?Sized>(
     predictor: &mut P,
     search: &Search<'_>,
     hole: usize,
-    longest: usize,
+    tried: &[usize],
     found: &mut Lengths,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<f64>>> {
@@ -106,13 +112,13 @@ fn scores<P: Predictor + ?Sized>(
     // What is revised would count twice.
     let sampler = &Sampler { revise: None, ..sampler.clone() };
     let (mut canvases, mut places) = (Vec::new(), Vec::new());
-    for length in 1..=longest {
+    for &length in tried {
         let mut lengths = found.lengths.clone();
         lengths[hole] = length;
         canvases.push(Canvas::infill(frame, &lengths, sampler, special, attention)?);
         places.push(frame.places(&lengths));
     }
-    let mut scores = vec![0.0; longest];
+    let mut scores = vec![0.0; tried.len()];
     let summary = generate::run(predictor, &mut canvases, &mut |i, step| {
         let place = &places[i][hole];
         let inside = step.committed.iter().filter(|commit| place.contains(&commit.position));
