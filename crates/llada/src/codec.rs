@@ -2,13 +2,14 @@
 //! samplers and canvases on the other. It knows the model's files but not its weights, so that many may
 //! use it while the model is at work.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     Result,
     chat::{Message, Template},
     checkpoint,
     config::{ModelConfig, Objective, SpecialTokens},
+    constraint::{Automata, Automaton, Constraint},
     diffusion::{
         Blocks, Canvas, Prompt, Sampler, SamplerError, Settings,
         blocks::AdaptiveBlocks,
@@ -35,6 +36,8 @@ pub struct Codec {
     config: ModelConfig,
     /// Which tokens holes may take, once that was asked.
     choices: OnceLock<infill::SharedChoices>,
+    /// Constraints over its tokens.
+    automata: Arc<Automata>,
 }
 
 impl Codec {
@@ -42,7 +45,8 @@ impl Codec {
     pub fn new(tokenizer: Tokenizer, template: Template, config: &ModelConfig) -> Self {
         let special = checkpoint::special_tokens(config, Some(&tokenizer));
         let (name, proposed, choices) = (String::new(), Settings::NONE, OnceLock::new());
-        Self { name, tokenizer, template, special, proposed, config: config.clone(), choices }
+        let (config, automata) = (config.clone(), Arc::default());
+        Self { name, tokenizer, template, special, proposed, config, choices, automata }
     }
 
     /// Sizes and options of the model.
@@ -156,6 +160,15 @@ impl Codec {
     pub fn canvas(&self, prompt: Vec<u32>, sampler: &Sampler) -> Result<Canvas> {
         let prompt = Prompt::from(prompt);
         Ok(Canvas::new(prompt, sampler, &self.special, self.config().attention)?)
+    }
+
+    /// What an answer must be, compiled for this tokenizer, for
+    /// [`Canvas::constrain`](crate::diffusion::Canvas::constrain). The last ones are kept.
+    ///
+    /// # Errors
+    /// If the constraint is none, has parts that are not supported, or takes too much.
+    pub fn automaton(&self, constraint: &Constraint) -> Result<Arc<Automaton>> {
+        Ok(self.automata.of(constraint, &self.tokenizer, &self.special)?)
     }
 
     /// The text of a response up to its end. A prompt with masks in it is a template to fill: the text

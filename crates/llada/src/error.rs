@@ -7,6 +7,7 @@ use crate::{
     chat::ChatError,
     checkpoint::CheckpointError,
     config::ConfigError,
+    constraint::ConstraintError,
     content::TO_UTF8,
     data::DataError,
     diffusion::{
@@ -46,6 +47,9 @@ pub enum Error {
     /// A sampler's settings contradict each other or the model.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// What an answer must be cannot be held to.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// An answer or a text cannot be scored.
     #[error(transparent)]
     Likelihood(#[from] LikelihoodError),
@@ -105,6 +109,7 @@ impl Error {
             Self::Tokenizer(e) => e.hint(),
             Self::Chat(e) => e.hint(),
             Self::Sampler(e) => e.hint(),
+            Self::Constraint(e) => e.hint(),
             Self::Likelihood(e) => e.hint(),
             Self::Infill(e) => e.hint(),
             Self::Trace(e) => e.hint(),

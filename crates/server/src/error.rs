@@ -109,7 +109,12 @@ impl From<llada::Error> for ApiError {
         use llada::Error as E;
         match &error {
             E::Sampler(error) => Self::sampler(error),
-            E::Chat(_) | E::Infill(_) | E::Likelihood(_) | E::Tokenizer(_) | E::Model(_) => {
+            E::Chat(_)
+            | E::Constraint(_)
+            | E::Infill(_)
+            | E::Likelihood(_)
+            | E::Tokenizer(_)
+            | E::Model(_) => {
                 let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
                 Self::bad(format!("{error}{hint}"))
             }

@@ -5,6 +5,7 @@ use llada::{
     config::AttentionMask,
     diffusion::{
         Canvas, Query, ReadSpec, Reading, Step,
+        infill::length::Trial,
         likelihood::{Greedy, Scoring},
     },
     engine::{CacheRequest, Work},
@@ -19,6 +20,8 @@ pub(crate) enum Task {
     Scoring(Box<Scoring>),
     /// Whether greedy decoding gives an answer.
     Greedy(Box<Greedy>),
+    /// A length of a hole.
+    Trial(Box<Trial>),
 }
 
 impl Task {
@@ -26,7 +29,7 @@ impl Task {
     pub(crate) fn last_step(&self) -> Option<&Step> {
         match self {
             Self::Canvas(canvas) => Some(canvas.last_step()),
-            Self::Scoring(_) | Self::Greedy(_) => None,
+            Self::Scoring(_) | Self::Greedy(_) | Self::Trial(_) => None,
         }
     }
 
@@ -35,6 +38,7 @@ impl Task {
             Self::Canvas(canvas) => &**canvas,
             Self::Scoring(scoring) => &**scoring,
             Self::Greedy(greedy) => &**greedy,
+            Self::Trial(trial) => &**trial,
         }
     }
 }
@@ -53,6 +57,7 @@ impl Work for Task {
             Self::Canvas(canvas) => Work::commit(&mut **canvas, readings),
             Self::Scoring(scoring) => scoring.commit(readings),
             Self::Greedy(greedy) => greedy.commit(readings),
+            Self::Trial(trial) => trial.commit(readings),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ModelOperand, Run, SamplerArgs, Threads};
+use super::{ConstraintArgs, ModelOperand, Run, SamplerArgs, Threads};
 
 /// `llada chat`.
 #[derive(Debug, Args)]
@@ -42,13 +42,16 @@ pub struct Talk {
     #[command(flatten)]
     pub threads: Threads,
     #[command(flatten)]
+    pub constraint: ConstraintArgs,
+    #[command(flatten)]
     pub sampler: SamplerArgs,
 }
 
 impl From<Run> for Talk {
     /// The chat that `llada run` is without a prompt.
     fn from(run: Run) -> Self {
-        let Run { system, watching, no_history, threads, sampler, .. } = run;
-        Self { system, no_watch: false, delay: watching.delay, no_history, threads, sampler }
+        let Run { system, watching, no_history, threads, constraint, sampler, .. } = run;
+        let delay = watching.delay;
+        Self { system, no_watch: false, delay, no_history, threads, constraint, sampler }
     }
 }

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Args, Subcommand, ValueEnum};
 use llada::{diffusion::settings::Key, eval::settings::Scoring};
 
 use super::{
-    ModelArg, NO_STREAM, Threads, place,
+    ConstraintArgs, ModelArg, NO_STREAM, Threads, place,
     run::number,
     sampler::{Flags, Verb},
 };
@@ -144,6 +144,8 @@ impl From<ScoringName> for Scoring {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = SAMPLING)]
 pub struct SamplingArgs {
+    #[command(flatten)]
+    pub constraint: ConstraintArgs,
     #[command(flatten)]
     pub sampler: Flags<OfTasks>,
     /// Sequences that are generated together; changes no result [default: 8]

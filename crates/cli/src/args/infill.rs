@@ -6,7 +6,7 @@ use clap::{Arg, Args};
 use llada::diffusion::settings::Key;
 
 use super::{
-    ModelArg, Threads, WatchArgs,
+    ConstraintArgs, ModelArg, Threads, WatchArgs,
     sampler::{Flags, Verb},
 };
 
@@ -44,6 +44,8 @@ pub struct Infill {
     pub json: bool,
     #[command(flatten)]
     pub threads: Threads,
+    #[command(flatten)]
+    pub constraint: ConstraintArgs,
     #[command(flatten)]
     pub sampler: Flags<OfHoles>,
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod constraint;
 mod convert;
 mod data;
 mod eval;
@@ -31,6 +32,7 @@ use crate::term::{self, Level};
 
 pub use bench::{Bench, Quality, Speed, Subject};
 pub use chat::{Chat, Talk};
+pub use constraint::ConstraintArgs;
 pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
 pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::Args;
 use llada::diffusion::{Range, SamplerError};
 
-use super::{ModelArg, SamplerArgs, Threads, WatchArgs, with_tip};
+use super::{ConstraintArgs, ModelArg, SamplerArgs, Threads, WatchArgs, with_tip};
 
 /// `llada run`.
 #[derive(Debug, Args)]
@@ -56,6 +56,8 @@ pub struct Run {
     pub no_history: bool,
     #[command(flatten)]
     pub threads: Threads,
+    #[command(flatten)]
+    pub constraint: ConstraintArgs,
     #[command(flatten)]
     pub sampler: SamplerArgs,
 }

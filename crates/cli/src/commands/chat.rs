@@ -6,17 +6,21 @@ mod input;
 mod settings;
 mod typed;
 
-use std::{ops::ControlFlow, path::Path, time::Duration};
+use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use llada::{
     Session,
+    constraint::Automaton,
     diffusion::{Canvas, Sampler, Settings, Spelling, generate},
     files,
     rng::nth_seed,
 };
 
-use super::run::observer::{Look, Observer, Pace};
+use super::{
+    constraint,
+    run::observer::{Look, Observer, Pace},
+};
 use crate::{
     args::{self, Talk},
     error::{self, Failure, Interrupted, StdoutClosed},
@@ -53,11 +57,13 @@ fn is_message(word: &str) -> bool {
 
 /// Talks to `model`, or to the one that ships.
 pub fn start(model: Option<&Path>, talk: Talk, term: &Term) -> Result<()> {
+    let constraint = constraint::read(&talk.constraint)?;
     let session = session::open(model, Shipped::Tuned, talk.threads.threads.into(), term)?;
     session::note_base_model(&session, term)?;
     let asked = talk.sampler.settings.clone();
     let sampler = session.chat_sampler(&asked);
     let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
+    let automaton = constraint.map(|c| session.automaton(&c)).transpose()?;
     let is_watched = !talk.no_watch && term.interactive;
     let message = "stopping the answer; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!is_watched).then_some(message))?;
@@ -70,6 +76,7 @@ pub fn start(model: Option<&Path>, talk: Talk, term: &Term) -> Result<()> {
         conversation: Conversation::default(),
         settings: Settings { seed: Some(sampler.seed), ..asked },
         sampler,
+        automaton,
         answers: 0,
         dropped: 0,
         is_watched,
@@ -89,6 +96,8 @@ struct Chat {
     /// What was asked of the sampler, by flags or `/set`.
     settings: Settings,
     sampler: Sampler,
+    /// What every answer must be.
+    automaton: Option<Arc<Automaton>>,
     /// Answers begun. Each has a seed of its own, so that the same lines with the same seed give the
     /// same conversation.
     answers: u64,
@@ -205,7 +214,10 @@ impl Chat {
         self.dropped = window.dropped;
         let seed = nth_seed(self.sampler.seed, self.answers);
         let sampler = Sampler { seed, ..self.sampler.clone() };
-        let canvas = self.session.canvas(window.tokens, &sampler)?;
+        let mut canvas = self.session.canvas(window.tokens, &sampler)?;
+        if let Some(automaton) = &self.automaton {
+            canvas.constrain(Arc::clone(automaton)).map_err(llada::Error::from)?;
+        }
         self.answers += 1;
         self.stop.set(false);
         let (canvas, summary) = self.generate(canvas)?;

@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    argument_or_stdin, read_text,
+    argument_or_stdin, constraint, read_text,
     run::observer::{Look, Observer},
 };
 use crate::{
@@ -41,10 +42,12 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             vec![(text.parse().map_err(llada::Error::from)?, None)]
         }
     };
+    let constraint = constraint::read(&args.constraint)?;
     let sampler = Codec::infill_sampler(&args.sampler.settings);
     let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
     let threads = args.threads.threads.into();
     let mut session = session::open(model.as_deref(), Shipped::Base, threads, term)?;
+    let automaton = constraint.map(|c| session.automaton(&c)).transpose()?;
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;
 
@@ -60,6 +63,9 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
                 Failure::new("this model has no end of text", "leave out `--whole`")
             })?;
             frame = frame.ended(eos);
+        }
+        if let Some(automaton) = &automaton {
+            frame = frame.constrained(Arc::clone(automaton));
         }
         let longest = args.max_hole.into();
         let lengths = session.hole_lengths(&frame, &sampler, longest, &mut || stop.is_set());

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod completions;
+mod constraint;
 mod convert;
 mod data;
 mod doctor;

@@ -7,6 +7,7 @@ mod recording;
 use std::{
     io::{self, IsTerminal},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use llada::{
 };
 use serde_json::{Value, json};
 
-use super::{argument_or_stdin, chat};
+use super::{argument_or_stdin, chat, constraint};
 use crate::{
     args::Run,
     error::{Failure, Interrupted},
@@ -39,6 +40,7 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     if prompt.is_none() && args.prompts.is_none() && is_alone && io::stdin().is_terminal() {
         return chat::start(model.as_deref(), args.into(), term);
     }
+    let constraint = constraint::read(&args.constraint)?;
     let prompts = match &args.prompts {
         Some(file) => prompts::read(file)?,
         None => vec![Ask::from(argument_or_stdin(prompt, "prompt")?)],
@@ -59,9 +61,14 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     let sampler = session.sampler(&args.sampler.settings, longest);
     let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
     term.detail(&format!("sampler {}", serde_json::to_string(&sampler)?));
-    let canvas = |(tokens, ask): (Vec<u32>, &Ask)| {
+    let automaton = constraint.map(|c| session.automaton(&c)).transpose()?;
+    let canvas = |(tokens, ask): (Vec<u32>, &Ask)| -> llada::Result<Canvas> {
         let seed = ask.seed.unwrap_or(sampler.seed);
-        session.canvas(tokens, &Sampler { seed, ..sampler.clone() })
+        let mut canvas = session.canvas(tokens, &Sampler { seed, ..sampler.clone() })?;
+        if let Some(automaton) = &automaton {
+            canvas.constrain(Arc::clone(automaton))?;
+        }
+        Ok(canvas)
     };
     let canvases = sequences.into_iter().zip(&prompts).map(canvas);
     let mut canvases = canvases.collect::<llada::Result<Vec<_>>>()?;

@@ -2,7 +2,7 @@
 
 use llada_kernels::statistics::Statistics;
 
-use super::{Precision, Remasking, sample};
+use super::Remasking;
 
 /// The token that the model proposes for one masked position, and how sure it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,18 +19,16 @@ pub(super) struct Candidate {
     pub(super) entropy: f64,
 }
 
-/// The probability of `token` and the confidence in it, in the `logits` that `whole` is of: between 0
+/// The confidence in `token`, which has this `probability` in the logits that `whole` is of: between 0
 /// and 1 but for a margin, which is negative where another token is more probable. A token without
 /// probability has no confidence whatever the measure.
 pub(super) fn confidence(
     measure: Remasking,
-    logits: &[f32],
+    probability: f64,
     whole: &Statistics,
     token: usize,
-    precision: Precision,
-) -> (f64, f64) {
-    let probability = sample::probability(logits, whole, token, precision);
-    let confidence = match measure {
+) -> f64 {
+    match measure {
         _ if probability == 0.0 => 0.0,
         Remasking::LowConfidence | Remasking::Random | Remasking::Sequential => probability,
         Remasking::Margin => {
@@ -38,20 +36,21 @@ pub(super) fn confidence(
             probability - whole.probability(other)
         }
         Remasking::Entropy => (-whole.entropy()).exp(),
-    };
-    (probability, confidence)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::{Precision, sample};
     use llada_kernels::statistics;
 
     #[test]
     fn the_measures_agree_on_what_is_sure_and_what_is_not() {
         let of = |measure, logits: &[f32], token| {
             let whole = statistics::of(logits).unwrap();
-            confidence(measure, logits, &whole, token, Precision::F64).1
+            let probability = sample::probability(logits, &whole, token, Precision::F64);
+            confidence(measure, probability, &whole, token)
         };
 
         let half = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];

@@ -192,6 +192,44 @@ pub enum SamplerError {
     /// A canvas without an open step was given logits.
     #[error("the canvas is finished and takes no logits")]
     Finished,
+    /// A constraint on a canvas that has taken steps.
+    #[error("a canvas takes a constraint before its first step only")]
+    Begun,
+    /// A constraint on a prompt whose masks are filled too.
+    #[error(
+        "a constraint is for a response, and the prompt has masks that would be filled with it"
+    )]
+    ConstrainedMasks,
+    /// Less room than any text needs.
+    #[error(
+        "the shortest answer that satisfies the constraint has {least} tokens; there is room for {room}"
+    )]
+    ShortOfRoom {
+        /// Tokens of the shortest.
+        least: usize,
+        /// Tokens of the response.
+        room: usize,
+    },
+    /// Room that no text fills, where it must be filled.
+    #[error("no text of exactly {length} tokens satisfies the constraint")]
+    UnfitLength {
+        /// Tokens of the hole, or of the response of a model without an end of text.
+        length: usize,
+    },
+    /// Holes of no length that was tried satisfy the constraint.
+    #[error("no text of {longest} tokens or fewer satisfies the constraint")]
+    NoFitLength {
+        /// The longest that was tried.
+        longest: usize,
+    },
+    /// Tokens from which no accepted text goes on.
+    #[error(
+        "the tokens up to position {position} cannot be completed to what the constraint accepts"
+    )]
+    Stranded {
+        /// Where the open positions begin.
+        position: usize,
+    },
     /// Logits that name no distribution.
     #[error("the model's logits at position {position} are not finite numbers")]
     NotFinite {
@@ -311,7 +349,15 @@ impl SamplerError {
             Self::NotFinite { .. } => {
                 "the weights are damaged or training diverged: try another checkpoint".into()
             }
-            Self::Padding { .. }
+            Self::ConstrainedMasks => {
+                "mark holes with `{{hole}}` instead, for `llada infill`".into()
+            }
+            Self::ShortOfRoom { least, .. } => give("gen_length", &format!("{least} or more")),
+            Self::UnfitLength { .. } => "give another length, or none".into(),
+            Self::NoFitLength { .. } => "let holes be longer, or constrain them less".into(),
+            Self::Begun
+            | Self::Stranded { .. }
+            | Self::Padding { .. }
             | Self::HoleLengths { .. }
             | Self::LogitCount { .. }
             | Self::Readings { .. }

@@ -65,6 +65,27 @@ pub fn gumbel_max(logits: &[f32], temperature: f64, uniforms: &[f64]) -> usize {
     best.0
 }
 
+/// As [`gumbel_max`] of each class of tokens, `class_of` giving that of each token: the token and its noisy
+/// logit, where a class has one above −∞.
+pub(crate) fn gumbel_max_of_classes(
+    logits: &[f32],
+    temperature: f64,
+    uniforms: &[f64],
+    class_of: &[u16],
+    best: &mut [(f64, u32)],
+) {
+    for (token, ((&l, &u), &class)) in logits.iter().zip(uniforms).zip(class_of).enumerate() {
+        let l = f64::from(l);
+        let best = &mut best[class as usize];
+        if l + temperature * gumbel_bound(u) > best.0 {
+            let noisy = l - temperature * (-u.ln()).ln();
+            if noisy > best.0 {
+                *best = (noisy, token as u32);
+            }
+        }
+    }
+}
+
 /// An upper bound of −ln(−ln u): −ln u ≥ 1 − u ≥ 2^e with e the binary exponent of 1 − u.
 fn gumbel_bound(u: f64) -> f64 {
     let exponent = ((1.0 - u).to_bits() >> 52) as i64 - 1023;

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Result,
     config::{ModelConfig, Objective, SpecialTokens},
+    constraint::Constraint,
     diffusion::{Blocks, Sampler, Settings, blocks::AdaptiveBlocks},
 };
 
@@ -26,6 +27,8 @@ pub struct Overrides {
     pub cfg_scale: Option<f32>,
     /// The sampler.
     pub sampling: Settings,
+    /// What responses must be.
+    pub constraint: Option<Constraint>,
     /// Wrap prompts in the model's chat template.
     pub chat: bool,
     /// Cut prompts that are too long from the left.
@@ -43,6 +46,9 @@ pub struct Plan {
     pub likelihood: Likelihood,
     /// How responses are generated; `None` where nothing is.
     pub sampler: Option<Sampler>,
+    /// What a response must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
     /// Texts before which a response is cut.
     pub stop: Vec<String>,
     /// Whether prompts are wrapped in the model's chat template.
@@ -113,7 +119,7 @@ impl Plan {
         likelihood.cfg_scale = asked.cfg_scale.unwrap_or(proposed);
 
         let mut stop = Vec::new();
-        let mut sampler = None;
+        let (mut sampler, mut constraint) = (None, None);
         if let Some(generate) = &task.generate {
             let task = match asked.chat {
                 true => settings::over(&generate.chat.sampling, &generate.sampling),
@@ -125,12 +131,13 @@ impl Plan {
             chosen.check()?;
             chosen.check_model(special, config.attention)?;
             sampler = Some(chosen);
+            constraint = asked.constraint.clone().or_else(|| generate.constraint.clone());
             stop = match (asked.chat, &generate.chat.stop) {
                 (true, Some(stop)) => stop.clone(),
                 _ => generate.stop.clone(),
             };
         }
         let (chat, truncate, seed) = (asked.chat, asked.truncate, asked.seed);
-        Ok(Self { scoring, likelihood, sampler, stop, chat, truncate, seed })
+        Ok(Self { scoring, likelihood, sampler, constraint, stop, chat, truncate, seed })
     }
 }

@@ -1,6 +1,6 @@
 //! The loop over the rows of a task: ask, judge, record.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -104,6 +104,8 @@ impl Evaluator<'_> {
     ) -> Result<Outcome> {
         let identity = identity(self.session.predictor.model(), prepared, plan);
         self.check_done(prepared, plan, identity, done)?;
+        let constraint = plan.constraint.as_ref();
+        let automaton = constraint.map(|c| self.session.automaton(c)).transpose()?;
         let mut outcome = Outcome::default();
         let mut pending: Vec<Pending<'_>> = Vec::new();
         for example in &prepared.examples {
@@ -131,7 +133,10 @@ impl Evaluator<'_> {
                 let prompt = rows.into_iter().next().unwrap_or_default().prompt;
                 let seed = nth_seed(sampler.seed, example.index as u64);
                 let sampler = Sampler { seed, ..sampler.clone() };
-                let canvas = self.session.canvas(prompt, &sampler)?;
+                let mut canvas = self.session.canvas(prompt, &sampler)?;
+                if let Some(automaton) = &automaton {
+                    canvas.constrain(Arc::clone(automaton))?;
+                }
                 pending.push(Pending { example, key, canvas });
                 if pending.len() >= self.batch_size.max(1) {
                     self.generate(prepared, plan, &mut pending, &mut outcome, observer)?;

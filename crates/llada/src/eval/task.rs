@@ -8,7 +8,7 @@ use super::{
     extract::{Compare, Extract},
     settings::{Likelihood, Scoring},
 };
-use crate::diffusion::Settings;
+use crate::{constraint::Constraint, diffusion::Settings};
 
 /// How a task is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,6 +264,9 @@ pub struct Generate {
     /// Texts before which the response is cut.
     #[serde(default)]
     pub stop: Vec<String>,
+    /// What a response must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
     /// The sampler.
     #[serde(default)]
     pub sampling: Settings,

@@ -302,14 +302,18 @@ struct Reply {
 }
 
 impl Reply {
-    /// The blocks that are calls of tools, where there are any.
-    fn calls(&self, end: &End) -> Option<Vec<Value>> {
-        let calls = self.held.as_ref().and_then(|_| tools::calls(&end.text))?;
+    /// The text of an answer, and the blocks that are calls of tools.
+    fn calls<'a>(&self, end: &'a End) -> (&'a str, Vec<Value>) {
+        let (text, calls) = match self.held {
+            Some(_) => tools::calls(&end.text),
+            None => (end.text.as_str(), Vec::new()),
+        };
         let block = |call: tools::Call| {
             let input: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
-            json!({ "type": "tool_use", "id": format!("toolu_{}", guard::new_id()), "name": call.name, "input": input })
+            let id = format!("toolu_{}", guard::new_id());
+            json!({ "type": "tool_use", "id": id, "name": call.name, "input": input })
         };
-        Some(calls.into_iter().map(block).collect())
+        (text, calls.into_iter().map(block).collect())
     }
 
     fn message(&self, content: Value, stop: (Value, Value), output: usize, cached: usize) -> Value {
@@ -327,9 +331,11 @@ impl Reply {
     }
 
     fn whole(&self, end: &End) -> Value {
-        let calls = self.calls(end);
-        let stop = stop(end, calls.is_some());
-        let content = calls.unwrap_or_else(|| vec![json!({ "type": "text", "text": end.text })]);
+        let (text, calls) = self.calls(end);
+        let stop = stop(end, !calls.is_empty());
+        let has_text = calls.is_empty() || !text.is_empty();
+        let text = has_text.then(|| json!({ "type": "text", "text": text }));
+        let content: Vec<Value> = text.into_iter().chain(calls).collect();
         self.message(content.into(), stop, end.usage.completion, end.usage.cached)
     }
 
@@ -368,13 +374,11 @@ impl Chunks for Reply {
             None => text,
             Some(held) => {
                 held.push_str(&text);
-                if tools::may_be_calls(held) {
-                    return Vec::new();
-                }
-                std::mem::take(held)
+                let rest = held.split_off(tools::plain(held));
+                std::mem::replace(held, rest)
             }
         };
-        self.piece(&text)
+        if text.is_empty() { Vec::new() } else { self.piece(&text) }
     }
 
     fn snapshot(&mut self, _: usize, _: String) -> Vec<Value> {
@@ -382,28 +386,26 @@ impl Chunks for Reply {
     }
 
     fn end(&mut self, _: usize, end: &End) -> Vec<Value> {
-        let calls = self.calls(end);
-        let stop = stop(end, calls.is_some());
+        let (_, calls) = self.calls(end);
+        let stop = stop(end, !calls.is_empty());
+        let held = self.held.as_mut().map(std::mem::take).unwrap_or_default();
         let mut events = Vec::new();
-        match calls {
-            Some(calls) => {
-                for (index, mut call) in calls.into_iter().enumerate() {
-                    let input = std::mem::replace(&mut call["input"], json!({})).to_string();
-                    let delta = json!({ "type": "input_json_delta", "partial_json": input });
-                    events.extend([
-                        json!({ "type": "content_block_start", "index": index, "content_block": call }),
-                        json!({ "type": "content_block_delta", "index": index, "delta": delta }),
-                        json!({ "type": "content_block_stop", "index": index }),
-                    ]);
-                }
-            }
-            None => {
-                let held = self.held.as_mut().map(std::mem::take).unwrap_or_default();
-                if !held.is_empty() || !self.is_open {
-                    events.extend(self.piece(&held));
-                }
-                events.push(json!({ "type": "content_block_stop", "index": 0 }));
-            }
+        // A call that was cut off is text; and an answer has a block at least.
+        let has_rest = calls.is_empty() && (!held.is_empty() || !self.is_open);
+        if has_rest {
+            events.extend(self.piece(&held));
+        }
+        if self.is_open {
+            events.push(json!({ "type": "content_block_stop", "index": 0 }));
+        }
+        for (index, mut call) in (usize::from(self.is_open)..).zip(calls) {
+            let input = std::mem::replace(&mut call["input"], json!({})).to_string();
+            let delta = json!({ "type": "input_json_delta", "partial_json": input });
+            events.extend([
+                json!({ "type": "content_block_start", "index": index, "content_block": call }),
+                json!({ "type": "content_block_delta", "index": index, "delta": delta }),
+                json!({ "type": "content_block_stop", "index": index }),
+            ]);
         }
         events.push(json!({
             "type": "message_delta",

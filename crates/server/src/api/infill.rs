@@ -9,9 +9,14 @@ use axum::{
 };
 use llada::{
     Codec,
+    config::ModelConfig,
+    constraint::Automaton,
     diffusion::{
         Sampler, Settings,
-        infill::{Part, Template},
+        infill::{
+            Frame, Part, Template,
+            length::{Choosing, Search, Trial},
+        },
     },
 };
 use schemars::JsonSchema;
@@ -29,6 +34,7 @@ use crate::{
     error::{ApiError, ApiResult},
     guard,
     models::Model,
+    task::Task,
 };
 
 /// Longest hole that is searched, in tokens, unless said otherwise.
@@ -66,6 +72,8 @@ pub(crate) struct Hole {
     /// At most so many.
     pub(crate) most: Option<usize>,
     pub(crate) stops: Vec<String>,
+    /// What it must match.
+    pub(crate) automaton: Option<Arc<Automaton>>,
 }
 
 /// How the holes of a text are to be filled.
@@ -76,6 +84,8 @@ struct Filling<'a> {
     /// Whether the text ends where it ends.
     is_whole: bool,
     stops: Vec<String>,
+    /// What each fill must match.
+    automaton: Option<Arc<Automaton>>,
 }
 
 /// The texts around the hole that the sentinels in a prompt make; `None` if it has none. The suffix may
@@ -109,7 +119,8 @@ pub(crate) async fn ask(
     let parts = [Part::Text(prefix.clone()), Part::Hole(hole.length), Part::Text(suffix.clone())];
     let template = Template::new(parts)?;
     let max_hole = hole.most.unwrap_or(MAX_HOLE).min(LONGEST);
-    let filling = Filling { settings, max_hole, is_whole: false, stops: hole.stops };
+    let Hole { stops, automaton, .. } = hole;
+    let filling = Filling { settings, max_hole, is_whole: false, stops, automaton };
     filled(app, model, &template, filling).await
 }
 
@@ -120,7 +131,7 @@ async fn filled(
     template: &Template,
     filling: Filling<'_>,
 ) -> ApiResult<Ask> {
-    let Filling { settings, max_hole, is_whole, stops } = filling;
+    let Filling { settings, max_hole, is_whole, stops, automaton } = filling;
     let codec = &model.codec;
     let sampler = Codec::infill_sampler(settings).map_err(|error| ApiError::sampler(&error))?;
     let mut frame = codec.frame(template)?;
@@ -129,24 +140,37 @@ async fn filled(
         frame = frame
             .ended(eos.ok_or_else(|| ApiError::field("whole", "this model has no end of text"))?);
     }
+    if let Some(automaton) = automaton {
+        frame = frame.constrained(automaton);
+    }
     let lengths = lengths(app, model, &frame, &sampler, max_hole).await?;
     Ok(Ask::holes(Holes { frame, lengths }, sampler, stops))
 }
 
-/// The lengths of the holes, chosen where they are not given.
+/// The lengths of the holes, chosen where they are not given: a trial of each length shares passes with all
+/// else.
 async fn lengths(
-    app: &Arc<App>,
-    model: &Arc<Model>,
-    frame: &llada::diffusion::infill::Frame,
+    app: &App,
+    model: &Model,
+    frame: &Frame,
     sampler: &Sampler,
     max_hole: usize,
 ) -> ApiResult<Vec<usize>> {
-    let _ = (app, model, sampler, max_hole);
-    frame
-        .lengths()
-        .into_iter()
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| ApiError::bad("a hole has no length"))
+    let codec = &model.codec;
+    let &ModelConfig { attention, max_sequence_length: limit, .. } = codec.config();
+    let search = Search { frame, sampler, special: &codec.special, attention, max_hole, limit };
+    let mut choosing = Choosing::new(search)?;
+    while let Some(trials) = choosing.trials()? {
+        let tasks = trials.into_iter().map(|trial| Task::Trial(Box::new(trial))).collect();
+        let done = answer::work(app, model, tasks).await?;
+        let trial = |task| match task {
+            Task::Trial(trial) => Some(*trial),
+            Task::Canvas(_) | Task::Scoring(_) | Task::Greedy(_) => None,
+        };
+        let trials: Vec<Trial> = done.into_iter().filter_map(trial).collect();
+        choosing.choose(&trials);
+    }
+    Ok(choosing.lengths().lengths.clone())
 }
 
 /// A text with holes that are to be filled. Settings of the sampler stand beside these fields.
@@ -206,10 +230,9 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Infill>) -> Api
     let constraint = structure.constraint(None)?;
     let model = app.models.get(fields.model.as_deref()).await?;
     let automaton = structure::automaton(&model, constraint).await?;
-    let filling =
-        Filling { settings: &settings, max_hole, is_whole: fields.whole, stops: Vec::new() };
+    let (settings, is_whole, stops) = (&settings, fields.whole, Vec::new());
+    let filling = Filling { settings, max_hole, is_whole, stops, automaton };
     let ask = filled(&app, &model, &template, filling).await?;
-    let ask = Ask { automaton, ..ask };
     let detail =
         Detail { text: false, snapshots: false, events: fields.stream && fields.stream_events };
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;

@@ -110,7 +110,7 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Score>) -> ApiR
 fn score(task: &Task) -> Value {
     let estimate = match task {
         Task::Scoring(scoring) => scoring.estimate(),
-        Task::Canvas(_) | Task::Greedy(_) => None,
+        Task::Canvas(_) | Task::Greedy(_) | Task::Trial(_) => None,
     };
     estimate.map_or(Value::Null, |estimate| {
         json!({

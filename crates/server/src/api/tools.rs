@@ -175,25 +175,31 @@ fn as_text(message: &Message) -> Message {
     }
 }
 
-/// Whether a text that begins so may turn out to be calls.
-pub(crate) fn may_be_calls(text: &str) -> bool {
-    let text = text.trim_start();
-    text.starts_with(OPEN) || OPEN.starts_with(text)
+/// How much of a text, as far as it is known, is surely no call: what precedes the first mark of one, or what
+/// may become that mark.
+pub(crate) fn plain(text: &str) -> usize {
+    let begins = |&at: &usize| text[at..].starts_with(OPEN) || OPEN.starts_with(&text[at..]);
+    text.char_indices().map(|(at, _)| at).find(begins).unwrap_or(text.len())
 }
 
-/// The calls that an answer consists of; `None` if it is text.
-pub(crate) fn calls(text: &str) -> Option<Vec<Call>> {
-    let mut rest = text.trim_start();
+/// The text of an answer, and the calls after it; no calls if one of them is cut off.
+pub(crate) fn calls(text: &str) -> (&str, Vec<Call>) {
+    let Some(at) = text.find(OPEN) else { return (text, Vec::new()) };
     let mut calls = Vec::new();
+    let mut rest = &text[at..];
     while let Some(after) = rest.strip_prefix(OPEN) {
-        let (call, after) = after.split_once(CLOSE)?;
-        let call: Value = serde_json::from_str(call.trim()).ok()?;
-        let arguments = call.get("arguments").filter(|arguments| arguments.is_object())?;
-        let name = call.get("name")?.as_str()?.to_owned();
-        calls.push(Call { name, arguments: arguments.to_string() });
+        let Some((written, after)) = after.split_once(CLOSE) else { return (text, Vec::new()) };
+        let Some(call) = call(written) else { return (text, Vec::new()) };
+        calls.push(call);
         rest = after.trim_start();
     }
-    (!calls.is_empty()).then_some(calls)
+    (text[..at].trim_end(), calls)
+}
+
+fn call(written: &str) -> Option<Call> {
+    let call: Value = serde_json::from_str(written.trim()).ok()?;
+    let arguments = call.get("arguments").filter(|arguments| arguments.is_object())?;
+    Some(Call { name: call.get("name")?.as_str()?.to_owned(), arguments: arguments.to_string() })
 }
 
 #[cfg(test)]
@@ -205,15 +211,22 @@ mod tests {
         let call =
             "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"</b>\"]}}\n</tool_call>";
         let one = Call { name: "f".into(), arguments: r#"{"a":[1,"</b>"]}"#.into() };
-        assert_eq!(calls(call), Some(vec![one.clone()]));
-        assert_eq!(calls(&format!("{call}\n{call}")), Some(vec![one.clone(), one]));
-        for text in ["", "Hello", "<tool_call>", "<tool_call>{}</tool_call>", "so: <tool_call>"] {
-            assert_eq!(calls(text), None, "{text}");
+        assert_eq!(calls(call), ("", vec![one.clone()]));
+        assert_eq!(calls(&format!("{call}\n{call}")), ("", vec![one.clone(), one.clone()]));
+        assert_eq!(calls(&format!("I look.\n{call}")), ("I look.", vec![one]));
+        for text in ["", "Hello", "<tool_call>", "<tool_call>{}</tool_call>", "so: <tool_call>{"] {
+            assert_eq!(calls(text), (text, vec![]), "{text}");
         }
-        for (text, may) in
-            [("", true), ("<tool", true), (call, true), ("<b>", false), ("Hi", false)]
-        {
-            assert_eq!(may_be_calls(text), may, "{text}");
+        for (text, length) in [
+            ("", 0),
+            ("<tool", 0),
+            (call, 0),
+            ("<b>", 3),
+            ("Hi", 2),
+            ("Hi <to", 3),
+            ("a<tool_callx", 12),
+        ] {
+            assert_eq!(plain(text), length, "{text}");
         }
     }
 

@@ -18,6 +18,7 @@ use llada::{
 };
 use serde_json::json;
 
+use super::super::constraint;
 use super::{name_bad_rows, open, progress::Progress, sandbox::Sandbox, store, table};
 use crate::{
     args::EvalRun,
@@ -38,7 +39,8 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let (model, tasks) = operands(args)?;
     let tasks = tasks.iter().map(|name| shipped::task(name));
     let tasks = tasks.collect::<llada::Result<Vec<_>>>()?;
-    refuse_idle_flags(args, &tasks)?;
+    let constraint = constraint::read(&args.sampling.constraint)?;
+    refuse_idle_flags(args, constraint.is_some(), &tasks)?;
     refuse_code(args, &tasks)?;
     let _held = match &args.out {
         Some(dir) => Some(store::hold(dir)?),
@@ -70,6 +72,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
         mc_batch_size: args.scoring.mc_batch_size,
         cfg_scale: args.scoring.cfg_scale,
         sampling: args.sampling.sampler.settings.clone(),
+        constraint: constraint.clone(),
         chat: args.chat,
         truncate: args.truncate,
         seed: args.seed,
@@ -270,7 +273,7 @@ fn sandbox(
 }
 
 /// Refuses flags that no task of this run would notice.
-fn refuse_idle_flags(args: &EvalRun, tasks: &[Task]) -> Result<()> {
+fn refuse_idle_flags(args: &EvalRun, constrains: bool, tasks: &[Task]) -> Result<()> {
     let any = |kinds: &[Kind]| tasks.iter().any(|task| kinds.contains(&task.kind));
     let (scoring, sampling) = (&args.scoring, &args.sampling);
     let samples = scoring.mc_num.is_some() || scoring.mc_batch_size.is_some();
@@ -284,6 +287,7 @@ fn refuse_idle_flags(args: &EvalRun, tasks: &[Task]) -> Result<()> {
         ("--chat", args.chat && !any(&asked)),
         ("--truncate", args.truncate && !any(&asked)),
         ("--fewshot", args.data.fewshot.is_some() && !any(&asked)),
+        ("the flags of a constraint", constrains && !any(&[Kind::Generate])),
         ("the flags of sampling", writes && !any(&[Kind::Generate])),
         ("--allow-code", args.code.allow_code && !runs),
     ];

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{Part, Template};
-use crate::{Result, tokenizer::Tokenizer};
+use crate::{Result, constraint::Automaton, tokenizer::Tokenizer};
 
 /// A part of a [`Frame`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub enum Piece {
 pub struct Frame {
     pieces: Vec<Piece>,
     choices: Arc<Choices>,
+    constraint: Option<Arc<Automaton>>,
 }
 
 /// Which tokens a hole may take.
@@ -46,6 +47,8 @@ pub(in crate::diffusion) struct Choices {
 pub(in crate::diffusion) struct Holes {
     /// Where each block ends, in ascending order.
     pub(in crate::diffusion) block_ends: Vec<usize>,
+    /// Where each hole is.
+    pub(in crate::diffusion) places: Vec<Range<usize>>,
     /// Positions of tokens that begin with a space.
     pub(in crate::diffusion) spaced: Vec<usize>,
     pub(in crate::diffusion) choices: Arc<Choices>,
@@ -133,7 +136,7 @@ impl<'a> Encoder<'a> {
             }
             spaced = false;
         }
-        Ok(Frame { pieces, choices: Arc::clone(&self.choices.0) })
+        Ok(Frame { pieces, choices: Arc::clone(&self.choices.0), constraint: None })
     }
 }
 
@@ -143,6 +146,27 @@ impl Frame {
     pub fn ended(mut self, eos: u32) -> Self {
         self.pieces.push(Piece::Tokens(vec![eos]));
         self
+    }
+
+    /// The frame whose holes are each filled with a text that `automaton` accepts, which must be of the same
+    /// tokenizer.
+    pub fn constrained(mut self, automaton: Arc<Automaton>) -> Self {
+        self.constraint = Some(automaton);
+        self
+    }
+
+    /// What the text of every hole must be.
+    pub(super) fn constraint(&self) -> Option<&Arc<Automaton>> {
+        self.constraint.as_ref()
+    }
+
+    /// Whether `hole` can be filled with so many tokens.
+    pub(super) fn fits(&self, hole: usize, length: usize) -> bool {
+        let is_spaced = self.spaced().nth(hole).unwrap_or(false);
+        let fits = |automaton: &Arc<Automaton>| {
+            automaton.endings(length)[automaton.start(is_spaced) as usize]
+        };
+        self.constraint.as_ref().is_none_or(fits)
     }
 
     /// The parts, in their order.
@@ -162,6 +186,14 @@ impl Frame {
             Piece::Tokens(_) => None,
         };
         self.pieces.iter().filter_map(length).collect()
+    }
+
+    /// Whether the first token of each hole begins with the space before it.
+    fn spaced(&self) -> impl Iterator<Item = bool> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Hole { spaced, .. } => Some(*spaced),
+            Piece::Tokens(_) => None,
+        })
     }
 
     /// How many tokens stand around the holes.
@@ -201,10 +233,6 @@ impl Frame {
         tokens: &[u32],
         lengths: &[usize],
     ) -> Result<Vec<String>> {
-        let spaced = self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Hole { spaced, .. } => Some(*spaced),
-            Piece::Tokens(_) => None,
-        });
         let fill = |(place, spaced): (Range<usize>, bool)| -> Result<String> {
             let text = tokenizer.decode(tokens.get(place).unwrap_or_default(), true)?;
             Ok(match text.strip_prefix(' ').filter(|_| spaced) {
@@ -212,7 +240,7 @@ impl Frame {
                 None => text,
             })
         };
-        self.places(lengths).into_iter().zip(spaced).map(fill).collect()
+        self.places(lengths).into_iter().zip(self.spaced()).map(fill).collect()
     }
 
     /// The sequence with all holes masked, and where its blocks of `block_length` masks end.
@@ -224,7 +252,8 @@ impl Frame {
     ) -> (Vec<u32>, Holes) {
         let mut sequence = Vec::new();
         let mut spaced_at = Vec::new();
-        let mut lengths = lengths.iter();
+        let given = lengths;
+        let mut lengths = given.iter();
         for piece in &self.pieces {
             match piece {
                 Piece::Tokens(tokens) => sequence.extend_from_slice(tokens),
@@ -239,6 +268,7 @@ impl Frame {
             masks.chunks(block_length.max(1)).filter_map(|block| block.last()).map(|&i| i + 1);
         let holes = Holes {
             block_ends: block_ends.collect(),
+            places: self.places(given),
             spaced: spaced_at,
             choices: Arc::clone(&self.choices),
         };

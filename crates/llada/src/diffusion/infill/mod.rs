@@ -17,6 +17,8 @@ pub(super) use frame::{Choices, Holes};
 pub use frame::{Encoder, Frame, Piece};
 pub use template::{Part, Template};
 
+use std::sync::Arc;
+
 use super::{Blocks, Canvas, Sampler, SamplerError};
 use crate::config::{AttentionMask, SpecialTokens};
 
@@ -105,7 +107,11 @@ impl Canvas {
         };
         let sampler = Sampler { gen_length: 0, steps: sampler.steps.min(masks), ..sampler.clone() };
         let (tokens, holes) = frame.sequence(lengths, mask, block_length);
-        Ok(Self::with_holes(tokens, holes, sampler, special))
+        let mut canvas = Self::with_holes(tokens, holes, sampler, special);
+        if let Some(automaton) = frame.constraint() {
+            canvas.constrain(Arc::clone(automaton))?;
+        }
+        Ok(canvas)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod adaptive;
 mod aligned;
+mod constrained;
 mod diffusers;
 mod edit;
 mod length;
@@ -26,6 +27,7 @@ use super::{
     transfer::Schedule,
 };
 use crate::config::{AttentionMask, SpecialTokens};
+use constrained::Constrained;
 use length::End;
 pub use reading::{ReadSpec, Reading};
 use revision::Revision;
@@ -44,6 +46,8 @@ pub struct Canvas {
     prompt: Prompt,
     /// What an infill fills instead of a response.
     holes: Option<Holes>,
+    /// What the text must be.
+    constraint: Option<Box<Constrained>>,
     tokens: Vec<u32>,
     draws: Box<dyn Draws + Send>,
     block: usize,
@@ -87,6 +91,8 @@ struct Plan {
 #[derive(Default)]
 struct Work {
     candidates: Vec<Candidate>,
+    /// Those of positions under a constraint.
+    constrained: Vec<Candidate>,
     /// Tokens that take the place of others.
     edits: Vec<Commit>,
     /// Indices of the candidates whose positions are unmasked.
@@ -167,6 +173,7 @@ impl Canvas {
             special: *special,
             prompt,
             holes,
+            constraint: None,
             draws,
             block: 0,
             start: length,
@@ -226,7 +233,7 @@ impl Canvas {
     ///
     /// # Errors
     /// If the readings are not those that were asked for, or the canvas is done; the canvas is then
-    /// as before.
+    /// as before. Under a constraint also if tokens were put where none lead on.
     pub fn commit(&mut self, readings: &[Reading]) -> Result<&Step, SamplerError> {
         if self.is_done() {
             return Err(SamplerError::Finished);
@@ -237,6 +244,10 @@ impl Canvas {
             return Err(SamplerError::Readings { found, positions });
         }
         let mut work = std::mem::take(&mut self.work);
+        if let Err(error) = self.constrained(readings, &mut work.constrained) {
+            self.work = work;
+            return Err(error);
+        }
         let event = &mut work.step;
         event.step = self.step_index();
         event.committed.clear();
@@ -254,16 +265,20 @@ impl Canvas {
 
     /// Unmasks what is chosen of what was read.
     fn settle(&mut self, readings: &[Reading], work: &mut Work) {
-        let Work { candidates, edits, unmasked, step } = work;
+        let Work { candidates, constrained, edits, unmasked, step } = work;
+        let mut constrained = constrained.drain(..);
         candidates.clear();
         edits.clear();
-        for Reading { position, is_contradicted, candidate, past, .. } in readings {
+        for Reading { position, is_contradicted, candidate, scores, past, .. } in readings {
             if *is_contradicted {
                 step.remasked.push(*position);
             }
             match candidate {
                 Some(candidate) if self.may_edit(*position) => edits.extend(self.edit(candidate)),
                 candidate => candidates.extend(candidate),
+            }
+            if scores.is_some() {
+                candidates.extend(constrained.next());
             }
             if let Some(past) = past {
                 self.memory.remember(*position, past.clone());

@@ -5,9 +5,10 @@ use std::cell::RefCell;
 
 use llada_kernels::statistics::{self, Statistics};
 
-use super::Canvas;
+use super::{Canvas, constrained::Scores};
 use crate::{
     config::SpecialTokens,
+    constraint::Automaton,
     diffusion::{
         Precision, Remasking, Sampler, SamplerError, TransferRule,
         confidence::{self, Candidate},
@@ -20,7 +21,7 @@ use crate::{
 
 thread_local! {
     /// The noise of one position.
-    static UNIFORMS: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+    pub(super) static UNIFORMS: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What is to be read from the logits of one position.
@@ -48,18 +49,20 @@ enum Ask<'a> {
 
 /// What a step of a canvas asks of a position.
 #[derive(Clone, Copy)]
-struct Question<'a> {
-    sampler: &'a Sampler,
-    special: SpecialTokens,
+pub(super) struct Question<'a> {
+    pub(super) sampler: &'a Sampler,
+    pub(super) special: SpecialTokens,
     /// The mask, which no position takes; `None` where it is not excluded.
     excluded: Option<u32>,
     /// Whether no token is drawn, whatever the temperature.
-    is_greedy: bool,
+    pub(super) is_greedy: bool,
+    /// What the text must be that the position is part of.
+    constraint: Option<&'a Automaton>,
     /// Which tokens a hole may take, and whether only those that begin with a space.
     choices: Option<(&'a Choices, bool)>,
-    draws: &'a dyn Draws,
+    pub(super) draws: &'a dyn Draws,
     /// Index of the step, which addresses the draws.
-    step: usize,
+    pub(super) step: usize,
     /// Whether the probability that the text has ended is asked.
     tells_end: bool,
     /// The token of the position, where it is masked again if the model contradicts it.
@@ -91,6 +94,8 @@ pub struct Reading {
     pub(super) is_contradicted: bool,
     /// What the position would take, if it may take anything now.
     pub(super) candidate: Option<Candidate>,
+    /// Instead of a candidate, where that depends on the positions around it.
+    pub(super) scores: Option<Box<Scores>>,
     /// What the rule for the number of tokens should remember.
     pub(super) past: Option<Past>,
 }
@@ -98,8 +103,8 @@ pub struct Reading {
 impl Reading {
     /// ln p of `token` at `position`.
     fn of(position: usize, token: u32, log_probability: f64) -> Self {
-        let (end, is_contradicted, candidate, past) = (0.0, false, None, None);
-        Self { position, log_probability, token, end, is_contradicted, candidate, past }
+        let (end, is_contradicted, candidate, scores, past) = (0.0, false, None, None, None);
+        Self { position, log_probability, token, end, is_contradicted, candidate, scores, past }
     }
 
     /// The position in its sequence.
@@ -138,6 +143,7 @@ impl Canvas {
             special: self.special,
             excluded: self.mask.filter(|_| excludes || self.leads),
             is_greedy: self.leads && self.sampler.exact,
+            constraint: self.constraint_at(position),
             choices: holes.map(|holes| (&*holes.choices, holes.spaced.contains(&position))),
             draws: &*self.draws,
             step: self.step_index(),
@@ -268,6 +274,7 @@ impl Question<'_> {
             end: self.end_probability(logits, &whole),
             is_contradicted: self.contradicts(logits, &whole),
             candidate: None,
+            scores: None,
             past: None,
         };
         match self.takes {
@@ -280,7 +287,13 @@ impl Question<'_> {
                     TransferRule::Credit(_) => statistics::of(logits).unwrap_or(whole),
                     _ => whole,
                 };
-                reading.candidate = Some(self.candidate(logits, whole, position));
+                match self.constraint {
+                    Some(automaton) => {
+                        let scores = self.scores(automaton, logits, whole, position);
+                        reading.scores = Some(Box::new(scores));
+                    }
+                    None => reading.candidate = Some(self.candidate(logits, whole, position)),
+                }
             }
         }
         Ok(reading)
@@ -354,32 +367,40 @@ impl Question<'_> {
             // Where nothing is left, the token is one of them: without probability.
             whole = statistics::of(logits).unwrap_or(whole);
         }
-        let precision = sampler.confidence;
-        let (probability, confidence) = match sampler.remasking {
-            Remasking::Random => {
-                let probability = sample::probability(logits, &whole, token, precision);
-                (probability, f64::from(self.draws.confidence(step, position)))
-            }
-            Remasking::Sequential => {
-                let probability = sample::probability(logits, &whole, token, precision);
-                (probability, -(position as f64))
-            }
-            measure => confidence::confidence(measure, logits, &whole, token, precision),
-        };
-        let confidence = match sampler.alg_temp > 0.0 {
-            true => {
-                let u = f64::from(self.draws.confidence(step, position));
-                confidence / sampler.alg_temp - (-u.ln()).ln()
-            }
-            false => confidence,
-        };
-        let entropy = whole.entropy();
-        Candidate { position, token: token as u32, probability, confidence, entropy }
+        let probability = sample::probability(logits, &whole, token, sampler.confidence);
+        ranked(sampler, self.draws, step, position, token, probability, &whole)
     }
 }
 
+/// The candidate of a `token` that has this `probability`, `whole` being the statistics of the logits that
+/// its confidence counts.
+pub(super) fn ranked(
+    sampler: &Sampler,
+    draws: &dyn Draws,
+    step: usize,
+    position: usize,
+    token: usize,
+    probability: f64,
+    whole: &Statistics,
+) -> Candidate {
+    let confidence = match sampler.remasking {
+        Remasking::Random => f64::from(draws.confidence(step, position)),
+        Remasking::Sequential => -(position as f64),
+        measure => confidence::confidence(measure, probability, whole, token),
+    };
+    let confidence = match sampler.alg_temp > 0.0 {
+        true => {
+            let u = f64::from(draws.confidence(step, position));
+            confidence / sampler.alg_temp - (-u.ln()).ln()
+        }
+        false => confidence,
+    };
+    let entropy = whole.entropy();
+    Candidate { position, token: token as u32, probability, confidence, entropy }
+}
+
 /// Makes `token` impossible.
-fn exclude(logits: &mut [f32], token: Option<u32>) {
+pub(super) fn exclude(logits: &mut [f32], token: Option<u32>) {
     if let Some(logit) = token.and_then(|token| logits.get_mut(token as usize)) {
         *logit = f32::NEG_INFINITY;
     }

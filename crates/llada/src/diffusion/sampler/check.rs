@@ -238,6 +238,22 @@ impl Sampler {
     }
 }
 
+impl Sampler {
+    /// Checks that what it does goes with a constraint on the text.
+    pub(in crate::diffusion) fn check_constrained(&self) -> Result<(), SamplerError> {
+        let with = "a constraint";
+        let edit = [("edit", self.edit.is_some())];
+        refuse(&edit, with, "which knows the tokens that are left, not those that change")?;
+        let variable = [("variable_length", self.variable_length.is_some())];
+        refuse(&variable, with, "which counts on the room that it was given")?;
+        let peculiar =
+            self.exact && !matches!(self.reference, Reference::Llada | Reference::Dream { .. });
+        let why = "since that published code may leave a text unfinished";
+        refuse(&[("preset", peculiar)], with, why)?;
+        refuse(&[("fast_dllm", self.fast_dllm.is_some())], with, why)
+    }
+}
+
 /// Refuses the first of the settings that is on.
 fn refuse(
     settings: &[(&'static str, bool)],

@@ -187,7 +187,7 @@ pub(crate) async fn infill(State(app): State<Shared>, body: Body<Infill>) -> Api
         fields.input_extra.iter().map(|Extra { filename, text }| format!("{filename}\n{text}\n"));
     let context: String = context.collect();
     let prefix = format!("{context}{}{}", fields.input_prefix, fields.prompt);
-    let hole = infill::Hole { length: fields.hole_length, most, stops };
+    let hole = infill::Hole { length: fields.hole_length, most, stops, automaton: None };
     let ask =
         infill::ask(&app, &model, &Between::new(prefix, fields.input_suffix), hole, &settings)
             .await?;

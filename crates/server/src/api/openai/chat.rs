@@ -178,18 +178,18 @@ struct Reply {
 }
 
 /// Why an answer ends, in OpenAI's words.
-fn finish_reason(end: &End, calls: Option<&[Call]>) -> &'static str {
-    match (&end.finish, calls) {
-        (_, Some(_)) => "tool_calls",
-        (Finish::Stop(_), None) => "stop",
-        (Finish::Length, None) => "length",
+fn finish_reason(end: &End, calls: &[Call]) -> &'static str {
+    match (&end.finish, calls.is_empty()) {
+        (_, false) => "tool_calls",
+        (Finish::Stop(_), true) => "stop",
+        (Finish::Length, true) => "length",
     }
 }
 
 impl Reply {
-    /// The calls of an answer, where there are tools.
-    fn calls(&self, end: &End) -> Option<Vec<Call>> {
-        self.held.as_ref().and_then(|_| tools::calls(&end.text))
+    /// The text of an answer, and its calls where there are tools.
+    fn calls<'a>(&self, end: &'a End) -> (&'a str, Vec<Call>) {
+        if self.held.is_some() { tools::calls(&end.text) } else { (&end.text, Vec::new()) }
     }
 
     /// The response in one piece.
@@ -197,15 +197,16 @@ impl Reply {
         let mut total = Usage::default();
         let choices: Vec<Value> = ends.iter().enumerate().map(|(index, end)| {
             total += end.usage;
-            let calls = self.calls(end);
-            let message = match &calls {
-                Some(calls) => json!({
-                    "role": "assistant", "content": null,
+            let (text, calls) = self.calls(end);
+            let reason = finish_reason(end, &calls);
+            let message = match calls.as_slice() {
+                [] => json!({ "role": "assistant", "content": text }),
+                calls => json!({
+                    "role": "assistant",
+                    "content": Some(text).filter(|text| !text.is_empty()),
                     "tool_calls": calls.iter().map(|call| written(call, None)).collect::<Vec<_>>(),
                 }),
-                None => json!({ "role": "assistant", "content": end.text }),
             };
-            let reason = finish_reason(end, calls.as_deref());
             json!({ "index": index, "message": message, "logprobs": null, "finish_reason": reason })
         }).collect();
         let mut reply = json!({
@@ -270,13 +271,15 @@ impl Chunks for Reply {
             None => text,
             Some(held) => {
                 held.push_str(&text);
-                if tools::may_be_calls(held) {
-                    return Vec::new();
-                }
-                std::mem::take(held)
+                let rest = held.split_off(tools::plain(held));
+                std::mem::replace(held, rest)
             }
         };
-        vec![self.delta(number, json!({ "content": text }))]
+        if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![self.delta(number, json!({ "content": text }))]
+        }
     }
 
     fn snapshot(&mut self, number: usize, text: String) -> Vec<Value> {
@@ -284,20 +287,21 @@ impl Chunks for Reply {
     }
 
     fn end(&mut self, number: usize, end: &End) -> Vec<Value> {
-        let calls = self.calls(end);
+        let (_, calls) = self.calls(end);
         let mut chunks = Vec::new();
         let held = self.held.as_mut().map(|held| std::mem::take(&mut held[number]));
-        match (&calls, held) {
-            (Some(calls), _) => {
+        match held {
+            Some(_) if !calls.is_empty() => {
                 let calls = calls.iter().enumerate().map(|(i, call)| written(call, Some(i)));
                 chunks.push(self.delta(number, json!({ "tool_calls": calls.collect::<Vec<_>>() })));
             }
-            (None, Some(held)) if !held.is_empty() => {
+            // A call that was cut off is text.
+            Some(held) if !held.is_empty() => {
                 chunks.push(self.delta(number, json!({ "content": held })));
             }
             _ => {}
         }
-        let reason = finish_reason(end, calls.as_deref());
+        let reason = finish_reason(end, &calls);
         chunks.push(self.chunk(json!([{ "index": number, "delta": {}, "finish_reason": reason }])));
         if self.tells_events {
             chunks.push(stream::done(number, end, reason));

@@ -134,9 +134,9 @@ pub(crate) async fn create(
         let ask = match between {
             Some(between) => {
                 let length = fields.hole_length;
-                let hole = infill::Hole { length, most: max_tokens, stops: stops.clone() };
-                let ask = infill::ask(&app, &model, &between, hole, &settings).await?;
-                Ask { automaton: automaton.clone(), ..ask }
+                let (stops, automaton) = (stops.clone(), automaton.clone());
+                let hole = infill::Hole { length, most: max_tokens, stops, automaton };
+                infill::ask(&app, &model, &between, hole, &settings).await?
             }
             None => {
                 let (prompt, settings, is_chat) = (tokens.clone(), &settings, false);

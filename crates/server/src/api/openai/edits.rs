@@ -73,7 +73,7 @@ pub(crate) async fn fim(State(app): State<Shared>, body: Body<Fim>) -> ApiResult
     let model = app.models.get(fields.model.as_deref()).await?;
     let ask = match fields.suffix.filter(|suffix| !suffix.is_empty()) {
         Some(suffix) => {
-            let hole = infill::Hole { length: fields.hole_length, most, stops };
+            let hole = infill::Hole { length: fields.hole_length, most, stops, automaton: None };
             infill::ask(&app, &model, &Between::new(fields.prompt, suffix), hole, &settings).await?
         }
         // Nothing follows: a continuation.
