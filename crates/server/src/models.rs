@@ -18,6 +18,9 @@ use crate::{
     runner::{Capacity, Runner, Turn},
 };
 
+/// How long a model waits until others end their work and make room for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A model in memory.
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -100,7 +103,13 @@ impl Models {
             return Ok(Arc::clone(model));
         }
         *slot = None;
-        self.make_room(entry).await?;
+        let patience = Instant::now() + PATIENCE;
+        while let Err(full) = self.make_room(entry).await {
+            if Instant::now() >= patience {
+                return Err(full);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let model = self.load(entry).await.map_err(ApiError::internal)?;
         *slot = Some(Arc::clone(&model));
         drop(slot);
