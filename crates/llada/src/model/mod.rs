@@ -10,6 +10,7 @@ mod formats;
 mod layout;
 pub(crate) mod lora;
 pub(crate) mod numbers;
+mod pass;
 mod predictor;
 mod random;
 mod router;
