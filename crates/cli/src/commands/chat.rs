@@ -16,7 +16,7 @@ use llada::{
     rng::nth_seed,
 };
 
-use super::run::observer::{Look, Observer, Pace};
+use super::observer::{Look, Observer, Pace};
 use crate::{
     args::{self, Talk},
     error::{self, Failure, Interrupted, StdoutClosed},

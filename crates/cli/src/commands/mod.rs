@@ -10,6 +10,7 @@ mod eval;
 mod infill;
 mod list;
 mod merge;
+mod observer;
 #[cfg(feature = "hub")]
 mod pull;
 mod replay;

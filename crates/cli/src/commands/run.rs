@@ -1,8 +1,6 @@
 //! `llada run`: a prompt in, the answer on stdout.
 
-pub(super) mod observer;
 mod prompts;
-mod recording;
 
 use std::{
     io::{self, IsTerminal},
@@ -18,7 +16,10 @@ use llada::{
 };
 use serde_json::{Value, json};
 
-use super::{argument_or_stdin, chat};
+use super::{
+    argument_or_stdin, chat,
+    observer::{Look, Observer},
+};
 use crate::{
     args::Run,
     error::{Failure, Interrupted},
@@ -28,7 +29,6 @@ use crate::{
     term::{self, Term},
     view::units,
 };
-use observer::{Look, Observer};
 use prompts::Ask;
 
 /// Generates, and prints the answer and, on stderr, the summary. Without a prompt, a terminal is

@@ -36,11 +36,12 @@ mod template;
 
 pub use dataset::BadRow;
 pub use error::EvalError;
+pub use judge::{Checker, Verdict};
 pub use plan::{Overrides, Plan};
 pub use prompt::{Example, Prepared, prepare};
 pub use record::Record;
 pub use request::Request;
-pub use runner::{Checker, Evaluator, Observer, Outcome, Verdict};
+pub use runner::{Evaluator, Observer, Outcome};
 pub use task::{Kind, Task};
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod weights;
 pub use arena::Arena;
 pub use batch::{Batch, Ragged};
 pub(crate) use block::FFN_CHUNK;
-pub use cache::{KvCache, Reuse};
+pub use cache::{KvCache, Reuse, SequenceId};
 pub use formats::Formats;
 pub use layout::{BlockIds, ExpertIds, FeedForwardIds, Fused, Init, Layout, SwigluIds, TensorSpec};
 pub use lora::{Adapter, LowRank};
@@ -29,7 +29,7 @@ pub use predictor::MaskPredictor;
 pub(crate) use predictor::{Output, Wanted, tile_rows};
 pub use random::Shape;
 pub use router::{Load, balance_loss};
-pub use sequences::{CachedSequence, Feed, Opened, SequenceId};
+pub use sequences::{CachedSequence, Feed, Opened};
 pub use tensors::Tensors;
 pub use weights::Tensor;
 
