@@ -193,6 +193,23 @@ fn a_padded_sequence_takes_nothing_over() {
     }
 }
 
+/// A cache holds what the model's own attention gives.
+#[test]
+fn what_attends_otherwise_is_fed_whole() {
+    let mut predictor = predictor(MODELS[0]);
+    let mut run = |cache| {
+        let sampler =
+            Sampler { gen_length: 8, steps: 8, block_length: 4, cache, ..Sampler::balanced() };
+        let (prompt, all) = ((3..43).collect::<Vec<_>>(), AttentionMask::Bidirectional);
+        let canvas = Canvas::new(prompt.into(), &sampler, &SPECIAL, all).unwrap();
+        run_canvas(&mut predictor, canvas)
+    };
+    let whole = run(Cache::None);
+    for cache in [Cache::Prefix, Cache::Dual] {
+        assert_eq!(run(cache(Refresh::default())), whole);
+    }
+}
+
 #[test]
 fn a_changed_model_reuses_nothing() {
     let mut predictor = predictor(MODELS[0]);
