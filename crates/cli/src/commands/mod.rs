@@ -30,7 +30,7 @@ use std::{
 use anyhow::{Context, Result};
 use llada::text;
 
-use crate::{args::Command, error::Failure, term::Term};
+use crate::{args::Command, error::Failure, interrupt, term::Term};
 
 /// Does what the command line asks for.
 pub fn run(command: Command, term: &Term) -> Result<()> {
@@ -98,7 +98,7 @@ impl Inputs {
                 let hint = "name `-` once";
                 return Err(Failure::usage("stdin can be read once", hint).into());
             }
-            let mut file = tempfile::Builder::new().prefix("stdin-").suffix(".txt").tempfile()?;
+            let mut file = interrupt::temporary("stdin-", ".txt")?;
             std::io::copy(&mut std::io::stdin().lock(), &mut file).context("cannot read stdin")?;
             *path = file.path().to_owned();
             inputs._stdin = Some(file);
