@@ -477,7 +477,7 @@ fn after_a_pass_that_failed_nothing_counts_as_taken_over() {
     let canvas = || {
         let cache = Cache::Prefix(refresh);
         let sampler =
-            Sampler { gen_length: 8, steps: 8, block_length: 4, cache, ..Sampler::default() };
+            Sampler { gen_length: 8, steps: 8, block_length: 1, cache, ..Sampler::default() };
         Canvas::new(vec![5; 30].into(), &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
     };
     let fed = |before: Option<Canvas>, passes: usize| -> Vec<usize> {
@@ -493,6 +493,6 @@ fn after_a_pass_that_failed_nothing_counts_as_taken_over() {
         fed
     };
     assert_ne!(fed(Some(canvas()), 0), fed(None, 0));
-    // The first pass is the third, and fails.
+    // The first pass is the third, and fails; each of the next two begins a block.
     assert_eq!(fed(Some(canvas()), 2), fed(None, 2));
 }
