@@ -2,7 +2,8 @@
 //! with weights of the same shape.
 //!
 //! `cargo bench --bench inference -- [shape=100m,1b,moe-7b] [format=q8_0,q4_0,q4_k] [lengths=32,128,512]
-//! [wanted=32] [rounds=9] [threads=2] [peers=libllama,torch,candle,diffuse-rs]`; with `generate=N`, N whole
+//! [wanted=32] [rounds=9] [threads=2] [isa=avx2] [peers=libllama,torch,candle,diffuse-rs]`, where `isa` is of
+//! our side alone; with `generate=N`, N whole
 //! generations instead, ours with `preset`, `steps`, `blocks`, `block`, `transfer`, `cache` as given.
 
 #![allow(clippy::print_stdout)]
@@ -27,7 +28,7 @@ use llada::{
     tokenizer::TokenizerFiles,
     train::forward_flops,
 };
-use llada_kernels::{BlockFormat, Cpu, DType, peak};
+use llada_kernels::{BlockFormat, Cpu, DType, Isa, peak};
 
 fn main() -> Result<()> {
     if duel::is_side() {
@@ -57,6 +58,11 @@ fn number(key: &str, otherwise: usize) -> Result<usize> {
 
 fn has_peer(name: &str) -> bool {
     given("peers", "libllama,torch").split(',').any(|peer| peer == name)
+}
+
+/// The instruction set of our side.
+fn isa() -> Result<Isa> {
+    Ok(duel::argument("isa").map_or(Ok(Isa::detect()), |isa| isa.parse())?)
 }
 
 fn dtype(format: &str) -> Result<DType> {
@@ -105,7 +111,11 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
     let words: Vec<String> = sizes.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let with_file = |first: &str| [&[format!("{first}{file}")], &words[..]].concat();
 
-    let mut sides = vec![Side::ours_with("llada", "forward", &with_file("file="))?];
+    let mut sides = vec![Side::ours_with(
+        "llada",
+        "forward",
+        &[with_file("file="), vec![format!("isa={}", isa()?)]].concat(),
+    )?];
     let python = |name, args: &[String]| {
         Side::python(name, "libllama_speed.py", "LLADA_LIBLLAMA_PYTHON", args, &[])
     };
@@ -145,7 +155,7 @@ fn forward(shape: Shape, format: &str, file: &Path) -> Result<()> {
         sides.push(diffuse("diffuse-rs", &with_file(""))?);
     }
     let measured = duel::duel_cases(sides, &lengths, number("rounds", duel::ROUNDS)?, true)?;
-    let cpu = Cpu::new(threads)?;
+    let cpu = Cpu::with_isa(isa()?, threads)?;
     let (kind, peak) = match dtype(format)? {
         DType::Blocks(_) => ("int8", peak::int8_ops(&cpu)),
         _ => ("f32", peak::f32_flops(&cpu)),
@@ -184,7 +194,7 @@ fn whole(shape: Shape, format: &str, file: &Path, rounds: usize) -> Result<()> {
     ];
     let file = file.display().to_string();
     let words: Vec<String> = sizes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let settings: Vec<String> = ["preset", "steps", "blocks", "block", "transfer", "cache"]
+    let settings: Vec<String> = ["preset", "steps", "blocks", "block", "transfer", "cache", "isa"]
         .iter()
         .filter_map(|key| Some(format!("{key}={}", duel::argument(key)?)))
         .collect();
@@ -250,7 +260,7 @@ fn ours() -> Result<()> {
     let file = duel::argument("file").ok_or("no `file=`")?;
     let model = checkpoint::load(Path::new(&file))?;
     let mask = model.config.tokens.mask.ok_or("the file has no mask")?;
-    let mut predictor = MaskPredictor::new(model, Cpu::new(duel::size("threads")?)?)?;
+    let mut predictor = MaskPredictor::new(model, Cpu::with_isa(isa()?, duel::size("threads")?)?)?;
     let mut stream = Stream::new(0, Purpose::Masking, 0);
     let (length, wanted) = (duel::size("length")?, duel::size("wanted")?);
     let ids: Vec<u32> = (0..length).map(|_| stream.below(u64::from(mask)) as u32).collect();

@@ -126,6 +126,16 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Of a key whose value asks for what is not computed.
+    fn not_computed(key: impl Into<String>, value: &Value) -> Self {
+        let mut found = value.to_string();
+        if let Some((cut, _)) = found.char_indices().nth(80) {
+            found.truncate(cut);
+            found.push('…');
+        }
+        Self::NotComputed { key: key.into(), found }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -194,7 +204,11 @@ impl ModelConfig {
         let value = json::parse_settings(text.as_bytes());
         let value = value.map_err(|e| ConfigError::Json(e.to_string()))?;
         let object = value.as_object().ok_or_else(|| ConfigError::Json("not an object".into()))?;
-        let config = Keys(object).model()?;
+        let keys = Keys(object);
+        let class = keys.class()?;
+        let family =
+            Family::of_class(class).ok_or_else(|| ConfigError::Architecture(class.into()))?;
+        let config = family.read(&keys)?.with_objective(keys.objective()?);
         config.check()?;
         computed::check(object, &config)?;
         Ok(config)

@@ -17,6 +17,7 @@ mod expression;
 mod filters;
 mod format;
 mod globals;
+mod html;
 mod json;
 mod lexer;
 mod methods;
@@ -31,6 +32,7 @@ mod sequences;
 mod text;
 mod translate;
 mod urlize;
+mod values;
 mod wordwrap;
 mod written;
 
@@ -141,7 +143,7 @@ pub(crate) fn environment(dialect: Dialect) -> Result<Environment<'static>, Mist
     environment.set_formatter(|out, state, value| {
         let text = text(state, value)?;
         let plain = matches!(state.auto_escape(), AutoEscape::None) || value.is_safe();
-        out.write_str(&if plain { text } else { filters::escaped(&text) }).map_err(Error::from)
+        out.write_str(&if plain { text } else { html::escaped(&text) }).map_err(Error::from)
     });
     environment.set_unknown_method_callback(|state, value, method, args| {
         methods::call(state, value, method, args)

@@ -8,7 +8,7 @@ use llada::{
     checkpoint,
     config::{AttentionMask, Objective, SpecialTokens},
     diffusion::{
-        Blocks, Cache, Canvas, Preset, Sampler, TransferRule,
+        Blocks, Cache, Canvas, Preset, Prompt, Sampler, TransferRule,
         cache::{CacheType, Refresh},
     },
     engine::{Engine, Event},
@@ -32,7 +32,7 @@ fn predictor((name, objective): (&str, Objective)) -> MaskPredictor {
     common::predictor(&common::golden::model(name), objective, 2)
 }
 
-fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> Canvas {
+fn canvas(predictor: &MaskPredictor, prompt: impl Into<Prompt>, cache_type: CacheType) -> Canvas {
     let attention = predictor.model().config.attention;
     let sampler = match attention {
         AttentionMask::Causal => Sampler { blocks: Blocks::Autoregressive, ..Sampler::default() },
@@ -45,7 +45,7 @@ fn canvas(predictor: &MaskPredictor, prompt: &[u32], cache_type: CacheType) -> C
     let block_length =
         if attention == AttentionMask::Bidirectional { 4 } else { sampler.block_length };
     let sampler = Sampler { gen_length: 8, steps: 8, block_length, cache_type, ..sampler };
-    Canvas::new(prompt.to_vec().into(), &sampler, &special(predictor), attention).unwrap()
+    Canvas::new(prompt.into(), &sampler, &special(predictor), attention).unwrap()
 }
 
 fn special(predictor: &MaskPredictor) -> SpecialTokens {
@@ -59,7 +59,7 @@ fn run(
     prompt: &[u32],
     cache_type: CacheType,
 ) -> (Vec<u32>, usize, usize) {
-    let canvas = canvas(predictor, prompt, cache_type);
+    let canvas = canvas(predictor, prompt.to_vec(), cache_type);
     run_canvas(predictor, canvas)
 }
 
@@ -150,7 +150,7 @@ fn sequences_that_run_share_with_those_that_come() {
     let mut predictor = predictor(MODELS[0]);
     let prompt: Vec<u32> = (3..43).collect();
     let (expected, ..) = run(&mut predictor, &prompt, CacheType::F32);
-    let canvases = [(); 2].map(|()| canvas(&predictor, &prompt, CacheType::F32));
+    let canvases = [(); 2].map(|()| canvas(&predictor, prompt.clone(), CacheType::F32));
     let mut engine = Engine::new(&mut predictor);
     let (mut reused, mut ended) = (0, 0);
     let mut step = |engine: &mut Engine<'_, MaskPredictor, Canvas>| {
@@ -170,6 +170,44 @@ fn sequences_that_run_share_with_those_that_come() {
         step(&mut engine);
     }
     assert_eq!((reused, ended), (39, 2), "all but the token whose logits are wanted");
+}
+
+/// Behind padding equal tokens have other positions, and so other keys.
+#[test]
+fn a_padded_sequence_takes_nothing_over() {
+    let tokens: Vec<u32> = (3..43).collect();
+    for model in [MODELS[0], MODELS[1]] {
+        let mut reusing = predictor(model);
+        reusing.retain(1);
+        for padding in [0, 4, 0, 4] {
+            let of = |predictor: &mut MaskPredictor| {
+                let prompt = Prompt { tokens: tokens.clone(), padding };
+                let canvas = canvas(predictor, prompt, CacheType::F32);
+                run_canvas(predictor, canvas)
+            };
+            let (expected, fed, _) = of(&mut predictor(model));
+            let (found, fed_now, reused) = of(&mut reusing);
+            assert_eq!((found, fed_now + reused), (expected, fed), "{model:?} {padding}");
+            assert!(padding == 0 || reused == 0, "{model:?} {reused}");
+        }
+    }
+}
+
+/// A cache holds what the model's own attention gives.
+#[test]
+fn what_attends_otherwise_is_fed_whole() {
+    let mut predictor = predictor(MODELS[0]);
+    let mut run = |cache| {
+        let sampler =
+            Sampler { gen_length: 8, steps: 8, block_length: 4, cache, ..Sampler::balanced() };
+        let (prompt, all) = ((3..43).collect::<Vec<_>>(), AttentionMask::Bidirectional);
+        let canvas = Canvas::new(prompt.into(), &sampler, &SPECIAL, all).unwrap();
+        run_canvas(&mut predictor, canvas)
+    };
+    let whole = run(Cache::None);
+    for cache in [Cache::Prefix, Cache::Dual] {
+        assert_eq!(run(cache(Refresh::default())), whole);
+    }
 }
 
 #[test]

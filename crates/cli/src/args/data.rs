@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{NO_STREAM, place, run::number};
+use super::{NO_STREAM, place, sampler::number};
 
 /// `llada data`.
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use llada::{diffusion::settings::Key, eval::settings::Scoring};
 
 use super::{
     ConstraintArgs, ModelArg, NO_STREAM, Threads, place,
-    run::number,
+    sampler::number,
     sampler::{Flags, Verb},
 };
 

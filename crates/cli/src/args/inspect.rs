@@ -7,7 +7,7 @@ use llada::diffusion::{Cache, cache::CacheType};
 
 use super::{
     ModelOperand, Threads,
-    run::{number, parse},
+    sampler::{number, parse},
 };
 
 /// `llada replay`.

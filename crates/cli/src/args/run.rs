@@ -1,11 +1,10 @@
 //! The flags of `llada run`.
 
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use clap::Args;
-use llada::diffusion::{Range, SamplerError};
 
-use super::{ConstraintArgs, ModelArg, SamplerArgs, Threads, WatchArgs, with_tip};
+use super::{ConstraintArgs, ModelArg, SamplerArgs, Threads, WatchArgs};
 
 /// `llada run`.
 #[derive(Debug, Args)]
@@ -60,28 +59,4 @@ pub struct Run {
     pub constraint: ConstraintArgs,
     #[command(flatten)]
     pub sampler: SamplerArgs,
-}
-
-/// Reads a name of the library's, with its remedy.
-pub fn parse<T>(text: &str) -> Result<T, String>
-where
-    T: FromStr<Err = SamplerError>,
-{
-    text.parse().map_err(explained)
-}
-
-/// Reads a number of the sampler's setting `name`, within its range.
-pub fn number<T>(
-    name: &'static str,
-) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
-where
-    T: FromStr + Clone + Send + Sync + 'static,
-{
-    move |text| Range::parse(name, text).map_err(explained)
-}
-
-/// An error with its remedy, in the form in which clap gives those of its own.
-#[allow(clippy::needless_pass_by_value)]
-pub fn explained(error: SamplerError) -> String {
-    with_tip(&error.to_string(), &error.hint().unwrap_or_default())
 }

@@ -1,14 +1,14 @@
 //! The flags of the sampler's settings: each row of the library's table is one.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, str::FromStr};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use llada::diffusion::{
-    Settings,
+    Range, SamplerError, Settings,
     settings::{Group, Key, Kind},
 };
 
-use super::run::explained;
+use super::with_tip;
 
 /// Which settings a verb has as flags, and what it says of them that the table does not.
 pub trait Verb {
@@ -129,6 +129,30 @@ impl<V: Verb> FromArgMatches for Flags<V> {
         }
         Ok(())
     }
+}
+
+/// Reads a name of the library's, with its remedy.
+pub fn parse<T>(text: &str) -> Result<T, String>
+where
+    T: FromStr<Err = SamplerError>,
+{
+    text.parse().map_err(explained)
+}
+
+/// Reads a number of the sampler's setting `name`, within its range.
+pub fn number<T>(
+    name: &'static str,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + Clone + Send + Sync + 'static,
+{
+    move |text| Range::parse(name, text).map_err(explained)
+}
+
+/// An error with its remedy, in the form in which clap gives those of its own.
+#[allow(clippy::needless_pass_by_value)]
+pub fn explained(error: SamplerError) -> String {
+    with_tip(&error.to_string(), &error.hint().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArg, Threads, run::number};
+use super::{ModelArg, Threads, sampler::number};
 
 /// Most noisy copies of an answer: as many as have a random stream of their own.
 const MOST_SAMPLES: i64 = 1 << 24;

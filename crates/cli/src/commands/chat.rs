@@ -19,7 +19,7 @@ use llada::{
 
 use super::{
     constraint,
-    run::observer::{Look, Observer, Pace},
+    observer::{Look, Observer, Pace},
 };
 use crate::{
     args::{self, Talk},

@@ -18,8 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    argument_or_stdin, constraint, read_text,
-    run::observer::{Look, Observer},
+    argument_or_stdin, constraint,
+    observer::{Look, Observer},
+    read_text,
 };
 use crate::{
     args::Infill,

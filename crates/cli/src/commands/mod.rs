@@ -11,6 +11,7 @@ mod eval;
 mod infill;
 mod list;
 mod merge;
+mod observer;
 #[cfg(feature = "hub")]
 mod pull;
 mod replay;
@@ -32,7 +33,7 @@ use std::{
 use anyhow::{Context, Result};
 use llada::text;
 
-use crate::{args::Command, error::Failure, term::Term};
+use crate::{args::Command, error::Failure, interrupt, term::Term};
 
 /// Does what the command line asks for.
 pub fn run(command: Command, term: &Term) -> Result<()> {
@@ -102,7 +103,7 @@ impl Inputs {
                 let hint = "name `-` once";
                 return Err(Failure::usage("stdin can be read once", hint).into());
             }
-            let mut file = tempfile::Builder::new().prefix("stdin-").suffix(".txt").tempfile()?;
+            let mut file = interrupt::temporary("stdin-", ".txt")?;
             std::io::copy(&mut std::io::stdin().lock(), &mut file).context("cannot read stdin")?;
             *path = file.path().to_owned();
             inputs._stdin = Some(file);

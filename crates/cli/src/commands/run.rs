@@ -1,8 +1,6 @@
 //! `llada run`: a prompt in, the answer on stdout.
 
-pub(super) mod observer;
 mod prompts;
-mod recording;
 
 use std::{
     io::{self, IsTerminal},
@@ -19,7 +17,10 @@ use llada::{
 };
 use serde_json::{Value, json};
 
-use super::{argument_or_stdin, chat, constraint};
+use super::{
+    argument_or_stdin, chat, constraint,
+    observer::{Look, Observer},
+};
 use crate::{
     args::Run,
     error::{Failure, Interrupted},
@@ -29,7 +30,6 @@ use crate::{
     term::{self, Term},
     view::units,
 };
-use observer::{Look, Observer};
 use prompts::Ask;
 
 /// Generates, and prints the answer and, on stderr, the summary. Without a prompt, a terminal is

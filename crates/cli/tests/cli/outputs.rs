@@ -285,3 +285,28 @@ fn what_a_killed_run_left_of_its_trace_goes_with_the_next() {
     assert_eq!(names(dir), [mine[0], mine[1], "t.jsonl"]);
     assert!(mine.iter().all(|name| fs::read(dir.join(name)).unwrap() == b"mine"));
 }
+
+#[cfg(unix)]
+#[test]
+fn what_was_read_from_stdin_goes_with_an_interrupted_run() {
+    use std::process::{Command, Stdio};
+    for signal in ["INT", "TERM"] {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let mut reading = Command::new(assert_cmd::cargo::cargo_bin("llada"))
+            .args(["data", "prepare", "-", "--tokenizer", storyteller(), "--out"])
+            .arg(dir.join("shards"))
+            .env("TMPDIR", dir)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !names(dir).iter().any(|name| name.starts_with("stdin-")) {
+            assert!(reading.try_wait().unwrap().is_none(), "it ended before it was interrupted");
+        }
+        let kill = Command::new("kill").args(["-s", signal, &reading.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        assert_eq!(reading.wait().unwrap().code(), Some(130), "{signal}");
+        assert!(names(dir).is_empty(), "{:?}", names(dir));
+    }
+}

@@ -5,8 +5,11 @@
 
 use serde_json::{Map, Value};
 
-use super::{AttentionMask, ConfigError, ModelConfig, Result, rope};
-use crate::json;
+use super::{
+    AttentionMask, ConfigError, ModelConfig, Result,
+    keys::is_nothing,
+    rope::{self, is_longest_sequence},
+};
 
 /// Keys that are read elsewhere at the top of the file.
 const READ: [&str; 4] = ["rope", "rope_theta", "rope_parameters", "rope_scaling"];
@@ -136,16 +139,6 @@ const LAYERS: [&str; 5] =
 /// What such a kind may be.
 const FULL: [&str; 5] = ["full_attention", "full", "attention", "bidirectional", "softmax"];
 
-/// A key whose value asks for what is not computed.
-pub(super) fn refused(key: impl Into<String>, value: &Value) -> ConfigError {
-    let mut found = value.to_string();
-    if let Some((cut, _)) = found.char_indices().nth(80) {
-        found.truncate(cut);
-        found.push('…');
-    }
-    ConfigError::NotComputed { key: key.into(), found }
-}
-
 /// Refuses the first key that changes the computation of `model`.
 pub(super) fn check(config: &Map<String, Value>, model: &ModelConfig) -> Result<()> {
     Judge { config, model }.top()
@@ -174,7 +167,7 @@ impl Judge<'_> {
         for (key, value) in keys.filter(|(key, _)| !is_inert(key)) {
             let path = format!("{path}{key}");
             if !self.is_computed(object, key, value) {
-                return Err(refused(path, value));
+                return Err(ConfigError::not_computed(path, value));
             }
             self.inside(&path, value)?;
         }
@@ -272,17 +265,6 @@ fn snake_case(key: &str) -> String {
         out.push(if c == '-' { '_' } else { c.to_ascii_lowercase() });
     }
     out
-}
-
-/// Whether a value says that there is nothing of what its key is about.
-pub(super) fn is_nothing(value: &Value) -> bool {
-    json::is_nothing(value) || value == "default"
-}
-
-/// Whether a length before any scaling is the length itself.
-pub(super) fn is_longest_sequence(config: &Map<String, Value>, value: &Value) -> bool {
-    let lengths = ["max_position_embeddings", "max_sequence_length"].map(|key| config.get(key));
-    lengths.contains(&Some(value))
 }
 
 /// Whether a value, or every one of a list, is as `check` wants.

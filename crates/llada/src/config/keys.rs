@@ -2,25 +2,16 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    ConfigError, Family, MAX_DIMENSION, ModelConfig, Objective, Result, SpecialTokens, wrong,
-};
+use super::{ConfigError, MAX_DIMENSION, Objective, Result, SpecialTokens, wrong};
+use crate::json;
 
 /// The keys of one `config.json`.
 pub(super) struct Keys<'a>(pub(super) &'a Map<String, Value>);
 
 impl Keys<'_> {
-    /// The model that they describe.
-    pub(super) fn model(&self) -> Result<ModelConfig> {
-        let class = self.class()?;
-        let family =
-            Family::of_class(class).ok_or_else(|| ConfigError::Architecture(class.into()))?;
-        Ok(family.read(self)?.with_objective(self.objective()?))
-    }
-
     /// `architectures[0]`, with which the class that `auto_map` names must agree; LLaDA-MoE shares
     /// LLaDA's `model_type`, so that key cannot decide.
-    fn class(&self) -> Result<&str> {
+    pub(super) fn class(&self) -> Result<&str> {
         fn text(value: Option<&Value>) -> Option<&str> {
             value.and_then(Value::as_str)
         }
@@ -40,7 +31,7 @@ impl Keys<'_> {
         }
     }
 
-    fn objective(&self) -> Result<Objective> {
+    pub(super) fn objective(&self) -> Result<Objective> {
         match self.0.get("objective") {
             None | Some(Value::Null) => Ok(Objective::Diffusion),
             Some(v) => serde_json::from_value(v.clone())
@@ -172,4 +163,9 @@ impl Keys<'_> {
             },
         }
     }
+}
+
+/// Whether a value says that there is nothing of what its key is about.
+pub(super) fn is_nothing(value: &Value) -> bool {
+    json::is_nothing(value) || value == "default"
 }

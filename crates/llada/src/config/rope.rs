@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, Result, computed, wrong};
+use super::{ConfigError, Result, keys::is_nothing, wrong};
 
 /// The base of the angles.
 ///
@@ -54,7 +54,7 @@ impl Angles<'_> {
         match value {
             Value::Object(settings) => self.read(path, settings),
             Value::Null => Ok(()),
-            other => Err(computed::refused(path, other)),
+            other => Err(ConfigError::not_computed(path, other)),
         }
     }
 
@@ -78,12 +78,12 @@ impl Angles<'_> {
                     kind == "default" || (by_one && ["linear", "dynamic"].contains(&kind.as_str()))
                 }
                 (key, value) if key.starts_with("original_max") => {
-                    computed::is_longest_sequence(self.config, value)
+                    is_longest_sequence(self.config, value)
                 }
-                (_, value) => computed::is_nothing(value) || value.as_f64() == Some(1.0),
+                (_, value) => is_nothing(value) || value.as_f64() == Some(1.0),
             };
             if !is_plain {
-                return Err(computed::refused(path, value));
+                return Err(ConfigError::not_computed(path, value));
             }
         }
         Ok(())
@@ -107,4 +107,10 @@ impl Angles<'_> {
         let listed = self.config.get("layer_types").and_then(Value::as_array);
         key.ends_with("_attention") || listed.is_some_and(|types| types.iter().any(|t| t == key))
     }
+}
+
+/// Whether a length before any scaling is the length itself.
+pub(super) fn is_longest_sequence(config: &Map<String, Value>, value: &Value) -> bool {
+    let lengths = ["max_position_embeddings", "max_sequence_length"].map(|key| config.get(key));
+    lengths.contains(&Some(value))
 }

@@ -129,7 +129,7 @@ impl Corpus<'_> {
                 Some(Format::Text) => self.text(path, &mut visit)?,
                 Some(Format::Jsonl) => self.json(path, &mut visit)?,
                 #[cfg(feature = "parquet")]
-                Some(Format::Parquet) => super::parquet::visit(path, self.field, &mut visit)?,
+                Some(Format::Parquet) => self.parquet(path, &mut visit)?,
                 #[cfg(not(feature = "parquet"))]
                 Some(Format::Parquet) => {
                     let cause = super::ParquetCause::NotBuilt;
@@ -188,6 +188,14 @@ impl Corpus<'_> {
             visit(Document { text, place: place(path, number), read })
         })
     }
+
+    #[cfg(feature = "parquet")]
+    fn parquet(&self, path: &Path, visit: &mut Visit<'_>) -> Result<()> {
+        super::parquet::rows(path, Some(&[self.field]), &mut |number, row, read| {
+            let text = text(self.field, row.get(self.field));
+            visit(Document { text, place: place(path, number), read })
+        })
+    }
 }
 
 fn too_long(line: usize) -> std::io::Error {
@@ -196,7 +204,7 @@ fn too_long(line: usize) -> std::io::Error {
 }
 
 /// The text of a row.
-pub(super) fn text(field: &str, value: Option<&Value>) -> std::result::Result<String, String> {
+fn text(field: &str, value: Option<&Value>) -> std::result::Result<String, String> {
     match value {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Null) => Err(format!("`{field}` is null or no text")),

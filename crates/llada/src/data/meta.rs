@@ -3,13 +3,47 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    data::{DataError, PrepareOptions},
+    data::{DataError, Format, Separator},
     files::{self, Marks},
     tokenizer::TokenizerFiles,
 };
 
 /// The version of the format that this library writes and reads.
 const VERSION: u32 = 2;
+
+/// How inputs become shards.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PrepareOptions {
+    /// Format of all inputs; `None` goes by the names.
+    pub format: Option<Format>,
+    /// How text files are cut into documents.
+    pub separator: Separator,
+    /// Field of a JSON row, or column of a Parquet file, that holds the text.
+    pub field: String,
+    /// Fraction of the documents to hold out for validation.
+    pub validation: f64,
+    /// Seed of the choice of those documents.
+    pub seed: u64,
+    /// Tokens of a shard, at most.
+    pub shard_tokens: u64,
+    /// Whether an existing output folder is replaced.
+    #[serde(skip)]
+    pub overwrite: bool,
+}
+
+impl Default for PrepareOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            separator: Separator::default(),
+            field: "text".into(),
+            validation: 0.01,
+            seed: 0,
+            shard_tokens: 100_000_000,
+            overwrite: false,
+        }
+    }
+}
 
 /// How an id is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -15,10 +15,6 @@ use parquet::{
 };
 use serde_json::{Map, Value};
 
-use super::{
-    corpus::{Document, text},
-    lines::place,
-};
 use crate::{
     Result,
     content::{Content, HEAD, PARQUET_MAGIC},
@@ -28,18 +24,6 @@ use crate::{
 
 /// Takes the number of a row from 1, the row, and the bytes of the file read so far.
 type EachRow<'e> = dyn FnMut(usize, Map<String, Value>, u64) -> Result<()> + 'e;
-
-/// Visits the texts in the column `field` of `path`.
-pub(super) fn visit(
-    path: &Path,
-    field: &str,
-    visit: &mut dyn FnMut(Document) -> Result<()>,
-) -> Result<()> {
-    rows(path, Some(&[field]), &mut |number, row, read| {
-        let text = text(field, row.get(field));
-        visit(Document { text, place: place(path, number), read })
-    })
-}
 
 /// All rows of a file that is not larger than `limit`.
 pub(crate) fn all(path: &Path, limit: u64) -> Result<Vec<Map<String, Value>>> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::lines::{Lines, Source};
-use crate::{Result, text};
+use crate::{Result, json, text};
 
 /// Why the last row of a list that is cut short is rejected.
 const ENDLESS: &str =
@@ -61,7 +61,13 @@ fn elements(source: &mut Source<'_>, most: u64, each: &mut EachRow<'_>) -> Resul
         let line = source.line();
         let end = take_element(source, &mut element, most)?;
         match end {
-            None => each(line, Err(ENDLESS.into()), source.bytes())?,
+            None => {
+                // A whole object is a row even where the list's end is missing.
+                if json::parse(&element).is_ok_and(|row| row.is_object()) {
+                    each(line, Ok(&element), source.bytes())?;
+                }
+                each(line, Err(ENDLESS.into()), source.bytes())?;
+            }
             Some(_) if element.is_empty() => {}
             Some(_) => each(line, Ok(&element), source.bytes())?,
         }
@@ -185,6 +191,8 @@ mod tests {
             ("[1,\n 2", &[(1, "1"), (2, &*endless)]),
             ("[1,\n\"2]\n", &[(1, "1"), (2, &*endless)]),
             ("[{\"a\": [1}]\n", &[(1, &*endless)]),
+            ("[1,\n{\"a\": 2}\n", &[(1, "1"), (2, "{\"a\": 2}"), (2, &*endless)]),
+            ("[1,\n{\"a\": 2", &[(1, "1"), (2, &*endless)]),
             ("[1,\n", &[(1, "1"), (2, &*endless)]),
             ("[1\n] ]\n", &[(1, "1"), (2, &*after)]),
             ("[1], 2", &[(1, "1"), (1, &*after)]),

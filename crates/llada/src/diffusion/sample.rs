@@ -2,8 +2,20 @@
 
 use llada_kernels::statistics::Statistics;
 
-use super::Precision;
+use serde::{Deserialize, Serialize};
+
 use crate::rng::{Purpose, Stream};
+
+/// The precision in which confidences are computed and compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// As the reference; probabilities near 1 become equal.
+    F32,
+    /// Tells apart probabilities near 1.
+    #[default]
+    F64,
+}
 
 /// The random numbers of one canvas, each addressed by the step and the position that needs it.
 pub trait Draws: Sync {

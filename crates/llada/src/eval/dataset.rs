@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::{EvalError, csv, task::Data};
+use super::{EvalError, csv, task::Data, template};
 use crate::{Result, data::parse_json, files::read_text, io};
 
 /// Largest data file: they are held in memory.
@@ -20,6 +20,16 @@ pub(super) struct Row {
     pub(super) group: Option<String>,
     /// `file:line`, or `file#number` where rows are no lines.
     pub(super) place: String,
+}
+
+impl Row {
+    /// Its columns, `group` and `index`, for templates.
+    pub(super) fn values(&self, index: usize) -> minijinja::Value {
+        let mut fields = self.fields.clone();
+        fields.insert("group".into(), self.group.clone().unwrap_or_default().into());
+        fields.insert("index".into(), index.into());
+        template::value(&fields.into())
+    }
 }
 
 /// A row that cannot be used.
@@ -85,6 +95,17 @@ pub(super) fn find_one(
         patterns.iter().map(|p| p.replace("{group}", group.unwrap_or_default())).collect();
     let found = names.iter().map(|name| base.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| not_found(base, task, &names).into())
+}
+
+/// Adds to an error about missing data where it can be had.
+pub(super) fn with_source(error: crate::Error, source: &str) -> crate::Error {
+    match error {
+        crate::Error::Eval(EvalError::NoData { task, root, patterns, .. }) => {
+            let source_of_data = source.to_owned();
+            EvalError::NoData { task, root, patterns, source_of_data }.into()
+        }
+        other => other,
+    }
 }
 
 fn not_found(root: &Path, task: &str, patterns: &[String]) -> EvalError {

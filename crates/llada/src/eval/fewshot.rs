@@ -6,9 +6,9 @@ use minijinja::Value;
 
 use super::{
     EvalError,
-    dataset::{self, DataFile},
+    dataset::{self, DataFile, with_source},
     mersenne::Random,
-    prompt::{Renderer, fields, with_source},
+    request::Renderer,
     task::{Data, Fewshot, FewshotSampler},
     template::{evaluate, render},
 };
@@ -114,7 +114,7 @@ impl<'a> Prefixes<'a> {
                 break;
             }
             let shot = row.map_err(|bad| (bad.place, bad.reason)).and_then(|row| {
-                let fields = fields(&row, index);
+                let fields = row.values(index);
                 let wanted = match &fewshot.condition {
                     Some(condition) => {
                         evaluate(environment, condition, &fields).map(|v| v.is_true())

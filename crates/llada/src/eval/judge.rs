@@ -5,10 +5,31 @@ use std::collections::BTreeMap;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Checker, EvalError, Example, Prepared, Request, arithmetic, extract::Extractor, metric::Value,
-    task::ChoiceMetric, template,
+    EvalError, Example, Prepared, Request, arithmetic,
+    extract::Extractor,
+    metric::Value,
+    task::{ChoiceMetric, Code},
+    template,
 };
 use crate::Result;
+
+/// Runs programs that a model wrote. The library has no processes: the caller brings one.
+pub trait Checker {
+    /// Whether `program` and then its `tests` end without an error within the limits of `code`.
+    ///
+    /// # Errors
+    /// If the program could not be run; one that fails is a [`Verdict`].
+    fn check(&mut self, program: &str, tests: &str, code: &Code) -> Result<Verdict>;
+}
+
+/// What became of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it ended without an error.
+    pub passed: bool,
+    /// How it ended, in a few words.
+    pub reason: String,
+}
 
 /// Scores by `metric,filter`, and what they were derived from.
 pub(super) type Judged = (BTreeMap<String, Value>, Json);

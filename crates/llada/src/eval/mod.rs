@@ -27,6 +27,7 @@ mod prompt;
 pub mod quality;
 pub mod record;
 pub mod report;
+mod request;
 mod runner;
 pub mod settings;
 pub mod shipped;
@@ -35,10 +36,12 @@ mod template;
 
 pub use dataset::BadRow;
 pub use error::EvalError;
+pub use judge::{Checker, Verdict};
 pub use plan::{Overrides, Plan};
-pub use prompt::{Example, Prepared, Request, prepare};
+pub use prompt::{Example, Prepared, prepare};
 pub use record::Record;
-pub use runner::{Checker, Evaluator, Observer, Outcome, Verdict};
+pub use request::Request;
+pub use runner::{Evaluator, Observer, Outcome};
 pub use task::{Kind, Task};
 
 #[cfg(test)]

@@ -9,11 +9,10 @@ use super::{
     EvalError, Example, Prepared, Request, confidence,
     dataset::BadRow,
     extract,
-    judge::{self, Judged},
+    judge::{self, Checker, Judged},
     metric::Value,
     plan::Plan,
     record::{Fnv, Record},
-    task::Code,
 };
 use crate::{
     Result, Session,
@@ -27,24 +26,6 @@ use crate::{
     model::Model,
     rng::{Purpose, Stream, nth_seed},
 };
-
-/// Runs programs that a model wrote. The library has no processes: the caller brings one.
-pub trait Checker {
-    /// Whether `program` and then its `tests` end without an error within the limits of `code`.
-    ///
-    /// # Errors
-    /// If the program could not be run; one that fails is a [`Verdict`].
-    fn check(&mut self, program: &str, tests: &str, code: &Code) -> Result<Verdict>;
-}
-
-/// What became of a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether it ended without an error.
-    pub passed: bool,
-    /// How it ended, in a few words.
-    pub reason: String,
-}
 
 /// Hears how a run goes, and may end it.
 pub trait Observer {

@@ -13,6 +13,7 @@ use crate::{
         settings::tests::{example, outside},
     },
     eval::{Overrides, Task, prepare, report},
+    eval::{Verdict, task::Code},
     model::MaskPredictor,
     tokenizer::{Kind as TokenizerKind, train},
 };

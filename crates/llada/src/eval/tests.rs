@@ -215,7 +215,7 @@ fn words_are_counted_as_python_splits() {
     for (text, count) in
         [("a b", 2), (" a  b\u{1c}c ", 5), ("a\n\u{a0}\u{85}b", 2), ("a\u{200b}b", 1)]
     {
-        assert_eq!(prompt::words(text), count, "{text:?}");
+        assert_eq!(request::words(text), count, "{text:?}");
     }
 }
 

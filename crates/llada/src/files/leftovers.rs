@@ -2,6 +2,7 @@
 //! killed.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -9,7 +10,10 @@ use std::{
 
 use tempfile::Builder;
 
-use super::{lock::is_at, open_regular, place, without_waiting};
+use super::{
+    lock::{self, is_at},
+    open_regular, place, without_waiting,
+};
 use crate::{Result, io};
 
 const MARK: &str = ".llada-";
@@ -41,6 +45,18 @@ pub(super) fn is_marked(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).and_then(owner).is_some()
         && fs::symlink_metadata(path).is_ok_and(|kind| kind.is_dir())
         && open_regular(&path.join(MARKER)).is_ok_and(|mut marker| is_mark(&mut marker))
+}
+
+/// The names in a folder, but for locks and unfinished work.
+pub(super) fn entries(folder: &Path) -> io::Result<Vec<OsString>> {
+    let is_ours = |name: &OsString| {
+        let path = folder.join(name);
+        let has_name_of_lock = name.to_str().and_then(lock::owner).is_some();
+        is_marked(&path) || (has_name_of_lock && lock::is_ours(&path))
+    };
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
+    let names = names.collect::<io::Result<Vec<_>>>()?;
+    Ok(names.into_iter().filter(|name| !is_ours(name)).collect())
 }
 
 /// Whether the content of a marker is ours. That of a run that was killed right there is cut short,

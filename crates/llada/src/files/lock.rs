@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::without_waiting;
+use super::{place, without_waiting};
+
+/// The end of the names of locks.
+const END: &str = ".llada.lock";
 
 /// How the content of our locks begins.
 const MARK: &str = "llada lock of process ";
@@ -63,6 +66,16 @@ impl Lock {
             return Ok(Self { path: path.to_path_buf(), file, excludes });
         }
     }
+}
+
+/// The name of the lock of an output.
+pub(super) fn name_of(target: &Path) -> String {
+    format!(".{}{END}", place::label(target))
+}
+
+/// The label of the output that a name of a lock belongs to.
+pub(super) fn owner(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(END)
 }
 
 /// Whether the content of a lock is ours. That of a run that was killed right there, or whose disk was

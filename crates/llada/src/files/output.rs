@@ -1,21 +1,18 @@
 //! The right to write one output.
 
 use std::{
-    ffi::OsString,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Existing, OutputError, Staging, leftovers,
+    Existing, OutputError, Staging,
+    leftovers::{self, entries},
     lock::{self, Lock, Refusal, held},
     place::{self, Place},
     staging::is_forbidden,
 };
 use crate::{Error, Result, io};
-
-/// The end of the names of locks.
-const LOCK: &str = ".llada.lock";
 
 /// The right to write one output, a file or a folder: other processes that ask for it, by whatever
 /// path, are refused until this one is dropped or its process ends.
@@ -66,7 +63,7 @@ impl Output {
     }
 
     fn take(&self, target: &Path) -> Result<Lock> {
-        let name = lock_name(target);
+        let name = lock::name_of(target);
         let mut path = place::folder(target).join(&name);
         let lock = match Lock::take(&path) {
             Err(Refusal::Io(e)) if is_forbidden(&e) && target.is_dir() => {
@@ -184,45 +181,24 @@ pub fn restore(path: &Path) {
     }
 }
 
-/// The names in a folder, but for locks and unfinished work.
-pub(super) fn entries(folder: &Path) -> io::Result<Vec<OsString>> {
-    let is_ours = |name: &OsString| {
-        let path = folder.join(name);
-        let has_name_of_lock = name.to_str().and_then(locked).is_some();
-        leftovers::is_marked(&path) || (has_name_of_lock && lock::is_ours(&path))
-    };
-    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
-    let names = names.collect::<io::Result<Vec<_>>>()?;
-    Ok(names.into_iter().filter(|name| !is_ours(name)).collect())
-}
-
 /// An output somewhere in a folder that a process writes, and which process.
 fn busy_below(target: &Path) -> Option<(PathBuf, Option<u32>)> {
     // A folder whose neighbours cannot be written has its own lock in it.
-    let own = target.join(lock_name(target));
+    let own = target.join(lock::name_of(target));
     let mut folders = vec![target.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let (name, path) = (entry.file_name(), entry.path());
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
-            } else if let Some(label) = name.to_str().and_then(locked)
+            } else if let Some(label) = name.to_str().and_then(lock::owner)
                 && path != own
                 && let Some(by) = held(&path)
             {
-                let is_in_itself = path == folder.join(lock_name(&folder));
+                let is_in_itself = path == folder.join(lock::name_of(&folder));
                 return Some((if is_in_itself { folder } else { folder.join(label) }, by));
             }
         }
     }
     None
-}
-
-/// The label of the output that a name of a lock belongs to.
-fn locked(name: &str) -> Option<&str> {
-    name.strip_prefix('.')?.strip_suffix(LOCK)
-}
-
-fn lock_name(target: &Path) -> String {
-    format!(".{}{LOCK}", place::label(target))
 }

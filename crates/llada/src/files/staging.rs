@@ -9,8 +9,7 @@ use std::{
 
 use super::{
     OutputError,
-    leftovers::{self, REPLACED, name_for},
-    output::entries,
+    leftovers::{self, REPLACED, entries, name_for},
     place::{self, Place},
     sync_dir,
 };

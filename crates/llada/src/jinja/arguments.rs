@@ -2,7 +2,7 @@
 
 use minijinja::{Error, Value, value::ValueKind};
 
-use super::{fail, text::kind};
+use super::{fail, values::kind};
 
 /// Arguments given by place, and those given by name.
 pub(super) struct Arguments {
@@ -90,4 +90,21 @@ pub(super) fn float(value: &Value) -> Option<f64> {
 
 pub(super) fn truth(value: Option<&Value>) -> bool {
     value.is_some_and(Value::is_true)
+}
+
+/// The character with a number.
+pub(super) fn character(value: &Value) -> Result<char, Error> {
+    match u32::try_from(whole(value)?).ok().and_then(char::from_u32) {
+        Some(c) => Ok(c),
+        None => fail("a number that no character has"),
+    }
+}
+
+/// Refuses what is no string.
+pub(super) fn strictly(value: Option<Value>) -> Result<String, Error> {
+    let value = value.unwrap_or_default();
+    match value.as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => fail(format!("{} where a string should stand", kind(&value))),
+    }
 }

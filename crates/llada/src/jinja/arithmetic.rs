@@ -8,12 +8,10 @@ use minijinja::{
 use super::{
     Function,
     arguments::{float, string},
-    charge,
-    collections::{self, is_list, items},
-    fail,
-    filters::escaped,
+    charge, fail,
+    html::escaped,
     printf::printf,
-    text::kind,
+    values::{is_list, items, kind, list},
 };
 
 /// The functions, by names that no template has.
@@ -55,7 +53,7 @@ pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, 
         let mut all = items(state, a)?;
         all.extend(items(state, b)?);
         let tuple = a.is_tuple();
-        return Ok(if tuple { Value::from(Tuple::from(all)) } else { collections::list(all) });
+        return Ok(if tuple { Value::from(Tuple::from(all)) } else { list(all) });
     }
     if let (Some(x), Some(y)) = (integer(a), integer(b)) {
         return whole_or_fail(x.checked_add(y));
@@ -99,7 +97,7 @@ fn repeated(state: &State<'_, '_>, value: &Value, times: usize) -> Result<Value,
     // Nothing, however often, is nothing at once.
     let times = if all.is_empty() { 0 } else { times };
     let all: Vec<Value> = std::iter::repeat_n(all, times).flatten().collect();
-    Ok(if value.is_tuple() { Tuple::from(all).into() } else { collections::list(all) })
+    Ok(if value.is_tuple() { Tuple::from(all).into() } else { list(all) })
 }
 
 /// `a ** b` of numbers.

@@ -1,21 +1,14 @@
-//! Lists, dictionaries and what their methods and the filters give that minijinja has no type for.
-
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+//! The methods of lists and dictionaries.
 
 use minijinja::{
     Error, ErrorKind, State, Value,
-    value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind},
+    value::{Tuple, ValueKind},
 };
 
 use super::{
     arguments::{Arguments, bind, optional_whole},
-    charge, fail,
-    predicates::is_iterable,
-    text::kind,
+    fail,
+    values::{Group, View, items},
 };
 
 /// Methods of dictionaries, which jinja2 finds before a key of the same name.
@@ -32,156 +25,6 @@ pub(super) const DICT_METHODS: [&str; 11] = [
     "update",
     "values",
 ];
-/// What is iterated over once, as the generators that most filters of jinja2 give.
-#[derive(Debug)]
-struct Generator(Mutex<VecDeque<Value>>);
-
-impl Object for Generator {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let this = self.clone();
-        Enumerator::Iter(Box::new(std::iter::from_fn(move || {
-            this.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-        })))
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        None
-    }
-}
-
-/// A generator of `items`.
-pub(super) fn generator(items: Vec<Value>) -> Value {
-    Value::from_object(Generator(Mutex::new(items.into())))
-}
-
-/// The keys, values or items of a dictionary, or the numbers of a range.
-#[derive(Debug)]
-pub(super) struct View {
-    name: String,
-    sequence: bool,
-    items: Vec<Value>,
-}
-
-impl View {
-    /// A range, shown as `name`.
-    pub(super) fn range(name: String, items: Vec<Value>) -> Value {
-        Value::from_object(Self { name, sequence: true, items })
-    }
-
-    fn of_dict(name: &str, items: Vec<Value>) -> Value {
-        Value::from_object(Self { name: name.into(), sequence: false, items })
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether items can be taken by their number.
-    pub(super) fn is_sequence(&self) -> bool {
-        self.sequence
-    }
-
-    pub(super) fn items(&self) -> &[Value] {
-        &self.items
-    }
-}
-
-impl Object for View {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        if self.sequence { ObjectRepr::Seq } else { ObjectRepr::Iterable }
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.sequence.then(|| self.items.get(key.as_usize()?).cloned()).flatten()
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.items.clone())
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.items.len())
-    }
-}
-
-/// A group of the filter `groupby`: a tuple whose places have names.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) grouper: Value,
-    pub(super) list: Value,
-}
-
-impl Object for Group {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        match (key.as_usize(), key.as_str()) {
-            (Some(0), _) | (_, Some("grouper")) => Some(self.grouper.clone()),
-            (Some(1), _) | (_, Some("list")) => Some(self.list.clone()),
-            _ => None,
-        }
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(2)
-    }
-}
-
-/// A method that has not been called yet.
-pub(super) struct Bound {
-    pub(super) object: Value,
-    pub(super) method: String,
-}
-
-impl fmt::Debug for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<built-in method {}>", self.method)
-    }
-}
-
-impl Object for Bound {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
-        super::methods::call(state, &self.object, &self.method, args)
-    }
-}
-
-/// What Python iterates over.
-pub(super) fn items(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>, Error> {
-    if !is_iterable(value) {
-        return fail(format!("{} cannot be iterated over", kind(value)));
-    }
-    charge(state, value.len().unwrap_or(0).saturating_mul(32))?;
-    let mut items = Vec::new();
-    for item in value.try_iter()?.checked() {
-        items.push(item?);
-        if items.len() % 64 == 0 {
-            state.consume_fuel(8)?;
-        }
-    }
-    Ok(items)
-}
-
-/// A list whose items are in memory, whatever operators have made it.
-pub(super) fn list(items: Vec<Value>) -> Value {
-    Value::from(items)
-}
-
-/// Whether it is a list or a tuple: no range, view or generator.
-pub(super) fn is_list(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
-        && value.len().is_some()
-        && value.downcast_object_ref::<View>().is_none()
-}
 
 /// Calls a method of a dictionary.
 pub(super) fn dict(

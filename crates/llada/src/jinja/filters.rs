@@ -9,18 +9,18 @@ use minijinja::{
 
 use super::{
     Function,
-    arguments::{Arguments, bind, optional_whole, string, truth, whole},
+    arguments::{Arguments, bind, optional_whole, strictly, string, truth, whole},
     characters::{case, is_word},
-    charge,
-    collections::items,
-    fail, json,
-    methods::{self, padded, replace, soft, strictly, strip},
+    charge, fail, html, json,
+    methods::{self, replace, strip},
     numbers::{abs, file_size, round, to_float, to_int},
     pprint::pprint,
     printf::printf,
-    text::{is_plain_map, kind, text},
+    text::{soft, text},
     urlize::urlize,
+    values::{is_plain_map, items},
     wordwrap::word_wrap,
+    written::padded,
 };
 use crate::text::is_space;
 
@@ -32,11 +32,11 @@ pub(super) const ALL: [(&str, Function); 32] = [
     ("center", center),
     ("d", default),
     ("default", default),
-    ("e", escape),
-    ("escape", escape),
+    ("e", html::escape),
+    ("escape", html::escape),
     ("filesizeformat", file_size),
     ("float", to_float),
-    ("forceescape", force_escape),
+    ("forceescape", html::force_escape),
     ("format", format_filter),
     ("indent", indent),
     ("int", to_int),
@@ -50,7 +50,7 @@ pub(super) const ALL: [(&str, Function); 32] = [
         let [value] = bind(args, 1, ["value"])?;
         soft(state, value).map(Value::from)
     }),
-    ("striptags", strip_tags),
+    ("striptags", html::strip_tags),
     ("title", title),
     ("tojson", json::tojson),
     ("trim", trim),
@@ -60,7 +60,7 @@ pub(super) const ALL: [(&str, Function); 32] = [
     ("urlize", urlize),
     ("wordcount", word_count),
     ("wordwrap", word_wrap),
-    ("xmlattr", xml_attributes),
+    ("xmlattr", html::xml_attributes),
 ];
 
 fn attr(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
@@ -96,38 +96,6 @@ fn default(_: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
     let value = value.unwrap_or_default();
     let replaced = value.is_undefined() || (truth(boolean.as_ref()) && !value.is_true());
     Ok(if replaced { default.unwrap_or(Value::from("")) } else { value })
-}
-
-/// `text` for HTML.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&#39;"),
-            '"' => out.push_str("&#34;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn escape(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
-    let [value] = bind(args, 1, ["s"])?;
-    html(state, &value.unwrap_or_default()).map(Value::from_safe_string)
-}
-
-/// The text of a value for HTML.
-pub(super) fn html(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
-    let text = text(state, value)?;
-    Ok(if value.is_safe() { text } else { escaped(&text) })
-}
-
-fn force_escape(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
-    let [value] = bind(args, 1, ["value"])?;
-    Ok(Value::from_safe_string(escaped(&soft(state, value)?)))
 }
 
 fn safe(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
@@ -181,32 +149,6 @@ fn replace_filter(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, 
     let text = soft(state, value)?;
     let (old, new) = (soft(state, old)?, soft(state, new)?);
     replace(state, &text, &old, &new, optional_whole(count.as_ref())?).map(Value::from)
-}
-
-fn strip_tags(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
-    let [value] = bind(args, 1, ["value"])?;
-    let without = without(&soft(state, value)?, "<!--", "-->");
-    let without = self::without(&without, "<", ">");
-    let words: Vec<&str> = without.split(is_space).filter(|word| !word.is_empty()).collect();
-    let mut text = words.join(" ");
-    for (entity, c) in
-        [("&lt;", "<"), ("&gt;", ">"), ("&#39;", "'"), ("&#34;", "\""), ("&quot;", "\"")]
-    {
-        text = text.replace(entity, c);
-    }
-    Ok(Value::from(text.replace("&amp;", "&")))
-}
-
-/// `text` without what stands between `open` and `close`, and without these.
-fn without(text: &str, open: &str, close: &str) -> String {
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(start) = rest.find(open)
-        && let Some(len) = rest[start..].find(close)
-    {
-        out.push_str(&rest[..start]);
-        rest = &rest[start + len + close.len()..];
-    }
-    out + rest
 }
 
 fn title(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
@@ -294,26 +236,4 @@ fn word_count(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Erro
     let [value] = bind(args, 1, ["s"])?;
     let text = soft(state, value)?;
     Ok(text.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count().into())
-}
-
-fn xml_attributes(state: &mut State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
-    let [map, autospace] = bind(args, 1, ["d", "autospace"])?;
-    let map = map.unwrap_or_default();
-    if !is_plain_map(&map) {
-        return fail(format!("{} has no attributes", kind(&map)));
-    }
-    let mut out = Vec::new();
-    for key in items(state, &map)? {
-        let value = map.get_item(&key)?;
-        if value.is_none() || value.is_undefined() {
-            continue;
-        }
-        let key = string(&key)?;
-        if key.contains(|c: char| c.is_ascii_whitespace() || matches!(c, '/' | '>' | '=')) {
-            return fail(format!("`{key}` is no name of an attribute"));
-        }
-        out.push(format!("{}=\"{}\"", escaped(key), escaped(&text(state, &value)?)));
-    }
-    let space = autospace.is_none_or(|a| a.is_true()) && !out.is_empty();
-    Ok(Value::from(format!("{}{}", if space { " " } else { "" }, out.join(" "))))
 }

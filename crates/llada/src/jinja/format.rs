@@ -3,12 +3,10 @@
 use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
-    arguments::{Arguments, float as to_float},
-    charge,
-    collections::items,
-    fail,
-    methods::character,
-    text::{kind, repr, text},
+    arguments::{Arguments, character, float as to_float},
+    charge, fail,
+    text::{repr, text},
+    values::{items, kind},
     written::{PLAIN, Reader, Spec, cut, float, grouped, integer, pad, prefix, radix, signed},
 };
 

@@ -20,9 +20,9 @@ use minijinja::{
 use super::{
     Dialect, Function,
     arguments::{Arguments, bind, string, whole},
-    collections::{View, items},
     fail,
-    text::{is_plain_map, text},
+    text::text,
+    values::{View, is_plain_map, items},
 };
 
 /// The variable whose truth asks for marks around what `{% generation %}` holds.

@@ -8,7 +8,8 @@ use super::{
     arguments::{bind, truth, whole},
     fail,
     order::sort,
-    text::{Writer, float, is_plain_map, kind},
+    text::{Writer, float},
+    values::{is_plain_map, kind},
 };
 
 /// How JSON is written.
@@ -64,7 +65,7 @@ fn write(
         ValueKind::String => string(writer, value.as_str().unwrap_or_default(), style.ascii),
         ValueKind::Seq | ValueKind::Iterable
             if value.len().is_some()
-                && value.downcast_object_ref::<super::collections::View>().is_none() =>
+                && value.downcast_object_ref::<super::values::View>().is_none() =>
         {
             let items = value.try_iter()?.map(|item| (None, item));
             container(writer, style, level, ["[", "]"], items)

@@ -1,19 +1,21 @@
 //! The methods of Python's strings, and the way to those of lists and dictionaries.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use minijinja::{
     Error, ErrorKind, State, Value,
-    value::{Tuple, ValueKind},
+    value::{Object, ObjectRepr, Tuple, ValueKind},
 };
 
 use super::{
-    arguments::{bind, optional_whole, string, truth, whole},
+    arguments::{bind, character, optional_whole, string, truth, whole},
     characters::{case, class},
     charge,
-    collections::{self, clamp, is_list, items},
+    collections::{self, clamp},
     fail, format,
-    text::{Writer, is_plain_map, kind, text},
+    text::Writer,
+    values::{is_list, is_plain_map, items, kind},
+    written::padded,
 };
 use crate::text::is_space;
 
@@ -35,6 +37,28 @@ pub(super) fn call(
             Ok(Value::from(x.fract() == 0.0))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// A method that has not been called yet.
+pub(super) struct Bound {
+    pub(super) object: Value,
+    pub(super) method: String,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<built-in method {}>", self.method)
+    }
+}
+
+impl Object for Bound {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+        call(state, &self.object, &self.method, args)
     }
 }
 
@@ -333,33 +357,6 @@ fn pad(state: &State<'_, '_>, text: &str, method: &str, args: Vec<Value>) -> Res
     padded(state, text, width, fill, method).map(Value::from)
 }
 
-/// `text` in `width` characters, as the methods `center`, `ljust`, `rjust` and `zfill` make it.
-pub(super) fn padded(
-    state: &State<'_, '_>,
-    text: &str,
-    width: usize,
-    fill: char,
-    method: &str,
-) -> Result<String, Error> {
-    let len = text.chars().count();
-    let missing = width.saturating_sub(len);
-    charge(state, missing.saturating_mul(fill.len_utf8()))?;
-    let fills = |n: usize| fill.to_string().repeat(n);
-    Ok(match method {
-        "ljust" => format!("{text}{}", fills(missing)),
-        "rjust" => format!("{}{text}", fills(missing)),
-        "zfill" => {
-            let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-            let sign = &text[..text.len() - digits.len()];
-            format!("{sign}{}{digits}", fills(missing))
-        }
-        _ => {
-            let left = missing / 2 + (missing & width & 1);
-            format!("{}{text}{}", fills(left), fills(missing - left))
-        }
-    })
-}
-
 /// The table for [`translate`] that `str.maketrans` makes: of a dictionary, or of characters, what
 /// they become, and characters that go.
 fn table(state: &State<'_, '_>, args: Vec<Value>) -> Result<Value, Error> {
@@ -416,14 +413,6 @@ fn translate(state: &State<'_, '_>, text: &str, table: &Value) -> Result<String,
     Ok(writer.out)
 }
 
-/// The character with a number.
-pub(super) fn character(value: &Value) -> Result<char, Error> {
-    match u32::try_from(whole(value)?).ok().and_then(char::from_u32) {
-        Some(c) => Ok(c),
-        None => fail("a number that no character has"),
-    }
-}
-
 fn expand_tabs(state: &State<'_, '_>, text: &str, size: usize) -> Result<String, Error> {
     charge(state, text.matches('\t').count().saturating_mul(size))?;
     let (mut out, mut column) = (String::new(), 0);
@@ -442,18 +431,4 @@ fn expand_tabs(state: &State<'_, '_>, text: &str, size: usize) -> Result<String,
         }
     }
     Ok(out)
-}
-
-/// The text of a value that a filter for strings is given.
-pub(super) fn soft(state: &State<'_, '_>, value: Option<Value>) -> Result<String, Error> {
-    text(state, &value.unwrap_or_default())
-}
-
-/// Refuses what is no string.
-pub(super) fn strictly(value: Option<Value>) -> Result<String, Error> {
-    let value = value.unwrap_or_default();
-    match value.as_str() {
-        Some(text) => Ok(text.to_owned()),
-        None => fail(format!("{} where a string should stand", kind(&value))),
-    }
 }

@@ -6,7 +6,7 @@ use super::{
     arguments::{bind, float, string, truth, whole},
     arithmetic::number,
     fail,
-    text::kind,
+    values::kind,
 };
 use crate::text::is_space;
 

@@ -12,10 +12,12 @@ use super::{
     Function,
     arguments::{optional_whole, string},
     charge,
-    collections::{self, Bound, DICT_METHODS, Group, View, hashable, is_list, items},
-    fail, methods,
+    collections::{DICT_METHODS, hashable},
+    fail,
+    methods::{self, Bound},
     order::{order, weigh},
-    text::{is_plain_map, kind, text},
+    text::text,
+    values::{Group, View, is_list, is_plain_map, items, kind, list},
 };
 
 /// The functions, by names that no template has.
@@ -133,7 +135,7 @@ fn each(state: &mut State<'_, '_>, arguments: Vec<Value>) -> Result<Value, Error
     strictly(state, [&value])?;
     Ok(match value.kind() {
         ValueKind::Seq => value,
-        _ => collections::list(items(state, &value)?),
+        _ => list(items(state, &value)?),
     })
 }
 
@@ -214,7 +216,7 @@ fn slice(state: &mut State<'_, '_>, mut arguments: Vec<Value>) -> Result<Value, 
     let all = items(state, value)?;
     let taken = places(start, stop, step, all.len()).map(|at| all[at].clone()).collect();
     let is_tuple = value.is_tuple() || value.downcast_object_ref::<Group>().is_some();
-    Ok(if is_tuple { Value::from(Tuple::from(taken)) } else { collections::list(taken) })
+    Ok(if is_tuple { Value::from(Tuple::from(taken)) } else { list(taken) })
 }
 
 /// The places that a slice of `len` items takes.

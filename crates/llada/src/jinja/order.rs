@@ -5,11 +5,8 @@ use std::cmp::Ordering;
 use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
-    Limits, charge,
-    collections::is_list,
-    fail,
-    text::{is_plain_map, kind},
-    text_len,
+    Limits, charge, fail, text_len,
+    values::{is_list, is_plain_map, items, kind},
 };
 
 /// Visits a value and all in it, and pays for it; an error if it is nested too deeply, and if it is to
@@ -131,4 +128,31 @@ pub(super) fn merge_sort<T>(
     }
     merged.extend(left.chain(right));
     Ok(merged)
+}
+
+/// The keys of a dictionary in Python's order where they have one, else by the name of their type.
+pub(super) fn sorted_keys(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>, Error> {
+    let keys = items(state, value)?;
+    pay(state, keys.len())?;
+    keys.iter().try_for_each(|key| weigh_key(state, key))?;
+    merge_sort(keys, &mut |a, b| {
+        let found = match order(a, b) {
+            Ok(found) => found,
+            Err(_) => Some(type_name(a).cmp(type_name(b))),
+        };
+        Ok(found == Some(Ordering::Less))
+    })
+}
+
+/// What Python calls the type of a key.
+fn type_name(value: &Value) -> &'static str {
+    match value.kind() {
+        ValueKind::Undefined => "Undefined",
+        ValueKind::None => "NoneType",
+        ValueKind::Bool => "bool",
+        ValueKind::Number if value.is_integer() => "int",
+        ValueKind::Number => "float",
+        ValueKind::String => "str",
+        _ => "tuple",
+    }
 }

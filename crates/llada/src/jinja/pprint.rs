@@ -1,16 +1,14 @@
 //! The filter `pprint`: values as `pprint.pformat` of Python lays them out.
 
-use std::cmp::Ordering;
-
 use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
     arguments::bind,
     charge,
-    collections::{Group, is_list, items},
     methods::lines,
-    order::{merge_sort, order, pay, weigh_key},
-    text::{Writer, is_plain_map, quoted},
+    order::sorted_keys,
+    text::{Writer, quoted},
+    values::{Group, is_list, is_plain_map, items},
 };
 use crate::text::is_space;
 
@@ -172,31 +170,4 @@ fn words(line: &str) -> Vec<&str> {
         rest = after;
     }
     words
-}
-
-/// The keys of a dictionary in Python's order where they have one, else by the name of their type.
-pub(super) fn sorted_keys(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>, Error> {
-    let keys = items(state, value)?;
-    pay(state, keys.len())?;
-    keys.iter().try_for_each(|key| weigh_key(state, key))?;
-    merge_sort(keys, &mut |a, b| {
-        let found = match order(a, b) {
-            Ok(found) => found,
-            Err(_) => Some(type_name(a).cmp(type_name(b))),
-        };
-        Ok(found == Some(Ordering::Less))
-    })
-}
-
-/// What Python calls the type of a key.
-fn type_name(value: &Value) -> &'static str {
-    match value.kind() {
-        ValueKind::Undefined => "Undefined",
-        ValueKind::None => "NoneType",
-        ValueKind::Bool => "bool",
-        ValueKind::Number if value.is_integer() => "int",
-        ValueKind::Number => "float",
-        ValueKind::String => "str",
-        _ => "tuple",
-    }
 }

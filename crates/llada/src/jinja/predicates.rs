@@ -6,13 +6,13 @@ use super::{
     Function,
     arguments::bind,
     arithmetic::modulo,
-    characters,
-    collections::{Bound, is_list},
-    filters,
+    characters, filters,
+    methods::Bound,
     operators::contains,
     order::order,
     sequences,
-    text::{is_plain_map, text},
+    text::text,
+    values::{is_iterable, is_plain_map, is_sequence},
 };
 
 /// The tests.
@@ -91,21 +91,6 @@ fn two(
 
 fn is_named(value: &Value, lists: &[&[(&str, Function)]]) -> bool {
     lists.iter().flat_map(|list| list.iter()).any(|(name, _)| value.as_str() == Some(name))
-}
-
-/// Whether it has a length and items.
-fn is_sequence(value: &Value) -> bool {
-    match value.kind() {
-        ValueKind::Undefined | ValueKind::String | ValueKind::Seq => true,
-        ValueKind::Iterable => is_list(value),
-        ValueKind::Map => is_plain_map(value),
-        _ => false,
-    }
-}
-
-/// Whether Python iterates over it.
-pub(super) fn is_iterable(value: &Value) -> bool {
-    value.kind() == ValueKind::Iterable || is_sequence(value)
 }
 
 fn is_callable(value: &Value) -> bool {

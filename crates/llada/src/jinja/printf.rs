@@ -4,10 +4,9 @@ use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
     arguments::{float as to_float, whole},
-    charge,
-    collections::{is_list, items},
-    fail,
-    text::{is_plain_map, kind, repr, text},
+    charge, fail,
+    text::{repr, text},
+    values::{is_list, is_plain_map, items, kind},
     written::{
         PLAIN, Reader, Spec, at_least, cut, float, integer, pad, prefix, radix, signed, truncated,
     },

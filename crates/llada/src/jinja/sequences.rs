@@ -11,12 +11,12 @@ use super::{
     arithmetic::add,
     characters::case,
     charge,
-    collections::{Group, generator, hashable, items, list},
+    collections::hashable,
     fail,
     methods::join as joined,
     order::{order, sort as sorted, weigh_key},
-    predicates::is_iterable,
-    text::{is_plain_map, kind, text},
+    text::text,
+    values::{Group, generator, is_iterable, is_plain_map, items, kind, list},
 };
 
 /// The filters.

@@ -2,17 +2,14 @@
 
 use std::fmt::Write;
 
-use minijinja::{
-    Error, State, Value,
-    value::{ObjectRepr, ValueKind},
-};
+use minijinja::{Error, State, Value, value::ValueKind};
 
 use super::{
     Limits,
     characters::is_printable,
-    collections::{Group, View},
     fail,
-    pprint::sorted_keys,
+    order::sorted_keys,
+    values::{Group, View, is_named, is_plain_map},
 };
 
 /// A text that cannot become longer than the fuel that is left pays for.
@@ -180,38 +177,16 @@ pub(crate) fn text(state: &State<'_, '_>, value: &Value) -> Result<String, Error
     Ok(writer.out)
 }
 
+/// The text of a value that a filter for strings is given.
+pub(super) fn soft(state: &State<'_, '_>, value: Option<Value>) -> Result<String, Error> {
+    text(state, &value.unwrap_or_default())
+}
+
 /// What `repr(value)` gives.
 pub(super) fn repr(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let mut writer = Writer::new(state);
     writer.repr(value)?;
     Ok(writer.out)
-}
-
-/// Whether it is a dictionary, and no namespace, loop, macro or the like.
-pub(super) fn is_plain_map(value: &Value) -> bool {
-    let repr = value.as_object().map(|object| object.repr());
-    repr == Some(ObjectRepr::Map)
-        && !["Namespace", "Loop", "Macro", "Module"].iter().any(|name| is_named(value, name))
-}
-
-/// Whether it is an object of the type `name` of minijinja.
-fn is_named(value: &Value, name: &str) -> bool {
-    value.as_object().is_some_and(|object| object.type_name().ends_with(name))
-}
-
-/// What Python calls the type of a value.
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value.kind() {
-        ValueKind::Undefined => "an undefined value",
-        ValueKind::None => "none",
-        ValueKind::Bool => "a truth value",
-        ValueKind::Number if value.is_integer() => "a whole number",
-        ValueKind::Number => "a float",
-        ValueKind::String => "a string",
-        ValueKind::Seq | ValueKind::Iterable => "a list",
-        ValueKind::Map => "a dictionary",
-        _ => "an object",
-    }
 }
 
 /// What `repr` of a float gives.

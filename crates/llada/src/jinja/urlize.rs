@@ -8,9 +8,10 @@ use super::{
     arguments::{bind, optional_whole, string, truth},
     characters::{is_decimal, is_word},
     charge,
-    collections::{clamp, items},
+    collections::clamp,
     fail,
-    filters::{escaped, html},
+    html::{escaped, html},
+    values::items,
 };
 use crate::text::is_space;
 

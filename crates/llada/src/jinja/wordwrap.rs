@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use minijinja::{Error, State, Value};
 
 use super::{
-    arguments::{bind, string, whole},
+    arguments::{bind, strictly, string, whole},
     characters::{is_decimal, is_word},
     charge, fail,
-    methods::{lines, strictly},
+    methods::lines,
 };
 use crate::text::is_space;
 

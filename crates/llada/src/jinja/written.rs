@@ -2,7 +2,7 @@
 
 use minijinja::{Error, State, Value};
 
-use super::{arguments::whole, fail, methods::padded};
+use super::{arguments::whole, charge, fail};
 
 /// How a value is written.
 #[derive(Debug, Clone, Copy)]
@@ -210,4 +210,31 @@ fn centred(state: &State<'_, '_>, spec: Spec, text: &str) -> Result<String, Erro
     let left = len + spec.width.saturating_sub(len) / 2;
     let start = padded(state, text, left, spec.fill, "rjust")?;
     padded(state, &start, spec.width, spec.fill, "ljust")
+}
+
+/// `text` in `width` characters, as the methods `center`, `ljust`, `rjust` and `zfill` make it.
+pub(super) fn padded(
+    state: &State<'_, '_>,
+    text: &str,
+    width: usize,
+    fill: char,
+    method: &str,
+) -> Result<String, Error> {
+    let len = text.chars().count();
+    let missing = width.saturating_sub(len);
+    charge(state, missing.saturating_mul(fill.len_utf8()))?;
+    let fills = |n: usize| fill.to_string().repeat(n);
+    Ok(match method {
+        "ljust" => format!("{text}{}", fills(missing)),
+        "rjust" => format!("{}{text}", fills(missing)),
+        "zfill" => {
+            let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+            let sign = &text[..text.len() - digits.len()];
+            format!("{sign}{}{digits}", fills(missing))
+        }
+        _ => {
+            let left = missing / 2 + (missing & width & 1);
+            format!("{}{text}{}", fills(left), fills(missing - left))
+        }
+    })
 }

@@ -2,14 +2,13 @@
 //! `x += W_o · attention(rope(W_qkv · rms(x)))`, then `x += W_down · swiglu(W_gate,up · rms(x))`.
 
 use llada_kernels::{
-    Cpu, WeightView,
-    attention::{self, CachedSequence, Mask, Sequences},
+    WeightView,
+    attention::{self, CachedSequence, Mask},
     linear::{self, Input, Out},
-    rms_norm,
-    rope::{self, Table},
+    rms_norm, rope,
 };
 
-use super::{BlockIds, Gradients, Model, cache::shape, feed_forward, router::Balance};
+use super::{BlockIds, Gradients, cache::shape, feed_forward, pass::Pass};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig, QkNorm},
@@ -19,18 +18,6 @@ use crate::{
 /// pass: its buffers are the widest, and matrices are gone through for as many tokens at a time
 /// anyway.
 pub(crate) const FFN_CHUNK: usize = 256;
-
-/// What every block of one forward pass shares.
-pub(super) struct Pass<'a> {
-    pub(super) cpu: &'a Cpu,
-    pub(super) model: &'a Model,
-    pub(super) table: &'a Table,
-    pub(super) sequences: Sequences<'a>,
-    /// Index of each token in its sequence.
-    pub(super) positions: &'a [u32],
-    /// What the load-balancing loss adds to the gradients of the router's scores.
-    pub(super) balance: Balance<'a>,
-}
 
 /// What the forward pass of one block saves for its backward pass. T tokens.
 #[derive(Debug, Default)]

@@ -7,11 +7,15 @@
 
 use llada_kernels::attention::{Cache, CachedSequence, Shape, Storage};
 
-use super::{Batch, ModelError, SequenceId};
+use super::{Batch, ModelError};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig},
 };
+
+/// Names a sequence whose keys and values a predictor caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(pub(super) u64);
 
 /// Which keys and values of an earlier sequence another that begins with the same tokens takes over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use llada_kernels::{
 
 use super::{
     ExpertIds, FeedForwardIds, Gradients, SwigluIds,
-    block::Pass,
+    pass::Pass,
     router::{Load, Routing},
 };
 use crate::{Result, config::Experts};

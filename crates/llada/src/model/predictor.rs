@@ -18,8 +18,9 @@ use llada_kernels::{
 
 use super::{
     Batch, Feed, Gradients, KvCache, Layout, Model, ModelError, Opened, Reuse, SequenceId, Targets,
-    block::{Pass, Saved, Scratch},
+    block::{Saved, Scratch},
     cache::{self, Past},
+    pass::Pass,
     router::{self, Load},
     sequences::Sequences,
 };

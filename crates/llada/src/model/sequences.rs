@@ -5,14 +5,10 @@ use std::collections::VecDeque;
 use llada_kernels::attention::Storage;
 
 use super::{
-    Batch, ModelError, Reuse,
-    cache::{KvCache, Past},
+    Batch, ModelError,
+    cache::{KvCache, Past, Reuse, SequenceId},
 };
 use crate::{Result, config::ModelConfig, recycle::recycled};
-
-/// Names a sequence whose keys and values a predictor caches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SequenceId(u64);
 
 /// What a forward pass is fed: the tokens of a batch, which need not be whole sequences where the keys
 /// and values of their other tokens are cached.

@@ -4,11 +4,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Settings, Tokenizer, TokenizerError, settings};
+use super::TokenizerError;
 use crate::{Result, files, hub::folder::GENERATION_CONFIG, json};
 
-const NAMES: [&str; 5] =
-    ["tokenizer.json", settings::FILE, settings::MAP, settings::TEMPLATE, GENERATION_CONFIG];
+pub(super) const CONFIG: &str = "tokenizer_config.json";
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
+/// Special tokens as folders stated them before `added_tokens_decoder` was a key.
+pub(super) const MAP: &str = "special_tokens_map.json";
+/// The chat template that is meant where none is named.
+pub(crate) const DEFAULT: &str = "default";
+
+const NAMES: [&str; 5] = ["tokenizer.json", CONFIG, MAP, TEMPLATE, GENERATION_CONFIG];
 
 /// The folder of further chat templates, each a file `NAME.jinja`.
 const TEMPLATES: &str = "additional_chat_templates";
@@ -55,7 +61,7 @@ impl TokenizerFiles {
             }
         }
         let mut found = Self(found);
-        if names.contains(&settings::TEMPLATE) {
+        if names.contains(&TEMPLATE) {
             found.take_in(further_templates(dir)?, dir);
         }
         Ok(found)
@@ -67,15 +73,15 @@ impl TokenizerFiles {
             return;
         }
         // What is damaged is left to whoever reads it.
-        let Ok(own) = self.text(settings::TEMPLATE, origin) else { return };
-        let config = self.get(settings::FILE).map(json::parse_object);
+        let Ok(own) = self.text(TEMPLATE, origin) else { return };
+        let config = self.get(CONFIG).map(json::parse_object);
         let Ok(mut config) = config.unwrap_or_else(|| Ok(Map::new())) else { return };
-        let own = own.map(|template| (settings::DEFAULT.to_owned(), template.to_owned()));
+        let own = own.map(|template| (DEFAULT.to_owned(), template.to_owned()));
         let templates: Map<String, Value> =
             own.into_iter().chain(templates).map(|(name, text)| (name, text.into())).collect();
         config.insert("chat_template".into(), templates.into());
-        self.set(settings::FILE, format!("{:#}\n", Value::Object(config)).into_bytes());
-        self.0.retain(|(name, _)| *name != settings::TEMPLATE);
+        self.set(CONFIG, format!("{:#}\n", Value::Object(config)).into_bytes());
+        self.0.retain(|(name, _)| *name != TEMPLATE);
     }
 
     /// Writes them to `dir`.
@@ -123,44 +129,6 @@ impl TokenizerFiles {
         let what = || format!("{name}: it is not UTF-8");
         let text = str::from_utf8(bytes);
         Ok(Some(text.map_err(|_| TokenizerError::File { file, what: what() })?))
-    }
-
-    /// The tokenizer that they make, `None` without a `tokenizer.json`. Errors name `origin`, the
-    /// file that carries them, or the file in `origin` where that is their folder.
-    ///
-    /// # Errors
-    /// When one of the files cannot be used.
-    pub fn tokenizer(&self, origin: &Path) -> Result<Option<Tokenizer>> {
-        let Some(json) = self.text(Self::JSON, origin)? else { return Ok(None) };
-        let settings = Settings::of(self, origin)?;
-        Tokenizer::from_text(json, settings, &place(origin, Self::JSON)).map(Some)
-    }
-
-    /// The tokenizer that they make.
-    ///
-    /// # Errors
-    /// As [`TokenizerFiles::tokenizer`], and when there is no `tokenizer.json`.
-    pub(crate) fn needed(&self, origin: &Path) -> Result<Tokenizer> {
-        let missing = || TokenizerError::Missing { dir: origin.to_path_buf() };
-        Ok(self.tokenizer(origin)?.ok_or_else(missing)?)
-    }
-
-    /// Adds a chat template if there is none.
-    pub(crate) fn or_chat_template(&mut self, template: &str) {
-        if self.has_no_chat_template() {
-            self.set(settings::TEMPLATE, template.into());
-        }
-    }
-
-    /// Whether nothing is said of chat templates.
-    fn has_no_chat_template(&self) -> bool {
-        Settings::of(self, Path::new("")).is_ok_and(|settings| settings.chat_templates().is_none())
-    }
-
-    /// The chat template that they hold.
-    pub(crate) fn chat_template(&self) -> Option<String> {
-        let settings = Settings::of(self, Path::new("")).ok()?;
-        settings.chat_template().map(str::to_owned)
     }
 
     /// CRC-32C of `tokenizer.json`.

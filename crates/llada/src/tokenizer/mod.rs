@@ -17,8 +17,9 @@ use std::{
 use serde_json::{Map, Value};
 
 pub use error::TokenizerError;
+pub(crate) use files::DEFAULT;
 pub use files::TokenizerFiles;
-pub(crate) use settings::{DEFAULT, Settings, TOOLS};
+pub(crate) use settings::{Settings, TOOLS};
 pub use train::{Kind, SPECIAL_TOKENS, train};
 
 use crate::{
@@ -49,8 +50,7 @@ impl Tokenizer {
     /// When one of the files cannot be used.
     pub fn from_file(file: &Path) -> Result<Self> {
         let dir = file.parent().unwrap_or(Path::new(""));
-        let beside =
-            TokenizerFiles::some_of(dir, &[settings::FILE, settings::MAP, settings::TEMPLATE])?;
+        let beside = TokenizerFiles::some_of(dir, &[files::CONFIG, files::MAP, files::TEMPLATE])?;
         let text = disk::read_text(file, files::MAX_JSON)?;
         Self::from_text(&text, Settings::of(&beside, dir)?, file)
     }
@@ -220,6 +220,28 @@ impl Tokenizer {
         self.save(&dir.join("tokenizer.json"))?;
         let name = |id: Option<u32>| id.and_then(|id| self.inner.id_to_token(id));
         self.settings.stating(self.special, &name).write(dir)
+    }
+}
+
+impl TokenizerFiles {
+    /// The tokenizer that they make, `None` without a `tokenizer.json`. Errors name `origin`, the
+    /// file that carries them, or the file in `origin` where that is their folder.
+    ///
+    /// # Errors
+    /// When one of the files cannot be used.
+    pub fn tokenizer(&self, origin: &Path) -> Result<Option<Tokenizer>> {
+        let Some(json) = self.text(Self::JSON, origin)? else { return Ok(None) };
+        let settings = Settings::of(self, origin)?;
+        Tokenizer::from_text(json, settings, &files::place(origin, Self::JSON)).map(Some)
+    }
+
+    /// The tokenizer that they make.
+    ///
+    /// # Errors
+    /// As [`TokenizerFiles::tokenizer`], and when there is no `tokenizer.json`.
+    pub(crate) fn needed(&self, origin: &Path) -> Result<Tokenizer> {
+        let missing = || TokenizerError::Missing { dir: origin.to_path_buf() };
+        Ok(self.tokenizer(origin)?.ok_or_else(missing)?)
     }
 }
 

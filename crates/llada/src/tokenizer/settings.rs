@@ -5,17 +5,14 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::{TokenizerError, TokenizerFiles, files::place};
+use super::{
+    TokenizerError, TokenizerFiles,
+    files::{CONFIG, DEFAULT, MAP, TEMPLATE, place},
+};
 use crate::{Result, config::SpecialTokens, files, json};
 
-pub(super) const FILE: &str = "tokenizer_config.json";
-pub(super) const TEMPLATE: &str = "chat_template.jinja";
-/// Special tokens as folders stated them before `added_tokens_decoder` was a key.
-pub(super) const MAP: &str = "special_tokens_map.json";
 /// The key of chat templates.
 const TEMPLATES: &str = "chat_template";
-/// The chat template that is meant where none is named.
-pub(crate) const DEFAULT: &str = "default";
 /// The chat template for conversations with tools.
 pub(crate) const TOOLS: &str = "tool_use";
 /// Objects whose fields are further special tokens.
@@ -44,7 +41,7 @@ impl Settings {
             let parsed = json::parse_object(text.as_bytes());
             Ok(parsed.map_err(|e| TokenizerError::File { file, what: format!("{own}{e}") })?)
         };
-        let mut settings = object(FILE)?;
+        let mut settings = object(CONFIG)?;
         if !settings.contains_key("added_tokens_decoder") {
             settings.extend(object(MAP)?);
         }
@@ -99,7 +96,7 @@ impl Settings {
     /// Writes `tokenizer_config.json`, the template with it.
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
         let text = format!("{:#}\n", Value::Object(self.0.clone()));
-        files::replace_with(&dir.join(FILE), text.as_bytes())
+        files::replace_with(&dir.join(CONFIG), text.as_bytes())
     }
 
     /// Whether something is said of the key, be it that there is none.
@@ -157,6 +154,26 @@ impl Settings {
             bos: find("bos_token", BOS),
             pad: find("pad_token", PAD).or(eos),
         }
+    }
+}
+
+impl TokenizerFiles {
+    /// Adds a chat template if there is none.
+    pub(crate) fn or_chat_template(&mut self, template: &str) {
+        if self.has_no_chat_template() {
+            self.set(TEMPLATE, template.into());
+        }
+    }
+
+    /// Whether nothing is said of chat templates.
+    fn has_no_chat_template(&self) -> bool {
+        Settings::of(self, Path::new("")).is_ok_and(|settings| settings.chat_templates().is_none())
+    }
+
+    /// The chat template that they hold.
+    pub(crate) fn chat_template(&self) -> Option<String> {
+        let settings = Settings::of(self, Path::new("")).ok()?;
+        settings.chat_template().map(str::to_owned)
     }
 }
 

@@ -37,11 +37,11 @@ pub use error::TrainError;
 pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
 pub use recipe::{
     Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Recipe,
-    Sft, SftTemplate,
+    Schedule, Sft, SftTemplate,
 };
 pub use report::render as render_report;
 pub(crate) use saved::{STATE, checkpoints, marks};
-pub use schedule::{Schedule, learning_rate};
+pub use schedule::learning_rate;
 pub use start::{RunRecipe, recipe_of};
 pub use store::Start;
 pub use trainer::{Event, Hooks, Outcome, Sampling, Trainer};

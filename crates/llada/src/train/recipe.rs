@@ -10,7 +10,8 @@ use toml::{Table, Value};
 
 pub use reference::Key;
 pub use sections::{
-    Data, Diffusion, Eval, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Sft, SftTemplate,
+    Data, Diffusion, Eval, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Schedule, Sft,
+    SftTemplate,
 };
 
 use super::{TrainError, keys};

@@ -1,18 +1,6 @@
 //! The learning rate: warm-up, stable, decay (the paper's appendix B.1; Hu et al., MiniCPM).
 
-use crate::train::recipe::Optim;
-
-/// Shape of the schedule after the warm-up.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// Stable at the peak, then linear to `min_lr` over the last `decay_fraction` of the steps.
-    Wsd,
-    /// Stable at the peak to the end.
-    Constant,
-}
+use super::{Optim, Schedule};
 
 /// The learning rate of the update that `step` (from 0) of `steps` makes.
 ///

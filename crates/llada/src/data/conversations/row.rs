@@ -19,7 +19,7 @@ const PAIRS: [(&str, &[&str]); 2] =
 
 /// All columns that are read.
 #[cfg(feature = "parquet")]
-pub(super) const COLUMNS: [&str; 11] = [
+pub(super) const COLUMNS: [&str; 12] = [
     "messages",
     "conversations",
     "conversation",
@@ -31,6 +31,7 @@ pub(super) const COLUMNS: [&str; 11] = [
     "input",
     "output",
     "history",
+    "tools",
 ];
 
 /// The messages of a row in JSON, as [`messages`] reads them.
@@ -40,19 +41,25 @@ pub(super) fn of_json(row: &[u8]) -> Result<Vec<Message>, Reason> {
 }
 
 /// The messages of a row: an optional `system`, then `user` and `assistant` in turn, the last one
-/// the assistant's. What is null is not there. A row is of the first of these layouts that it has
-/// whole:
+/// the assistant's. What is null is not there, nor is a list that is an empty string. A row is of the
+/// first of these layouts that it has whole:
 ///
 /// - `{"messages": [{"role", "content"}, …]}`, or `{"conversations": [{"from", "value"}, …]}` as
 ///   ShareGPT has it; the list, or its JSON as a string. An optional `"system"` goes before a list
 ///   that has none.
 /// - `{"prompt", "response"}` or TRL's `{"prompt", "completion"}`, each a text or a list of messages,
-///   with an optional `"system"`.
+///   with an optional `"system"` and `"history"`.
 /// - Alpaca's `{"instruction", "input", "output"}`: the user says the instruction and, after a line
 ///   feed, the input if there is one. LLaMA-Factory adds the optional `"system"` and `"history"`,
 ///   the `[user, assistant]` pairs of earlier turns.
+///
+/// Tools are refused: a response that calls them would be trained on without them.
 pub(super) fn messages(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
-    let mut lists = LISTS.into_iter().filter_map(|name| Some((name, list(there(row, name)?))));
+    if there(row, "tools").is_some_and(|tools| !is_empty(&list(tools))) {
+        return Err("it has `tools`, which cannot be shown to the model: remove the column".into());
+    }
+    let list_of = |name| there(row, name).filter(|value| *value != "").map(list);
+    let mut lists = LISTS.into_iter().filter_map(|name| Some((name, list_of(name)?)));
     let filled = lists.clone().find(|(_, list)| **list != Value::Array(Vec::new()));
     let answer = |names: &[&'static str]| names.iter().copied().find(|n| there(row, n).is_some());
     let mut begun = PAIRS.into_iter().filter(|(asked, _)| there(row, asked).is_some());
@@ -102,6 +109,16 @@ fn list(value: &Value) -> Cow<'_, Value> {
     }
 }
 
+/// Whether a column has nothing in it.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(columns) => columns.is_empty(),
+        _ => false,
+    }
+}
+
 /// The messages of a column that is a list of them, or the text of one.
 fn said(row: &Map<String, Value>, name: &str, role: &str) -> Result<Vec<Message>, Reason> {
     match there(row, name) {
@@ -120,7 +137,8 @@ fn system(row: &Map<String, Value>) -> Result<Option<Message>, Reason> {
 /// What comes before the answer to a `prompt`.
 fn prompt(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
     let system = text(row, "system")?.map(|system| Message::new("system", system));
-    Ok(system.into_iter().chain(said(row, "prompt", "user")?).collect())
+    let earlier = system.into_iter().chain(history(row)?);
+    Ok(earlier.chain(said(row, "prompt", "user")?).collect())
 }
 
 /// What comes before the answer to an `instruction`. As in LLaMA-Factory, what is empty is not
@@ -129,20 +147,27 @@ fn instruction(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
     let text = |name| text(row, name).map(|text| text.filter(|text| !text.is_empty()));
     let mut messages = Vec::new();
     messages.extend(system(row)?);
-    if let Some(turns) = there(row, "history") {
-        let wrong = || "`history` is not a list of [user, assistant] pairs";
-        for turn in list(turns).as_array().ok_or_else(wrong)? {
-            match turn.as_array().map(Vec::as_slice) {
-                Some([Value::String(user), Value::String(assistant)]) => {
-                    messages.push(Message::new("user", user));
-                    messages.push(Message::new("assistant", assistant));
-                }
-                _ => return Err(wrong().into()),
-            }
-        }
-    }
+    messages.extend(history(row)?);
     let asked: Vec<&str> = [text("instruction")?, text("input")?].into_iter().flatten().collect();
     messages.push(Message::new("user", asked.join("\n")));
+    Ok(messages)
+}
+
+/// The turns before what is asked.
+fn history(row: &Map<String, Value>) -> Result<Vec<Message>, Reason> {
+    let wrong = || Reason::from("`history` is not a list of [user, assistant] pairs");
+    let turns = there(row, "history").map(list).filter(|turns| !is_empty(turns));
+    let Some(turns) = turns else { return Ok(Vec::new()) };
+    let mut messages = Vec::new();
+    for turn in turns.as_array().ok_or_else(wrong)? {
+        match turn.as_array().map(Vec::as_slice) {
+            Some([Value::String(user), Value::String(assistant)]) => {
+                messages.push(Message::new("user", user));
+                messages.push(Message::new("assistant", assistant));
+            }
+            _ => return Err(wrong()),
+        }
+    }
     Ok(messages)
 }
 

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::data::{Separator, corpus::Corpus};
 
 fn fixture(name: &str) -> PathBuf {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parquet");
@@ -9,8 +10,16 @@ fn fixture(name: &str) -> PathBuf {
 
 /// The texts of a fixture, or `! ` and what is wrong with the row.
 fn texts(path: &Path) -> Result<Vec<String>> {
+    let files = [path.to_path_buf()];
+    let corpus = Corpus {
+        inputs: &files,
+        format: None,
+        separator: Separator::default(),
+        end_of_text: "",
+        field: "text",
+    };
     let mut found = Vec::new();
-    visit(path, "text", &mut |document| {
+    corpus.visit(&files, &mut |document| {
         found.push(document.text.unwrap_or_else(|e| format!("! {e}")));
         Ok(())
     })?;

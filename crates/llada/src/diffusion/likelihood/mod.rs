@@ -14,6 +14,7 @@ mod draws;
 mod error;
 mod evidence;
 mod greedy;
+mod samples;
 mod scorer;
 mod scoring;
 mod sequence;

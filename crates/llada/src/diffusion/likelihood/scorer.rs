@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Draws, LikelihoodError, Pair, Settings, scoring::Samples, sequence::Sequence};
+use super::{Draws, LikelihoodError, Pair, Settings, samples::Samples, sequence::Sequence};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig, Objective, SpecialTokens},

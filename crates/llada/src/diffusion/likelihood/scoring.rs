@@ -1,39 +1,15 @@
-//! From the losses of sequences to the estimate of a pair.
+//! A pair that is being scored.
 
-use super::{Draws, Estimate, LikelihoodError, Pair, Settings, scorer::Scorer, sequence::Losses};
+use super::{
+    Draws, Estimate, LikelihoodError, Pair, Settings, samples::Samples, scorer::Scorer,
+    sequence::Losses,
+};
 use crate::{
     Result,
     config::{AttentionMask, ModelConfig, SpecialTokens},
     diffusion::{Query, ReadSpec, Reading},
     engine::Work,
 };
-
-/// The noisy copies of an answer: which sequence each is, and how much it counts.
-#[derive(Debug)]
-pub(super) struct Samples {
-    /// Sequence and weight L/m of each.
-    all: Vec<(usize, f64)>,
-    /// How many make one iteration.
-    batch: usize,
-    /// Whether they are all there is to know, and not a draw of it.
-    exact: bool,
-}
-
-impl Samples {
-    /// None yet; `batch` of them make one iteration.
-    pub(super) fn new(batch: usize) -> Self {
-        Self { all: Vec::new(), batch, exact: false }
-    }
-
-    /// The one sequence of a causal model.
-    pub(super) fn exact() -> Self {
-        Self { all: vec![(0, 1.0)], batch: 1, exact: true }
-    }
-
-    pub(super) fn push(&mut self, sequence: usize, weight: f64) {
-        self.all.push((sequence, weight));
-    }
-}
 
 /// A pair that is being scored, as work of an [`Engine`](crate::engine::Engine). Its noisy copies share
 /// forward passes with each other, and with whatever else is in the engine.
@@ -84,34 +60,14 @@ impl Scoring {
 
     /// Noisy copies that are scored so far.
     pub fn samples_done(&self) -> usize {
-        self.samples.all.len() * self.losses.losses.len() / self.losses.len()
+        self.samples.len() * self.losses.losses.len() / self.losses.len()
     }
 
     /// The estimate; `None` until all is scored.
     pub fn estimate(&self) -> Option<Estimate> {
-        let (Samples { all, batch, exact }, losses) = (&self.samples, &self.losses.losses);
-        if losses.len() < self.losses.len() {
-            return None;
-        }
-        let loss = |&(sequence, weight): &(usize, f64)| weight * losses[sequence];
-        let iterations: Vec<f64> = all
-            .chunks(*batch)
-            .map(|batch| batch.iter().map(loss).sum::<f64>() / batch.len() as f64)
-            .collect();
-        let n = iterations.len() as f64;
-        let mean = iterations.iter().sum::<f64>() / n;
-        let squares: f64 = iterations.iter().map(|x| (x - mean).powi(2)).sum();
-        Some(Estimate {
-            log_likelihood: -mean,
-            // All noisy copies of a single token are the same.
-            standard_error: match (*exact || self.tokens == 1, iterations.len()) {
-                (true, _) => Some(0.0),
-                (false, 1) => None,
-                (false, _) => Some((squares / (n - 1.0) / n).sqrt()),
-            },
-            samples: all.len(),
-            tokens: self.tokens,
-        })
+        let losses = &self.losses.losses;
+        let is_whole = losses.len() == self.losses.len();
+        is_whole.then(|| self.samples.estimate(losses, self.tokens))
     }
 }
 

@@ -14,22 +14,11 @@ pub use reference::{Edit, Reference};
 use crate::config::AttentionMask;
 
 use super::{
-    Blocks, Cache, FastDllm, Remasking, TransferRule,
+    Blocks, Cache, FastDllm, Precision, Remasking, TransferRule,
     blocks::AdaptiveBlocks,
     cache::{CacheType, Refresh, SuffixWindow},
     variable::VariableLength,
 };
-
-/// The precision in which confidences are computed and compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// As the reference; probabilities near 1 become equal.
-    F32,
-    /// Tells apart probabilities near 1.
-    #[default]
-    F64,
-}
 
 /// How to sample. The names are the arguments of the reference's `generate()`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{config::Objective, train::schedule::Schedule};
+use crate::config::Objective;
 
 /// One value or a list of them.
 #[derive(
@@ -156,6 +156,18 @@ impl Default for Diffusion {
     fn default() -> Self {
         Self { eps: 1e-3, low_discrepancy: false }
     }
+}
+
+/// Shape of the schedule after the warm-up.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Stable at the peak, then linear to `min_lr` over the last `decay_fraction` of the steps.
+    Wsd,
+    /// Stable at the peak to the end.
+    Constant,
 }
 
 /// `[optim]`: AdamW with decoupled decay on all parameters, as the reference trains.

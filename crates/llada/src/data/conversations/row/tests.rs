@@ -136,6 +136,9 @@ fn instructions_have_inputs_and_earlier_turns() {
                    "history": history.to_string()}),
             &whole,
         ),
+        (json!({"prompt": "i\nx", "response": "o", "system": "s", "history": history}), &whole),
+        (json!({"prompt": "i", "response": "o", "history": "", "tools": []}), &plain),
+        (json!({"prompt": "i", "response": "o", "messages": "", "tools": "[]"}), &plain),
         // Of two layouts the first, if it is whole.
         (json!({"instruction": "i", "output": "o", "prompt": "the text of both"}), &plain),
         (
@@ -152,6 +155,10 @@ fn instructions_have_inputs_and_earlier_turns() {
         assert_eq!(read(row.clone()).unwrap(), expected, "{row}");
     }
     for (row, expected) in [
+        (json!({"prompt": "i", "response": "o", "history": [["a"]]}), "`history` is not a list"),
+        (json!({"prompt": "i", "response": "o", "tools": [{"name": "f"}]}), "it has `tools`"),
+        (json!({"messages": [], "tools": "[{\"name\": \"f\"}]"}), "it has `tools`"),
+        (json!({"messages": ""}), "no field `messages`"),
         (json!({"instruction": "i"}), "no field `output`"),
         (json!({"instruction": "i", "output": null, "prompt": "p"}), "no field `response`"),
         (json!({"input": "x", "output": "o"}), "or `instruction` either"),

@@ -1,5 +1,7 @@
 //! Follows a generation step by step: the drawn canvas or the status line, and the trace.
 
+mod recording;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -18,7 +20,6 @@ use llada::{
     tokenizer::Tokenizer,
 };
 
-use super::recording::Recording;
 use crate::{
     args::WatchArgs,
     error::Failure,
@@ -31,6 +32,7 @@ use crate::{
         scene::Scene,
     },
 };
+use recording::Recording;
 
 /// Everything that looks on.
 pub struct Observer<'a> {
