@@ -85,7 +85,7 @@ impl<F: Fields> Body<F> {
                     warnings.push(format!("`{name}` has no effect here"));
                 }
             } else if F::SETTINGS && Settings::names().any(|setting| setting == name) {
-                set(&mut settings, &name, &value, &mut warnings)?;
+                set(&mut settings, &name, &value)?;
             } else {
                 let error = ApiError::field(&name, unknown(&name, &names, F::SETTINGS));
                 return Err(error.coded("unknown_parameter"));
@@ -121,23 +121,13 @@ fn asks_for_something(value: &Value) -> bool {
 }
 
 /// Makes a setting. What clients send to say that nothing is cut off is no setting.
-fn set(
-    settings: &mut Settings,
-    name: &str,
-    value: &Value,
-    warnings: &mut Vec<String>,
-) -> ApiResult<()> {
+fn set(settings: &mut Settings, name: &str, value: &Value) -> ApiResult<()> {
     let number = value.as_f64();
     match (name, number) {
         ("top_p", Some(1.0)) => return Ok(()),
         ("top_k", Some(k)) if k <= 0.0 => return Ok(()),
         // llama-server's word for a random seed.
         ("seed", Some(seed)) if seed < 0.0 => return Ok(()),
-        ("temperature", Some(temperature)) if temperature > 100.0 => {
-            warnings.push("`temperature` was reduced to 100".into());
-            settings.temperature = Some(100.0);
-            return Ok(());
-        }
         _ => {}
     }
     let whole = number.filter(|number| number.fract() == 0.0 && number.abs() < 1e15);

@@ -20,6 +20,21 @@ pub(crate) fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name)
 }
 
+/// The chat model for longer sequences than it was trained on, which is good enough for their form.
+pub(crate) fn longer() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("long");
+    std::fs::create_dir(&place).unwrap();
+    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(model("storyteller-chat").join(file), place.join(file)).unwrap();
+    }
+    let config = std::fs::read_to_string(model("storyteller-chat").join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["max_sequence_length"] = 1024.into();
+    std::fs::write(place.join("config.json"), config.to_string()).unwrap();
+    (dir, place)
+}
+
 /// A server that runs until it is dropped.
 pub(crate) struct Server {
     /// Where it listens: `http://127.0.0.1:PORT`, or `unix:PATH`.
