@@ -19,7 +19,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::{Frame, InfillError};
 use crate::{
-    Result,
+    Error, Result,
     config::{AttentionMask, SpecialTokens},
     diffusion::{
         Canvas, Query, ReadSpec, Reading, Sampler, SamplerError, generate, likelihood::Sequence,
@@ -76,9 +76,9 @@ pub fn search<P: Predictor + ?Sized>(
     // The shortest that may be, until more is known.
     let shortest = |(hole, length): (usize, &Option<usize>)| {
         let fitting = || (1..=max_hole.max(1)).find(|&length| frame.fits(hole, length));
-        length.or_else(fitting).ok_or(SamplerError::NoFitLength { longest: max_hole })
+        length.or_else(fitting).ok_or(Error::from(SamplerError::NoFitLength { longest: max_hole }))
     };
-    let lengths = given.iter().enumerate().map(shortest).collect::<Result<Vec<_>, _>>()?;
+    let lengths = given.iter().enumerate().map(shortest).collect::<Result<Vec<_>>>()?;
     let tokens = frame.given() + lengths.iter().sum::<usize>();
     let Some(mut room) = limit.checked_sub(tokens) else {
         return Err(InfillError::TooLong { tokens, limit }.into());
