@@ -34,7 +34,10 @@ fn vocabulary() -> Arc<Vocabulary> {
     let mut bytes: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     bytes.extend((0..1000).map(|n: u32| n.to_string().into_bytes()));
     bytes.extend((1..60).map(|n| vec![b' '; n]));
-    let marks = ["{", "}", "[", "]", "\"", ":", ",", "\\", "\n", " ", "-", ".", "(", ")", "true", "null", "name"];
+    let marks = [
+        "{", "}", "[", "]", "\"", ":", ",", "\\", "\n", " ", "-", ".", "(", ")", "true", "null",
+        "name",
+    ];
     let mut pick = |n: usize| stream.below(n as u64) as usize;
     for _ in 0..4000 {
         let count = 2 + pick(3);
@@ -54,7 +57,8 @@ fn vocabulary() -> Arc<Vocabulary> {
                     word.extend(c.encode_utf8(&mut [0; 4]).bytes());
                 }
             }
-            _ => word.extend((0..length).map(|_| letters[pick(letters.len()).min(pick(letters.len()))])),
+            _ => word
+                .extend((0..length).map(|_| letters[pick(letters.len()).min(pick(letters.len()))])),
         }
         bytes.push(word);
     }
@@ -124,8 +128,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(times[0].min(times[1]))
     };
     let plain = [free(&mut predictor, 0.0)?, free(&mut predictor, 1.0)?];
-    println!("a step without a constraint: {:.1} ms, with a temperature {:.1} ms", plain[0] * 1e3, plain[1] * 1e3);
-    println!("{:16}{:>10}{:>8}{:>9}{:>10}{:>8}{:>10}{:>8}", "constraint", "compiled", "states", "classes", "step", "more", "drawn", "more");
+    println!(
+        "a step without a constraint: {:.1} ms, with a temperature {:.1} ms",
+        plain[0] * 1e3,
+        plain[1] * 1e3
+    );
+    println!(
+        "{:16}{:>10}{:>8}{:>9}{:>10}{:>8}{:>10}{:>8}",
+        "constraint", "compiled", "states", "classes", "step", "more", "drawn", "more"
+    );
     for (name, constraint) in constraints() {
         let begun = Instant::now();
         let automaton = Arc::new(Automaton::new(&constraint, &vocabulary)?);

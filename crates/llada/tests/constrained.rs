@@ -21,8 +21,8 @@ use proptest::prelude::*;
 
 /// Texts of the tokens before the special ones.
 const WORDS: [&str; 20] = [
-    "a", "b", "c", "aa", "ab", "ba", "abc", "cab", "bb", "1", "2", "12", "{", "}", "\"", ", ", ": ",
-    "\": ", "日", "d",
+    "a", "b", "c", "aa", "ab", "ba", "abc", "cab", "bb", "1", "2", "12", "{", "}", "\"", ", ",
+    ": ", "\": ", "日", "d",
 ];
 
 fn vocabulary(ends: &[u32]) -> Arc<Vocabulary> {
@@ -39,7 +39,12 @@ fn text(tokens: &[u32]) -> String {
 struct Shifted(Mock, LogitShift);
 
 impl Logits for Shifted {
-    fn logits(&mut self, batch: &Batch<'_>, wanted: &[usize], out: &mut Vec<f32>) -> llada::Result<()> {
+    fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        out: &mut Vec<f32>,
+    ) -> llada::Result<()> {
         self.0.logits(batch, wanted, out)
     }
 
@@ -70,13 +75,29 @@ fn constraints() -> impl Strategy<Value = Constraint> {
 }
 
 fn rules() -> impl Strategy<Value = TransferRule> {
-    let names = ["schedule", "threshold=0.3", "factor=1", "entropy=1", "klass=0.2", "leap=0.3", "credit=0.3"];
+    let names = [
+        "schedule",
+        "threshold=0.3",
+        "factor=1",
+        "entropy=1",
+        "klass=0.2",
+        "leap=0.3",
+        "credit=0.3",
+    ];
     prop::sample::select(names.map(|name| name.parse().unwrap()).to_vec())
 }
 
 fn samplers() -> impl Strategy<Value = Sampler> {
-    let layout = (0usize..4, 1usize..5, 1usize..6, 1usize..7, rules(), prop::sample::select(Remasking::ALL.to_vec()));
-    let draws = (0u8..3, prop::option::of(1usize..4), prop::option::of(0.2f64..1.0), any::<u64>(), 0u8..2);
+    let layout = (
+        0usize..4,
+        1usize..5,
+        1usize..6,
+        1usize..7,
+        rules(),
+        prop::sample::select(Remasking::ALL.to_vec()),
+    );
+    let draws =
+        (0u8..3, prop::option::of(1usize..4), prop::option::of(0.2f64..1.0), any::<u64>(), 0u8..2);
     let flags = any::<[bool; 8]>();
     (layout, draws, flags).prop_map(|(layout, draws, flags)| {
         let (blocks, count, block_length, per_block, transfer, remasking) = layout;
@@ -115,7 +136,8 @@ fn samplers() -> impl Strategy<Value = Sampler> {
             .then(|| AdaptiveBlocks { delimiters: vec![2, 15], confidence: 0.05 });
         sampler.suffix_window = None;
         if windowed && is_semi {
-            sampler.suffix_window = Some(llada::diffusion::cache::SuffixWindow { masks: 2, decay: false });
+            sampler.suffix_window =
+                Some(llada::diffusion::cache::SuffixWindow { masks: 2, decay: false });
         }
         sampler
     })
@@ -142,7 +164,9 @@ fn check(
     }
     let mut canvases = [canvas];
     let mut predictor = Shifted(Mock::default(), shift);
-    let summary = generate::run(&mut predictor, &mut canvases, &mut |_, _| std::ops::ControlFlow::Continue(()));
+    let summary = generate::run(&mut predictor, &mut canvases, &mut |_, _| {
+        std::ops::ControlFlow::Continue(())
+    });
     prop_assert!(summary.is_ok(), "{:?}", summary.err());
     let [canvas] = canvases;
     let useful = canvas.useful();
@@ -213,9 +237,8 @@ proptest! {
 
 #[test]
 fn what_a_constraint_does_not_go_with_is_refused_by_name() {
-    let automaton = Arc::new(
-        Automaton::new(&Constraint::Regex("a{4}".into()), &vocabulary(&[EOS])).unwrap(),
-    );
+    let automaton =
+        Arc::new(Automaton::new(&Constraint::Regex("a{4}".into()), &vocabulary(&[EOS])).unwrap());
     let base = Sampler {
         gen_length: 8,
         steps: 8,
@@ -304,7 +327,12 @@ fn a_constraint_that_a_text_meets_anyway_changes_nothing() {
 struct TextOnly(Mock);
 
 impl Logits for TextOnly {
-    fn logits(&mut self, batch: &Batch<'_>, wanted: &[usize], out: &mut Vec<f32>) -> llada::Result<()> {
+    fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &[usize],
+        out: &mut Vec<f32>,
+    ) -> llada::Result<()> {
         self.0.logits(batch, wanted, out)?;
         for row in out.chunks_mut(mock::VOCABULARY) {
             row[20..].fill(-50.0);

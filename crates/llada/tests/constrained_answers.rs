@@ -19,9 +19,7 @@ fn session(threads: usize) -> Session {
 
 /// Schemas, from plain to hard.
 fn schemas() -> Vec<Value> {
-    let object = |properties: Value, required: Value| {
-        json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
-    };
+    let object = |properties: Value, required: Value| json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false });
     vec![
         json!({ "type": "boolean" }),
         json!({ "type": "string", "maxLength": 12 }),
@@ -32,10 +30,22 @@ fn schemas() -> Vec<Value> {
         json!({ "type": "string", "format": "date-time" }),
         json!({ "type": "array", "items": { "type": "integer", "minimum": 0 }, "minItems": 2, "maxItems": 5 }),
         object(json!({ "name": { "type": "string", "minLength": 1 } }), json!(["name"])),
-        object(json!({ "name": { "type": "string" }, "age": { "type": "integer", "minimum": 0, "maximum": 120 }, "friend": { "type": ["string", "null"] } }), json!(["name", "age"])),
-        object(json!({ "a": { "type": "string", "maxLength": 5 }, "b": { "type": "number" }, "c": { "type": "boolean" } }), json!([])),
-        object(json!({ "who": object(json!({ "first": { "type": "string" }, "last": { "type": "string" } }), json!(["first"])), "tags": { "type": "array", "items": { "enum": ["cat", "dog"] }, "maxItems": 3 } }), json!(["who", "tags"])),
-        object(json!({ "straße \"1\"": { "type": "string", "pattern": "^[äöü日本]+$", "maxLength": 4 }, "é": { "const": "naïve" } }), json!(["é", "straße \"1\""])),
+        object(
+            json!({ "name": { "type": "string" }, "age": { "type": "integer", "minimum": 0, "maximum": 120 }, "friend": { "type": ["string", "null"] } }),
+            json!(["name", "age"]),
+        ),
+        object(
+            json!({ "a": { "type": "string", "maxLength": 5 }, "b": { "type": "number" }, "c": { "type": "boolean" } }),
+            json!([]),
+        ),
+        object(
+            json!({ "who": object(json!({ "first": { "type": "string" }, "last": { "type": "string" } }), json!(["first"])), "tags": { "type": "array", "items": { "enum": ["cat", "dog"] }, "maxItems": 3 } }),
+            json!(["who", "tags"]),
+        ),
+        object(
+            json!({ "straße \"1\"": { "type": "string", "pattern": "^[äöü日本]+$", "maxLength": 4 }, "é": { "const": "naïve" } }),
+            json!(["é", "straße \"1\""]),
+        ),
         object(json!({ "id": { "type": "string", "format": "uuid" } }), json!(["id"])),
         json!({ "anyOf": [{ "type": "null" }, object(json!({ "x": { "type": "integer" }, "y": { "type": "integer" } }), json!(["x", "y"])), { "type": "string", "minLength": 3 }] }),
         json!({ "oneOf": [
@@ -50,7 +60,10 @@ fn schemas() -> Vec<Value> {
             { "properties": { "n": { "maximum": 8 }, "ip": { "type": "string", "format": "ipv4" } }, "required": ["ip"] },
         ] }),
         json!({ "type": "object", "additionalProperties": { "type": "array", "prefixItems": [{ "type": "integer" }, { "type": "string" }], "items": false, "minItems": 2 }, "maxProperties": 3 }),
-        object(json!({ "any": {}, "when": { "type": "string", "format": "date" }, "mail": { "type": "string", "format": "email" } }), json!(["any", "when"])),
+        object(
+            json!({ "any": {}, "when": { "type": "string", "format": "date" }, "mail": { "type": "string", "format": "email" } }),
+            json!(["any", "when"]),
+        ),
     ]
 }
 
@@ -69,7 +82,12 @@ fn samplers() -> Vec<Sampler> {
             stop_at_eos: true,
             ..blocks.clone()
         },
-        Sampler { blocks: Blocks::BlockDiffusion, cfg_scale: 0.5, top_p: Some(0.9), ..blocks.clone() },
+        Sampler {
+            blocks: Blocks::BlockDiffusion,
+            cfg_scale: 0.5,
+            top_p: Some(0.9),
+            ..blocks.clone()
+        },
         Sampler { blocks: Blocks::Autoregressive, temperature: 0.7, ..base },
     ]
 }
@@ -137,13 +155,15 @@ fn a_thousand_answers_are_valid() {
 
 #[test]
 fn calls_of_tools_are_calls() {
-    let parameters = json!({ "type": "object", "properties": { "n": { "enum": [1, 2] } }, "required": ["n"] });
+    let parameters =
+        json!({ "type": "object", "properties": { "n": { "enum": [1, 2] } }, "required": ["n"] });
     let tool = |name: &str| Tool { name: name.into(), parameters: parameters.clone() };
     let constraint = |choice| Constraint::Tools { tools: vec![tool("f"), tool("g")], choice };
     let mut session = session(1);
     let mut count = Count::default();
     let call = |text: &str, tools: &[&str]| {
-        let inner = text.strip_prefix("<tool_call>\n").and_then(|t| t.strip_suffix("\n</tool_call>"));
+        let inner =
+            text.strip_prefix("<tool_call>\n").and_then(|t| t.strip_suffix("\n</tool_call>"));
         let call: Value = serde_json::from_str(inner.unwrap()).unwrap();
         assert!(tools.contains(&call["name"].as_str().unwrap()), "{text}");
         assert!([1, 2].contains(&call["arguments"]["n"].as_i64().unwrap()), "{text}");
@@ -179,7 +199,8 @@ fn holes_are_filled_with_what_they_may_hold() {
     assert!(Arc::ptr_eq(&automaton, &again));
     let template = "The {{hole}} saw the {{hole:3}}.({{hole}})".parse().unwrap();
     let frame = session.frame(&template).unwrap().constrained(Arc::clone(&automaton));
-    let asked = llada::diffusion::Settings { seed: Some(1), temperature: Some(0.5), ..Default::default() };
+    let asked =
+        llada::diffusion::Settings { seed: Some(1), temperature: Some(0.5), ..Default::default() };
     let sampler = Session::infill_sampler(&asked).unwrap();
     let found = session.hole_lengths(&frame, &sampler, 6, &mut || false).unwrap().unwrap();
     let mut canvases = [session.infill(&frame, &found.lengths, &sampler).unwrap()];

@@ -28,16 +28,21 @@ fn answers_have_the_form_that_was_asked_for() {
     assert!((3..=12).contains(&value["age"].as_i64().unwrap()) && value["name"].is_string());
     let text = answer(&["--json-object", "--gen-length", "32"]);
     assert!(serde_json::from_str::<Value>(&text).unwrap().is_object(), "{text}");
-    let piped = llada(dir.path(), &[&base[..], &["--json-schema", "-", "--gen-length", "48"]].concat())
-        .write_stdin(SCHEMA)
-        .output();
-    assert_eq!(outcome(piped.unwrap()).1.trim_end(), answer(&["--json-schema", "child.json", "--gen-length", "48"]));
+    let piped =
+        llada(dir.path(), &[&base[..], &["--json-schema", "-", "--gen-length", "48"]].concat())
+            .write_stdin(SCHEMA)
+            .output();
+    assert_eq!(
+        outcome(piped.unwrap()).1.trim_end(),
+        answer(&["--json-schema", "child.json", "--gen-length", "48"])
+    );
 }
 
 #[test]
 fn holes_and_conversations_too() {
     let dir = tempfile::tempdir().unwrap();
-    let args = ["infill", storyteller(), "The {{hole}} saw a {{hole}}.", "--choices", "big dog,cat"];
+    let args =
+        ["infill", storyteller(), "The {{hole}} saw a {{hole}}.", "--choices", "big dog,cat"];
     let (code, text, stderr) = run(dir.path(), &[&args[..], &["--max-hole", "5"]].concat());
     assert_eq!(code, 0, "{stderr}");
     let text = text.replace("big dog", "cat");
@@ -56,13 +61,22 @@ fn what_cannot_be_held_to_is_explained() {
     fs::write(dir.path().join("odd.json"), r#"{"properties": {"a": {"multipleOf": 2}}}"#).unwrap();
     fs::write(dir.path().join("none.json"), "{").unwrap();
     for (more, parts) in [
-        (&["--json-schema", "odd.json"][..], &["`multipleOf` at `#/properties/a`", "leave `multipleOf` out"][..]),
+        (
+            &["--json-schema", "odd.json"][..],
+            &["`multipleOf` at `#/properties/a`", "leave `multipleOf` out"][..],
+        ),
         (&["--json-schema", "none.json"], &["cannot read `none.json`", "one JSON schema"]),
         (&["--json-schema", "no.json"], &["no.json", "check the spelling"]),
         (&["--regex", "(?=a)b"], &["`(?=a)b` cannot be used", "without look-around"]),
-        (&["--regex", "[a-z]{90}", "--gen-length", "8"], &["the shortest answer", "use --gen-length"]),
+        (
+            &["--regex", "[a-z]{90}", "--gen-length", "8"],
+            &["the shortest answer", "use --gen-length"],
+        ),
         (&["--regex", "a", "--choices", "b"], &["cannot be used with"]),
-        (&["--choices", "a", "--edit", "0.9", "--blocks", "block-diffusion"], &["edit cannot be combined with a constraint", "leave out --edit"]),
+        (
+            &["--choices", "a", "--edit", "0.9", "--blocks", "block-diffusion"],
+            &["edit cannot be combined with a constraint", "leave out --edit"],
+        ),
     ] {
         let args = [&["run", storyteller(), "Once"], more].concat();
         let (code, stdout, stderr) = run(dir.path(), &args);

@@ -62,7 +62,10 @@ impl Automaton {
     ///
     /// # Errors
     /// If it is none, has parts that are not supported, accepts nothing, or takes too much.
-    pub fn new(constraint: &Constraint, vocabulary: &Arc<Vocabulary>) -> Result<Self, ConstraintError> {
+    pub fn new(
+        constraint: &Constraint,
+        vocabulary: &Arc<Vocabulary>,
+    ) -> Result<Self, ConstraintError> {
         let dfa = Dfa::of(&Nfa::of(&constraint.node()?)?)?;
         if dfa.start() == DEAD {
             return Err(ConstraintError::Never { pointer: "#".into() });
@@ -70,7 +73,10 @@ impl Automaton {
         Self::over(dfa, vocabulary)
     }
 
-    pub(super) fn over(mut dfa: Dfa, vocabulary: &Arc<Vocabulary>) -> Result<Self, ConstraintError> {
+    pub(super) fn over(
+        mut dfa: Dfa,
+        vocabulary: &Arc<Vocabulary>,
+    ) -> Result<Self, ConstraintError> {
         let lead = dfa.before_start(b' ');
         let mut classes = Classes::new(vocabulary.sorted().len());
         let mut reached = vec![false; dfa.len()];
@@ -368,7 +374,8 @@ impl Classes {
             });
         }
         let count = representatives.len();
-        let number = self.class_of.iter().map(|class| *numbers.get(class).unwrap_or(&(count as u16)));
+        let number =
+            self.class_of.iter().map(|class| *numbers.get(class).unwrap_or(&(count as u16)));
         (number.collect(), count, representatives)
     }
 }

@@ -39,7 +39,8 @@ impl Dfa {
         let mut closure = Closure { seen: vec![0; nfa.states.len()], round: 0, stack: Vec::new() };
         states.number(Vec::new())?;
         let start = states.number(closure.of(nfa, &[nfa.start]))?;
-        let mut dfa = Self { classes, stride, next: vec![DEAD; stride], accepting: vec![false], start };
+        let mut dfa =
+            Self { classes, stride, next: vec![DEAD; stride], accepting: vec![false], start };
         let mut buckets: Vec<Vec<u32>> = vec![Vec::new(); stride];
         let (mut steps, mut at) = (0, 1);
         while at < states.len() {
@@ -89,7 +90,8 @@ impl Dfa {
         let stride = representatives.len();
         states.number((DEAD, DEAD))?;
         let start = states.number((self.start, other.start))?;
-        let mut dfa = Self { classes, stride, next: vec![DEAD; stride], accepting: vec![false], start };
+        let mut dfa =
+            Self { classes, stride, next: vec![DEAD; stride], accepting: vec![false], start };
         let mut at = 1;
         while at < states.len() {
             let (a, b) = *states.key(at);
@@ -132,7 +134,10 @@ impl Dfa {
             if is_live[state] {
                 number[state] = kept as u32;
                 self.accepting[kept] = self.accepting[state];
-                self.next.copy_within(state * self.stride..(state + 1) * self.stride, kept * self.stride);
+                self.next.copy_within(
+                    state * self.stride..(state + 1) * self.stride,
+                    kept * self.stride,
+                );
                 kept += 1;
             }
         }
@@ -221,7 +226,9 @@ impl Dfa {
 
 fn within(steps: usize) -> Result<(), ConstraintError> {
     match steps > MOST_STEPS {
-        true => Err(ConstraintError::TooLarge { what: "steps of its construction", limit: MOST_STEPS }),
+        true => {
+            Err(ConstraintError::TooLarge { what: "steps of its construction", limit: MOST_STEPS })
+        }
         false => Ok(()),
     }
 }

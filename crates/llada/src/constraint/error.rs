@@ -68,14 +68,18 @@ impl ConstraintError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Keyword { keyword, .. } if keyword == "oneOf" => {
-                "use `anyOf`, or give the branches a required property with different constants".into()
+                "use `anyOf`, or give the branches a required property with different constants"
+                    .into()
             }
             Self::Keyword { keyword, .. } => format!("leave `{keyword}` out of the schema"),
             Self::Schema { .. } => "see https://json-schema.org for what a schema is".into(),
             Self::Never { .. } => "look for keywords that contradict each other there".into(),
-            Self::Regex { .. } => "write it without look-around, back-references and anchors within".into(),
+            Self::Regex { .. } => {
+                "write it without look-around, back-references and anchors within".into()
+            }
             Self::TooLarge { .. } => {
-                "bound fewer lengths and counts, or nest less: `maxLength`, `maxItems`, `{n,m}`".into()
+                "bound fewer lengths and counts, or nest less: `maxLength`, `maxItems`, `{n,m}`"
+                    .into()
             }
             Self::Empty(what) => format!("give at least one of the {what}"),
             Self::Tool { known, .. } => format!("use one of: {known}"),

@@ -29,9 +29,10 @@ const ESCAPES: [(char, &str); 7] = [
 /// One character of a string, in the one spelling that it has here: as itself, or with a backslash and a
 /// letter. Other control characters are not written.
 pub(super) fn character() -> Node {
-    let mut letters: Vec<(char, char)> = ESCAPES.iter().filter_map(|(_, text)| {
-        text.chars().nth(1).map(|letter| (letter, letter))
-    }).collect();
+    let mut letters: Vec<(char, char)> = ESCAPES
+        .iter()
+        .filter_map(|(_, text)| text.chars().nth(1).map(|letter| (letter, letter)))
+        .collect();
     letters.sort_unstable();
     let escape = Node::Seq(vec![Node::text("\\"), Node::Class(letters)]);
     Node::Or(vec![Node::Class(PLAIN.into()), escape])
@@ -93,7 +94,8 @@ pub(super) fn number() -> Node {
 
 /// Any value, nested so deep.
 pub(super) fn any(depth: usize) -> Node {
-    let mut nodes = vec![string(0, None), number(), literal("null"), literal("true"), literal("false")];
+    let mut nodes =
+        vec![string(0, None), number(), literal("null"), literal("true"), literal("false")];
     if depth > 0 {
         nodes.push(array(any(depth - 1)));
         nodes.push(object(depth));
@@ -142,7 +144,10 @@ pub(super) fn written(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::{dfa::Dfa, nfa::Nfa}, *};
+    use super::{
+        super::{dfa::Dfa, nfa::Nfa},
+        *,
+    };
 
     #[test]
     fn any_object_is_accepted_in_one_style_and_to_a_depth() {

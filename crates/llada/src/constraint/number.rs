@@ -50,7 +50,11 @@ impl Decimal {
         let fraction = fraction.trim_end_matches('0').to_owned();
         // What is further out than any number that is written is only that.
         let whole = whole.parse().unwrap_or(i128::MAX).min(MOST + 1);
-        Some(Self { is_negative: is_negative && (whole > 0 || !fraction.is_empty()), whole, fraction })
+        Some(Self {
+            is_negative: is_negative && (whole > 0 || !fraction.is_empty()),
+            whole,
+            fraction,
+        })
     }
 
     fn value(&self) -> f64 {
@@ -148,7 +152,8 @@ impl Bounds {
             value: Decimal { is_negative: false, ..bound.value.clone() },
             is_exclusive: bound.is_exclusive,
         };
-        let is_negative = |bound: &Option<Bound>| bound.as_ref().map(|bound| bound.value.is_negative);
+        let is_negative =
+            |bound: &Option<Bound>| bound.as_ref().map(|bound| bound.value.is_negative);
         let mut nodes = Vec::new();
         if is_negative(&self.high) != Some(true) {
             let low = self.low.clone().filter(|low| !low.value.is_negative);
@@ -220,7 +225,8 @@ fn departs(bound: &str, i: usize, from: char, to: char) -> Node {
 }
 
 fn next(c: char, step: i32) -> Option<char> {
-    char::from_u32(c as u32).and_then(|c| char::from_digit(c.to_digit(10)?.checked_add_signed(step)?, 10))
+    char::from_u32(c as u32)
+        .and_then(|c| char::from_digit(c.to_digit(10)?.checked_add_signed(step)?, 10))
 }
 
 /// Fractions of at least `bound`, or more.
@@ -272,7 +278,9 @@ fn between(low: i128, high: i128) -> Node {
 
 /// The numbers of so many digits from `low` to `high`.
 fn same_length(low: &str, high: &str) -> Node {
-    let (Some(a), Some(b)) = (low.chars().next(), high.chars().next()) else { return Node::empty() };
+    let (Some(a), Some(b)) = (low.chars().next(), high.chars().next()) else {
+        return Node::empty();
+    };
     let (low, high) = (&low[1..], &high[1..]);
     let after = |c: char, rest: Node| Node::Seq(vec![Node::range(c, c), rest]);
     if a == b {
@@ -297,7 +305,10 @@ fn same_length(low: &str, high: &str) -> Node {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::{dfa::Dfa, nfa::Nfa}, *};
+    use super::{
+        super::{dfa::Dfa, nfa::Nfa},
+        *,
+    };
     use proptest::prelude::*;
 
     fn dfa(node: &Node) -> Dfa {

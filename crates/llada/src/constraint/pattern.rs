@@ -57,12 +57,16 @@ impl Reader<'_> {
             HirKind::Concat(parts) => parts.as_slice(),
             _ => std::slice::from_ref(hir),
         };
-        let is_look = |hir: &Hir, look| matches!(hir.kind(), HirKind::Look(found) if *found == look);
+        let is_look =
+            |hir: &Hir, look| matches!(hir.kind(), HirKind::Look(found) if *found == look);
         let (mut starts, mut ends) = (false, false);
-        while let Some((_, rest)) = parts.split_first().filter(|(first, _)| is_look(first, Look::Start)) {
+        while let Some((_, rest)) =
+            parts.split_first().filter(|(first, _)| is_look(first, Look::Start))
+        {
             (parts, starts) = (rest, true);
         }
-        while let Some((_, rest)) = parts.split_last().filter(|(last, _)| is_look(last, Look::End)) {
+        while let Some((_, rest)) = parts.split_last().filter(|(last, _)| is_look(last, Look::End))
+        {
             (parts, ends) = (rest, true);
         }
         let any = || json::character().times(0, None);
@@ -80,7 +84,8 @@ impl Reader<'_> {
     }
 
     fn node(&self, hir: &Hir) -> Result<Node, ConstraintError> {
-        let all = |hirs: &[Hir]| hirs.iter().map(|hir| self.node(hir)).collect::<Result<Vec<_>, _>>();
+        let all =
+            |hirs: &[Hir]| hirs.iter().map(|hir| self.node(hir)).collect::<Result<Vec<_>, _>>();
         Ok(match hir.kind() {
             HirKind::Empty => Node::empty(),
             HirKind::Literal(literal) => {
@@ -113,7 +118,9 @@ impl Reader<'_> {
                     look.as_char()
                 )));
             }
-            HirKind::Repetition(Repetition { min, max, sub, .. }) => self.node(sub)?.times(*min, *max),
+            HirKind::Repetition(Repetition { min, max, sub, .. }) => {
+                self.node(sub)?.times(*min, *max)
+            }
             HirKind::Capture(capture) => self.node(&capture.sub)?,
             HirKind::Concat(parts) => Node::Seq(all(parts)?),
             HirKind::Alternation(branches) => Node::Or(all(branches)?),
@@ -122,7 +129,8 @@ impl Reader<'_> {
 }
 
 /// White space of ECMA-262.
-const SPACES: &str = r"\t\n\x0b\x0c\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff";
+const SPACES: &str =
+    r"\t\n\x0b\x0c\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff";
 
 /// A pattern of ECMA-262 in the syntax of the crate `regex`: classes by letter are of ASCII, and within
 /// brackets an opening bracket is a character.
@@ -185,7 +193,10 @@ fn ecma(pattern: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::{dfa::Dfa, nfa::Nfa}, *};
+    use super::{
+        super::{dfa::Dfa, nfa::Nfa},
+        *,
+    };
 
     fn accepts(node: &Node, text: &str) -> bool {
         Dfa::of(&Nfa::of(node).unwrap()).unwrap().is_match(text.as_bytes())

@@ -9,9 +9,7 @@ use super::{dfa::Dfa, nfa::Nfa, *};
 
 /// Tokens over the letters a, b and c, each also alone, a space and pieces of a character; and two ends.
 fn vocabulary() -> Arc<Vocabulary> {
-    let words = [
-        "", "a", "b", "c", " ", "ab", "ba", "abc", "cc", "bb", " a", "aab", "a", "日", "",
-    ];
+    let words = ["", "a", "b", "c", " ", "ab", "ba", "abc", "cc", "bb", " a", "aab", "a", "日", ""];
     let mut bytes: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
     bytes.extend([vec![0xe6], vec![0x97, 0xa5], b"<end>".to_vec(), b"<turn>".to_vec()]);
     Arc::new(Vocabulary::of(bytes, vec![17, 18]))
@@ -51,7 +49,8 @@ fn pattern() -> impl Strategy<Value = String> {
             proptest::collection::vec(inner.clone(), 2..4)
                 .prop_map(|parts| format!("(?:{})", parts.join("|"))),
             (inner.clone(), "[*+?]").prop_map(|(part, times)| format!("(?:{part}){times}")),
-            (inner, 0u32..3, 0u32..3).prop_map(|(part, a, b)| format!("(?:{part}){{{a},{}}}", a + b)),
+            (inner, 0u32..3, 0u32..3)
+                .prop_map(|(part, a, b)| format!("(?:{part}){{{a},{}}}", a + b)),
         ]
     })
 }

@@ -48,9 +48,9 @@ fn text_without_calls() -> Node {
     let parts = || (1..BEGIN.len()).map(|n| &BEGIN[..n]);
     let begun = Rc::new(Node::Or(parts().map(Node::text).collect()));
     let begun = || Node::Repeat(Rc::clone(&begun), 0, None);
-    let departs = parts().zip(BEGIN.chars().skip(1)).map(|(part, next)| {
-        Node::Seq(vec![Node::text(part), other_than(&['<', next])])
-    });
+    let departs = parts()
+        .zip(BEGIN.chars().skip(1))
+        .map(|(part, next)| Node::Seq(vec![Node::text(part), other_than(&['<', next])]));
     let departs = Node::Seq(vec![begun(), Node::Or(departs.collect())]);
     let any = Node::Or(vec![other_than(&['<']), departs]);
     Node::Seq(vec![any.times(0, None), begun()])
@@ -79,7 +79,10 @@ fn other_than(but: &[char]) -> Node {
 mod tests {
     use serde_json::json;
 
-    use super::{super::{dfa::Dfa, nfa::Nfa}, *};
+    use super::{
+        super::{dfa::Dfa, nfa::Nfa},
+        *,
+    };
 
     #[test]
     fn calls_are_made_as_often_as_they_may_be() {
@@ -89,7 +92,9 @@ mod tests {
         };
         let tools = [tool("f"), tool("g")];
         let call = |name: &str, n: i32| {
-            format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {{\"n\": {n}}}}}\n</tool_call>")
+            format!(
+                "<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {{\"n\": {n}}}}}\n</tool_call>"
+            )
         };
         let (one, two) = (call("f", 1), call("f", 1) + "\n" + &call("g", 20));
         let texts = [
@@ -106,7 +111,10 @@ mod tests {
         for (choice, accepted) in [
             (ToolChoice::Auto, [true, true, true, true, true, false, false, false, false]),
             (ToolChoice::Required, [true, true, false, false, false, false, false, false, false]),
-            (ToolChoice::Named("f".into()), [true, false, false, false, false, false, false, false, false]),
+            (
+                ToolChoice::Named("f".into()),
+                [true, false, false, false, false, false, false, false, false],
+            ),
         ] {
             let dfa = Dfa::of(&Nfa::of(&node(&tools, &choice).unwrap()).unwrap()).unwrap();
             for (text, accepted) in texts.iter().zip(accepted) {

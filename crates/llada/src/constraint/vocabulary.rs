@@ -150,7 +150,10 @@ impl Trie {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::{nfa::Nfa, pattern}, *};
+    use super::{
+        super::{nfa::Nfa, pattern},
+        *,
+    };
 
     #[test]
     fn the_words_that_lead_on_are_found() {

@@ -196,10 +196,14 @@ pub enum SamplerError {
     #[error("a canvas takes a constraint before its first step only")]
     Begun,
     /// A constraint on a prompt whose masks are filled too.
-    #[error("a constraint is for a response, and the prompt has masks that would be filled with it")]
+    #[error(
+        "a constraint is for a response, and the prompt has masks that would be filled with it"
+    )]
     ConstrainedMasks,
     /// Less room than any text needs.
-    #[error("the shortest answer that satisfies the constraint has {least} tokens; there is room for {room}")]
+    #[error(
+        "the shortest answer that satisfies the constraint has {least} tokens; there is room for {room}"
+    )]
     ShortOfRoom {
         /// Tokens of the shortest.
         least: usize,
@@ -219,7 +223,9 @@ pub enum SamplerError {
         longest: usize,
     },
     /// Tokens from which no accepted text goes on.
-    #[error("the tokens up to position {position} cannot be completed to what the constraint accepts")]
+    #[error(
+        "the tokens up to position {position} cannot be completed to what the constraint accepts"
+    )]
     Stranded {
         /// Where the open positions begin.
         position: usize,
@@ -343,7 +349,9 @@ impl SamplerError {
             Self::NotFinite { .. } => {
                 "the weights are damaged or training diverged: try another checkpoint".into()
             }
-            Self::ConstrainedMasks => "mark holes with `{{hole}}` instead, for `llada infill`".into(),
+            Self::ConstrainedMasks => {
+                "mark holes with `{{hole}}` instead, for `llada infill`".into()
+            }
             Self::ShortOfRoom { least, .. } => give("gen_length", &format!("{least} or more")),
             Self::UnfitLength { .. } => "give another length, or none".into(),
             Self::NoFitLength { .. } => "let holes be longer, or constrain them less".into(),

@@ -22,7 +22,9 @@ impl<'s> Reader<'s> {
         for (i, a) in branches.iter().enumerate() {
             for b in &branches[i + 1..] {
                 if !self.are_apart(a, b, DEPTH)? {
-                    return Err(at.refused("oneOf", "two of its branches may accept the same value"));
+                    return Err(
+                        at.refused("oneOf", "two of its branches may accept the same value")
+                    );
                 }
             }
         }
@@ -46,7 +48,12 @@ impl<'s> Reader<'s> {
     }
 
     /// Whether it is certain that no value satisfies both.
-    fn is_apart(&self, a: &Plain<'s>, b: &Plain<'s>, depth: usize) -> Result<bool, ConstraintError> {
+    fn is_apart(
+        &self,
+        a: &Plain<'s>,
+        b: &Plain<'s>,
+        depth: usize,
+    ) -> Result<bool, ConstraintError> {
         let types = a.types.and(b.types);
         if let Some(values) = a.values.as_ref().or(b.values.as_ref()) {
             let accepts = |plain: &Plain<'s>, value: &Value| {

@@ -126,7 +126,10 @@ impl<'s> Reader<'s> {
         while let Some(at) = rest.pop() {
             self.look()?;
             if at.depth > NESTED {
-                return Err(ConstraintError::TooLarge { what: "schemas within each other", limit: NESTED });
+                return Err(ConstraintError::TooLarge {
+                    what: "schemas within each other",
+                    limit: NESTED,
+                });
             }
             let keywords = match at.value {
                 Value::Bool(true) => continue,

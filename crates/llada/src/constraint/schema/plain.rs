@@ -201,8 +201,12 @@ impl<'s> Plain<'s> {
             "minLength" => self.length.0 = self.length.0.max(count()?),
             "maxLength" => self.length.1 = least(self.length.1, count()?),
             "pattern" => self.patterns.push(value.as_str().ok_or_else(|| wrong("text"))?),
-            "format" => self.formats.push((value.as_str().ok_or_else(|| wrong("text"))?, at.clone())),
-            "items" | "prefixItems" | "additionalItems" => self.take_elements(at, keyword, value)?,
+            "format" => {
+                self.formats.push((value.as_str().ok_or_else(|| wrong("text"))?, at.clone()))
+            }
+            "items" | "prefixItems" | "additionalItems" => {
+                self.take_elements(at, keyword, value)?
+            }
             "minItems" => self.item_count.0 = self.item_count.0.max(count()?),
             "maxItems" => self.item_count.1 = least(self.item_count.1, count()?),
             "uniqueItems" if value == &Value::Bool(false) => {}
@@ -300,9 +304,9 @@ impl<'s> Plain<'s> {
         };
         match keyword {
             "properties" => {
-                let named = value.as_object().ok_or_else(|| {
-                    at.is_no_schema("`properties` is no object of schemas")
-                })?;
+                let named = value
+                    .as_object()
+                    .ok_or_else(|| at.is_no_schema("`properties` is no object of schemas"))?;
                 let part = |(name, value): (&'s String, &'s Value)| {
                     (name.as_str(), at.part(value, &["properties", name]))
                 };
@@ -334,7 +338,8 @@ pub(super) fn is_equal(a: &Value, b: &Value) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_equal(a, b))
         }
         (Value::Object(a), Value::Object(b)) => {
-            let has = |(key, value): (&String, &Value)| b.get(key).is_some_and(|b| is_equal(value, b));
+            let has =
+                |(key, value): (&String, &Value)| b.get(key).is_some_and(|b| is_equal(value, b));
             a.len() == b.len() && a.iter().all(has)
         }
         _ => a == b,

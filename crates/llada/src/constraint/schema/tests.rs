@@ -49,12 +49,26 @@ fn members_come_in_their_order() {
     check(
         &schema,
         &["{\"b\": null, \"d\": true}", "{\"a\": 1, \"b\": null, \"c\": \"x\", \"d\": false}"],
-        &["{\"d\": true, \"b\": null}", "{\"b\": null}", "{\"b\": null, \"d\": 1}", "{\"a\": 1, \"a\": 1, \"b\": null, \"d\": true}"],
+        &[
+            "{\"d\": true, \"b\": null}",
+            "{\"b\": null}",
+            "{\"b\": null, \"d\": 1}",
+            "{\"a\": 1, \"a\": 1, \"b\": null, \"d\": true}",
+        ],
     );
-    let optional = json!({ "properties": { "a": { "const": 1 }, "b": { "const": 2 } }, "type": "object" });
-    check(&optional, &["{}", "{\"a\": 1}", "{\"b\": 2}", "{\"a\": 1, \"b\": 2}"], &["{, \"b\": 2}"]);
+    let optional =
+        json!({ "properties": { "a": { "const": 1 }, "b": { "const": 2 } }, "type": "object" });
+    check(
+        &optional,
+        &["{}", "{\"a\": 1}", "{\"b\": 2}", "{\"a\": 1, \"b\": 2}"],
+        &["{, \"b\": 2}"],
+    );
     let map = json!({ "type": "object", "additionalProperties": { "type": "integer" }, "maxProperties": 2 });
-    check(&map, &["{}", "{\"x\": 1, \"y\": 2}"], &["{\"x\": \"\"}", "{\"x\": 1, \"y\": 2, \"z\": 3}"]);
+    check(
+        &map,
+        &["{}", "{\"x\": 1, \"y\": 2}"],
+        &["{\"x\": \"\"}", "{\"x\": 1, \"y\": 2, \"z\": 3}"],
+    );
     let closed = json!({ "type": "object", "additionalProperties": false });
     check(&closed, &["{}"], &["{\"a\": 1}"]);
     let least = json!({ "type": "object", "minProperties": 2, "properties": { "a": { "const": 1 }, "b": { "const": 2 } } });
@@ -64,14 +78,19 @@ fn members_come_in_their_order() {
 #[test]
 fn elements_and_characters_are_counted() {
     let array = json!({ "type": "array", "prefixItems": [{ "const": "a" }, { "type": "integer" }], "items": { "type": "null" }, "minItems": 1, "maxItems": 3 });
-    check(&array, &["[\"a\"]", "[\"a\", 1]", "[\"a\", 1, null]"], &["[]", "[1]", "[\"a\", 1, null, null]"]);
+    check(
+        &array,
+        &["[\"a\"]", "[\"a\", 1]", "[\"a\", 1, null]"],
+        &["[]", "[1]", "[\"a\", 1, null, null]"],
+    );
     let tuple = json!({ "type": "array", "prefixItems": [{ "const": 1 }], "items": false });
     check(&tuple, &["[]", "[1]"], &["[1, 1]"]);
     let old = json!({ "$schema": "http://json-schema.org/draft-07/schema#", "type": "array", "items": [{ "const": 1 }], "additionalItems": { "const": 2 } });
     check(&old, &["[1, 2, 2]", "[1]"], &["[2]"]);
     let string = json!({ "type": "string", "minLength": 2, "maxLength": 3 });
     check(&string, &["\"日本\"", "\"\\n\\\"a\""], &["\"a\"", "\"abcd\""]);
-    let both = json!({ "type": "string", "pattern": "^[a-z]+\\d?$", "maxLength": 4, "minLength": 3 });
+    let both =
+        json!({ "type": "string", "pattern": "^[a-z]+\\d?$", "maxLength": 4, "minLength": 3 });
     check(&both, &["\"abc\"", "\"abc1\""], &["\"ab\"", "\"abcd1\"", "\"ab11\""]);
     let long = dfa(&json!({ "type": "string", "maxLength": 4000 })).unwrap();
     assert!(long.is_match(format!("\"{}\"", "a".repeat(256)).as_bytes()));
@@ -82,8 +101,16 @@ fn elements_and_characters_are_counted() {
 
 #[test]
 fn numbers_have_bounds_of_every_draft() {
-    check(&json!({ "type": "integer", "minimum": -3, "maximum": 12.5 }), &["-3", "0", "12"], &["13", "-4"]);
-    check(&json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }), &["0.001", "1", "1.0"], &["0", "1.1", "-1"]);
+    check(
+        &json!({ "type": "integer", "minimum": -3, "maximum": 12.5 }),
+        &["-3", "0", "12"],
+        &["13", "-4"],
+    );
+    check(
+        &json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
+        &["0.001", "1", "1.0"],
+        &["0", "1.1", "-1"],
+    );
     let old = json!({ "$schema": "http://json-schema.org/draft-04/schema#", "type": "integer", "minimum": 1, "exclusiveMinimum": true });
     check(&old, &["2"], &["1"]);
     check(&json!({ "minimum": 3, "type": ["integer", "null"] }), &["3", "null"], &["2"]);
@@ -113,10 +140,19 @@ fn schemas_are_combined() {
         { "type": "object", "properties": { "t": { "const": "a" } }, "required": ["t"] },
         { "type": "object", "properties": { "t": { "const": "b" }, "x": {} }, "required": ["t", "x"] }
     ] });
-    check(&one, &["\"\"", "3", "3.5", "{\"t\": \"a\"}", "{\"t\": \"b\", \"x\": null}"], &["2.5", "{\"t\": \"b\"}"]);
-    let kept = json!({ "enum": [1, 2, "a", null, 1.0], "type": ["integer", "string"], "minimum": 2 });
+    check(
+        &one,
+        &["\"\"", "3", "3.5", "{\"t\": \"a\"}", "{\"t\": \"b\", \"x\": null}"],
+        &["2.5", "{\"t\": \"b\"}"],
+    );
+    let kept =
+        json!({ "enum": [1, 2, "a", null, 1.0], "type": ["integer", "string"], "minimum": 2 });
     check(&kept, &["2", "\"a\""], &["1", "null"]);
-    check(&json!({ "const": { "a": [1, { "b": "\"" }] } }), &["{\"a\": [1, {\"b\": \"\\\"\"}]}"], &["{}"]);
+    check(
+        &json!({ "const": { "a": [1, { "b": "\"" }] } }),
+        &["{\"a\": [1, {\"b\": \"\\\"\"}]}"],
+        &["{}"],
+    );
     let nullable = dfa(&json!({ "type": "integer", "nullable": true })).unwrap();
     assert!(nullable.is_match(b"null") && nullable.is_match(b"1"));
 }
@@ -176,7 +212,9 @@ fn what_is_not_supported_is_named_with_its_place() {
         part[keyword] = value;
         let schema = json!({ "type": "object", "properties": { "a/b": { "items": part } } });
         let error = dfa(&schema).err().unwrap_or_else(|| panic!("{keyword}"));
-        let ConstraintError::Keyword { pointer, keyword: found, .. } = &error else { panic!("{error}") };
+        let ConstraintError::Keyword { pointer, keyword: found, .. } = &error else {
+            panic!("{error}")
+        };
         assert_eq!((pointer.as_str(), found.as_str()), ("#/properties/a~1b/items", keyword));
         assert!(error.hint().is_some());
     }

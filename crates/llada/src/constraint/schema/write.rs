@@ -54,7 +54,8 @@ impl<'s> Reader<'s> {
                 true => Some(json::number()),
                 false => plain.bounds.numbers(),
             };
-            let too_fine = || plain.refused("minimum", "its digits are more than can be told apart");
+            let too_fine =
+                || plain.refused("minimum", "its digits are more than can be told apart");
             nodes.push(numbers.ok_or_else(too_fine)?);
         } else if types.integer {
             nodes.push(match plain.bounds.is_open() {
@@ -90,7 +91,9 @@ impl<'s> Reader<'s> {
         let mut prefix = Vec::new();
         let mut is_cut = false;
         for i in 0..listed {
-            let at = |elements: &Elements<'s>| elements.prefix.get(i).cloned().or_else(|| rest(elements));
+            let at = |elements: &Elements<'s>| {
+                elements.prefix.get(i).cloned().or_else(|| rest(elements))
+            };
             let schemas: Vec<At<'s>> = plain.elements.iter().filter_map(at).collect();
             match self.part(&schemas)? {
                 Some(node) => prefix.push(node),
@@ -159,12 +162,16 @@ impl<'s> Reader<'s> {
         if required < min && all == min {
             fields.iter_mut().for_each(|(_, is_required)| *is_required = true);
         } else if required < min {
-            return Err(plain.refused("minProperties", "members that may be missing are not counted"));
+            return Err(
+                plain.refused("minProperties", "members that may be missing are not counted")
+            );
         }
         if max == Some(required) {
             fields.retain(|(_, is_required)| *is_required);
         } else if max.is_some_and(|max| max < all) {
-            return Err(plain.refused("maxProperties", "members that may be missing are not counted"));
+            return Err(
+                plain.refused("maxProperties", "members that may be missing are not counted")
+            );
         }
         Ok(Some(Node::Fields(fields).between("{", "}")))
     }

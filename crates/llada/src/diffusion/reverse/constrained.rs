@@ -127,7 +127,8 @@ impl Canvas {
         // From the first open position to the last of which something is known.
         let is_open = |&position: &usize| committed(position).is_none();
         let first = (start..end).find(is_open).unwrap_or(end);
-        let known = (last.position + 1..end.min(self.tokens.len())).rfind(|position| !is_open(position));
+        let known =
+            (last.position + 1..end.min(self.tokens.len())).rfind(|position| !is_open(position));
         let beyond = known.unwrap_or(last.position) + 1;
         let stranded = || SamplerError::Stranded { position: first };
         let mut state = automaton.start(text.is_spaced);

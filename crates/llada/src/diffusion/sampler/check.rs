@@ -246,7 +246,8 @@ impl Sampler {
         refuse(&edit, with, "which knows the tokens that are left, not those that change")?;
         let variable = [("variable_length", self.variable_length.is_some())];
         refuse(&variable, with, "which counts on the room that it was given")?;
-        let peculiar = self.exact && !matches!(self.reference, Reference::Llada | Reference::Dream { .. });
+        let peculiar =
+            self.exact && !matches!(self.reference, Reference::Llada | Reference::Dream { .. });
         let why = "since that published code may leave a text unfinished";
         refuse(&[("preset", peculiar)], with, why)?;
         refuse(&[("fast_dllm", self.fast_dllm.is_some())], with, why)
