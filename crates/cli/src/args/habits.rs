@@ -60,7 +60,10 @@ const INSTEAD: [(&[&str], &str); 15] = [
         &["--threshold", "--factor", "--keep"],
         "transfer rules are values of `--transfer`: `--transfer threshold=0.9`, `--transfer factor=1`",
     ),
-    (&["-j", "--json-schema", "--grammar"], "answers cannot be held to a grammar"),
+    (
+        &["-j", "-jf", "--json-schema-file", "--grammar", "--grammar-file"],
+        "`--json-schema FILE`, `--regex RE` and `--choices A,B` say what an answer must be",
+    ),
     (
         &["--diffusion-eps", "--diffusion-add-gumbel-noise"],
         "leave it out: `--remasking` and `--temperature` say how tokens are chosen",

@@ -4,6 +4,7 @@
 mod bench;
 mod bounds;
 mod chat;
+mod constrained;
 mod convert;
 mod eval;
 mod families;

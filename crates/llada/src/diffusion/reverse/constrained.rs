@@ -151,10 +151,11 @@ impl Canvas {
             false => Ending::Within(end - beyond),
         };
         let found = automaton.search(state, &places, &ending).ok_or_else(stranded)?;
-        for reading in readings {
-            let best = found.get(reading.position - first).copied().flatten();
-            if let (Some(scores), Some(best)) = (&reading.scores, best) {
-                candidates.push(self.measured(scores, best, reading.position));
+        for Reading { position, scores, .. } in readings {
+            if let Some(scores) = scores
+                && let Some(&Some(best)) = found.get(position - first)
+            {
+                candidates.push(self.measured(scores, best, *position));
             }
         }
         Ok(())
