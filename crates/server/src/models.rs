@@ -8,7 +8,14 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use llada::{Codec, Session, diffusion::footprint::Weights};
+use llada::{
+    Codec, Session,
+    diffusion::{
+        Settings,
+        footprint::{Footprint, Weights},
+    },
+    model::MaskPredictor,
+};
 use llada_kernels::Cpu;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -214,13 +221,35 @@ impl Models {
         let is_for_chat = session.is_for_chat()?;
         let Session { codec, predictor } = session;
         let bytes = Weights::of(predictor.model()).bytes as u64;
+        let each = memory_of_each(&codec, &predictor, is_for_chat)?;
         let (capacity, turn) = (self.capacity, Arc::clone(&self.turn));
         let runner = Runner::start(predictor, capacity, turn, Arc::clone(&self.metrics))?;
         let seconds = begun.elapsed().as_secs_f64();
-        tracing::info!(model = entry.name, bytes, seconds, "loaded");
+        let parallel = capacity.parallel;
+        let mib = |bytes: u64| bytes >> 20;
+        tracing::info!(
+            model = entry.name,
+            seconds,
+            "loaded: {} MiB of weights, and up to {} MiB for each of {parallel} sequences",
+            mib(bytes),
+            mib(each).max(1),
+        );
         let (name, path) = (entry.name.clone(), entry.path.clone());
         Ok(Arc::new(Model { name, path, codec, is_for_chat, runner, bytes }))
     }
+}
+
+/// The bytes that a sequence takes besides the weights when it is as long as it can be.
+fn memory_of_each(codec: &Codec, predictor: &MaskPredictor, is_for_chat: bool) -> llada::Result<u64> {
+    let settings = Settings::default();
+    let sampler = match is_for_chat {
+        true => codec.chat_sampler(&settings)?,
+        false => codec.sampler(&settings, 0)?,
+    };
+    let prompt = codec.config().max_sequence_length.saturating_sub(sampler.gen_length);
+    let threads = predictor.cpu().threads();
+    let Footprint { cache, scratch, .. } = Footprint::of(predictor.model(), &sampler, prompt, threads)?;
+    Ok((cache + scratch) as u64)
 }
 
 /// Why a model is not in memory.

@@ -48,6 +48,14 @@ fn answers_have_the_form_that_was_asked_for() {
         let any = post(json!({ "response_format": { "type": "json_object" }, "max_tokens": 48 }));
         assert!(serde_json::from_str::<Value>(&any).expect(&any).is_object());
     }
+    // Characters that take several tokens come whole.
+    let words = ["der Größte 王子 😀", "né"];
+    let body = ask(json!({ "choices": words, "stream": true, "temperature": 1.0, "gen_length": 48 }));
+    let events = server.post(CHAT, &body).expect(200).events();
+    let deltas: Vec<&str> =
+        events.iter().filter_map(|(_, chunk)| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert!(words.contains(&deltas.concat().as_str()), "{deltas:?}");
+    assert!(deltas.iter().all(|delta| !delta.contains('\u{fffd}')), "{deltas:?}");
     let hole = json!({ "template": "The {{hole}} was {{hole:1}}.", "choices": [" king", " queen", "king", "queen"], "max_hole": 3 });
     let filled = server.post("/v1/infill", &hole).expect(200).json();
     for fill in filled["fills"].as_array().unwrap() {
