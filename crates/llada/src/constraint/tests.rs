@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{dfa::Dfa, nfa::Nfa, *};
+use crate::tokenizer::{Kind, train};
 
 /// Tokens over the letters a, b and c, each also alone, a space and pieces of a character; and two ends.
 fn vocabulary() -> Arc<Vocabulary> {
@@ -234,4 +235,39 @@ fn what_cannot_be_spelt_or_chosen_is_refused() {
     assert_eq!(automaton.shortest(), 0);
     assert!(["ab", "abc", ""].iter().all(|text| automaton.accepts(text)));
     assert!(!automaton.accepts("a"));
+}
+
+#[test]
+fn the_tokens_of_every_kind_of_tokenizer_spell_texts() {
+    for kind in [Kind::Bpe { vocab_size: 320 }, Kind::Character { min_count: 0 }] {
+        let tokenizer = train(kind, [Ok("The cat sat, 日本.".repeat(3))]).unwrap();
+        let special = tokenizer.special_tokens();
+        let vocabulary = Arc::new(Vocabulary::new(&tokenizer, &special).unwrap());
+        let choices = Constraint::Choices(vec!["cat, 日".into(), "The sat".into()]);
+        let automaton = Automaton::new(&choices, &vocabulary).unwrap();
+        for text in ["cat, 日", "The sat"] {
+            let tokens = tokenizer.encode(text).unwrap();
+            let start = Some(automaton.start(false));
+            let state = tokens.iter().fold(start, |s, &t| automaton.step(s?, t));
+            assert!(state.is_some_and(|state| automaton.is_end(state)), "{text} {tokens:?}");
+            let end = special.eos.unwrap();
+            assert!(
+                automaton.step(state.unwrap(), end).is_some()
+                    && tokens.len() >= automaton.shortest()
+            );
+        }
+    }
+}
+
+#[test]
+fn constraints_are_written_in_files() {
+    let read = |text: &str| serde_json::from_str::<Constraint>(text).unwrap();
+    assert_eq!(read("\"json_object\""), Constraint::Json);
+    assert_eq!(read("{\"regex\": \"a+\"}"), Constraint::Regex("a+".into()));
+    assert_eq!(read("{\"json_schema\": true}"), Constraint::JsonSchema(json!(true)));
+    let tools = read(
+        r#"{"tools": {"tools": [{"name": "f", "parameters": {}}], "choice": {"named": "f"}}}"#,
+    );
+    let text = serde_json::to_string(&tools).unwrap();
+    assert_eq!(read(&text), tools);
 }
