@@ -5,7 +5,7 @@
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use llada::{
-    Session,
+    Codec, Session,
     constraint::{Automaton, Constraint, Tool, ToolChoice},
     diffusion::{Blocks, Cache, Sampler, TransferRule, cache::Refresh},
 };
@@ -201,7 +201,7 @@ fn holes_are_filled_with_what_they_may_hold() {
     let frame = session.frame(&template).unwrap().constrained(Arc::clone(&automaton));
     let asked =
         llada::diffusion::Settings { seed: Some(1), temperature: Some(0.5), ..Default::default() };
-    let sampler = Session::infill_sampler(&asked).unwrap();
+    let sampler = Codec::infill_sampler(&asked).unwrap();
     let found = session.hole_lengths(&frame, &sampler, 6, &mut || false).unwrap().unwrap();
     let mut canvases = [session.infill(&frame, &found.lengths, &sampler).unwrap()];
     session.generate(&mut canvases, &mut |_, _| ControlFlow::Continue(())).unwrap();

@@ -240,7 +240,11 @@ impl Models {
 }
 
 /// The bytes that a sequence takes besides the weights when it is as long as it can be.
-fn memory_of_each(codec: &Codec, predictor: &MaskPredictor, is_for_chat: bool) -> llada::Result<u64> {
+fn memory_of_each(
+    codec: &Codec,
+    predictor: &MaskPredictor,
+    is_for_chat: bool,
+) -> llada::Result<u64> {
     let settings = Settings::default();
     let sampler = match is_for_chat {
         true => codec.chat_sampler(&settings)?,
@@ -248,7 +252,8 @@ fn memory_of_each(codec: &Codec, predictor: &MaskPredictor, is_for_chat: bool) -
     };
     let prompt = codec.config().max_sequence_length.saturating_sub(sampler.gen_length);
     let threads = predictor.cpu().threads();
-    let Footprint { cache, scratch, .. } = Footprint::of(predictor.model(), &sampler, prompt, threads)?;
+    let Footprint { cache, scratch, .. } =
+        Footprint::of(predictor.model(), &sampler, prompt, threads)?;
     Ok((cache + scratch) as u64)
 }
 

@@ -50,10 +50,13 @@ fn answers_have_the_form_that_was_asked_for() {
     }
     // Characters that take several tokens come whole.
     let words = ["der Größte 王子 😀", "né"];
-    let body = ask(json!({ "choices": words, "stream": true, "temperature": 1.0, "gen_length": 48 }));
+    let body =
+        ask(json!({ "choices": words, "stream": true, "temperature": 1.0, "gen_length": 48 }));
     let events = server.post(CHAT, &body).expect(200).events();
-    let deltas: Vec<&str> =
-        events.iter().filter_map(|(_, chunk)| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    let deltas: Vec<&str> = events
+        .iter()
+        .filter_map(|(_, chunk)| chunk["choices"][0]["delta"]["content"].as_str())
+        .collect();
     assert!(words.contains(&deltas.concat().as_str()), "{deltas:?}");
     assert!(deltas.iter().all(|delta| !delta.contains('\u{fffd}')), "{deltas:?}");
     let hole = json!({ "template": "The {{hole}} was {{hole:1}}.", "choices": [" king", " queen", "king", "queen"], "max_hole": 3 });
