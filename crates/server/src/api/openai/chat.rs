@@ -115,6 +115,16 @@ impl Fields for Chat {
         "mirostat",
         "typical_p",
         "samplers",
+        "prompt_cache_options",
+        "moderation",
+        "thinking",
+        "safe_prompt",
+        "prompt_mode",
+        "guardrails",
+        "min_tokens",
+        "prompt_logprobs",
+        "top_prompt_logprobs",
+        "nextEdit",
     ];
 }
 

@@ -97,6 +97,7 @@ impl Fields for Completion {
         "metadata",
         "store",
         "service_tier",
+        "environment",
     ];
 }
 

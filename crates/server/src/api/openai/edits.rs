@@ -62,7 +62,7 @@ pub(crate) struct Fim {
 
 impl Fields for Fim {
     const IGNORED: &[&str] =
-        &["presence_penalty", "frequency_penalty", "min_tokens", "user", "random_seed", "metadata"];
+        &["presence_penalty", "frequency_penalty", "min_tokens", "user", "metadata", "prompt_cache_key"];
 }
 
 /// Fills in the middle.
