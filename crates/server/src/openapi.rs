@@ -43,13 +43,13 @@ pub(crate) async fn document() -> Json<Value> {
         "/v1/edit/completions",
         "The new text of a region of code",
         body::<openai::edits::Edit>(&mut schemas),
-        false,
+        true,
     );
     post(
         "/v1/apply/completions",
         "A file with a snippet merged into it",
         body::<openai::edits::Edit>(&mut schemas),
-        false,
+        true,
     );
     post("/v1/infill", "A text with its holes filled", body::<infill::Infill>(&mut schemas), true);
     post("/v1/score", "How probable answers are", body::<score::Score>(&mut schemas), false);
