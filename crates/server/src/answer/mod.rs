@@ -321,6 +321,10 @@ impl Answer {
         if let Some(text) = rest.filter(|text| detail.text && !text.is_empty()) {
             out.send(Ok(Piece::Text(text))).await?;
         }
+        // The last canvas may be longer than the answer, which a cap or a stop string ended.
+        if detail.snapshots {
+            out.send(Ok(Piece::Snapshot(result.text.clone()))).await?;
+        }
         timings.total = self.begun.elapsed();
         usage.completion = result.tokens.len();
         usage.canvas = progress.canvas_tokens();
