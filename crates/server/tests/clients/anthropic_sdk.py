@@ -1,6 +1,7 @@
 """Anthropic's Python client: `LLADA_URL=http://127.0.0.1:8080 python anthropic_sdk.py`."""
 
 import anthropic
+from pydantic import BaseModel
 
 import checks
 
@@ -58,6 +59,15 @@ def check_stop():
     message = ask(stop_sequences=[word])
     assert message.stop_reason == "stop_sequence" and message.stop_sequence == word
     assert message.content[0].text == whole[: whole.index(word)]
+
+
+def check_parse():
+    class Animal(BaseModel):
+        kind: str
+        legs: int
+
+    message = client.messages.parse(model=MODEL, messages=HELLO, max_tokens=48, output_format=Animal)
+    assert isinstance(message.parsed_output, Animal)
 
 
 def check_count():

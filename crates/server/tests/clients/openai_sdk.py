@@ -99,6 +99,14 @@ def check_parse():
         assert isinstance(stream.get_final_completion().choices[0].message.parsed, Animal)
 
 
+def check_form_without_cap():
+    names = [f"a_rather_long_name_{i}" for i in range(3)]
+    schema = {"type": "object", "properties": {name: {"type": "null"} for name in names}, "required": names}
+    form = {"type": "json_schema", "json_schema": {"name": "names", "schema": schema}}
+    answer = chat(response_format=form, max_tokens=None)
+    assert list(json.loads(answer.choices[0].message.content)) == names
+
+
 def check_json_object():
     answer = chat(response_format={"type": "json_object"}, max_tokens=32)
     assert isinstance(json.loads(answer.choices[0].message.content), dict)
@@ -114,12 +122,14 @@ def check_extra_body():
 
 def check_canvas():
     whole = chat().choices[0].message.content
-    shown = [
-        chunk.choices[0].delta.content
-        for chunk in chat(stream=True, extra_body={"diffusing": True})
-        if chunk.choices and chunk.choices[0].delta.content
-    ]
-    assert shown[-1] == whole and any("░" in text for text in shown[:-1])
+    for tokens in (16, 4):
+        shown = [
+            chunk.choices[0].delta.content
+            for chunk in chat(stream=True, max_tokens=tokens, extra_body={"diffusing": True})
+            if chunk.choices and chunk.choices[0].delta.content
+        ]
+        assert shown[-1] == chat(max_tokens=tokens).choices[0].message.content
+        assert any("░" in text for text in shown[:-1])
     chunks = list(chat(stream=True, extra_body={"stream_events": True}))
     kinds = [chunk.object for chunk in chunks]
     assert "llada.canvas" in kinds and "llada.step" in kinds and "llada.done" in kinds
@@ -180,6 +190,12 @@ def refused(kind, call):
     except kind as error:
         return error
     raise AssertionError(f"no {kind.__name__}")
+
+
+def check_fim():
+    body = {"model": MODEL, "prompt": "The wolf", "suffix": " and slept.", "hole_length": 4}
+    whole = client.post("/fim/completions", body=body, cast_to=dict)["choices"][0]
+    assert whole["text"] and whole["message"]["content"] == whole["text"]
 
 
 def check_errors():
