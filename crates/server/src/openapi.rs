@@ -43,13 +43,13 @@ pub(crate) async fn document() -> Json<Value> {
         "/v1/edit/completions",
         "The new text of a region of code",
         body::<openai::edits::Edit>(&mut schemas),
-        false,
+        true,
     );
     post(
         "/v1/apply/completions",
         "A file with a snippet merged into it",
         body::<openai::edits::Edit>(&mut schemas),
-        false,
+        true,
     );
     post("/v1/infill", "A text with its holes filled", body::<infill::Infill>(&mut schemas), true);
     post("/v1/score", "How probable answers are", body::<score::Score>(&mut schemas), false);
@@ -97,7 +97,13 @@ pub(crate) async fn document() -> Json<Value> {
         ("/slots", "What runs"),
         ("/metrics", "Counts, for Prometheus"),
     ] {
-        paths.insert(path.into(), json!({ "get": operation(about, None, false) }));
+        let mut operation = operation(about, None, false);
+        if path == "/metrics" {
+            let text =
+                json!({ "application/openmetrics-text": { "schema": { "type": "string" } } });
+            operation["responses"]["200"]["content"] = text;
+        }
+        paths.insert(path.into(), json!({ "get": operation }));
     }
     let schemas = Value::Object(schemas.take_definitions(true));
     Json(json!({
@@ -159,7 +165,7 @@ fn setting(key: &Key) -> Value {
 fn operation(about: &str, body: Option<Value>, is_stream: bool) -> Value {
     let mut content = json!({ "application/json": { "schema": {} } });
     if is_stream {
-        content["text/event-stream"] = json!({ "schema": { "type": "string" } });
+        content["text/event-stream"] = json!({});
     }
     let mut responses = json!({ "200": { "description": "The answer", "content": content } });
     for (status, why) in [

@@ -71,7 +71,7 @@ impl Ask {
         let room = limit.saturating_sub(prompt.len());
         if room == 0 {
             let message = format!(
-                "the prompt has {} tokens, and the model's longest sequence is {limit}; shorten the prompt",
+                "the prompt has {} tokens, and this model's maximum context length is {limit} tokens; shorten the prompt",
                 prompt.len()
             );
             return Err(ApiError::bad(message).coded("context_length_exceeded"));
@@ -96,7 +96,12 @@ impl Ask {
             }
             None => {
                 let usual = sampler(settings)?;
-                let cap = max_tokens.unwrap_or(usual.gen_length).min(room);
+                // What must match something may need more than answers usually have.
+                let least = automaton.as_ref().map_or(0, |automaton| automaton.shortest());
+                let cap = max_tokens.unwrap_or(usual.gen_length.max(2 * least)).min(room);
+                if least > cap {
+                    return Err(short(least, cap, room));
+                }
                 let most = if automaton.is_some() { cap } else { usual.gen_length };
                 let sampler = sampler(&fitted(settings, &usual, most.min(cap), room, is_chat))?;
                 let grows = automaton.is_none() && cap > sampler.gen_length;
@@ -221,6 +226,18 @@ impl Ask {
         let tokens = fills.iter().flat_map(|fill| fill.tokens.iter().copied()).collect();
         Ok(Result { finish: Finish::Stop(stop.map(|(_, stop)| stop)), text, tokens, fills })
     }
+}
+
+/// What must match something has no room for the shortest that does.
+fn short(least: usize, cap: usize, room: usize) -> ApiError {
+    let how = match least > room {
+        true => "shorten the prompt".into(),
+        false => format!("give `max_tokens` as {least} or more"),
+    };
+    let message = format!(
+        "the shortest answer that satisfies the constraint has {least} tokens; there is room for {cap}; {how}"
+    );
+    ApiError::field("max_tokens", message)
 }
 
 /// The settings of a canvas of `wanted` tokens, in whole blocks of `usual` where answers have them, and no

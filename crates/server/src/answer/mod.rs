@@ -4,6 +4,7 @@ mod ask;
 mod progress;
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -177,12 +178,15 @@ pub(crate) async fn ends(mut pieces: Pieces) -> ApiResult<Vec<End>> {
 /// # Errors
 /// If there is no room for them, or one fails.
 pub(crate) async fn work(app: &App, model: &Model, tasks: Vec<Task>) -> ApiResult<Vec<Task>> {
-    let ticket = model.runner.ticket(tasks.len())?;
+    let ticket = model.runner.ticket(1)?;
     let deadline = Instant::now() + app.options.timeout;
     let submit = |task| model.runner.submit(task, deadline, ticket.clone());
-    let waiting: Vec<_> = tasks.into_iter().map(submit).collect();
-    let mut done = Vec::with_capacity(waiting.len());
-    for mut news in waiting {
+    let mut done = Vec::with_capacity(tasks.len());
+    let mut left = tasks.into_iter();
+    // As many at a time as share passes: other requests then wait for one of them, and not for all.
+    let first = left.by_ref().take(app.options.parallel.max(1));
+    let mut waiting: VecDeque<_> = first.map(&submit).collect();
+    while let Some(mut news) = waiting.pop_front() {
         done.push(loop {
             match news.recv().await {
                 Some(News::Begun { .. } | News::Step(_)) => {}
@@ -192,6 +196,7 @@ pub(crate) async fn work(app: &App, model: &Model, tasks: Vec<Task>) -> ApiResul
                 None => return Err(ended()),
             }
         });
+        waiting.extend(left.next().map(&submit));
     }
     Ok(done)
 }
@@ -320,6 +325,10 @@ impl Answer {
         };
         if let Some(text) = rest.filter(|text| detail.text && !text.is_empty()) {
             out.send(Ok(Piece::Text(text))).await?;
+        }
+        // The last canvas may be longer than the answer, which a cap or a stop string ended.
+        if detail.snapshots {
+            out.send(Ok(Piece::Snapshot(result.text.clone()))).await?;
         }
         timings.total = self.begun.elapsed();
         usage.completion = result.tokens.len();

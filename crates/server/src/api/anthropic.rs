@@ -50,6 +50,9 @@ pub(crate) struct Messages {
     /// `{"type": "auto"}`, `any`, `none`, or `tool` with a `name`.
     #[serde(default)]
     tool_choice: Option<Value>,
+    /// What the answer must be: its `format` is of the type `json_schema`, and has a `schema`.
+    #[serde(default)]
+    output_config: Option<Value>,
 }
 
 /// A request for the tokens of a conversation.
@@ -90,22 +93,36 @@ struct Tool {
     input_schema: Option<Value>,
 }
 
-const IGNORED: &[&str] = &[
-    "metadata",
-    "service_tier",
-    "thinking",
-    "container",
-    "mcp_servers",
-    "context_management",
-    "output_config",
-];
-
 impl Fields for Messages {
-    const IGNORED: &[&str] = IGNORED;
+    const IGNORED: &[&str] = &[
+        "metadata",
+        "service_tier",
+        "thinking",
+        "container",
+        "mcp_servers",
+        "context_management",
+        "cache_control",
+        "diagnostics",
+        "inference_geo",
+        "speed",
+        "user_profile_id",
+        "workspace_id",
+    ];
 }
 
 impl Fields for Count {
-    const IGNORED: &[&str] = IGNORED;
+    const IGNORED: &[&str] = &[
+        "tool_choice",
+        "thinking",
+        "mcp_servers",
+        "context_management",
+        "cache_control",
+        "output_config",
+        "output_format",
+        "speed",
+        "user_profile_id",
+        "workspace_id",
+    ];
     const SETTINGS: bool = false;
 }
 
@@ -125,10 +142,12 @@ impl From<llada::Error> for Refusal {
 }
 
 fn refusal(error: &ApiError) -> Value {
-    let kind = match error.kind() {
-        "server_error" => "api_error",
-        "unavailable_error" => "overloaded_error",
-        kind => kind,
+    let kind = match (error.status.as_u16(), error.kind()) {
+        (413, _) => "request_too_large",
+        (504, _) => "timeout_error",
+        (_, "server_error") => "api_error",
+        (_, "unavailable_error") => "overloaded_error",
+        (_, kind) => kind,
     };
     json!({ "type": "error", "error": { "type": kind, "message": error.message } })
 }
@@ -154,7 +173,9 @@ pub(crate) async fn create(
     let messages = conversation(fields.system, fields.messages)?;
     let max_tokens = types::most("max_tokens", Some(fields.max_tokens))?;
     let stops = Texts::stops(fields.stop_sequences.map(Texts), "stop_sequences")?;
-    let constraint = Structure::default().constraint(tools.as_ref())?;
+    let json_schema = schema(fields.output_config)?;
+    let constraint =
+        Structure { json_schema, ..Structure::default() }.constraint(tools.as_ref())?;
     let model = app.models.get(fields.model.as_deref()).await?;
     let automaton = structure::automaton(&model, constraint).await?;
     let told = tools.as_ref().map_or(&[][..], |(functions, _)| functions);
@@ -220,6 +241,20 @@ fn choice(choice: Option<&Value>, functions: &[Function]) -> ApiResult<Option<Ch
             }
         }
         _ => wrong("tool_choice.type is one of auto, any, none, tool (with a name)".into()),
+    }
+}
+
+/// The schema that an answer must match; the rest of `output_config` is for other models.
+fn schema(output: Option<Value>) -> ApiResult<Option<Value>> {
+    let format = output.and_then(|mut output| output.get_mut("format").map(Value::take));
+    let Some(mut format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
+    let schema = format.get_mut("schema").map(Value::take);
+    match (format["type"].as_str(), schema) {
+        (Some("json_schema"), Some(schema)) => Ok(Some(schema)),
+        _ => {
+            let message = "output_config.format is of the type `json_schema` and has a `schema`";
+            Err(ApiError::field("output_config.format", message))
+        }
     }
 }
 

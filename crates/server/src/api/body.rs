@@ -75,15 +75,19 @@ impl<F: Fields> Body<F> {
         let names = names::<F>();
         let (mut own, mut settings, mut warnings) = (Map::new(), Settings::default(), Vec::new());
         for (name, value) in object {
+            // `null` is what clients write for what they leave out, be it known here or not.
+            if value.is_null() {
+                continue;
+            }
             if names.contains(&name) {
-                // `null` is what clients write for what they leave out.
-                if !value.is_null() {
-                    own.insert(name, value);
-                }
+                own.insert(name, value);
             } else if F::IGNORED.contains(&name.as_str()) {
                 if asks_for_something(&value) {
                     warnings.push(format!("`{name}` has no effect here"));
                 }
+            } else if F::SETTINGS && name == "random_seed" {
+                // Mistral's name for it.
+                set(&mut settings, "seed", &value)?;
             } else if F::SETTINGS && Settings::names().any(|setting| setting == name) {
                 set(&mut settings, &name, &value)?;
             } else {

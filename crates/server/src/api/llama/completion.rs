@@ -238,7 +238,13 @@ struct Reply {
 
 impl Reply {
     fn new(model: &Arc<Model>, ask: &Ask, warning: Option<String>, returns_tokens: bool) -> Self {
-        let settings = serde_json::to_value(&ask.sampler).unwrap_or_default();
+        let mut settings = serde_json::to_value(&ask.sampler).unwrap_or_default();
+        // The sampler of holes takes as many steps as a hole has tokens, and its length from the hole.
+        if let Some(settings) = settings.as_object_mut().filter(|_| ask.sampler.steps == usize::MAX)
+        {
+            settings.remove("steps");
+            settings.remove("gen_length");
+        }
         Self { model: model.name.clone(), settings, warning, returns_tokens }
     }
 

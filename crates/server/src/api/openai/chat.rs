@@ -23,6 +23,7 @@ use crate::{
     app::{self, Shared},
     error::ApiResult,
     guard,
+    models::Model,
 };
 
 /// A request for the next message of a conversation. Settings of the sampler stand beside these fields.
@@ -115,6 +116,16 @@ impl Fields for Chat {
         "mirostat",
         "typical_p",
         "samplers",
+        "prompt_cache_options",
+        "moderation",
+        "thinking",
+        "safe_prompt",
+        "prompt_mode",
+        "guardrails",
+        "min_tokens",
+        "prompt_logprobs",
+        "top_prompt_logprobs",
+        "nextEdit",
     ];
 }
 
@@ -151,13 +162,10 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Chat>) -> ApiRe
     };
     let pieces = answer::begin(&app, &model, asks, detail)?;
     let reply = Reply {
-        id: format!("chatcmpl-{}", guard::new_id()),
-        created: app::now(),
-        model: model.name.clone(),
-        warning: Body::<Chat>::warning(&warnings),
         tells_usage: chat.stream_options.unwrap_or_default().include_usage,
         tells_events: chat.stream_events,
         held: tools.is_some().then(|| vec![String::new(); n]),
+        ..Reply::new("chatcmpl", &model, Body::<Chat>::warning(&warnings))
     };
     match chat.stream {
         true => Ok(stream::respond(pieces, reply)),
@@ -166,12 +174,12 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Chat>) -> ApiRe
 }
 
 /// What all chunks of a response have.
-struct Reply {
+pub(super) struct Reply {
     id: String,
     created: u64,
     model: String,
     warning: Option<String>,
-    tells_usage: bool,
+    pub(super) tells_usage: bool,
     tells_events: bool,
     /// With tools: of each answer the text that may turn out to be calls.
     held: Option<Vec<String>>,
@@ -187,13 +195,21 @@ fn finish_reason(end: &End, calls: &[Call]) -> &'static str {
 }
 
 impl Reply {
+    /// The plain one, whose name begins with `kind`.
+    pub(super) fn new(kind: &str, model: &Model, warning: Option<String>) -> Self {
+        let (id, created) = (format!("{kind}-{}", guard::new_id()), app::now());
+        let (tells_usage, tells_events, held) = (false, false, None);
+        let model = model.name.clone();
+        Self { id, created, model, warning, tells_usage, tells_events, held }
+    }
+
     /// The text of an answer, and its calls where there are tools.
     fn calls<'a>(&self, end: &'a End) -> (&'a str, Vec<Call>) {
         if self.held.is_some() { tools::calls(&end.text) } else { (&end.text, Vec::new()) }
     }
 
     /// The response in one piece.
-    fn whole(&self, ends: &[End]) -> Value {
+    pub(super) fn whole(&self, ends: &[End]) -> Value {
         let mut total = Usage::default();
         let choices: Vec<Value> = ends.iter().enumerate().map(|(index, end)| {
             total += end.usage;

@@ -97,6 +97,7 @@ impl Fields for Completion {
         "metadata",
         "store",
         "service_tier",
+        "environment",
     ];
 }
 
@@ -235,6 +236,8 @@ pub(super) struct Reply {
     warning: Option<String>,
     pub(super) tells_usage: bool,
     pub(super) tells_events: bool,
+    /// Whether a choice has its text as a message too, which is where Mistral's clients look.
+    pub(super) has_messages: bool,
     /// What comes before each answer.
     echoes: Vec<String>,
 }
@@ -242,9 +245,9 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn new(model: &Arc<Model>, warning: Option<String>, echoes: Vec<String>) -> Self {
         let (id, created) = (format!("cmpl-{}", guard::new_id()), app::now());
-        let (tells_usage, tells_events) = (false, false);
+        let (tells_usage, tells_events, has_messages) = (false, false, false);
         let model = model.name.clone();
-        Self { id, created, model, warning, tells_usage, tells_events, echoes }
+        Self { id, created, model, warning, tells_usage, tells_events, has_messages, echoes }
     }
 
     /// The response in one piece.
@@ -256,7 +259,12 @@ impl Reply {
             .enumerate()
             .map(|(index, (end, echo))| {
                 total += end.usage;
-                choice(index, &format!("{echo}{}", end.text), Some(reason(end)))
+                let text = format!("{echo}{}", end.text);
+                let mut choice = choice(index, &text, Some(reason(end)));
+                if self.has_messages {
+                    choice["message"] = json!({ "role": "assistant", "content": text });
+                }
+                choice
             })
             .collect();
         let mut reply = self.chunk(choices.into());
@@ -269,6 +277,15 @@ impl Reply {
             reply["warning"] = warning.as_str().into();
         }
         reply
+    }
+
+    /// A chunk with one choice.
+    fn piece(&self, number: usize, text: &str, reason: Option<&str>) -> Value {
+        let mut choice = choice(number, text, reason);
+        if self.has_messages {
+            choice["delta"] = json!({ "content": text });
+        }
+        self.chunk(json!([choice]))
     }
 
     fn chunk(&self, choices: Value) -> Value {
@@ -301,7 +318,7 @@ impl Chunks for Reply {
         if echo.is_empty() && self.warning.is_none() {
             return Vec::new();
         }
-        let mut first = self.chunk(json!([choice(number, &echo, None)]));
+        let mut first = self.piece(number, &echo, None);
         if let Some(warning) = self.warning.take() {
             first["warning"] = warning.into();
         }
@@ -309,7 +326,7 @@ impl Chunks for Reply {
     }
 
     fn text(&mut self, number: usize, text: String) -> Vec<Value> {
-        vec![self.chunk(json!([choice(number, &text, None)]))]
+        vec![self.piece(number, &text, None)]
     }
 
     fn snapshot(&mut self, number: usize, text: String) -> Vec<Value> {
@@ -317,7 +334,7 @@ impl Chunks for Reply {
     }
 
     fn end(&mut self, number: usize, end: &End) -> Vec<Value> {
-        let mut chunks = vec![self.chunk(json!([choice(number, "", Some(reason(end)))]))];
+        let mut chunks = vec![self.piece(number, "", Some(reason(end)))];
         if self.tells_events {
             chunks.push(stream::done(number, end, reason(end)));
         }

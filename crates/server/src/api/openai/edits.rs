@@ -9,11 +9,10 @@ use axum::{
 use llada::{chat::Message, constraint::Constraint};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::{completions, stream};
+use super::{chat, completions, stream};
 use crate::{
-    answer::{self, Ask, Detail, Finish, Wanted},
+    answer::{self, Ask, Detail, Wanted},
     api::{
         body::{Body, Fields},
         infill::{self, Between},
@@ -21,9 +20,8 @@ use crate::{
         structure,
         types::{self, StreamOptions, Texts},
     },
-    app::{self, Shared},
+    app::Shared,
     error::{ApiError, ApiResult},
-    guard,
 };
 
 /// A request for the text between two others. Settings of the sampler stand beside these fields.
@@ -61,8 +59,14 @@ pub(crate) struct Fim {
 }
 
 impl Fields for Fim {
-    const IGNORED: &[&str] =
-        &["presence_penalty", "frequency_penalty", "min_tokens", "user", "random_seed", "metadata"];
+    const IGNORED: &[&str] = &[
+        "presence_penalty",
+        "frequency_penalty",
+        "min_tokens",
+        "user",
+        "metadata",
+        "prompt_cache_key",
+    ];
 }
 
 /// Fills in the middle.
@@ -94,6 +98,7 @@ pub(crate) async fn fim(State(app): State<Shared>, body: Body<Fim>) -> ApiResult
     let mut reply = completions::Reply::new(&model, warning, vec![String::new()]);
     reply.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
     reply.tells_events = fields.stream_events;
+    reply.has_messages = true;
     match fields.stream {
         true => Ok(stream::respond(pieces, reply)),
         false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
@@ -114,11 +119,17 @@ pub(crate) struct Edit {
     /// Texts that end the answer.
     #[serde(default)]
     stop: Option<Texts>,
+    /// Whether to stream.
+    #[serde(default)]
+    stream: bool,
+    /// What a stream tells beside its pieces.
+    #[serde(default)]
+    stream_options: Option<StreamOptions>,
 }
 
 impl Fields for Edit {
     const IGNORED: &[&str] =
-        &["presence_penalty", "frequency_penalty", "user", "stream", "stream_options", "metadata"];
+        &["presence_penalty", "frequency_penalty", "user", "metadata", "nextEdit"];
 }
 
 /// What a model is told that is to rewrite a region.
@@ -162,23 +173,12 @@ async fn rewrite(app: &Shared, body: Body<Edit>, told: &str, mark: &str) -> ApiR
     let (prompt, settings) = (model.codec.encode_chat(&messages)?, &settings);
     let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
-    let ends = answer::ends(answer::begin(app, &model, vec![ask], Detail::default())?).await?;
-    let end = ends.first().ok_or_else(|| ApiError::internal("an answer has no end"))?;
-    let reason = if end.finish == Finish::Length { "length" } else { "stop" };
-    let mut reply = json!({
-        "id": format!("edit-{}", guard::new_id()),
-        "object": "chat.completion",
-        "created": app::now(),
-        "model": model.name,
-        "choices": [{
-            "index": 0,
-            "message": { "role": "assistant", "content": end.text },
-            "finish_reason": reason,
-        }],
-        "usage": types::usage(&end.usage),
-    });
-    if let Some(warning) = Body::<Edit>::warning(&warnings) {
-        reply["warning"] = Value::String(warning);
+    let detail = Detail { text: fields.stream, ..Detail::default() };
+    let pieces = answer::begin(app, &model, vec![ask], detail)?;
+    let mut reply = chat::Reply::new("edit", &model, Body::<Edit>::warning(&warnings));
+    reply.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
+    match fields.stream {
+        true => Ok(stream::respond(pieces, reply)),
+        false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
     }
-    Ok(Json(reply).into_response())
 }
