@@ -48,6 +48,19 @@ fn answers_have_the_form_that_was_asked_for() {
         let any = post(json!({ "response_format": { "type": "json_object" }, "max_tokens": 48 }));
         assert!(serde_json::from_str::<Value>(&any).expect(&any).is_object());
     }
+    // Nothing is cut off by a cap that blocks do not divide, and without one there is room enough.
+    let long = json!({ "regex": "[a-z]{20}( [a-z]{20}){3}" });
+    for most in [None, Some(84), Some(90), Some(97), Some(100)] {
+        let mut body = ask(long.clone());
+        body["max_tokens"] = most.into();
+        let answer = server.post(CHAT, &body);
+        let Some(least) = most.filter(|_| answer.status == 400) else {
+            let text = content(&answer.expect(200));
+            assert!(text.len() == 83 && text.split(' ').all(|word| word.len() == 20), "{text}");
+            continue;
+        };
+        assert!(answer.text.contains("max_tokens") && least < 90, "{}", answer.text);
+    }
     // Characters that take several tokens come whole.
     let words = ["der Größte 王子 😀", "né"];
     let body =

@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use llada::{
     Codec,
+    config::AttentionMask,
     constraint::Automaton,
     diffusion::{Canvas, Sampler, Settings},
 };
@@ -90,6 +91,11 @@ impl Ask {
                 let error = ApiError::field("gen_length", message);
                 return Err(error.coded("context_length_exceeded"));
             }
+            Some(length) if automaton.is_some() && max_tokens.is_some_and(|most| most < length) => {
+                let message =
+                    "what must match something is not cut off: give `max_tokens` or `gen_length`";
+                return Err(ApiError::field("max_tokens", message));
+            }
             Some(length) => {
                 let cap = max_tokens.unwrap_or(length).min(length);
                 (sampler(settings)?, Length { cap, grows: false })
@@ -102,8 +108,15 @@ impl Ask {
                 if least > cap {
                     return Err(short(least, cap, room));
                 }
-                let most = if automaton.is_some() { cap } else { usual.gen_length };
-                let sampler = sampler(&fitted(settings, &usual, most.min(cap), room, is_chat))?;
+                let is_whole = is_chat && codec.config().attention == AttentionMask::Bidirectional;
+                let block = if is_whole { usual.block().max(1) } else { 1 };
+                let fitted = match automaton.is_some() {
+                    // It ends in this canvas: nothing of it may be cut off.
+                    true => ended(settings, block, least, cap),
+                    false => fitted(settings, block, usual.gen_length.min(cap), room),
+                };
+                let seed = Some(usual.seed);
+                let sampler = sampler(&Settings { seed, ..fitted })?;
                 let grows = automaton.is_none() && cap > sampler.gen_length;
                 (sampler, Length { cap, grows })
             }
@@ -240,27 +253,32 @@ fn short(least: usize, cap: usize, room: usize) -> ApiError {
     ApiError::field("max_tokens", message)
 }
 
-/// The settings of a canvas of `wanted` tokens, in whole blocks of `usual` where answers have them, and no
-/// longer than there is room for.
-fn fitted(
-    settings: &Settings,
-    usual: &Sampler,
-    wanted: usize,
-    room: usize,
-    is_chat: bool,
-) -> Settings {
-    let block = if is_chat { usual.block().max(1) } else { 1 };
+/// The settings of a canvas of `wanted` tokens, in whole blocks of so many, and no longer than there is room
+/// for.
+fn fitted(settings: &Settings, block: usize, wanted: usize, room: usize) -> Settings {
     let whole = wanted.next_multiple_of(block);
-    let length = if whole > room { room - room % block } else { whole };
-    let own = Settings { seed: Some(usual.seed), ..settings.clone() };
-    match length {
+    match if whole > room { room - room % block } else { whole } {
         // Less room than a block takes: a block of its own.
-        0 => Settings { gen_length: Some(room), block_length: None, ..own },
-        length => {
-            let block = settings.block_length.or((block > 1).then_some(block));
-            Settings { gen_length: Some(length), block_length: block, ..own }
-        }
+        0 => blocks(settings, room, None),
+        length => blocks(settings, length, (block > 1).then_some(block)),
     }
+}
+
+/// The settings of a canvas of at most `cap` tokens, in whole blocks of so many if `least` tokens fit into
+/// those, and else one block.
+fn ended(settings: &Settings, block: usize, least: usize, cap: usize) -> Settings {
+    let whole = cap - cap % block;
+    match (block, whole >= least.max(1)) {
+        (1, _) => blocks(settings, cap, None),
+        (block, true) => blocks(settings, whole, Some(block)),
+        (_, false) => blocks(settings, cap, Some(cap)),
+    }
+}
+
+/// Settings with these lengths, where none was asked for.
+fn blocks(settings: &Settings, gen_length: usize, block: Option<usize>) -> Settings {
+    let block_length = settings.block_length.or(block);
+    Settings { gen_length: Some(gen_length), block_length, ..settings.clone() }
 }
 
 /// What came of an answer.
