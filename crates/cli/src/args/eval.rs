@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Args, Subcommand, ValueEnum};
 use llada::{diffusion::settings::Key, eval::settings::Scoring};
 
 use super::{
-    ConstraintArgs, ModelArg, NO_STREAM, Threads, place,
+    ModelArg, NO_STREAM, RareConstraint, Threads, place,
     sampler::number,
     sampler::{Flags, Verb},
 };
@@ -145,7 +145,7 @@ impl From<ScoringName> for Scoring {
 #[command(next_help_heading = SAMPLING)]
 pub struct SamplingArgs {
     #[command(flatten)]
-    pub constraint: ConstraintArgs,
+    pub constraint: RareConstraint,
     #[command(flatten)]
     pub sampler: Flags<OfTasks>,
     /// Sequences that are generated together; changes no result [default: 8]

@@ -39,7 +39,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let (model, tasks) = operands(args)?;
     let tasks = tasks.iter().map(|name| shipped::task(name));
     let tasks = tasks.collect::<llada::Result<Vec<_>>>()?;
-    let constraint = constraint::read(&args.sampling.constraint)?;
+    let constraint = constraint::read(&args.sampling.constraint.0)?;
     refuse_idle_flags(args, constraint.is_some(), &tasks)?;
     refuse_code(args, &tasks)?;
     let _held = match &args.out {
