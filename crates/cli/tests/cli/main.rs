@@ -4,6 +4,8 @@
 mod bench;
 mod bounds;
 mod chat;
+#[cfg(feature = "hub")]
+mod chat_url;
 mod convert;
 mod eval;
 mod families;
