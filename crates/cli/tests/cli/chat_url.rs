@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -12,41 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{llada, outcome, tuned};
-
-/// `llada serve` on a free port, until it is dropped.
-pub(crate) struct Served {
-    process: Child,
-    pub(crate) url: String,
-}
-
-impl Served {
-    pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_llada"));
-        command.args(["serve", tuned(), "--port", "0", "--threads", "1"]).args(flags);
-        command.env_remove("LLADA_API_KEY").env_remove("LLADA_LOG");
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
-        let mut url = None;
-        while url.is_none() {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the server ended");
-            let place = line.split("listening at ").nth(1);
-            url = place.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
-        }
-        // Its log has to be read on, or it would wait for a reader.
-        thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { process, url: url.unwrap() }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
+use crate::{llada, outcome};
 
 /// A server that gives these answers to requests for messages, one after the other, and knows nothing
 /// else.
@@ -158,8 +124,45 @@ fn saved(dir: &Path, name: &str) -> Vec<[String; 2]> {
 }
 
 #[cfg(feature = "serve")]
-mod ours {
+pub(crate) mod ours {
+    use std::process::Child;
+
     use super::*;
+    use crate::tuned;
+
+    /// `llada serve` on a free port, until it is dropped.
+    pub(crate) struct Served {
+        process: Child,
+        pub(crate) url: String,
+    }
+
+    impl Served {
+        pub(crate) fn start(flags: &[&str]) -> Self {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_llada"));
+            command.args(["serve", tuned(), "--port", "0", "--threads", "1"]).args(flags);
+            command.env_remove("LLADA_API_KEY").env_remove("LLADA_LOG");
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut process = command.spawn().unwrap();
+            let mut log = BufReader::new(process.stderr.take().unwrap());
+            let mut url = None;
+            while url.is_none() {
+                let mut line = String::new();
+                assert!(log.read_line(&mut line).unwrap() > 0, "the server ended");
+                let place = line.split("listening at ").nth(1);
+                url = place.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
+            }
+            // Its log has to be read on, or it would wait for a reader.
+            thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+            Self { process, url: url.unwrap() }
+        }
+    }
+
+    impl Drop for Served {
+        fn drop(&mut self) {
+            self.process.kill().unwrap();
+            self.process.wait().unwrap();
+        }
+    }
 
     #[test]
     fn a_server_answers_as_its_model_does_here() {

@@ -141,7 +141,7 @@ fn a_watched_answer_is_printed_once() {
 #[cfg(all(feature = "hub", feature = "serve"))]
 fn the_answer_of_a_server_is_drawn_and_printed_once() {
     let home = tempfile::tempdir().unwrap();
-    let server = crate::chat_url::Served::start(&[]);
+    let server = crate::chat_url::ours::Served::start(&[]);
     let args = ["chat", "--url", &server.url, "-n", "16", "--delay", "1", "--no-history"];
     let mut session = spawn(home.path(), &args);
     session.exp_string("storyteller-chat at 127.0.0.1:").unwrap();
