@@ -16,6 +16,8 @@ mod session;
 mod shipped;
 mod term;
 mod view;
+#[cfg(feature = "hub")]
+mod web;
 
 use std::process::ExitCode;
 

@@ -151,10 +151,27 @@ pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
 /// Text on stdout, followed by a newline. On a terminal, control characters that a model may have
 /// produced are shown instead of obeyed.
 pub fn answer(text: &str) -> Result<()> {
+    Pieces::default().push(&format!("{text}\n"))
+}
+
+/// A text on stdout that comes piece by piece, as [`answer`] prints one.
+#[derive(Debug, Default)]
+pub struct Pieces(Visible);
+
+impl Pieces {
+    /// Prints what comes next.
+    pub fn push(&mut self, text: &str) -> Result<()> {
+        match io::stdout().is_terminal() {
+            true => print(&self.0.show(text)),
+            false => print(text),
+        }
+    }
+}
+
+fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    let text = if stdout.is_terminal() { visible_controls(text) } else { text.to_owned() };
-    let written = PROGRESS.suspend(|| writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
-    written.map_err(|e| match e.kind() {
+    let mut write = || stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    PROGRESS.suspend(&mut write).map_err(|e| match e.kind() {
         io::ErrorKind::BrokenPipe => anyhow!(StdoutClosed),
         _ => anyhow!(e).context("cannot write to stdout"),
     })
@@ -163,17 +180,29 @@ pub fn answer(text: &str) -> Result<()> {
 /// Text whose characters all show: control characters, other than newline and tab, become their
 /// pictures, so that text from a model or a file cannot command the terminal or hide in it.
 pub fn visible_controls(text: &str) -> String {
-    let mut before = None;
-    let visible = text.chars().map(|c| {
-        let is_hidden = is_joiner(c) && before.is_none_or(|before: char| before.is_ascii());
-        before = Some(c);
-        match c {
-            '\n' | '\t' => c,
-            _ if is_hidden => '\u{fffd}',
-            _ => picture(c),
-        }
-    });
-    visible.collect()
+    Visible::default().show(text)
+}
+
+/// [`visible_controls`] of a text that comes piece by piece.
+#[derive(Debug, Default)]
+struct Visible {
+    before: Option<char>,
+}
+
+impl Visible {
+    fn show(&mut self, text: &str) -> String {
+        let visible = text.chars().map(|c| {
+            let is_hidden =
+                is_joiner(c) && self.before.is_none_or(|before: char| before.is_ascii());
+            self.before = Some(c);
+            match c {
+                '\n' | '\t' => c,
+                _ if is_hidden => '\u{fffd}',
+                _ => picture(c),
+            }
+        });
+        visible.collect()
+    }
 }
 
 /// [`visible_controls`] of what has to stay on one line: a name must not begin another.
@@ -227,6 +256,15 @@ mod tests {
         assert_eq!(visible_controls("\u{202e}abc"), "\u{fffd}abc");
         assert_eq!(visible_controls("naïve 日本"), "naïve 日本");
         assert_eq!(visible_line("a\nb\t\x1b"), "a␊b\t␛");
+    }
+
+    #[test]
+    fn pieces_show_what_the_whole_shows() {
+        for text in ["a\x1b[2Jb\u{200d}", "👩\u{200d}👧", "می\u{200c}خواهم\u{202e}"] {
+            let mut visible = Visible::default();
+            let pieces = text.chars().map(|c| visible.show(&c.to_string()));
+            assert_eq!(pieces.collect::<String>(), visible_controls(text));
+        }
     }
 
     #[test]

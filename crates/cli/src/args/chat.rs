@@ -9,8 +9,29 @@ use super::{ConstraintArgs, ModelOperand, Run, SamplerArgs, Threads};
 pub struct Chat {
     #[command(flatten)]
     pub model: ModelOperand,
+    #[cfg(feature = "hub")]
+    #[command(flatten)]
+    pub server: Server,
     #[command(flatten)]
     pub talk: Talk,
+}
+
+/// A server that answers.
+#[cfg(feature = "hub")]
+#[derive(Debug, Args)]
+pub struct Server {
+    /// Talk to a server with OpenAI's API, such as `llada serve`; MODEL is one of its models
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The key that the server of `--url` asks for
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "LLADA_API_KEY",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    pub api_key: Option<String>,
 }
 
 /// How to talk.

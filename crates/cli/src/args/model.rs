@@ -65,6 +65,17 @@ impl ModelOperand {
             (flag, operand) => Ok(flag.as_deref().or(operand.as_deref())),
         }
     }
+
+    /// What was named, and not by the environment.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    #[cfg(feature = "hub")]
+    pub fn named(&self) -> Result<Option<&Path>, Failure> {
+        let from_environment = from_environment();
+        let is_flag = self.flag.flag.is_some();
+        Ok(self.get()?.filter(|model| is_flag || Some(*model) != from_environment.as_deref()))
+    }
 }
 
 /// The model to rewrite, which must be named.

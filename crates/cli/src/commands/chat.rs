@@ -3,36 +3,29 @@
 mod conversation;
 mod history;
 mod input;
+mod local;
+#[cfg(feature = "hub")]
+mod remote;
 mod settings;
 mod typed;
 
-use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use llada::{
-    Session,
-    constraint::Automaton,
-    diffusion::{Canvas, Sampler, Settings, Spelling, generate},
-    files,
-    rng::nth_seed,
-};
+use llada::{chat::Message, files};
 
-use super::{
-    constraint,
-    observer::{Look, Observer, Pace},
-};
+use super::observer::Pace;
 use crate::{
     args::{self, Talk},
     error::{self, Failure, Interrupted, StdoutClosed},
     interrupt::Flag,
     keys,
-    locate::Shipped,
-    session,
     term::{self, Term},
     view::units,
 };
-use conversation::{Conversation, Window};
+use conversation::Conversation;
 use input::Input;
+use local::Local;
 use typed::{Source, Typed};
 
 /// Largest conversation that is read.
@@ -47,6 +40,12 @@ pub fn run(args: args::Chat, term: &Term) -> Result<()> {
                     the terminal, or one from each line of stdin";
         return Err(Failure::usage(message, hint).into());
     }
+    #[cfg(feature = "hub")]
+    if let Some(url) = &args.server.url {
+        let key = args.server.api_key.as_deref();
+        let remote = remote::Remote::connect(url, key, args.model.named()?, &args.talk, term)?;
+        return converse(Box::new(remote), None, &args.talk, term);
+    }
     start(model, args.talk, term)
 }
 
@@ -57,33 +56,72 @@ fn is_message(word: &str) -> bool {
 
 /// Talks to `model`, or to the one that ships.
 pub fn start(model: Option<&Path>, talk: Talk, term: &Term) -> Result<()> {
-    let constraint = constraint::read(&talk.constraint)?;
-    let session = session::open(model, Shipped::Tuned, talk.threads.threads.into(), term)?;
-    session::note_base_model(&session, term)?;
-    let asked = talk.sampler.settings.clone();
-    let sampler = session.chat_sampler(&asked);
-    let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
-    let automaton = constraint.map(|c| session.automaton(&c)).transpose()?;
-    let is_watched = !talk.no_watch && term.interactive;
+    let local = Local::open(model, &talk, term)?;
     let message = "stopping the answer; press Ctrl-C again to quit now";
-    let stop = Flag::listen(term, (!is_watched).then_some(message))?;
-    let pace = match talk.delay {
+    converse(Box::new(local), (!is_watched(&talk, term)).then_some(message), &talk, term)
+}
+
+/// Whether answers are drawn while they are unmasked.
+fn is_watched(talk: &Talk, term: &Term) -> bool {
+    !talk.no_watch && term.interactive
+}
+
+/// How long what is drawn stays.
+fn pace(talk: &Talk) -> Pace {
+    match talk.delay {
         None => Pace::Response(Duration::from_secs(1)),
         delay => Pace::of(delay),
-    };
-    let mut chat = Chat {
-        session,
-        conversation: Conversation::default(),
-        settings: Settings { seed: Some(sampler.seed), ..asked },
-        sampler,
-        automaton,
-        answers: 0,
-        dropped: 0,
-        is_watched,
-        pace,
-        stop,
-        term: *term,
-    };
+    }
+}
+
+/// Who answers: a model of this machine, or a server.
+trait Partner {
+    /// Who it is, and what it can.
+    fn greeting(&self) -> String;
+
+    /// How much a sequence holds, where that is known.
+    fn room(&self) -> Option<Room>;
+
+    /// Tokens of `messages` as the model reads them; asked where there is a [`Room`].
+    fn count(&self, messages: &[Message]) -> Result<usize>;
+
+    /// Answers `messages`, prints the answer and gives its text: what there is of it once `stop` is set,
+    /// and `None` if that was before it had a first word.
+    fn answer(&mut self, messages: &[Message], stop: &Flag) -> Result<Option<String>>;
+
+    /// Makes a setting.
+    fn set(&mut self, key: &str, value: &str) -> Result<()>;
+
+    /// The settings, one on each line.
+    fn settings(&self) -> Vec<String>;
+}
+
+/// What a sequence holds.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// Tokens of the longest sequence.
+    longest: usize,
+    /// Those that an answer takes.
+    answer: usize,
+}
+
+impl Room {
+    /// Tokens that an answer leaves to the conversation.
+    fn left(self) -> usize {
+        self.longest.saturating_sub(self.answer)
+    }
+}
+
+/// Talks until the input ends; Ctrl-C during an answer says `stopping`.
+fn converse(
+    partner: Box<dyn Partner>,
+    stopping: Option<&'static str>,
+    talk: &Talk,
+    term: &Term,
+) -> Result<()> {
+    let stop = Flag::listen(term, stopping)?;
+    let conversation = Conversation::default();
+    let mut chat = Chat { partner, conversation, dropped: 0, stop, term: *term };
     chat.conversation.set_system(talk.system.as_deref().unwrap_or(""));
     keys::remember();
     chat.converse(&mut Source::open(term, !talk.no_history)?)
@@ -91,20 +129,10 @@ pub fn start(model: Option<&Path>, talk: Talk, term: &Term) -> Result<()> {
 
 /// A conversation under way.
 struct Chat {
-    session: Session,
+    partner: Box<dyn Partner>,
     conversation: Conversation,
-    /// What was asked of the sampler, by flags or `/set`.
-    settings: Settings,
-    sampler: Sampler,
-    /// What every answer must be.
-    automaton: Option<Arc<Automaton>>,
-    /// Answers begun. Each has a seed of its own, so that the same lines with the same seed give the
-    /// same conversation.
-    answers: u64,
     /// Turns that the last answer did not see.
     dropped: usize,
-    is_watched: bool,
-    pace: Pace,
     stop: Flag,
     term: Term,
 }
@@ -112,12 +140,8 @@ struct Chat {
 impl Chat {
     fn converse(&mut self, source: &mut Source) -> Result<()> {
         if source.is_typed() {
-            self.term.note(&format!(
-                "{}: sequences of {} tokens, answers of up to {}; /help lists commands, Ctrl-D ends",
-                self.session.name,
-                self.session.config().max_sequence_length,
-                self.sampler.gen_length
-            ));
+            let greeting = self.partner.greeting();
+            self.term.note(&format!("{greeting}; /help lists commands, Ctrl-D ends"));
         }
         let mut failures = 0;
         let mut was_interrupted = false;
@@ -176,7 +200,7 @@ impl Chat {
             }
             Input::Save(file) => self.save(Path::new(file))?,
             Input::Load(file) => self.load(Path::new(file))?,
-            Input::Set(key, value) => self.set(key, value)?,
+            Input::Set(key, value) => self.partner.set(key, value)?,
             Input::Show => self.show()?,
             Input::Quit => return Ok(ControlFlow::Break(())),
         }
@@ -185,23 +209,35 @@ impl Chat {
 
     /// Answers the last message. Where there is no answer the message is taken back.
     fn reply(&mut self) -> Result<()> {
-        let answer = self.answer();
+        self.stop.set(false);
+        let shown = self.window();
+        let answer = shown.and_then(|messages| self.partner.answer(&messages, &self.stop));
         match &answer {
             Ok(Some(text)) => self.conversation.answer(text),
             Ok(None) | Err(_) => _ = self.conversation.undo(),
         }
-        match answer? {
-            Some(text) => term::answer(&text),
-            None => {
-                self.term.note("stopped before anything was certain; the message is taken back");
-                Ok(())
-            }
+        if answer?.is_none() {
+            self.term.note("stopped before anything was certain; the message is taken back");
         }
+        Ok(())
     }
 
-    /// The answer to the last message; `None` if it was stopped before it had a first word.
-    fn answer(&mut self) -> Result<Option<String>> {
-        let window = self.window()?;
+    /// What of the conversation is shown to who answers.
+    fn window(&mut self) -> Result<Vec<Message>> {
+        let Some(room) = self.partner.room() else {
+            return Ok(self.conversation.messages().to_vec());
+        };
+        let count = |messages: &[Message]| self.partner.count(messages);
+        let window = self.conversation.window(room.left(), count)?.map_err(|needed| {
+            let message = format!(
+                "the message has {needed} tokens, with the system's if there is one; the model has \
+                 room for {} beside an answer of {}",
+                room.left(),
+                room.answer
+            );
+            let hint = "say less, or make room with `/set gen_length N`";
+            Failure::new(message, hint)
+        })?;
         if window.dropped != self.dropped && window.dropped > 0 {
             let turns = match window.dropped {
                 1 => "its first turn is".to_owned(),
@@ -212,56 +248,7 @@ impl Chat {
             ));
         }
         self.dropped = window.dropped;
-        let seed = nth_seed(self.sampler.seed, self.answers);
-        let sampler = Sampler { seed, ..self.sampler.clone() };
-        let mut canvas = self.session.canvas(window.tokens, &sampler)?;
-        if let Some(automaton) = &self.automaton {
-            canvas.constrain(Arc::clone(automaton)).map_err(llada::Error::from)?;
-        }
-        self.answers += 1;
-        self.stop.set(false);
-        let (canvas, summary) = self.generate(canvas)?;
-        self.term.detail(&format!(
-            "{} NFE · {} tokens after {} · {} left for the conversation",
-            summary.nfe,
-            summary.useful_tokens,
-            canvas.prompt().tokens.len(),
-            self.room()
-        ));
-        let text = self.session.text_so_far(&canvas)?.trim().to_owned();
-        Ok((!summary.interrupted || !text.is_empty()).then_some(text))
-    }
-
-    fn generate(&mut self, canvas: Canvas) -> Result<(Canvas, generate::Summary)> {
-        let mut canvases = [canvas];
-        let Session { predictor, codec } = &mut self.session;
-        let look =
-            Look { watch: self.is_watched, response_only: true, pace: self.pace, trace: None };
-        let mut observer =
-            Observer::new(look, &canvases, &codec.tokenizer, &codec.name, &self.term);
-        let summary = observer.follow(predictor, &mut canvases, &self.stop, |_| {});
-        observer.erase()?;
-        let [canvas] = canvases;
-        Ok((canvas, summary?))
-    }
-
-    /// Tokens of a sequence that an answer leaves to the conversation.
-    fn room(&self) -> usize {
-        self.session.config().max_sequence_length - self.sampler.gen_length
-    }
-
-    fn window(&self) -> Result<Window> {
-        let room = self.room();
-        let encode = |messages: &[_]| Ok(self.session.encode_chat(messages)?);
-        self.conversation.window(room, encode)?.map_err(|needed| {
-            let message = format!(
-                "the message has {needed} tokens, with the system's if there is one; the model has \
-                 room for {room} beside an answer of {}",
-                self.sampler.gen_length
-            );
-            let hint = "say less, or make room with `/set gen_length N`";
-            Failure::new(message, hint).into()
-        })
+        Ok(window.messages)
     }
 
     /// Writes the conversation, whole or not at all.
@@ -281,28 +268,20 @@ impl Chat {
         Ok(())
     }
 
-    fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        let mut settings = self.settings.clone();
-        let refuse = |error| Failure::sampler(error, Spelling::Command);
-        settings.set(key, value).map_err(refuse)?;
-        self.sampler = self.session.chat_sampler(&settings).map_err(refuse)?;
-        if key == "seed" {
-            self.answers = 0;
-        }
-        self.settings = Settings { seed: Some(self.sampler.seed), ..settings };
-        Ok(())
-    }
-
     fn show(&self) -> Result<()> {
-        for line in settings::list(&self.sampler) {
+        for line in self.partner.settings() {
             term::error_line(&line);
         }
-        let used = self.session.encode_chat(self.conversation.messages())?.len();
-        let messages = self.conversation.messages().len();
-        term::error_line(&format!(
-            "{messages} messages of {used} tokens; room for {} beside an answer",
-            self.room()
-        ));
+        let messages = self.conversation.messages();
+        let count = messages.len();
+        term::error_line(&match self.partner.room() {
+            Some(room) => {
+                let used = self.partner.count(messages)?;
+                let left = room.left();
+                format!("{count} messages of {used} tokens; room for {left} beside an answer")
+            }
+            None => format!("{count} messages"),
+        });
         Ok(())
     }
 }

@@ -94,7 +94,7 @@ impl Pace {
     }
 
     /// The least time of a step that commits `tokens` of a response of `length`.
-    fn least(self, tokens: usize, length: usize) -> Duration {
+    pub fn least(self, tokens: usize, length: usize) -> Duration {
         match self {
             Self::Step(time) => time,
             Self::Response(time) => time.mul_f64(tokens.min(length) as f64 / length.max(1) as f64),

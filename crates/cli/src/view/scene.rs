@@ -70,6 +70,12 @@ impl Scene {
         self.cells.get_mut(position.checked_sub(self.first)?)
     }
 
+    /// Adds masks up to `length` cells, where a response goes on with another canvas.
+    #[cfg(feature = "hub")]
+    pub fn grow(&mut self, length: usize) {
+        self.cells.resize(length.max(self.cells.len()), Cell::Mask);
+    }
+
     /// Cuts off the cells after `length`: those that a layout which stopped early never opened.
     pub fn truncate(&mut self, length: usize) {
         self.cells.truncate(length);

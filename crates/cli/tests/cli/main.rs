@@ -4,6 +4,8 @@
 mod bench;
 mod bounds;
 mod chat;
+#[cfg(feature = "hub")]
+mod chat_url;
 mod constrained;
 mod convert;
 mod eval;

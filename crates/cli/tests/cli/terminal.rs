@@ -136,3 +136,21 @@ fn a_watched_answer_is_printed_once() {
     assert!(canvas.contains("\x1b[?25l") && answer.contains("NFE"), "{shown:?}");
     assert!(!answer.contains("\x1b[2m") && !answer.contains('░'), "{answer:?}");
 }
+
+#[test]
+#[cfg(all(feature = "hub", feature = "serve"))]
+fn the_answer_of_a_server_is_drawn_and_printed_once() {
+    let home = tempfile::tempdir().unwrap();
+    let server = crate::chat_url::ours::Served::start(&[]);
+    let args = ["chat", "--url", &server.url, "-n", "16", "--delay", "1", "--no-history"];
+    let mut session = spawn(home.path(), &args);
+    session.exp_string("storyteller-chat at 127.0.0.1:").unwrap();
+    session.exp_string(EMPTY).unwrap();
+    press(&mut session, "Who are you?\r");
+    let shown = session.exp_string(EMPTY).unwrap();
+    let (canvas, answer) = shown.rsplit_once("\x1b[J").unwrap();
+    assert!(canvas.contains("step 0 ") && canvas.contains("\x1b[2A"), "{shown:?}");
+    assert!(answer.contains("I am a teller") && !answer.contains("NFE"), "{shown:?}");
+    save_and_quit(session);
+    assert_eq!(saved(home.path()), ["Who are you?"]);
+}

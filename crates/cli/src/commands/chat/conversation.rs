@@ -19,8 +19,8 @@ pub struct Conversation {
 /// The part of a conversation that the model is shown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
-    /// Its messages, encoded.
-    pub tokens: Vec<u32>,
+    /// Its messages.
+    pub messages: Vec<Message>,
     /// Turns before it that are left out.
     pub dropped: usize,
 }
@@ -82,18 +82,21 @@ impl Conversation {
     pub fn window(
         &self,
         room: usize,
-        encode: impl Fn(&[Message]) -> Result<Vec<u32>>,
+        count: impl Fn(&[Message]) -> Result<usize>,
     ) -> Result<Result<Window, usize>> {
         let turns = self.turns();
         let (system, all) = self.messages.split_at(self.opening());
-        let mut tokens = encode(&self.messages)?;
+        let mut messages = self.messages.clone();
         let mut dropped = 0;
-        while tokens.len() > room {
+        loop {
+            let tokens = count(&messages)?;
+            if tokens <= room {
+                return Ok(Ok(Window { messages, dropped }));
+            }
             dropped += 1;
-            let Some(&start) = turns.get(dropped) else { return Ok(Err(tokens.len())) };
-            tokens = encode(&[system, &all[start - system.len()..]].concat())?;
+            let Some(&start) = turns.get(dropped) else { return Ok(Err(tokens)) };
+            messages = [system, &all[start - system.len()..]].concat();
         }
-        Ok(Ok(Window { tokens, dropped }))
     }
 
     /// The conversation as OpenAI's API shapes it.
@@ -138,14 +141,13 @@ mod tests {
         conversation
     }
 
-    /// One token for each letter, and one for each message.
-    fn letters(messages: &[Message]) -> Result<Vec<u32>> {
-        let texts = messages.iter().map(|m| format!("{}|", m.content));
-        Ok(texts.collect::<String>().chars().map(u32::from).collect())
+    fn shown(messages: &[Message]) -> String {
+        messages.iter().map(|m| format!("{}|", m.content)).collect()
     }
 
-    fn shown(window: Window) -> String {
-        window.tokens.into_iter().filter_map(char::from_u32).collect()
+    /// One token for each letter, and one for each message.
+    fn letters(messages: &[Message]) -> Result<usize> {
+        Ok(shown(messages).chars().count())
     }
 
     #[test]
@@ -169,7 +171,7 @@ mod tests {
     fn the_oldest_turns_are_left_out_whole() {
         let mut conversation = said(&["aaa", "bbb", "cc", "dd", "e"]);
         let at = |c: &Conversation, room| {
-            c.window(room, letters).unwrap().map(|w| (w.dropped, shown(w)))
+            c.window(room, letters).unwrap().map(|w| (w.dropped, shown(&w.messages)))
         };
         assert_eq!(at(&conversation, 99), Ok((0, "aaa|bbb|cc|dd|e|".into())));
         assert_eq!(at(&conversation, 15), Ok((1, "cc|dd|e|".into())));
