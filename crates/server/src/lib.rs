@@ -71,7 +71,11 @@ pub fn serve(
     // The cores are the model's: handlers do little.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(ServeError::Runtime)?.block_on(run(options, models, cpu, listening, stop))
+    let runtime = runtime.map_err(ServeError::Runtime)?;
+    let served = runtime.block_on(run(options, models, cpu, listening, stop));
+    // What still computes does so for nobody.
+    runtime.shutdown_background();
+    served
 }
 
 async fn run(
@@ -88,6 +92,9 @@ async fn run(
         };
         ServeError::Listen { place, source }
     })?;
+    // Another server may take the place while this one ends.
+    #[cfg(unix)]
+    let own = options.socket.as_deref().and_then(inode);
     let metrics = Arc::new(Metrics::new());
     let Options { parallel, queue, budget, memory, idle, .. } = options;
     let capacity = Capacity { parallel: parallel.max(1), queue, budget: budget.max(1) };
@@ -113,11 +120,18 @@ async fn run(
     listen::serve(listener, app::router(Arc::clone(&app)), &app.options, stop).await;
     loading.abort();
     #[cfg(unix)]
-    if let Some(socket) = &app.options.socket {
+    if let Some(socket) = app.options.socket.as_deref().filter(|socket| inode(socket) == own) {
         // It may be gone already.
         _ = std::fs::remove_file(socket);
     }
     why.map_or(Ok(()), |why| Err(ServeError::Model { name: first, why }))
+}
+
+/// Which file a path leads to.
+#[cfg(unix)]
+fn inode(path: &std::path::Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    path.symlink_metadata().ok().map(|data| (data.dev(), data.ino()))
 }
 
 /// Loads the first model, or says why it cannot.

@@ -51,8 +51,13 @@ impl Listener {
     pub(crate) async fn bind(options: &Options) -> io::Result<Self> {
         #[cfg(unix)]
         if let Some(path) = &options.socket {
-            // What a server that was killed has left; one that lives answers.
-            if path.exists() && tokio::net::UnixStream::connect(path).await.is_err() {
+            // What a server that was killed has left refuses connections; one that lives answers.
+            use std::os::unix::fs::FileTypeExt;
+            let is_socket = path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket());
+            if is_socket
+                && let Err(error) = tokio::net::UnixStream::connect(path).await
+                && error.kind() == io::ErrorKind::ConnectionRefused
+            {
                 std::fs::remove_file(path)?;
             }
             return tokio::net::UnixListener::bind(path).map(Self::Unix);
@@ -116,10 +121,14 @@ pub(crate) async fn serve(
     let room = Arc::new(Semaphore::new(options.connections));
     let mut stop = std::pin::pin!(stop);
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
-        let stream = tokio::select! {
-            stream = listener.accept() => stream,
+        let taken = async {
+            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
+            Some((permit, listener.accept().await))
+        };
+        let (permit, stream) = tokio::select! {
+            Some(taken) = taken => taken,
             () = &mut stop => break,
+            else => break,
         };
         let stream = match stream {
             Ok(stream) => stream,

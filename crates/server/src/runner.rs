@@ -292,9 +292,13 @@ impl<'a> Loop<'a> {
                 }
             }
             Event::Done(task) => {
-                if let Some(Running { news, submitted, .. }) = running.remove(&id) {
-                    let usual = &mut lock(shared).usual;
-                    *usual = (*usual * 7 + submitted.elapsed()) / 8;
+                if let Some(Running { news, submitted, _ticket, .. }) = running.remove(&id) {
+                    {
+                        let usual = &mut lock(shared).usual;
+                        *usual = (*usual * 7 + submitted.elapsed()) / 8;
+                    }
+                    // Whoever hears the news may ask for a ticket at once.
+                    drop(_ticket);
                     _ = news.send(News::Done(Box::new(task)));
                 }
             }

@@ -353,3 +353,48 @@ fn a_socket_is_as_good_as_a_port() {
     server.stop();
     assert!(!path.exists());
 }
+
+#[test]
+fn what_is_too_much_is_refused() {
+    let server = Server::start(Options::default());
+    let hole = 1u64 << 63;
+    let tools: Vec<Value> = (0..200)
+        .map(|i| json!({ "type": "function", "function": { "name": format!("f{i}") } }))
+        .collect();
+    for (path, body, param) in [
+        ("/v1/score", json!({ "prompt": "a", "answers": [" b"], "mc_num": 1u64 << 62 }), "mc_num"),
+        (
+            "/v1/infill",
+            json!({ "parts": ["a", { "hole": hole }, "b", { "hole": hole }] }),
+            "parts[1].hole",
+        ),
+        (
+            "/v1/completions",
+            json!({ "prompt": "a", "suffix": "b", "hole_length": u64::MAX }),
+            "hole_length",
+        ),
+        (
+            "/v1/completions",
+            json!({ "prompt": "a", "suffix": "b", "hole_length": 0 }),
+            "hole_length",
+        ),
+        (CHAT, hello(json!({ "tools": tools })), "tools"),
+    ] {
+        let answer = server.post(path, &body).expect(400).json();
+        assert_eq!(answer["error"]["param"], param, "{answer}");
+    }
+    server.post(CHAT, &hello(json!({}))).expect(200);
+}
+
+#[cfg(unix)]
+#[test]
+fn no_file_but_a_dead_socket_is_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("precious");
+    std::fs::write(&file, "precious").unwrap();
+    let options = Options { socket: Some(file.clone()), ..Options::default() };
+    let models = vec![("storyteller-chat".into(), model("storyteller-chat"))];
+    let cpu = llada_kernels::Cpu::new(1).unwrap();
+    let served = llada_server::serve(options, models, cpu, |_| (), std::future::pending());
+    assert!(served.is_err() && std::fs::read_to_string(&file).unwrap() == "precious");
+}

@@ -73,6 +73,14 @@ impl From<Run> for Talk {
     fn from(run: Run) -> Self {
         let Run { system, watching, no_history, threads, constraint, sampler, .. } = run;
         let delay = watching.delay;
-        Self { system, no_watch: false, delay, no_history, threads, constraint, sampler }
+        Self {
+            system,
+            no_watch: false,
+            delay,
+            no_history,
+            threads,
+            constraint: constraint.0,
+            sampler,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConstraintArgs, ModelArg, SamplerArgs, Threads, WatchArgs};
+use super::{ModelArg, RareConstraint, SamplerArgs, Threads, WatchArgs};
 
 /// `llada run`.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub struct Run {
     #[command(flatten)]
     pub threads: Threads,
     #[command(flatten)]
-    pub constraint: ConstraintArgs,
+    pub constraint: RareConstraint,
     #[command(flatten)]
     pub sampler: SamplerArgs,
 }

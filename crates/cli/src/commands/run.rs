@@ -40,7 +40,7 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
     if prompt.is_none() && args.prompts.is_none() && is_alone && io::stdin().is_terminal() {
         return chat::start(model.as_deref(), args.into(), term);
     }
-    let constraint = constraint::read(&args.constraint)?;
+    let constraint = constraint::read(&args.constraint.0)?;
     let prompts = match &args.prompts {
         Some(file) => prompts::read(file)?,
         None => vec![Ask::from(argument_or_stdin(prompt, "prompt")?)],

@@ -98,15 +98,50 @@ fn options(args: &Serve) -> Result<Options> {
     options.api_keys.extend(args.api_key.iter().cloned());
     if let Some(file) = &args.api_key_file {
         let keys = text::read(file)?;
-        options
-            .api_keys
-            .extend(keys.lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned));
+        options.api_keys.extend(
+            keys.lines()
+                .map(str::trim)
+                .filter(|key| !key.is_empty() && !key.starts_with('#'))
+                .map(str::to_owned),
+        );
         if options.api_keys.is_empty() {
             let message = format!("`{}` has no key", file.display());
             return Err(Failure::new(message, "write one on each line").into());
         }
     }
+    if options
+        .api_keys
+        .iter()
+        .any(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
+    {
+        let message = "an API key is empty, or has spaces or other characters than those of ASCII";
+        return Err(
+            Failure::new(message, "keys are words such as `openssl rand -hex 24` writes").into()
+        );
+    }
+    check_ranges(&options)?;
     Ok(options)
+}
+
+/// Refuses numbers of the file that no flag could have.
+fn check_ranges(options: &Options) -> Result<(), Failure> {
+    let Options { parallel, queue, budget, connections, max_body, .. } = *options;
+    for (name, number, least, most) in [
+        ("parallel", parallel, 1, 1024),
+        ("queue", queue, 0, 1 << 20),
+        ("budget", budget, 1, 1 << 24),
+        ("connections", connections, 1, 1 << 20),
+        ("max_body", max_body, 1, 1 << 32),
+    ] {
+        if !(least..=most).contains(&number) {
+            let message = format!("`{name}` is {number}");
+            return Err(Failure::new(
+                message,
+                format!("give a whole number from {least} to {most}"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The models by name; the first is meant where none is named.

@@ -315,7 +315,7 @@ fn messages_name_flags_that_there_are() {
         verbs.push(verb.to_owned());
     }
     let (_, help, _) = line("--help");
-    for verb in ["pull", "list", "rm"] {
+    for verb in ["pull", "list", "rm", "serve"] {
         if help.contains(&format!("\n  {verb} ")) {
             verbs.push(verb.to_owned());
         }

@@ -165,7 +165,7 @@ pub(crate) async fn create(
     body: Result<Body<Messages>, ApiError>,
 ) -> Result<Response, Refusal> {
     let Body { fields, settings, warnings } = body?;
-    let functions = functions(fields.tools);
+    let functions = functions(fields.tools)?;
     let tools = match choice(fields.tool_choice.as_ref(), &functions)? {
         Some(choice) if !functions.is_empty() => Some((functions.clone(), choice)),
         _ => None,
@@ -210,17 +210,19 @@ pub(crate) async fn count_tokens(
     let fields = body?.fields;
     let messages = conversation(fields.system, fields.messages)?;
     let model = app.models.get(fields.model.as_deref()).await?;
-    let tokens = tools::encode(&model.codec, &messages, &functions(fields.tools))?;
+    let tokens = tools::encode(&model.codec, &messages, &functions(fields.tools)?)?;
     Ok(Json(json!({ "input_tokens": tokens.len() })))
 }
 
-fn functions(tools: Option<Vec<Tool>>) -> Vec<Function> {
+fn functions(tools: Option<Vec<Tool>>) -> ApiResult<Vec<Function>> {
     let function = |Tool { name, description, input_schema }| Function {
         name,
         description,
         parameters: input_schema,
     };
-    tools.unwrap_or_default().into_iter().map(function).collect()
+    let tools = tools.unwrap_or_default();
+    tools::check_count(tools.len())?;
+    Ok(tools.into_iter().map(function).collect())
 }
 
 /// Which tools are to be called; `None` if none may be.

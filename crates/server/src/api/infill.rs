@@ -14,7 +14,7 @@ use llada::{
     diffusion::{
         Sampler, Settings,
         infill::{
-            Frame, Part, Template,
+            self, Frame, Part, Template,
             length::{Choosing, Search, Trial},
         },
     },
@@ -118,7 +118,12 @@ pub(crate) async fn ask(
     let Between { prefix, suffix } = between;
     let parts = [Part::Text(prefix.clone()), Part::Hole(hole.length), Part::Text(suffix.clone())];
     let template = Template::new(parts)?;
-    let max_hole = hole.most.unwrap_or(MAX_HOLE).min(LONGEST);
+    if hole.length.is_some_and(|length| !(1..=infill::MAX_HOLE).contains(&length)) {
+        let message = format!("hole_length is a number of tokens from 1 to {}", infill::MAX_HOLE);
+        return Err(ApiError::field("hole_length", message));
+    }
+    // A cap says how much may be, and not how much is to be searched.
+    let max_hole = hole.most.unwrap_or(MAX_HOLE).min(MAX_HOLE);
     let Hole { stops, automaton, .. } = hole;
     let filling = Filling { settings, max_hole, is_whole: false, stops, automaton };
     filled(app, model, &template, filling).await
@@ -262,7 +267,7 @@ fn template(template: Option<String>, parts: Option<Vec<Value>>) -> ApiResult<Te
                 Value::Object(object) if object.contains_key("hole") => match &object["hole"] {
                     Value::Null => Ok(Part::Hole(None)),
                     length => match length.as_u64().and_then(|n| usize::try_from(n).ok()) {
-                        Some(length) if length > 0 => Ok(Part::Hole(Some(length))),
+                        Some(length @ 1..=infill::MAX_HOLE) => Ok(Part::Hole(Some(length))),
                         _ => Err(ApiError::field(
                             format!("parts[{i}].hole"),
                             "hole is a number of tokens, or null",

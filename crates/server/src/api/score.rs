@@ -17,6 +17,9 @@ use crate::{
     task::Task,
 };
 
+/// Most noisy copies of a request, of all its answers together.
+const MAX_SAMPLES: usize = 1 << 18;
+
 /// Most answers of a request.
 const MAX_PAIRS: usize = 1024;
 
@@ -69,6 +72,11 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Score>) -> ApiR
         cfg_scale: fields.cfg_scale.unwrap_or(usual.cfg_scale),
         seed: fields.seed.unwrap_or(usual.seed),
     };
+    let most = MAX_SAMPLES / fields.answers.len();
+    if settings.mc_num > most || settings.batch_size > most {
+        let message = format!("mc_num and batch_size are at most {most} for so many answers");
+        return Err(ApiError::field("mc_num", message));
+    }
     let messages = fields.messages.map(message::messages).transpose()?;
     let model = app.models.get(fields.model.as_deref()).await?;
     let codec = &model.codec;

@@ -6,6 +6,7 @@ use llada::constraint::{Automaton, Constraint, Tool, ToolChoice};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::tools::{Choice, Function};
 use crate::{
@@ -118,7 +119,15 @@ pub(crate) async fn automaton(
     constraint: Option<Constraint>,
 ) -> ApiResult<Option<Arc<Automaton>>> {
     let Some(constraint) = constraint else { return Ok(None) };
+    // One at a time: each may take much memory, and its client may have left.
+    static COMPILING: Semaphore = Semaphore::const_new(1);
+    let permit = COMPILING.acquire().await.map_err(ApiError::internal)?;
     let model = Arc::clone(model);
-    let compiled = tokio::task::spawn_blocking(move || model.codec.automaton(&constraint)).await;
+    let compile = move || {
+        // Until it has ended, whoever waits for it.
+        let _permit = permit;
+        model.codec.automaton(&constraint)
+    };
+    let compiled = tokio::task::spawn_blocking(compile).await;
     Ok(Some(compiled.map_err(ApiError::internal)??))
 }

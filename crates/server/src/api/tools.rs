@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::error::{ApiError, ApiResult};
 
+/// Most tools of a request, as OpenAI has it.
+const MAX_TOOLS: usize = 128;
+
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 
@@ -64,6 +67,7 @@ pub(crate) fn read(
     choice: Option<&Value>,
 ) -> ApiResult<Option<(Vec<Function>, Choice)>> {
     let tools = tools.unwrap_or_default();
+    check_count(tools.len())?;
     let mut functions: Vec<Function> = Vec::new();
     for (i, ToolSpec { kind, function }) in tools.into_iter().enumerate() {
         if kind.as_deref().is_some_and(|kind| kind != "function") {
@@ -101,6 +105,17 @@ pub(crate) fn read(
             Err(ApiError::field("tool_choice", "a tool is required, and there are none"))
         }
         _ => Ok((!functions.is_empty()).then_some((functions, choice))),
+    }
+}
+
+/// Refuses more tools than a request may have.
+///
+/// # Errors
+/// If there are more.
+pub(crate) fn check_count(tools: usize) -> ApiResult<()> {
+    match tools > MAX_TOOLS {
+        true => Err(ApiError::field("tools", format!("there are more than {MAX_TOOLS} tools"))),
+        false => Ok(()),
     }
 }
 

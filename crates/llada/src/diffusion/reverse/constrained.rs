@@ -10,7 +10,7 @@ use llada_kernels::statistics::{self, Statistics};
 
 use super::{
     Canvas, Reading,
-    reading::{Question, UNIFORMS, exclude, ranked},
+    reading::{Question, Scores, UNIFORMS, exclude, ranked},
 };
 use crate::{
     constraint::{Automaton, Best, Ending, Place},
@@ -34,16 +34,6 @@ struct Text {
     is_spaced: bool,
     /// Whether it must fill its places.
     is_exact: bool,
-}
-
-/// What the logits of one position say of every class of tokens.
-#[derive(Debug, Clone)]
-pub(super) struct Scores {
-    best: Vec<Best>,
-    /// Of the logits that a confidence counts.
-    whole: Statistics,
-    /// The sum of exp(logit − greatest) in `f32`, where confidences are.
-    sum: f32,
 }
 
 impl Canvas {

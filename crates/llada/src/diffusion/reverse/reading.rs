@@ -5,10 +5,10 @@ use std::cell::RefCell;
 
 use llada_kernels::statistics::{self, Statistics};
 
-use super::{Canvas, constrained::Scores};
+use super::Canvas;
 use crate::{
     config::SpecialTokens,
-    constraint::Automaton,
+    constraint::{Automaton, Best},
     diffusion::{
         Precision, Remasking, Sampler, SamplerError, TransferRule,
         confidence::{self, Candidate},
@@ -98,6 +98,16 @@ pub struct Reading {
     pub(super) scores: Option<Box<Scores>>,
     /// What the rule for the number of tokens should remember.
     pub(super) past: Option<Past>,
+}
+
+/// What the logits of one position say of every class of tokens.
+#[derive(Debug, Clone)]
+pub(super) struct Scores {
+    pub(super) best: Vec<Best>,
+    /// Of the logits that a confidence counts.
+    pub(super) whole: Statistics,
+    /// The sum of exp(logit − greatest) in `f32`, where confidences are.
+    pub(super) sum: f32,
 }
 
 impl Reading {
