@@ -16,7 +16,9 @@ const ERROR: &str = "error";
 /// Of a module, a file that uses one above it, since the two are of one piece: a canvas holds the holes
 /// that an infill makes it of, and a trace is of its steps; the table of settings has transfer rules and
 /// samplers for values, and bounds their numbers.
-const OF_ONE_PIECE: [(&str, [&str; 2]); 8] = [
+const OF_ONE_PIECE: [(&str, [&str; 2]); 9] = [
+    // An intersection is one of automata that are made deterministic first.
+    ("constraint", ["nfa", "dfa"]),
     ("diffusion", ["reverse", "infill"]),
     ("diffusion", ["trace", "reverse"]),
     ("diffusion", ["sampler", "settings"]),

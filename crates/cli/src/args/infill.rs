@@ -6,7 +6,7 @@ use clap::{Arg, Args};
 use llada::diffusion::settings::Key;
 
 use super::{
-    ConstraintArgs, ModelArg, Threads, WatchArgs,
+    ModelArg, RareConstraint, Threads, WatchArgs,
     sampler::{Flags, Verb},
 };
 
@@ -45,7 +45,7 @@ pub struct Infill {
     #[command(flatten)]
     pub threads: Threads,
     #[command(flatten)]
-    pub constraint: ConstraintArgs,
+    pub constraint: RareConstraint,
     #[command(flatten)]
     pub sampler: Flags<OfHoles>,
 }

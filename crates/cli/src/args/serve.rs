@@ -39,7 +39,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=1 << 20))]
     pub queue: Option<u64>,
     /// Tokens of a forward pass, unless one sequence alone has more [default: 2048]
-    #[arg(long, value_name = "TOKENS", value_parser = from_one(1 << 24))]
+    #[arg(long, value_name = "TOKENS", value_parser = from_one(1 << 24), hide_short_help = true)]
     pub budget: Option<u64>,
     /// Longest time for an answer, in seconds [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = from_one(86_400))]
@@ -51,7 +51,7 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400), hide_short_help = true)]
     pub drain: Option<u64>,
     /// Unload models that nobody asked for so many seconds [default: never]
-    #[arg(long, value_name = "SECONDS", value_parser = from_one(86_400 * 30))]
+    #[arg(long, value_name = "SECONDS", value_parser = from_one(86_400 * 30), hide_short_help = true)]
     pub idle: Option<u64>,
     /// GiB of weights in memory, of all models together [default: no limit]
     #[arg(long, value_name = "GIB")]
@@ -69,7 +69,7 @@ pub struct Serve {
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub allowed_host: Vec<String>,
     /// How the log on stderr is written
-    #[arg(long, value_name = "FORM", default_value = "text")]
+    #[arg(long, value_name = "FORM", default_value = "text", hide_short_help = true)]
     pub log: LogForm,
     #[command(flatten)]
     pub threads: Threads,

@@ -43,7 +43,7 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
             vec![(text.parse().map_err(llada::Error::from)?, None)]
         }
     };
-    let constraint = constraint::read(&args.constraint)?;
+    let constraint = constraint::read(&args.constraint.0)?;
     let sampler = Codec::infill_sampler(&args.sampler.settings);
     let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
     let threads = args.threads.threads.into();
