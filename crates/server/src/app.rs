@@ -125,7 +125,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::not_allowed)
         .layer(DefaultBodyLimit::max(app.options.max_body))
-        .layer(guard::cors(&app.options))
+        .layer(guard::cors(&app))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::origins))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::log))
         .with_state(app)

@@ -103,6 +103,11 @@ impl ApiError {
     }
 }
 
+/// An error of the library in a line, with its remedy.
+pub(crate) fn told(error: &llada::Error) -> String {
+    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
+}
+
 impl From<llada::Error> for ApiError {
     /// What the library says of a request is for whoever sent it, but for files and kernels.
     fn from(error: llada::Error) -> Self {
@@ -114,10 +119,7 @@ impl From<llada::Error> for ApiError {
             | E::Infill(_)
             | E::Likelihood(_)
             | E::Tokenizer(_)
-            | E::Model(_) => {
-                let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                Self::bad(format!("{error}{hint}"))
-            }
+            | E::Model(_) => Self::bad(told(&error)),
             _ => Self::internal(error),
         }
     }

@@ -20,7 +20,6 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use crate::{
     app::Shared,
     error::{ApiError, ApiResult},
-    options::Options,
 };
 
 /// Names a request in headers and logs.
@@ -84,9 +83,7 @@ pub(crate) async fn origins(
     }
     if let Some(origin) = text(&ORIGIN) {
         let is_own = origin.split_once("://").is_some_and(|(_, rest)| Some(rest) == text(&HOST));
-        let is_allowed =
-            options.cors_origins.iter().any(|allowed| allowed == "*" || allowed == origin);
-        if !is_own && !is_allowed {
+        if !is_own && !options.allows(origin) {
             let message = "pages of this origin may not call this server; see `--cors-origin`";
             return Err(ApiError::new(StatusCode::FORBIDDEN, message).coded("unknown_origin"));
         }
@@ -105,15 +102,13 @@ fn without_port(host: &str) -> &str {
 }
 
 /// What browsers are told of other origins.
-pub(crate) fn cors(options: &Options) -> CorsLayer {
-    let origins: Vec<HeaderValue> =
-        options.cors_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
-    if origins.is_empty() {
+pub(crate) fn cors(app: &Shared) -> CorsLayer {
+    if app.options.cors_origins.is_empty() {
         return CorsLayer::new();
     }
-    let allowed = options.cors_origins.clone();
+    let app = Shared::clone(app);
     let is_allowed = move |origin: &HeaderValue, _: &Parts| {
-        allowed.iter().any(|a| a == "*" || a.as_bytes() == origin.as_bytes())
+        origin.to_str().is_ok_and(|origin| app.options.allows(origin))
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(is_allowed))

@@ -29,7 +29,7 @@ use app::{App, Phase};
 use listen::Listener;
 use metrics::Metrics;
 use models::Models;
-pub use options::Options;
+pub use options::{Options, OutOfRange};
 use runner::Capacity;
 
 /// Why a server does not run.
@@ -51,6 +51,9 @@ pub enum ServeError {
         /// The reason.
         why: String,
     },
+    /// A setting cannot be so.
+    #[error(transparent)]
+    Options(#[from] OutOfRange),
     /// The system has no threads for it.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
@@ -69,6 +72,7 @@ pub fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     // The cores are the model's: handlers do little.
+    options.check()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(ServeError::Runtime)?;
@@ -97,7 +101,7 @@ async fn run(
     let own = options.socket.as_deref().and_then(inode);
     let metrics = Arc::new(Metrics::new());
     let Options { parallel, queue, budget, memory, idle, .. } = options;
-    let capacity = Capacity { parallel: parallel.max(1), queue, budget: budget.max(1) };
+    let capacity = Capacity { parallel, queue, budget };
     let first = named.first().map(|(name, _)| name.clone()).unwrap_or_default();
     let memory = (memory > 0).then_some(memory);
     let models = Models::new(named, cpu, capacity, memory, Arc::clone(&metrics));

@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use llada::{
     Codec, Session,
     diffusion::{
-        Settings,
+        Sampler, SamplerError, Settings,
         footprint::{Footprint, Weights},
     },
     model::MaskPredictor,
@@ -120,7 +120,7 @@ impl Models {
         let model = self.load(entry).await.map_err(ApiError::internal)?;
         *slot = Some(Arc::clone(&model));
         drop(slot);
-        self.metrics.models(self.loaded().await.len());
+        self.count().await;
         Ok(model)
     }
 
@@ -147,14 +147,12 @@ impl Models {
         let now = Instant::now();
         for entry in &self.entries {
             let mut slot = entry.loaded.lock().await;
-            let since =
-                slot.as_ref().filter(|model| is_unused(model)).and_then(|m| m.runner.idle_since());
-            if since.is_some_and(|since| now.duration_since(since) >= time) {
+            if idle_since(&slot).is_some_and(|since| now.duration_since(since) >= time) {
                 tracing::info!(model = entry.name, "unloaded, as nobody asked for it");
                 *slot = None;
             }
         }
-        self.metrics.models(self.loaded().await.len());
+        self.count().await;
     }
 
     fn find(&self, name: Option<&str>) -> ApiResult<&Entry> {
@@ -173,13 +171,13 @@ impl Models {
         })
     }
 
-    /// The models in memory.
-    async fn loaded(&self) -> Vec<Arc<Model>> {
-        let mut loaded = Vec::new();
+    /// Tells how many models are in memory.
+    async fn count(&self) {
+        let mut loaded = 0;
         for entry in &self.entries {
-            loaded.extend(entry.loaded.lock().await.clone());
+            loaded += usize::from(entry.loaded.lock().await.is_some());
         }
-        loaded
+        self.metrics.models(loaded);
     }
 
     /// Unloads those that nobody uses, the longest idle first, until there is room for `entry`.
@@ -191,13 +189,8 @@ impl Models {
         }
         let bytes = |slot: &Option<Arc<Model>>| slot.as_ref().map_or(0, |model| model.bytes);
         let mut taken: u64 = others.iter().map(|(_, slot)| bytes(slot)).sum();
-        let idle = |slot: &Option<Arc<Model>>| {
-            slot.as_ref()
-                .filter(|model| is_unused(model))
-                .and_then(|model| model.runner.idle_since())
-        };
-        others.sort_by_key(|(_, slot)| idle(slot));
-        for (other, slot) in others.iter_mut().filter(|(_, slot)| idle(slot).is_some()) {
+        others.sort_by_key(|(_, slot)| idle_since(slot));
+        for (other, slot) in others.iter_mut().filter(|(_, slot)| idle_since(slot).is_some()) {
             if taken + entry.size > memory {
                 tracing::info!(model = other.name, "unloaded to make room");
                 taken -= bytes(slot);
@@ -239,17 +232,25 @@ impl Models {
     }
 }
 
+/// The sampler of a request without settings.
+///
+/// # Errors
+/// If what the model proposes contradicts itself.
+pub(crate) fn usual_sampler(codec: &Codec, is_for_chat: bool) -> Result<Sampler, SamplerError> {
+    let settings = Settings::default();
+    match is_for_chat {
+        true => codec.chat_sampler(&settings),
+        false => codec.sampler(&settings, 0),
+    }
+}
+
 /// The bytes that a sequence takes besides the weights when it is as long as it can be.
 fn memory_of_each(
     codec: &Codec,
     predictor: &MaskPredictor,
     is_for_chat: bool,
 ) -> llada::Result<u64> {
-    let settings = Settings::default();
-    let sampler = match is_for_chat {
-        true => codec.chat_sampler(&settings)?,
-        false => codec.sampler(&settings, 0)?,
-    };
+    let sampler = usual_sampler(codec, is_for_chat)?;
     let prompt = codec.config().max_sequence_length.saturating_sub(sampler.gen_length);
     let threads = predictor.cpu().threads();
     let Footprint { cache, scratch, .. } =
@@ -268,9 +269,9 @@ enum LoadError {
     Fault(#[from] tokio::task::JoinError),
 }
 
-/// Whether no request has it.
-fn is_unused(model: &Arc<Model>) -> bool {
-    Arc::strong_count(model) == 1
+/// Since when a model in memory is of no use to anybody: no request has it, and nothing runs.
+fn idle_since(slot: &Option<Arc<Model>>) -> Option<Instant> {
+    slot.as_ref().filter(|model| Arc::strong_count(model) == 1)?.runner.idle_since()
 }
 
 /// The bytes of a model's files.

@@ -1,6 +1,6 @@
 //! What a server is told when it starts.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer};
 
@@ -46,6 +46,55 @@ pub struct Options {
     pub memory: u64,
     /// Models by name; the first, or the one called `default`, is meant where none is named.
     pub models: BTreeMap<String, PathBuf>,
+}
+
+/// The numbers that the settings of these names may have.
+const RANGES: [(&str, RangeInclusive<u64>); 5] = [
+    ("parallel", 1..=1024),
+    ("queue", 0..=1 << 20),
+    ("budget", 1..=1 << 24),
+    ("connections", 1..=1 << 20),
+    ("max_body", 1..=1 << 32),
+];
+
+/// A number that a setting cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is {found}, and must be a whole number from {} to {}", .range.start(), .range.end())]
+pub struct OutOfRange {
+    /// The setting.
+    pub name: &'static str,
+    /// Its number.
+    pub found: u64,
+    /// The numbers that it may have.
+    pub range: RangeInclusive<u64>,
+}
+
+impl Options {
+    /// The numbers that a setting may have; `None` of one that is no count.
+    pub fn range(name: &str) -> Option<RangeInclusive<u64>> {
+        RANGES.into_iter().find(|(known, _)| *known == name).map(|(_, range)| range)
+    }
+
+    /// Checks that counts are in their ranges.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        let Self { parallel, queue, budget, connections, max_body, .. } = *self;
+        let counts = [parallel, queue, budget, connections, max_body];
+        for ((name, range), found) in RANGES.into_iter().zip(counts) {
+            let found = found as u64;
+            if !range.contains(&found) {
+                return Err(OutOfRange { name, found, range });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether pages of an origin may call the server.
+    pub(crate) fn allows(&self, origin: &str) -> bool {
+        self.cors_origins.iter().any(|allowed| allowed == "*" || allowed == origin)
+    }
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -64,18 +64,26 @@ pub(crate) struct Ticket(
 /// A work on its way to the engine.
 struct Job {
     task: Task,
+    listener: Listener,
+}
+
+/// Who is told of a work, and until when.
+struct Listener {
     news: UnboundedSender<News>,
     submitted: Instant,
     deadline: Instant,
     _ticket: Ticket,
 }
 
-/// What is told of a work that runs.
-struct Running {
-    news: UnboundedSender<News>,
-    submitted: Instant,
-    deadline: Instant,
-    _ticket: Ticket,
+impl Listener {
+    /// Whether it has gone, or its time is over by `now`, which it is told.
+    fn goes(&self, now: Instant) -> bool {
+        let is_late = self.deadline <= now;
+        if is_late {
+            _ = self.news.send(News::Late);
+        }
+        is_late || self.news.is_closed()
+    }
 }
 
 /// What a slot does, for those who ask.
@@ -159,7 +167,7 @@ impl Runner {
         let permits = tickets.try_acquire_many_owned(works as u32);
         permits.map(|permit| Ticket(Arc::new(permit))).map_err(|_| {
             let Shared { usual, waiting, .. } = &*lock(&self.shared);
-            let rounds = 1 + waiting / self.capacity.parallel.max(1);
+            let rounds = 1 + waiting / self.capacity.parallel;
             Full { retry_after: (*usual * rounds as u32).max(Duration::from_secs(1)) }
         })
     }
@@ -172,9 +180,9 @@ impl Runner {
         ticket: Ticket,
     ) -> UnboundedReceiver<News> {
         let (news, receiver) = unbounded_channel();
-        let job = Job { task, news, submitted: Instant::now(), deadline, _ticket: ticket };
+        let listener = Listener { news, submitted: Instant::now(), deadline, _ticket: ticket };
         // Where the thread has ended, the receiver's channel closes without news.
-        _ = self.inbox.send(job);
+        _ = self.inbox.send(Job { task, listener });
         receiver
     }
 
@@ -208,7 +216,7 @@ struct Loop<'a> {
     turn: &'a Mutex<()>,
     metrics: &'a Metrics,
     waiting: VecDeque<Job>,
-    running: HashMap<WorkId, Running>,
+    running: HashMap<WorkId, Listener>,
 }
 
 impl<'a> Loop<'a> {
@@ -247,16 +255,9 @@ impl<'a> Loop<'a> {
     /// Lets go whose listeners have gone or whose time is over.
     fn dismiss(&mut self, engine: &mut Engine<'_, MaskPredictor, Task>) {
         let now = Instant::now();
-        let goes = |news: &UnboundedSender<News>, deadline: Instant| {
-            let is_late = deadline <= now;
-            if is_late {
-                _ = news.send(News::Late);
-            }
-            is_late || news.is_closed()
-        };
-        self.waiting.retain(|job| !goes(&job.news, job.deadline));
-        self.running.retain(|&id, running| {
-            let goes = goes(&running.news, running.deadline);
+        self.waiting.retain(|job| !job.listener.goes(now));
+        self.running.retain(|&id, listener| {
+            let goes = listener.goes(now);
             if goes {
                 engine.cancel(id);
             }
@@ -267,11 +268,9 @@ impl<'a> Loop<'a> {
     /// Takes in what there is room for.
     fn admit(&mut self, engine: &mut Engine<'_, MaskPredictor, Task>) {
         while self.running.len() < self.capacity.parallel
-            && let Some(job) = self.waiting.pop_front()
+            && let Some(Job { task, listener }) = self.waiting.pop_front()
         {
-            let Job { task, news, submitted, deadline, _ticket } = job;
-            let id = engine.admit(task);
-            self.running.insert(id, Running { news, submitted, deadline, _ticket });
+            self.running.insert(engine.admit(task), listener);
         }
     }
 
@@ -282,7 +281,7 @@ impl<'a> Loop<'a> {
         let Self { running, shared, .. } = self;
         let pass = engine.step(self.capacity.budget, &mut |id, event| match event {
             Event::Begun(reused) => {
-                if let Some(Running { news, submitted, .. }) = running.get(&id) {
+                if let Some(Listener { news, submitted, .. }) = running.get(&id) {
                     _ = news.send(News::Begun { waited: begun - *submitted, reused });
                 }
             }
@@ -292,7 +291,7 @@ impl<'a> Loop<'a> {
                 }
             }
             Event::Done(task) => {
-                if let Some(Running { news, submitted, _ticket, .. }) = running.remove(&id) {
+                if let Some(Listener { news, submitted, _ticket, .. }) = running.remove(&id) {
                     {
                         let usual = &mut lock(shared).usual;
                         *usual = (*usual * 7 + submitted.elapsed()) / 8;

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
+use llada_server::Options;
 
 use super::{ModelOperand, Threads};
 
@@ -33,13 +34,13 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
     /// Sequences that share forward passes [default: 4]
-    #[arg(long, value_name = "N", visible_alias = "np", value_parser = from_one(1024))]
+    #[arg(long, value_name = "N", visible_alias = "np", value_parser = count("parallel"))]
     pub parallel: Option<u64>,
     /// Requests that may wait for their turn [default: 32]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=1 << 20))]
+    #[arg(long, value_name = "N", value_parser = count("queue"))]
     pub queue: Option<u64>,
     /// Tokens of a forward pass, unless one sequence alone has more [default: 2048]
-    #[arg(long, value_name = "TOKENS", value_parser = from_one(1 << 24), hide_short_help = true)]
+    #[arg(long, value_name = "TOKENS", value_parser = count("budget"), hide_short_help = true)]
     pub budget: Option<u64>,
     /// Longest time for an answer, in seconds [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = from_one(86_400))]
@@ -57,10 +58,10 @@ pub struct Serve {
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
     /// Connections at a time [default: 1024]
-    #[arg(long, value_name = "N", value_parser = from_one(1 << 20), hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = count("connections"), hide_short_help = true)]
     pub connections: Option<u64>,
     /// Bytes of the body of a request [default: 2 MiB]
-    #[arg(long, value_name = "BYTES", value_parser = from_one(1 << 32), hide_short_help = true)]
+    #[arg(long, value_name = "BYTES", value_parser = count("max_body"), hide_short_help = true)]
     pub max_body: Option<u64>,
     /// An origin whose pages may call the server from a browser
     #[arg(long, value_name = "ORIGIN", hide_short_help = true)]
@@ -82,6 +83,11 @@ pub enum LogForm {
     Text,
     /// One object of JSON on each line.
     Json,
+}
+
+/// Reads a number of the setting `name`, within its range.
+fn count(name: &str) -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(Options::range(name).unwrap_or(0..=u64::MAX))
 }
 
 /// Reads a whole number from 1 on.

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use llada::{session, text};
 use llada_kernels::Cpu;
-use llada_server::{Options, ServeError};
+use llada_server::{Options, OutOfRange, ServeError};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
@@ -47,6 +47,7 @@ fn failure(error: ServeError) -> anyhow::Error {
             _ => "`--host` must be an address of this machine",
         },
         ServeError::Model { .. } => "`llada show --verify MODEL` looks at its files",
+        ServeError::Options(_) => "see `llada serve --help-all`",
         ServeError::Runtime(_) => "the system allows no more threads",
     };
     Failure::new(error.to_string(), hint).into()
@@ -119,29 +120,14 @@ fn options(args: &Serve) -> Result<Options> {
             Failure::new(message, "keys are words such as `openssl rand -hex 24` writes").into()
         );
     }
-    check_ranges(&options)?;
+    options.check().map_err(out_of_range)?;
     Ok(options)
 }
 
-/// Refuses numbers of the file that no flag could have.
-fn check_ranges(options: &Options) -> Result<(), Failure> {
-    let Options { parallel, queue, budget, connections, max_body, .. } = *options;
-    for (name, number, least, most) in [
-        ("parallel", parallel, 1, 1024),
-        ("queue", queue, 0, 1 << 20),
-        ("budget", budget, 1, 1 << 24),
-        ("connections", connections, 1, 1 << 20),
-        ("max_body", max_body, 1, 1 << 32),
-    ] {
-        if !(least..=most).contains(&number) {
-            let message = format!("`{name}` is {number}");
-            return Err(Failure::new(
-                message,
-                format!("give a whole number from {least} to {most}"),
-            ));
-        }
-    }
-    Ok(())
+/// What a number out of its range is to a person.
+fn out_of_range(OutOfRange { name, found, range }: OutOfRange) -> Failure {
+    let hint = format!("give a whole number from {} to {}", range.start(), range.end());
+    Failure::new(format!("`{name}` is {found}"), hint)
 }
 
 /// The models by name; the first is meant where none is named.

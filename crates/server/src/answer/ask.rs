@@ -7,9 +7,13 @@ use llada::{
     config::AttentionMask,
     constraint::Automaton,
     diffusion::{Canvas, Sampler, Settings},
+    rng::nth_seed,
 };
 
-use super::{Fill, Finish, Holes, progress::Progress};
+use super::{
+    Fill, Finish, Holes,
+    progress::{self, Progress},
+};
 use crate::error::{ApiError, ApiResult};
 
 /// What an answer begins with.
@@ -131,11 +135,13 @@ impl Ask {
         Self { start: Start::Holes(holes), sampler, length, stops, automaton: None }
     }
 
-    /// The same with another seed.
-    #[must_use]
-    pub(crate) fn seeded(&self, seed: u64) -> Self {
-        let sampler = Sampler { seed, ..self.sampler.clone() };
-        Self { sampler, ..self.clone() }
+    /// The same so many times, each with a seed of its own.
+    pub(crate) fn times(&self, n: usize) -> impl Iterator<Item = Self> {
+        (0..n as u64).map(|i| {
+            let seed = nth_seed(self.seed(), i);
+            let sampler = Sampler { seed, ..self.sampler.clone() };
+            Self { sampler, ..self.clone() }
+        })
     }
 
     pub(crate) fn seed(&self) -> u64 {
@@ -231,13 +237,12 @@ impl Ask {
         };
         let fills: Vec<Fill> = frame.places(lengths).into_iter().zip(texts).map(fill).collect();
         let mut text: String = fills.iter().map(|fill| fill.text.as_str()).collect();
-        let found = self.stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
-        let stop = found.min_by_key(|(at, _)| *at).map(|(at, stop)| (at, stop.clone()));
-        if let Some((at, _)) = &stop {
-            text.truncate(*at);
+        let stop = progress::first_stop(&text, &self.stops);
+        if let Some((at, _)) = stop {
+            text.truncate(at);
         }
         let tokens = fills.iter().flat_map(|fill| fill.tokens.iter().copied()).collect();
-        Ok(Result { finish: Finish::Stop(stop.map(|(_, stop)| stop)), text, tokens, fills })
+        Ok(Result { finish: Finish::Stop(stop.map(|(_, stop)| stop.clone())), text, tokens, fills })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::{
     app::App,
-    error::{ApiError, ApiResult},
+    error::{self, ApiError, ApiResult},
     models::Model,
     runner::{News, Ticket},
     task::Task,
@@ -39,6 +39,14 @@ pub(crate) struct Detail {
     pub(crate) snapshots: bool,
     /// The canvas and each step of it.
     pub(crate) events: bool,
+}
+
+impl Detail {
+    /// Of a request that says whether to stream, by snapshots, and with events.
+    pub(crate) fn of(stream: bool, diffusing: bool, events: bool) -> Self {
+        let (text, snapshots) = (stream && !diffusing, stream && diffusing);
+        Self { text, snapshots, events: stream && events }
+    }
 }
 
 /// A piece of an answer.
@@ -117,6 +125,28 @@ pub(crate) struct End {
     pub(crate) seed: u64,
 }
 
+/// All answers to a request, in their order.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// The first, which there always is.
+    pub(crate) first: End,
+    others: Vec<End>,
+}
+
+impl Ends {
+    /// Each of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &End> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// What they took together.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        self.iter().for_each(|end| usage += end.usage);
+        usage
+    }
+}
+
 /// The text in a hole.
 #[derive(Debug, Clone)]
 pub(crate) struct Fill {
@@ -162,7 +192,7 @@ pub(crate) fn begin(
 ///
 /// # Errors
 /// That of the first that fails.
-pub(crate) async fn ends(mut pieces: Pieces) -> ApiResult<Vec<End>> {
+pub(crate) async fn ends(mut pieces: Pieces) -> ApiResult<Ends> {
     let mut ends = Vec::new();
     while let Some((number, piece)) = pieces.recv().await {
         if let Piece::End(end) = piece? {
@@ -170,7 +200,9 @@ pub(crate) async fn ends(mut pieces: Pieces) -> ApiResult<Vec<End>> {
         }
     }
     ends.sort_by_key(|(number, _)| *number);
-    Ok(ends.into_iter().map(|(_, end)| end).collect())
+    let mut ends = ends.into_iter().map(|(_, end)| end);
+    let first = ends.next().ok_or_else(|| ApiError::internal("an answer has no end"))?;
+    Ok(Ends { first, others: ends.collect() })
 }
 
 /// Has works done that are no canvases.
@@ -184,7 +216,7 @@ pub(crate) async fn work(app: &App, model: &Model, tasks: Vec<Task>) -> ApiResul
     let mut done = Vec::with_capacity(tasks.len());
     let mut left = tasks.into_iter();
     // As many at a time as share passes: other requests then wait for one of them, and not for all.
-    let first = left.by_ref().take(app.options.parallel.max(1));
+    let first = left.by_ref().take(app.options.parallel);
     let mut waiting: VecDeque<_> = first.map(&submit).collect();
     while let Some(mut news) = waiting.pop_front() {
         done.push(loop {
@@ -267,7 +299,7 @@ impl Answer {
         let (prompt, mut canvas) = (canvas.prompt().tokens.len(), canvas);
         let mut progress = ask.progress(&canvas);
         let (mut usage, mut timings) = (Usage::default(), Timings::default());
-        let mut confidence = vec![0.0; 0];
+        let mut confidence = Vec::new();
         usage.prompt = ask.prompt_tokens(prompt);
         if detail.events {
             out.send(Ok(Piece::Canvas(self.opening(&canvas)))).await?;
@@ -414,9 +446,8 @@ impl Answer {
 
 /// What the engine says of an answer that it cannot give.
 fn failed(error: &llada::Error) -> ApiError {
-    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     tracing::warn!(%error, "a canvas failed");
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{error}{hint}")).coded("failed")
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error::told(error)).coded("failed")
 }
 
 fn ended() -> ApiError {

@@ -1,7 +1,7 @@
 //! What is known of an answer while its canvas fills: the sequence as its steps tell it, and of its text
 //! what can no longer change.
 
-use std::ops::Range;
+use std::{cmp::Reverse, ops::Range};
 
 use llada::{
     Codec, Result,
@@ -215,16 +215,19 @@ impl Progress {
         if !text.starts_with(&self.text[..self.given]) {
             return Ok(());
         }
-        let found = self.stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
-        if let Some((at, stop)) =
-            found.min_by_key(|(at, stop)| (*at, std::cmp::Reverse(stop.len())))
-        {
+        if let Some((at, stop)) = first_stop(&text, &self.stops) {
             self.stopped = Some(stop.clone());
             text.truncate(at);
         }
         self.text = text;
         Ok(())
     }
+}
+
+/// The stop string that a text has first, and where; of those that begin there the longest.
+pub(super) fn first_stop<'a>(text: &str, stops: &'a [String]) -> Option<(usize, &'a String)> {
+    let found = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
+    found.min_by_key(|(at, stop)| (*at, Reverse(stop.len())))
 }
 
 /// Whether a token ends a text.

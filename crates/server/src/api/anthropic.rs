@@ -19,7 +19,7 @@ use super::{
     types::{self, Texts},
 };
 use crate::{
-    answer::{self, Ask, Detail, End, Finish, Usage, Wanted},
+    answer::{self, Ask, Detail, End, Ends, Finish, Wanted},
     app::Shared,
     error::{ApiError, ApiResult},
     guard,
@@ -166,9 +166,9 @@ pub(crate) async fn create(
 ) -> Result<Response, Refusal> {
     let Body { fields, settings, warnings } = body?;
     let functions = functions(fields.tools)?;
-    let tools = match choice(fields.tool_choice.as_ref(), &functions)? {
-        Some(choice) if !functions.is_empty() => Some((functions.clone(), choice)),
-        _ => None,
+    let tools = match choice(fields.tool_choice.as_ref())? {
+        Some(choice) => tools::chosen(functions, choice)?,
+        None => None,
     };
     let messages = conversation(fields.system, fields.messages)?;
     let max_tokens = types::most("max_tokens", Some(fields.max_tokens))?;
@@ -184,7 +184,7 @@ pub(crate) async fn create(
     let settings = &settings;
     let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
-    let detail = Detail { text: fields.stream, ..Detail::default() };
+    let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     let reply = Reply {
         id: format!("msg_{}", guard::new_id()),
@@ -194,12 +194,7 @@ pub(crate) async fn create(
         held: tools.map(|_| String::new()),
         is_open: false,
     };
-    if fields.stream {
-        return Ok(stream::respond(pieces, reply));
-    }
-    let ends = answer::ends(pieces).await?;
-    let end = ends.first().ok_or_else(|| ApiError::internal("an answer has no end"))?;
-    Ok(Json(reply.whole(end)).into_response())
+    Ok(stream::respond(pieces, reply, fields.stream).await?)
 }
 
 /// Counts the tokens of a conversation.
@@ -226,23 +221,17 @@ fn functions(tools: Option<Vec<Tool>>) -> ApiResult<Vec<Function>> {
 }
 
 /// Which tools are to be called; `None` if none may be.
-fn choice(choice: Option<&Value>, functions: &[Function]) -> ApiResult<Option<Choice>> {
-    let wrong = |message: String| Err(ApiError::field("tool_choice", message));
+fn choice(choice: Option<&Value>) -> ApiResult<Option<Choice>> {
     let Some(choice) = choice else { return Ok(Some(Choice::Auto)) };
     match (choice["type"].as_str(), choice["name"].as_str()) {
         (Some("auto"), _) => Ok(Some(Choice::Auto)),
-        (Some("any"), _) if functions.is_empty() => {
-            wrong("a tool is required, and there are none".into())
-        }
         (Some("any"), _) => Ok(Some(Choice::Required)),
         (Some("none"), _) => Ok(None),
-        (Some("tool"), Some(name)) => {
-            match functions.iter().any(|function| function.name == name) {
-                true => Ok(Some(Choice::Named(name.into()))),
-                false => wrong(format!("there is no tool `{name}`")),
-            }
+        (Some("tool"), Some(name)) => Ok(Some(Choice::Named(name.into()))),
+        _ => {
+            let message = "tool_choice.type is one of auto, any, none, tool (with a name)";
+            Err(ApiError::field("tool_choice", message))
         }
-        _ => wrong("tool_choice.type is one of auto, any, none, tool (with a name)".into()),
     }
 }
 
@@ -367,15 +356,6 @@ impl Reply {
         message
     }
 
-    fn whole(&self, end: &End) -> Value {
-        let (text, calls) = self.calls(end);
-        let stop = stop(end, !calls.is_empty());
-        let has_text = calls.is_empty() || !text.is_empty();
-        let text = has_text.then(|| json!({ "type": "text", "text": text }));
-        let content: Vec<Value> = text.into_iter().chain(calls).collect();
-        self.message(content.into(), stop, end.usage.completion, end.usage.cached)
-    }
-
     /// A piece of the block of text.
     fn piece(&mut self, text: &str) -> Vec<Value> {
         let mut events = Vec::new();
@@ -401,6 +381,16 @@ fn stop(end: &End, is_call: bool) -> (Value, Value) {
 }
 
 impl Chunks for Reply {
+    fn whole(&self, ends: &Ends) -> Value {
+        let end = &ends.first;
+        let (text, calls) = self.calls(end);
+        let stop = stop(end, !calls.is_empty());
+        let has_text = calls.is_empty() || !text.is_empty();
+        let text = has_text.then(|| json!({ "type": "text", "text": text }));
+        let content: Vec<Value> = text.into_iter().chain(calls).collect();
+        self.message(content.into(), stop, end.usage.completion, end.usage.cached)
+    }
+
     fn begin(&mut self, _: usize) -> Vec<Value> {
         let message = self.message(json!([]), (Value::Null, Value::Null), 0, 0);
         vec![json!({ "type": "message_start", "message": message }), json!({ "type": "ping" })]
@@ -409,17 +399,9 @@ impl Chunks for Reply {
     fn text(&mut self, _: usize, text: String) -> Vec<Value> {
         let text = match &mut self.held {
             None => text,
-            Some(held) => {
-                held.push_str(&text);
-                let rest = held.split_off(tools::plain(held));
-                std::mem::replace(held, rest)
-            }
+            Some(held) => tools::released(held, &text),
         };
         if text.is_empty() { Vec::new() } else { self.piece(&text) }
-    }
-
-    fn snapshot(&mut self, _: usize, _: String) -> Vec<Value> {
-        Vec::new()
     }
 
     fn end(&mut self, _: usize, end: &End) -> Vec<Value> {
@@ -454,10 +436,6 @@ impl Chunks for Reply {
         }));
         events.push(json!({ "type": "message_stop" }));
         events
-    }
-
-    fn last(&mut self, _: &Usage) -> Vec<Value> {
-        Vec::new()
     }
 
     fn event(&self, chunk: &Value) -> Event {

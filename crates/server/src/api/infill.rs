@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response, sse::Event},
-};
+use axum::{extract::State, response::Response};
 use llada::{
     Codec,
     config::ModelConfig,
@@ -29,7 +25,7 @@ use super::{
     structure::{self, Structure},
 };
 use crate::{
-    answer::{self, Ask, Detail, End, Holes, Usage},
+    answer::{self, Ask, Detail, End, Ends, Holes},
     app::{App, Shared},
     error::{ApiError, ApiResult},
     guard,
@@ -238,19 +234,11 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Infill>) -> Api
     let (settings, is_whole, stops) = (&settings, fields.whole, Vec::new());
     let filling = Filling { settings, max_hole, is_whole, stops, automaton };
     let ask = filled(&app, &model, &template, filling).await?;
-    let detail =
-        Detail { text: false, snapshots: false, events: fields.stream && fields.stream_events };
+    let detail = Detail { text: false, ..Detail::of(fields.stream, false, fields.stream_events) };
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     let warning = Body::<Infill>::warning(&warnings);
     let reply = Reply { model: model.name.clone(), template, warning };
-    match fields.stream {
-        true => Ok(stream::respond(pieces, reply)),
-        false => {
-            let ends = answer::ends(pieces).await?;
-            let end = ends.first().ok_or_else(|| ApiError::internal("an answer has no end"))?;
-            Ok(Json(reply.whole(end)).into_response())
-        }
-    }
+    stream::respond(pieces, reply, fields.stream).await
 }
 
 /// The text with holes of a request.
@@ -295,49 +283,32 @@ struct Reply {
 }
 
 impl Reply {
-    fn whole(&self, end: &End) -> Value {
-        let mut reply = stream::done(0, end, "stop");
+    /// What is told of the text once it is filled.
+    fn done(&self, number: usize, end: &End) -> Value {
         let texts: Vec<&str> = end.fills.iter().map(|fill| fill.text.as_str()).collect();
-        reply["text"] = self.template.fill(&texts).into();
-        reply["object"] = "llada.infill".into();
-        reply["id"] = format!("infill-{}", guard::new_id()).into();
-        reply["model"] = self.model.as_str().into();
-        if let Some(warning) = &self.warning {
-            reply["warning"] = warning.as_str().into();
-        }
-        if let Some(object) = reply.as_object_mut() {
-            object.remove("choices");
-        }
-        reply
+        let mut done = stream::done(number, end, "stop");
+        done["text"] = self.template.fill(&texts).into();
+        done
     }
 }
 
 impl Chunks for Reply {
-    fn begin(&mut self, _: usize) -> Vec<Value> {
-        Vec::new()
-    }
-
-    fn text(&mut self, _: usize, _: String) -> Vec<Value> {
-        Vec::new()
-    }
-
-    fn snapshot(&mut self, _: usize, _: String) -> Vec<Value> {
-        Vec::new()
+    fn whole(&self, ends: &Ends) -> Value {
+        let mut whole = self.done(0, &ends.first);
+        whole["object"] = "llada.infill".into();
+        whole["id"] = format!("infill-{}", guard::new_id()).into();
+        whole["model"] = self.model.as_str().into();
+        if let Some(warning) = &self.warning {
+            whole["warning"] = warning.as_str().into();
+        }
+        if let Some(object) = whole.as_object_mut() {
+            object.remove("choices");
+        }
+        whole
     }
 
     fn end(&mut self, number: usize, end: &End) -> Vec<Value> {
-        let whole = self.whole(end);
-        let mut done = stream::done(number, end, "stop");
-        done["text"] = whole["text"].clone();
-        vec![done]
-    }
-
-    fn last(&mut self, _: &Usage) -> Vec<Value> {
-        Vec::new()
-    }
-
-    fn event(&self, chunk: &Value) -> Event {
-        stream::event(chunk)
+        vec![self.done(number, end)]
     }
 }
 

@@ -97,6 +97,17 @@ pub(crate) fn read(
             _ => return Err(ApiError::field("tool_choice", "tool_choice names no function")),
         },
     };
+    chosen(functions, choice)
+}
+
+/// The tools of a request and which of them are to be called; `None` if there are none.
+///
+/// # Errors
+/// If one is to be called that is not there.
+pub(crate) fn chosen(
+    functions: Vec<Function>,
+    choice: Choice,
+) -> ApiResult<Option<(Vec<Function>, Choice)>> {
     match &choice {
         Choice::Named(name) if !functions.iter().any(|function| function.name == *name) => {
             Err(ApiError::field("tool_choice", format!("there is no tool `{name}`")))
@@ -190,9 +201,16 @@ fn as_text(message: &Message) -> Message {
     }
 }
 
+/// Adds to a text that is `held` back, and takes from it what is surely no call.
+pub(crate) fn released(held: &mut String, text: &str) -> String {
+    held.push_str(text);
+    let rest = held.split_off(plain(held));
+    std::mem::replace(held, rest)
+}
+
 /// How much of a text, as far as it is known, is surely no call: what precedes the first mark of one, or what
 /// may become that mark.
-pub(crate) fn plain(text: &str) -> usize {
+fn plain(text: &str) -> usize {
     let begins = |&at: &usize| text[at..].starts_with(OPEN) || OPEN.starts_with(&text[at..]);
     text.char_indices().map(|(at, _)| at).find(begins).unwrap_or(text.len())
 }

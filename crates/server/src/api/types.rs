@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use llada::Codec;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{End, Usage},
+    answer::{End, Finish, Usage},
     error::{ApiError, ApiResult},
 };
 
@@ -100,6 +101,29 @@ pub(crate) fn most(name: &str, tokens: Option<i64>) -> ApiResult<Option<usize>> 
             Ok(tokens) if tokens > 0 => Ok(Some(tokens)),
             _ => Err(ApiError::field(name, format!("{name} is {tokens}, which is not 1 or more"))),
         },
+    }
+}
+
+/// Refuses an id that is no token of a model.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn check_token(codec: &Codec, id: u64) -> ApiResult<()> {
+    let vocabulary = codec.config().embedding_size as u64;
+    match id < vocabulary {
+        true => Ok(()),
+        false => {
+            let message = format!("the token {id} is not one of the model's {vocabulary}");
+            Err(ApiError::field("prompt", message))
+        }
+    }
+}
+
+/// Why an answer of text ends, in OpenAI's words.
+pub(crate) fn finish_reason(end: &End) -> &'static str {
+    match end.finish {
+        Finish::Stop(_) => "stop",
+        Finish::Length => "length",
     }
 }
 

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::State,
-    response::{IntoResponse, Response, sse::Event},
+    response::{Response, sse::Event},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{self, Ask, Detail, End, Finish, Pieces, Usage, Wanted},
+    answer::{self, Ask, Detail, End, Ends, Finish, Usage, Wanted},
     api::{
         body::{Body, Fields},
         infill::{self, Between},
@@ -35,7 +34,7 @@ pub(crate) struct Completion {
     #[serde(default)]
     prompt: Value,
     /// The most useful tokens; -1 is as many as answers usually have.
-    #[serde(default, alias = "max_tokens")]
+    #[serde(default)]
     n_predict: Option<i64>,
     /// Texts that end the answer.
     #[serde(default)]
@@ -125,9 +124,9 @@ pub(crate) async fn create(
     let ask = Ask::response(&model.codec, wanted)?;
     let reply =
         Reply::new(&model, &ask, Body::<Completion>::warning(&warnings), fields.return_tokens);
-    let detail = Detail { text: fields.stream, ..Detail::default() };
+    let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
-    respond(pieces, reply, fields.stream).await
+    stream::respond(pieces, reply, fields.stream).await
 }
 
 /// A request for the text between two others, with context from other files. Settings of the sampler
@@ -150,7 +149,7 @@ pub(crate) struct Infill {
     #[serde(default)]
     prompt: String,
     /// The most tokens between.
-    #[serde(default, alias = "max_tokens")]
+    #[serde(default)]
     n_predict: Option<i64>,
     /// Just so many tokens between.
     #[serde(default)]
@@ -192,32 +191,18 @@ pub(crate) async fn infill(State(app): State<Shared>, body: Body<Infill>) -> Api
         infill::ask(&app, &model, &Between::new(prefix, fields.input_suffix), hole, &settings)
             .await?;
     let reply = Reply::new(&model, &ask, Body::<Infill>::warning(&warnings), false);
-    let detail = Detail { text: fields.stream, ..Detail::default() };
+    let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
-    respond(pieces, reply, fields.stream).await
-}
-
-async fn respond(pieces: Pieces, reply: Reply, is_stream: bool) -> ApiResult<Response> {
-    if is_stream {
-        return Ok(stream::respond(pieces, reply));
-    }
-    let ends = answer::ends(pieces).await?;
-    let end = ends.first().ok_or_else(|| ApiError::internal("an answer has no end"))?;
-    Ok(Json(reply.whole(end, &end.text)).into_response())
+    stream::respond(pieces, reply, fields.stream).await
 }
 
 /// The tokens of a prompt of any form.
 fn tokens(prompt: &Value, model: &Arc<Model>) -> ApiResult<Vec<u32>> {
     let codec = &model.codec;
     let wrong = || ApiError::field("prompt", "prompt is a text, or a list of texts and tokens");
-    let vocabulary = codec.config().embedding_size;
     let part = |part: &Value| match (part, part.as_u64()) {
         (Value::String(text), _) => codec.tokenizer.encode(text).map_err(ApiError::from),
-        (_, Some(id)) if (id as usize) < vocabulary => Ok(vec![id as u32]),
-        (_, Some(id)) => {
-            let message = format!("the token {id} is not one of the model's {vocabulary}");
-            Err(ApiError::field("prompt", message))
-        }
+        (_, Some(id)) => types::check_token(codec, id).map(|()| vec![id as u32]),
         _ => Err(wrong()),
     };
     match prompt {
@@ -249,7 +234,7 @@ impl Reply {
     }
 
     /// The last object, or the only one.
-    fn whole(&self, end: &End, text: &str) -> Value {
+    fn last_object(&self, end: &End, text: &str) -> Value {
         let (kind, word) = match &end.finish {
             Finish::Stop(Some(word)) => ("word", word.as_str()),
             Finish::Stop(None) => ("eos", ""),
@@ -290,24 +275,16 @@ impl Reply {
 }
 
 impl Chunks for Reply {
-    fn begin(&mut self, _: usize) -> Vec<Value> {
-        Vec::new()
+    fn whole(&self, ends: &Ends) -> Value {
+        self.last_object(&ends.first, &ends.first.text)
     }
 
     fn text(&mut self, _: usize, text: String) -> Vec<Value> {
         vec![json!({ "index": 0, "content": text, "tokens": [], "stop": false, "id_slot": 0 })]
     }
 
-    fn snapshot(&mut self, _: usize, _: String) -> Vec<Value> {
-        Vec::new()
-    }
-
     fn end(&mut self, _: usize, end: &End) -> Vec<Value> {
-        vec![self.whole(end, "")]
-    }
-
-    fn last(&mut self, _: &Usage) -> Vec<Value> {
-        Vec::new()
+        vec![self.last_object(end, "")]
     }
 
     fn close(&self) -> Option<Event> {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     app::Shared,
     error::{ApiError, ApiResult},
+    models,
 };
 
 /// Which model is asked about.
@@ -69,10 +70,7 @@ pub(crate) async fn props(
     let model = app.models.get(which.model.as_deref()).await?;
     let codec = &model.codec;
     let config = codec.config();
-    let usual = match model.is_for_chat {
-        true => codec.chat_sampler(&Settings::default()),
-        false => codec.sampler(&Settings::default(), 0),
-    };
+    let usual = models::usual_sampler(codec, model.is_for_chat);
     let usual = usual.map_err(|error| ApiError::sampler(&error))?;
     let values = Settings { seed: None, ..Settings::of(&usual) }.to_json();
     let settings: Vec<Value> =

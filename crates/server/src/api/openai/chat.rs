@@ -1,18 +1,16 @@
 //! `/v1/chat/completions`.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response, sse::Event},
-};
-use llada::rng::nth_seed;
+use axum::{extract::State, response::Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::stream::{self, Chunks};
+use super::{
+    envelope::Envelope,
+    stream::{self, Chunks},
+};
 use crate::{
-    answer::{self, Ask, Detail, End, Finish, Usage, Wanted},
+    answer::{self, Ask, Detail, End, Ends, Usage, Wanted},
     api::{
         body::{Body, Fields},
         message::{self, ChatMessage},
@@ -20,7 +18,7 @@ use crate::{
         tools::{self, Call, ToolSpec},
         types::{self, StreamOptions, Texts},
     },
-    app::{self, Shared},
+    app::Shared,
     error::ApiResult,
     guard,
     models::Model,
@@ -154,53 +152,36 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Chat>) -> ApiRe
     let settings = &settings;
     let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
-    let asks = (0..n as u64).map(|i| ask.seeded(nth_seed(ask.seed(), i))).collect();
-    let detail = Detail {
-        text: chat.stream && !chat.diffusing,
-        snapshots: chat.stream && chat.diffusing,
-        events: chat.stream && chat.stream_events,
-    };
+    let asks = ask.times(n).collect();
+    let detail = Detail::of(chat.stream, chat.diffusing, chat.stream_events);
     let pieces = answer::begin(&app, &model, asks, detail)?;
-    let reply = Reply {
-        tells_usage: chat.stream_options.unwrap_or_default().include_usage,
-        tells_events: chat.stream_events,
-        held: tools.is_some().then(|| vec![String::new(); n]),
-        ..Reply::new("chatcmpl", &model, Body::<Chat>::warning(&warnings))
-    };
-    match chat.stream {
-        true => Ok(stream::respond(pieces, reply)),
-        false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
-    }
+    let mut reply = Reply::new("chatcmpl", &model, Body::<Chat>::warning(&warnings));
+    reply.envelope.tells_usage = chat.stream_options.unwrap_or_default().include_usage;
+    reply.envelope.tells_events = chat.stream_events;
+    reply.held = tools.is_some().then(|| vec![String::new(); n]);
+    stream::respond(pieces, reply, chat.stream).await
 }
 
-/// What all chunks of a response have.
+/// The kind of a response, and of a part of one.
+const WHOLE: &str = "chat.completion";
+const CHUNK: &str = "chat.completion.chunk";
+
+/// How conversations are answered.
 pub(super) struct Reply {
-    id: String,
-    created: u64,
-    model: String,
-    warning: Option<String>,
-    pub(super) tells_usage: bool,
-    tells_events: bool,
+    pub(super) envelope: Envelope,
     /// With tools: of each answer the text that may turn out to be calls.
     held: Option<Vec<String>>,
 }
 
 /// Why an answer ends, in OpenAI's words.
 fn finish_reason(end: &End, calls: &[Call]) -> &'static str {
-    match (&end.finish, calls.is_empty()) {
-        (_, false) => "tool_calls",
-        (Finish::Stop(_), true) => "stop",
-        (Finish::Length, true) => "length",
-    }
+    if calls.is_empty() { types::finish_reason(end) } else { "tool_calls" }
 }
 
 impl Reply {
     /// The plain one, whose name begins with `kind`.
     pub(super) fn new(kind: &str, model: &Model, warning: Option<String>) -> Self {
-        let (id, created) = (format!("{kind}-{}", guard::new_id()), app::now());
-        let (tells_usage, tells_events, held) = (false, false, None);
-        let model = model.name.clone();
-        Self { id, created, model, warning, tells_usage, tells_events, held }
+        Self { envelope: Envelope::new(kind, model, warning), held: None }
     }
 
     /// The text of an answer, and its calls where there are tools.
@@ -208,55 +189,24 @@ impl Reply {
         if self.held.is_some() { tools::calls(&end.text) } else { (&end.text, Vec::new()) }
     }
 
-    /// The response in one piece.
-    pub(super) fn whole(&self, ends: &[End]) -> Value {
-        let mut total = Usage::default();
-        let choices: Vec<Value> = ends.iter().enumerate().map(|(index, end)| {
-            total += end.usage;
-            let (text, calls) = self.calls(end);
-            let reason = finish_reason(end, &calls);
-            let message = match calls.as_slice() {
-                [] => json!({ "role": "assistant", "content": text }),
-                calls => json!({
-                    "role": "assistant",
-                    "content": Some(text).filter(|text| !text.is_empty()),
-                    "tool_calls": calls.iter().map(|call| written(call, None)).collect::<Vec<_>>(),
-                }),
-            };
-            json!({ "index": index, "message": message, "logprobs": null, "finish_reason": reason })
-        }).collect();
-        let mut reply = json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": concat!("llada-", env!("CARGO_PKG_VERSION")),
-            "choices": choices,
-            "usage": types::usage(&total),
-            "seed": ends.first().map(|end| end.seed),
-        });
-        if let Some(end) = ends.first() {
-            reply["timings"] = types::timings(end);
-        }
-        if let Some(warning) = &self.warning {
-            reply["warning"] = warning.as_str().into();
-        }
-        reply
-    }
-
-    fn chunk(&self, choices: Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": concat!("llada-", env!("CARGO_PKG_VERSION")),
-            "choices": choices,
-        })
+    /// Answer `index` in a response that is not streamed.
+    fn choice(&self, (index, end): (usize, &End)) -> Value {
+        let (text, calls) = self.calls(end);
+        let reason = finish_reason(end, &calls);
+        let message = match calls.as_slice() {
+            [] => json!({ "role": "assistant", "content": text }),
+            calls => json!({
+                "role": "assistant",
+                "content": Some(text).filter(|text| !text.is_empty()),
+                "tool_calls": calls.iter().map(|call| written(call, None)).collect::<Vec<_>>(),
+            }),
+        };
+        json!({ "index": index, "message": message, "logprobs": null, "finish_reason": reason })
     }
 
     fn delta(&self, number: usize, delta: Value) -> Value {
-        self.chunk(json!([{ "index": number, "delta": delta, "finish_reason": null }]))
+        let choice = json!({ "index": number, "delta": delta, "finish_reason": null });
+        self.envelope.chunk(CHUNK, json!([choice]))
     }
 }
 
@@ -274,27 +224,24 @@ fn written(call: &Call, index: Option<usize>) -> Value {
 }
 
 impl Chunks for Reply {
+    fn whole(&self, ends: &Ends) -> Value {
+        let choices = ends.iter().enumerate().map(|answer| self.choice(answer)).collect();
+        self.envelope.whole(WHOLE, choices, ends)
+    }
+
     fn begin(&mut self, number: usize) -> Vec<Value> {
-        let mut first = self.delta(number, json!({ "role": "assistant", "content": "" }));
-        if let Some(warning) = self.warning.take() {
-            first["warning"] = warning.into();
-        }
-        vec![first]
+        let first = self.delta(number, json!({ "role": "assistant", "content": "" }));
+        self.envelope.first(first)
     }
 
     fn text(&mut self, number: usize, text: String) -> Vec<Value> {
-        let text = match self.held.as_mut().map(|held| &mut held[number]) {
+        let text = match &mut self.held {
+            Some(held) => tools::released(&mut held[number], &text),
             None => text,
-            Some(held) => {
-                held.push_str(&text);
-                let rest = held.split_off(tools::plain(held));
-                std::mem::replace(held, rest)
-            }
         };
-        if text.is_empty() {
-            Vec::new()
-        } else {
-            vec![self.delta(number, json!({ "content": text }))]
+        match text.is_empty() {
+            true => Vec::new(),
+            false => vec![self.delta(number, json!({ "content": text }))],
         }
     }
 
@@ -318,20 +265,15 @@ impl Chunks for Reply {
             _ => {}
         }
         let reason = finish_reason(end, &calls);
-        chunks.push(self.chunk(json!([{ "index": number, "delta": {}, "finish_reason": reason }])));
-        if self.tells_events {
+        let last = json!({ "index": number, "delta": {}, "finish_reason": reason });
+        chunks.push(self.envelope.chunk(CHUNK, json!([last])));
+        if self.envelope.tells_events {
             chunks.push(stream::done(number, end, reason));
         }
         chunks
     }
 
     fn last(&mut self, usage: &Usage) -> Vec<Value> {
-        let mut last = self.chunk(json!([]));
-        last["usage"] = types::usage(usage);
-        if self.tells_usage { vec![last] } else { Vec::new() }
-    }
-
-    fn event(&self, chunk: &Value) -> Event {
-        stream::event(chunk)
+        self.envelope.last(CHUNK, usage)
     }
 }

@@ -1,29 +1,24 @@
 //! `/v1/completions`: a text that is continued, or with a `suffix` filled in between.
 
-use std::sync::Arc;
-
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response, sse::Event},
-};
-use llada::rng::nth_seed;
+use axum::{extract::State, response::Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::stream::{self, Chunks};
+use super::{
+    envelope::Envelope,
+    stream::{self, Chunks},
+};
 use crate::{
-    answer::{self, Ask, Detail, End, Finish, Usage, Wanted},
+    answer::{self, Ask, Detail, End, Ends, Usage, Wanted},
     api::{
         body::{Body, Fields},
         infill::{self, Between},
         structure::{self, ResponseFormat, Structure},
         types::{self, MAX_CHOICES, StreamOptions, Texts},
     },
-    app::{self, Shared},
+    app::Shared,
     error::{ApiError, ApiResult},
-    guard,
     models::Model,
 };
 
@@ -150,26 +145,15 @@ pub(crate) async fn create(
             true => model.codec.tokenizer.decode(&tokens, true)?,
             false => String::new(),
         };
-        for i in 0..n as u64 {
-            asks.push(ask.seeded(nth_seed(ask.seed(), i)));
-            echoes.push(echo.clone());
-        }
+        asks.extend(ask.times(n));
+        echoes.extend(std::iter::repeat_n(echo, n));
     }
-    let detail = Detail {
-        text: fields.stream && !fields.diffusing,
-        snapshots: fields.stream && fields.diffusing,
-        events: fields.stream && fields.stream_events,
-    };
+    let detail = Detail::of(fields.stream, fields.diffusing, fields.stream_events);
     let pieces = answer::begin(&app, &model, asks, detail)?;
-    let reply = Reply {
-        tells_usage: fields.stream_options.unwrap_or_default().include_usage,
-        tells_events: fields.stream_events,
-        ..Reply::new(&model, Body::<Completion>::warning(&warnings), echoes)
-    };
-    match fields.stream {
-        true => Ok(stream::respond(pieces, reply)),
-        false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
-    }
+    let mut reply = Reply::new(&model, Body::<Completion>::warning(&warnings), echoes);
+    reply.envelope.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
+    reply.envelope.tells_events = fields.stream_events;
+    stream::respond(pieces, reply, fields.stream).await
 }
 
 /// The prompts of a request, of any form that OpenAI allows.
@@ -212,11 +196,7 @@ fn read(
             None => Ok((None, codec.encode(&text)?)),
         },
         (Prompt::Tokens(tokens), suffix) => {
-            let vocabulary = codec.config().embedding_size;
-            if let Some(id) = tokens.iter().find(|id| **id as usize >= vocabulary) {
-                let message = format!("the token {id} is not one of the model's {vocabulary}");
-                return Err(ApiError::field("prompt", message));
-            }
+            tokens.iter().try_for_each(|&id| types::check_token(codec, u64::from(id)))?;
             match suffix {
                 Some(suffix) => {
                     let text = codec.tokenizer.decode(&tokens, true)?;
@@ -228,14 +208,12 @@ fn read(
     }
 }
 
-/// What all chunks of a response have.
+/// The kind of a response, and of a part of one.
+const OBJECT: &str = "text_completion";
+
+/// How texts are continued.
 pub(super) struct Reply {
-    id: String,
-    created: u64,
-    model: String,
-    warning: Option<String>,
-    pub(super) tells_usage: bool,
-    pub(super) tells_events: bool,
+    pub(super) envelope: Envelope,
     /// Whether a choice has its text as a message too, which is where Mistral's clients look.
     pub(super) has_messages: bool,
     /// What comes before each answer.
@@ -243,40 +221,8 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn new(model: &Arc<Model>, warning: Option<String>, echoes: Vec<String>) -> Self {
-        let (id, created) = (format!("cmpl-{}", guard::new_id()), app::now());
-        let (tells_usage, tells_events, has_messages) = (false, false, false);
-        let model = model.name.clone();
-        Self { id, created, model, warning, tells_usage, tells_events, has_messages, echoes }
-    }
-
-    /// The response in one piece.
-    pub(super) fn whole(&self, ends: &[End]) -> Value {
-        let mut total = Usage::default();
-        let choices: Vec<Value> = ends
-            .iter()
-            .zip(&self.echoes)
-            .enumerate()
-            .map(|(index, (end, echo))| {
-                total += end.usage;
-                let text = format!("{echo}{}", end.text);
-                let mut choice = choice(index, &text, Some(reason(end)));
-                if self.has_messages {
-                    choice["message"] = json!({ "role": "assistant", "content": text });
-                }
-                choice
-            })
-            .collect();
-        let mut reply = self.chunk(choices.into());
-        reply["usage"] = types::usage(&total);
-        reply["seed"] = ends.first().map(|end| end.seed).into();
-        if let Some(end) = ends.first() {
-            reply["timings"] = types::timings(end);
-        }
-        if let Some(warning) = &self.warning {
-            reply["warning"] = warning.as_str().into();
-        }
-        reply
+    pub(super) fn new(model: &Model, warning: Option<String>, echoes: Vec<String>) -> Self {
+        Self { envelope: Envelope::new("cmpl", model, warning), has_messages: false, echoes }
     }
 
     /// A chunk with one choice.
@@ -285,18 +231,7 @@ impl Reply {
         if self.has_messages {
             choice["delta"] = json!({ "content": text });
         }
-        self.chunk(json!([choice]))
-    }
-
-    fn chunk(&self, choices: Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": concat!("llada-", env!("CARGO_PKG_VERSION")),
-            "choices": choices,
-        })
+        self.envelope.chunk(OBJECT, json!([choice]))
     }
 }
 
@@ -304,25 +239,27 @@ fn choice(index: usize, text: &str, reason: Option<&str>) -> Value {
     json!({ "index": index, "text": text, "logprobs": null, "finish_reason": reason })
 }
 
-/// Why an answer ends.
-fn reason(end: &End) -> &'static str {
-    match end.finish {
-        Finish::Stop(_) => "stop",
-        Finish::Length => "length",
-    }
-}
-
 impl Chunks for Reply {
+    fn whole(&self, ends: &Ends) -> Value {
+        let answers = ends.iter().zip(&self.echoes).enumerate();
+        let written = |(index, (end, echo)): (usize, (&End, &String))| {
+            let text = format!("{echo}{}", end.text);
+            let mut choice = choice(index, &text, Some(types::finish_reason(end)));
+            if self.has_messages {
+                choice["message"] = json!({ "role": "assistant", "content": text });
+            }
+            choice
+        };
+        self.envelope.whole(OBJECT, answers.map(written).collect(), ends)
+    }
+
     fn begin(&mut self, number: usize) -> Vec<Value> {
         let echo = std::mem::take(&mut self.echoes[number]);
-        if echo.is_empty() && self.warning.is_none() {
+        if echo.is_empty() && !self.envelope.has_warning() {
             return Vec::new();
         }
-        let mut first = self.piece(number, &echo, None);
-        if let Some(warning) = self.warning.take() {
-            first["warning"] = warning.into();
-        }
-        vec![first]
+        let first = self.piece(number, &echo, None);
+        self.envelope.first(first)
     }
 
     fn text(&mut self, number: usize, text: String) -> Vec<Value> {
@@ -334,20 +271,15 @@ impl Chunks for Reply {
     }
 
     fn end(&mut self, number: usize, end: &End) -> Vec<Value> {
-        let mut chunks = vec![self.piece(number, "", Some(reason(end)))];
-        if self.tells_events {
-            chunks.push(stream::done(number, end, reason(end)));
+        let reason = types::finish_reason(end);
+        let mut chunks = vec![self.piece(number, "", Some(reason))];
+        if self.envelope.tells_events {
+            chunks.push(stream::done(number, end, reason));
         }
         chunks
     }
 
     fn last(&mut self, usage: &Usage) -> Vec<Value> {
-        let mut last = self.chunk(json!([]));
-        last["usage"] = types::usage(usage);
-        if self.tells_usage { vec![last] } else { Vec::new() }
-    }
-
-    fn event(&self, chunk: &Value) -> Event {
-        stream::event(chunk)
+        self.envelope.last(OBJECT, usage)
     }
 }

@@ -1,11 +1,7 @@
 //! What editors ask, by Mercury's names: `/v1/fim/completions` (Mistral's too), `/v1/edit/completions` and
 //! `/v1/apply/completions`.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use llada::{chat::Message, constraint::Constraint};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -88,21 +84,14 @@ pub(crate) async fn fim(State(app): State<Shared>, body: Body<Fim>) -> ApiResult
             Ask::response(&model.codec, wanted)?
         }
     };
-    let detail = Detail {
-        text: fields.stream && !fields.diffusing,
-        snapshots: fields.stream && fields.diffusing,
-        events: fields.stream && fields.stream_events,
-    };
+    let detail = Detail::of(fields.stream, fields.diffusing, fields.stream_events);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     let warning = Body::<Fim>::warning(&warnings);
     let mut reply = completions::Reply::new(&model, warning, vec![String::new()]);
-    reply.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
-    reply.tells_events = fields.stream_events;
+    reply.envelope.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
+    reply.envelope.tells_events = fields.stream_events;
     reply.has_messages = true;
-    match fields.stream {
-        true => Ok(stream::respond(pieces, reply)),
-        false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
-    }
+    stream::respond(pieces, reply, fields.stream).await
 }
 
 /// A request for an edit, in one message of the user.
@@ -173,12 +162,9 @@ async fn rewrite(app: &Shared, body: Body<Edit>, told: &str, mark: &str) -> ApiR
     let (prompt, settings) = (model.codec.encode_chat(&messages)?, &settings);
     let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
-    let detail = Detail { text: fields.stream, ..Detail::default() };
+    let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(app, &model, vec![ask], detail)?;
     let mut reply = chat::Reply::new("edit", &model, Body::<Edit>::warning(&warnings));
-    reply.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
-    match fields.stream {
-        true => Ok(stream::respond(pieces, reply)),
-        false => Ok(Json(reply.whole(&answer::ends(pieces).await?)).into_response()),
-    }
+    reply.envelope.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
+    stream::respond(pieces, reply, fields.stream).await
 }

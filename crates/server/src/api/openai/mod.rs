@@ -3,5 +3,6 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod edits;
+mod envelope;
 pub(crate) mod models;
 pub(crate) mod stream;

@@ -2,42 +2,61 @@
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
-use axum::response::{
-    IntoResponse, Response,
-    sse::{Event, KeepAlive, Sse},
+use axum::{
+    Json,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
 };
 use futures_util::stream;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{End, Piece, Pieces, Usage},
+    answer::{self, End, Ends, Piece, Pieces, Usage},
     api::types,
-    error::ApiError,
+    error::{ApiError, ApiResult},
 };
 
 /// How often a stream without news shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How an interface writes the pieces of answers; each is a chunk of JSON, or several.
+/// How an interface writes answers: whole, or piece by piece, each piece as chunks of JSON. As provided, a
+/// piece is told by none.
 pub(crate) trait Chunks: Send + 'static {
+    /// The response that is not streamed.
+    fn whole(&self, ends: &Ends) -> Value;
+
     /// What comes before answer `number`.
-    fn begin(&mut self, number: usize) -> Vec<Value>;
+    fn begin(&mut self, _number: usize) -> Vec<Value> {
+        Vec::new()
+    }
 
     /// More of the text of answer `number`.
-    fn text(&mut self, number: usize, text: String) -> Vec<Value>;
+    fn text(&mut self, _number: usize, _text: String) -> Vec<Value> {
+        Vec::new()
+    }
 
     /// The text of answer `number` as it stands.
-    fn snapshot(&mut self, number: usize, text: String) -> Vec<Value>;
+    fn snapshot(&mut self, _number: usize, _text: String) -> Vec<Value> {
+        Vec::new()
+    }
 
     /// Answer `number` is over.
     fn end(&mut self, number: usize, end: &End) -> Vec<Value>;
 
     /// All answers are over.
-    fn last(&mut self, usage: &Usage) -> Vec<Value>;
+    fn last(&mut self, _usage: &Usage) -> Vec<Value> {
+        Vec::new()
+    }
 
-    /// The chunk as an event; without a name, as provided.
+    /// The chunk as an event; as provided, with a name if it is one of the program's own.
     fn event(&self, chunk: &Value) -> Event {
-        Event::default().data(chunk.to_string())
+        let event = Event::default().data(chunk.to_string());
+        match chunk["object"].as_str() {
+            Some(name) if name.starts_with("llada.") => event.event(name),
+            _ => event,
+        }
     }
 
     /// What ends the stream.
@@ -75,8 +94,9 @@ impl<C: Chunks> State<C> {
             self.push(chunks);
         }
         match piece {
-            Ok(Piece::Canvas(event) | Piece::Step(event)) => {
-                self.ready.push_back(named(event, number))
+            Ok(Piece::Canvas(mut event) | Piece::Step(mut event)) => {
+                event["index"] = number.into();
+                self.push(vec![event]);
             }
             Ok(Piece::Text(text)) => {
                 let chunks = self.chunks.text(number, text);
@@ -120,8 +140,23 @@ impl<C: Chunks> State<C> {
     }
 }
 
+/// The response of `pieces`, as they come or once all are there.
+///
+/// # Errors
+/// If it is not streamed, that of the first answer that fails.
+pub(crate) async fn respond(
+    pieces: Pieces,
+    chunks: impl Chunks,
+    is_stream: bool,
+) -> ApiResult<Response> {
+    match is_stream {
+        true => Ok(streamed(pieces, chunks)),
+        false => Ok(Json(chunks.whole(&answer::ends(pieces).await?)).into_response()),
+    }
+}
+
 /// The response that streams `pieces`.
-pub(crate) fn respond(pieces: Pieces, chunks: impl Chunks) -> Response {
+fn streamed(pieces: Pieces, chunks: impl Chunks) -> Response {
     let (ready, begun, usage) = (VecDeque::new(), Vec::new(), Usage::default());
     let state = State { pieces, chunks, ready, begun, usage, is_over: false };
     let events = stream::unfold(state, |mut state| async move {
@@ -132,13 +167,6 @@ pub(crate) fn respond(pieces: Pieces, chunks: impl Chunks) -> Response {
     let response = Sse::new(events).keep_alive(keep_alive).into_response();
     // Proxies must not collect what is to be seen at once.
     ([("x-accel-buffering", "no"), ("cache-control", "no-cache")], response).into_response()
-}
-
-/// An event with the name that its object says.
-fn named(mut event: Value, number: usize) -> Event {
-    let name = event["object"].as_str().unwrap_or_default().to_owned();
-    event["index"] = number.into();
-    Event::default().event(name).data(event.to_string())
 }
 
 /// The event that tells all of an answer that is over.
@@ -157,13 +185,4 @@ pub(crate) fn done(number: usize, end: &End, finish_reason: &str) -> Value {
         "usage": types::usage(&end.usage),
         "timings": types::timings(end),
     })
-}
-
-/// A chunk as an event that has a name if it is one of the program's own.
-pub(crate) fn event(chunk: &Value) -> Event {
-    let event = Event::default().data(chunk.to_string());
-    match chunk["object"].as_str() {
-        Some(name) if name.starts_with("llada.") => event.event(name),
-        _ => event,
-    }
 }
