@@ -11,6 +11,8 @@ use axum::{
     routing::get,
 };
 
+use llada::diffusion::trace;
+
 use crate::app::Shared;
 
 /// Nothing from elsewhere, and nothing that was put in by a text.
@@ -18,38 +20,40 @@ const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; fo
     frame-ancestors 'none'";
 
 macro_rules! files {
-    ($($name:literal: $kind:literal),* $(,)?) => {
-        /// Its files by name, each with its type.
-        const FILES: &[(&str, &str, &[u8])] =
-            &[$(($name, $kind, include_bytes!(concat!("page/", $name)))),*];
+    ($($name:literal),* $(,)?) => {
+        /// Its files by name.
+        const FILES: &[(&str, &[u8])] = &[
+            // The library's, which exports of the program are made of too.
+            ("film.html", trace::FILM.as_bytes()),
+            $(($name, include_bytes!(concat!("page/", $name)))),*
+        ];
     };
 }
 
 files! {
-    "announce.js": "text/javascript; charset=utf-8",
-    "answer.js": "text/javascript; charset=utf-8",
-    "api.js": "text/javascript; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "canvas.css": "text/css; charset=utf-8",
-    "canvas.js": "text/javascript; charset=utf-8",
-    "chat.js": "text/javascript; charset=utf-8",
-    "drafts.js": "text/javascript; charset=utf-8",
-    "export.js": "text/javascript; charset=utf-8",
-    "film.html": "text/html; charset=utf-8",
-    "film.js": "text/javascript; charset=utf-8",
-    "holes.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-    "index.html": "text/html; charset=utf-8",
-    "infill.js": "text/javascript; charset=utf-8",
-    "log.js": "text/javascript; charset=utf-8",
-    "palette.js": "text/javascript; charset=utf-8",
-    "player.js": "text/javascript; charset=utf-8",
-    "settings.js": "text/javascript; charset=utf-8",
-    "structure.js": "text/javascript; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "svg.js": "text/javascript; charset=utf-8",
-    "text.js": "text/javascript; charset=utf-8",
-    "theme.js": "text/javascript; charset=utf-8",
+    "announce.js",
+    "answer.js",
+    "api.js",
+    "app.js",
+    "canvas.css",
+    "canvas.js",
+    "chat.js",
+    "drafts.js",
+    "export.js",
+    "film.js",
+    "holes.js",
+    "icon.svg",
+    "index.html",
+    "infill.js",
+    "log.js",
+    "palette.js",
+    "player.js",
+    "settings.js",
+    "structure.js",
+    "style.css",
+    "svg.js",
+    "text.js",
+    "theme.js",
 }
 
 /// The paths of the page.
@@ -60,11 +64,17 @@ pub(crate) fn router() -> Router<Shared> {
 }
 
 fn file(name: &str) -> Response {
-    let Some((_, kind, bytes)) = FILES.iter().find(|(known, ..)| *known == name) else {
+    let Some((_, bytes)) = FILES.iter().find(|(known, _)| *known == name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
+    let kind = match name.rsplit('.').next() {
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "text/html; charset=utf-8",
+    };
     let headers = [
-        (CONTENT_TYPE, *kind),
+        (CONTENT_TYPE, kind),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CACHE_CONTROL, "no-cache"),

@@ -8,6 +8,8 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const PAGE = new URL("../../src/page/", import.meta.url);
+/** The one file of the page that the library has. */
+const FILM = new URL("../../../llada/src/diffusion/trace/film.html", import.meta.url);
 const TYPES = { html: "text/html", css: "text/css", js: "text/javascript", svg: "image/svg+xml" };
 const POLICY =
   "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -132,7 +134,7 @@ async function route(request, response, state) {
 
 async function file(response, pathname) {
   const name = pathname === "/" ? "index.html" : pathname.slice("/page/".length);
-  const content = await readFile(new URL(name, PAGE)).catch(() => null);
+  const content = await readFile(name === "film.html" ? FILM : new URL(name, PAGE)).catch(() => null);
   if (!content) return refuse(response, 404, { message: "There is no such file." });
   response.writeHead(200, {
     "Content-Type": TYPES[name.split(".").at(-1)],

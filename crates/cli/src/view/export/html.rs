@@ -1,11 +1,10 @@
 //! The recording as one HTML file: a slider, a play button, no network.
 
+use llada::diffusion::trace;
 use serde_json::{Value, json};
 
 use super::{Film, escape};
 use crate::view::palette;
-
-const PAGE: &str = include_str!("page.html");
 
 /// The page of a film with `delay_ms` between two steps.
 pub fn html(film: &Film, delay_ms: u64) -> String {
@@ -13,7 +12,8 @@ pub fn html(film: &Film, delay_ms: u64) -> String {
     let text: String = film.cells.iter().map(last).collect();
     let stops: Vec<String> = palette::stops().map(|(_, color)| color).collect();
     // One pass over the page, so that no inserted text is searched for the next mark.
-    PAGE.split("@@")
+    trace::FILM
+        .split("@@")
         .map(|part| match part {
             "TITLE" => escape(&film.title),
             "TEXT" => escape(&text),

@@ -18,6 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Canvas, Sampler};
 
+/// A page that plays a trace and needs nothing from elsewhere. Between marks `@@` stand the names of what is put in
+/// their places: TITLE, TEXT, RAMP (the colours from unsure to sure) and DATA (what each cell shows in each step).
+pub const FILM: &str = include_str!("film.html");
+
 /// Version of the format that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
 
