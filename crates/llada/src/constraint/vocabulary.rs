@@ -21,11 +21,7 @@ impl Vocabulary {
     /// If a text is not what its tokens are, put together.
     pub fn new(tokenizer: &Tokenizer, special: &SpecialTokens) -> Result<Self, ConstraintError> {
         let own = [special.mask, special.eos, special.eot, special.bos, special.pad];
-        // The unknown token is not reserved, but has no text either.
-        let has_text = |id: u32| {
-            let is_special = tokenizer.is_special(id) || own.contains(&Some(id));
-            !is_special && tokenizer.decode(&[id], true).is_ok_and(|text| !text.is_empty())
-        };
+        let has_text = |id: u32| !own.contains(&Some(id)) && tokenizer.plain(id).is_some();
         let bytes: Vec<Vec<u8>> = (0..tokenizer.vocab_size() as u32)
             .map(|id| match has_text(id) {
                 true => tokenizer.token_bytes(id).unwrap_or_default(),

@@ -158,6 +158,13 @@ impl Tokenizer {
         Some(bytes.unwrap_or_else(|| text.into_bytes()))
     }
 
+    /// The text of a token that texts may consist of; `None` of reserved ones, and of those without text, such
+    /// as the unknown token.
+    pub(crate) fn plain(&self, id: u32) -> Option<String> {
+        let text = (!self.is_special(id)).then(|| self.decode(&[id], true).ok()).flatten();
+        text.filter(|text| !text.is_empty())
+    }
+
     /// Whether an id has a meaning of its own, which plain text must not give.
     pub fn is_special(&self, id: u32) -> bool {
         self.reserved.contains(&id)

@@ -56,16 +56,11 @@ pub(in crate::diffusion) struct Holes {
 
 impl Choices {
     fn new(tokenizer: &Tokenizer) -> Self {
-        let ids = 0..tokenizer.vocab_size() as u32;
-        // The unknown token is not reserved, but has no text either.
-        let text = |id| match tokenizer.is_special(id) {
-            false => tokenizer.decode(&[id], true).unwrap_or_default(),
-            true => String::new(),
-        };
-        let texts: Vec<String> = ids.map(text).collect();
+        let texts: Vec<Option<String>> =
+            (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.plain(id)).collect();
         Self {
-            text: texts.iter().map(|text| !text.is_empty()).collect(),
-            spaced: texts.iter().map(|text| joins_space(text)).collect(),
+            text: texts.iter().map(Option::is_some).collect(),
+            spaced: texts.iter().map(|text| text.as_deref().is_some_and(joins_space)).collect(),
         }
     }
 

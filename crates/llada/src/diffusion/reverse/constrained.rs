@@ -6,11 +6,11 @@
 
 use std::{ops::Range, sync::Arc};
 
-use llada_kernels::statistics::{self, Statistics};
+use llada_kernels::statistics::Statistics;
 
 use super::{
     Canvas, Reading,
-    reading::{Question, Scores, UNIFORMS, exclude, ranked},
+    reading::{Question, Scores, UNIFORMS, ranked},
 };
 use crate::{
     constraint::{Automaton, Best, Ending, Place},
@@ -175,19 +175,9 @@ impl Question<'_> {
         position: usize,
     ) -> Scores {
         let sampler = self.sampler;
-        let mut temperature = if self.is_greedy { 0.0 } else { sampler.temperature };
         let mut unfiltered = None;
-        if sampler.tempers() {
-            if temperature > 0.0 {
-                logits.iter_mut().for_each(|logit| *logit /= temperature as f32);
-                temperature = 1.0;
-            }
-            if sampler.filters() {
-                unfiltered = Some(logits.to_vec());
-                sample::filter(logits, sampler.top_k, sampler.top_p, sampler.follows_dream());
-            }
-            whole = statistics::of(logits).unwrap_or(whole);
-        }
+        let keep = |logits: &[f32]| unfiltered = Some(logits.to_vec());
+        let temperature = self.temper(logits, &mut whole, keep);
         let mut best = match temperature > 0.0 {
             true => self.drawn(automaton, logits, temperature, position),
             false => greatest(automaton, logits),
@@ -195,12 +185,7 @@ impl Question<'_> {
         if best.contains(&Best::NONE) {
             add_excluded(automaton, unfiltered.as_deref().unwrap_or(logits), &mut best);
         }
-        if sampler.confidence_eos_eot_inf {
-            if !sampler.exact || sampler.temperature == 0.0 {
-                exclude(logits, self.special.eos);
-            }
-            exclude(logits, self.special.eot);
-            whole = statistics::of(logits).unwrap_or(whole);
+        if self.leave_ends_out(logits, &mut whole) {
             for best in &mut best {
                 best.logit = logits.get(best.token as usize).copied().unwrap_or(f32::NEG_INFINITY);
             }

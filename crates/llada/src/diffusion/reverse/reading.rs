@@ -340,11 +340,16 @@ impl Question<'_> {
         token as usize != leading && sample::probability(logits, whole, leading, precision) >= least
     }
 
-    /// The token that `position` would take, `whole` being the statistics of its `logits`. Leaves in
-    /// them those that its confidence counts.
-    fn candidate(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Candidate {
-        let (sampler, SpecialTokens { eos, eot, .. }) = (self.sampler, self.special);
-        let step = self.step;
+    /// Divides the `logits` by the temperature and filters them where that comes before the draw, with `whole`
+    /// their statistics; `unfiltered` is shown those that are going to be filtered. Gives the temperature that
+    /// is left for the draw.
+    pub(super) fn temper(
+        &self,
+        logits: &mut [f32],
+        whole: &mut Statistics,
+        unfiltered: impl FnOnce(&[f32]),
+    ) -> f64 {
+        let sampler = self.sampler;
         let mut temperature = if self.is_greedy { 0.0 } else { sampler.temperature };
         if sampler.tempers() {
             if temperature > 0.0 {
@@ -352,11 +357,35 @@ impl Question<'_> {
                 temperature = 1.0;
             }
             if sampler.filters() {
-                let p_first = sampler.follows_dream();
-                sample::filter(logits, sampler.top_k, sampler.top_p, p_first);
+                unfiltered(logits);
+                sample::filter(logits, sampler.top_k, sampler.top_p, sampler.follows_dream());
             }
-            whole = statistics::of(logits).unwrap_or(whole);
+            *whole = statistics::of(logits).unwrap_or(*whole);
         }
+        temperature
+    }
+
+    /// Leaves in the `logits` those that a confidence counts, with `whole` their statistics: where ends come
+    /// last, not those. Gives whether that is so.
+    pub(super) fn leave_ends_out(&self, logits: &mut [f32], whole: &mut Statistics) -> bool {
+        let sampler = self.sampler;
+        if sampler.confidence_eos_eot_inf {
+            // The reference writes to the noisy logits, which are the logits at temperature 0 only.
+            if !sampler.exact || sampler.temperature == 0.0 {
+                exclude(logits, self.special.eos);
+            }
+            exclude(logits, self.special.eot);
+            // Where nothing is left, the token is one of them: without probability.
+            *whole = statistics::of(logits).unwrap_or(*whole);
+        }
+        sampler.confidence_eos_eot_inf
+    }
+
+    /// The token that `position` would take, `whole` being the statistics of its `logits`. Leaves in
+    /// them those that its confidence counts.
+    fn candidate(&self, logits: &mut [f32], mut whole: Statistics, position: usize) -> Candidate {
+        let (sampler, step) = (self.sampler, self.step);
+        let temperature = self.temper(logits, &mut whole, |_| ());
         let mut token = whole.token;
         if temperature > 0.0 {
             let drawn = self.draws.token(step, position).map(|token| token as usize);
@@ -368,15 +397,7 @@ impl Question<'_> {
                 })
             });
         }
-        if sampler.confidence_eos_eot_inf {
-            // The reference writes to the noisy logits, which are the logits at temperature 0 only.
-            if !sampler.exact || sampler.temperature == 0.0 {
-                exclude(logits, eos);
-            }
-            exclude(logits, eot);
-            // Where nothing is left, the token is one of them: without probability.
-            whole = statistics::of(logits).unwrap_or(whole);
-        }
+        self.leave_ends_out(logits, &mut whole);
         let probability = sample::probability(logits, &whole, token, sampler.confidence);
         ranked(sampler, self.draws, step, position, token, probability, &whole)
     }
@@ -410,7 +431,7 @@ pub(super) fn ranked(
 }
 
 /// Makes `token` impossible.
-pub(super) fn exclude(logits: &mut [f32], token: Option<u32>) {
+fn exclude(logits: &mut [f32], token: Option<u32>) {
     if let Some(logit) = token.and_then(|token| logits.get_mut(token as usize)) {
         *logit = f32::NEG_INFINITY;
     }
