@@ -83,6 +83,8 @@ export class Answer {
   }
 
   #draw() {
+    // The end of an answer does not wait for the screen.
+    if (this.#isDrawn) return;
     this.#isDrawn = true;
     this.player.extend(this.#film);
     const { known, cells } = this.#film.progress();
@@ -116,7 +118,7 @@ export class Answer {
   #end(state) {
     this.element.dataset.state = state;
     if (!this.#film) return;
-    if (!this.#isDrawn) this.#draw();
+    this.#draw();
     this.#film.close();
     this.canvas.settle(this.#film);
     this.player.refresh();

@@ -44,6 +44,8 @@ export class Holes {
 
   /** Puts a hole in the place of what is selected. */
   add() {
+    // The event of the last change may be still to come.
+    this.#remember();
     const range = this.#range ?? this.#end();
     range.deleteContents();
     const added = hole(this.chosen ? "" : this.length.value);
