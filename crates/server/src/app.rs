@@ -117,15 +117,19 @@ pub(crate) fn router(app: Shared) -> Router {
     let keyed = answering
         .merge(open)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), guard::keys));
-    Router::new()
+    let router = Router::new()
         .merge(keyed)
         .route("/health", get(llama::state::health))
         .route("/openapi.json", get(crate::openapi::document))
         .merge(page::router())
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::not_allowed)
-        .layer(DefaultBodyLimit::max(app.options.max_body))
-        .layer(guard::cors(&app))
+        .layer(DefaultBodyLimit::max(app.options.max_body));
+    let router = match guard::cors(&app) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::origins))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::log))
         .with_state(app)

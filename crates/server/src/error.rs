@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::{
     Json,
+    extract::rejection::{PathRejection, QueryRejection},
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use llada::diffusion::{SamplerError, Settings, Spelling};
+use llada::diffusion::{SamplerError, Spelling};
 use serde_json::{Value, json};
 
 use crate::runner::Full;
@@ -97,15 +98,17 @@ impl ApiError {
     pub(crate) fn sampler(error: &SamplerError) -> Self {
         let hint = error.hint_for(Spelling::Key);
         let message = hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"));
-        let first = message.split(' ').next().unwrap_or_default();
-        let param = Settings::names().find(|name| *name == first).map(str::to_owned);
-        Self { param, ..Self::bad(message) }
+        Self { param: error.setting().map(str::to_owned), ..Self::bad(message) }
     }
 }
 
 /// An error of the library in a line, with its remedy.
 pub(crate) fn told(error: &llada::Error) -> String {
-    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
+    let hint = match error {
+        llada::Error::Likelihood(error) => error.hint_for(Spelling::Key),
+        error => error.hint(),
+    };
+    hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
 impl From<llada::Error> for ApiError {
@@ -128,6 +131,18 @@ impl From<llada::Error> for ApiError {
 impl From<llada::diffusion::infill::InfillError> for ApiError {
     fn from(error: llada::diffusion::infill::InfillError) -> Self {
         llada::Error::from(error).into()
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(error: QueryRejection) -> Self {
+        Self::bad(error.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(error: PathRejection) -> Self {
+        Self::bad(error.body_text())
     }
 }
 

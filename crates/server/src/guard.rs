@@ -101,20 +101,21 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// What browsers are told of other origins.
-pub(crate) fn cors(app: &Shared) -> CorsLayer {
+/// What browsers are told of other origins, if any may call.
+pub(crate) fn cors(app: &Shared) -> Option<CorsLayer> {
     if app.options.cors_origins.is_empty() {
-        return CorsLayer::new();
+        return None;
     }
     let app = Shared::clone(app);
     let is_allowed = move |origin: &HeaderValue, _: &Parts| {
         origin.to_str().is_ok_and(|origin| app.options.allows(origin))
     };
-    CorsLayer::new()
+    let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(is_allowed))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(Any)
-        .expose_headers([REQUEST_ID])
+        .expose_headers([REQUEST_ID]);
+    Some(cors)
 }
 
 /// Refuses requests without one of the keys.

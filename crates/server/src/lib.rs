@@ -107,22 +107,29 @@ async fn run(
     let models = Models::new(named, cpu, capacity, memory, Arc::clone(&metrics));
     let app = Arc::new(App::new(options, models, metrics));
     listening(&listener.place());
-    let (failed, failure) = tokio::sync::oneshot::channel();
-    let loading = tokio::spawn(load(Arc::clone(&app), failed));
+    let (loaded, loading) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(load(Arc::clone(&app), loaded));
     if !idle.is_zero() {
         tokio::spawn(unload(Arc::clone(&app), idle));
     }
     let mut why = None;
     let stop = async {
+        let failed = async {
+            match loading.await {
+                Ok(Err(error)) => error,
+                Err(_) => "a fault of the program".into(),
+                Ok(Ok(())) => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stop => {}
-            Ok(error) = failure => why = Some(error),
+            error = failed => why = Some(error),
         }
         app.set(Phase::Draining);
         tracing::info!("ending: no more requests are taken");
     };
     listen::serve(listener, app::router(Arc::clone(&app)), &app.options, stop).await;
-    loading.abort();
+    task.abort();
     #[cfg(unix)]
     if let Some(socket) = app.options.socket.as_deref().filter(|socket| inode(socket) == own) {
         // It may be gone already.
@@ -139,12 +146,13 @@ fn inode(path: &std::path::Path) -> Option<(u64, u64)> {
 }
 
 /// Loads the first model, or says why it cannot.
-async fn load(app: Arc<App>, failed: tokio::sync::oneshot::Sender<String>) {
-    match app.models.load_first().await {
-        Ok(()) => app.set(Phase::Ready),
-        // Nobody listens any more if the server ends already.
-        Err(why) => _ = failed.send(why),
+async fn load(app: Arc<App>, loaded: tokio::sync::oneshot::Sender<Result<(), String>>) {
+    let first = app.models.load_first().await;
+    if first.is_ok() {
+        app.set(Phase::Ready);
     }
+    // Nobody listens any more if the server ends already.
+    _ = loaded.send(first);
 }
 
 /// Unloads models that nobody asks.

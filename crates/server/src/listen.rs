@@ -10,6 +10,8 @@ use std::{
 };
 
 use axum::Router;
+use futures_util::future::Either;
+use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -105,54 +107,77 @@ impl Listener {
     }
 }
 
-/// Serves connections until `stop`; then those that have begun have `options.drain` to end.
+/// Serves connections until `stop`; then those that have begun have `options.drain` to end. Those that come
+/// meanwhile are answered too, so that whoever asks is told.
 pub(crate) async fn serve(
     listener: Listener,
     router: Router,
     options: &Options,
     stop: impl Future<Output = ()>,
 ) {
-    let mut http = hyper::server::conn::http1::Builder::new();
+    let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(options.client_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
-    let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(options.connections));
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let taken = async {
-            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
-            Some((permit, listener.accept().await))
-        };
-        let (permit, stream) = tokio::select! {
-            Some(taken) = taken => taken,
-            () = &mut stop => break,
-            else => break,
-        };
-        let stream = match stream {
-            Ok(stream) => stream,
-            Err(error) => {
-                // Too many open files, say: those that are open will close.
-                tracing::warn!(%error, "a connection could not be taken");
-                sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let service = TowerToHyperService::new(router.clone());
-        let io = TokioIo::new(Patient::new(stream, options.client_timeout));
-        let connection = graceful.watch(http.serve_connection(io, service));
-        tokio::spawn(async move {
-            // What goes wrong with a connection is its client's doing.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-            drop(permit);
-        });
+    let mut connections =
+        Connections { listener, router, http, room, time: options.client_timeout };
+    let graceful = GracefulShutdown::new();
+    tokio::select! {
+        () = connections.take(Some(&graceful)) => {}
+        () = stop => {}
     }
-    drop(listener);
-    if tokio::time::timeout(options.drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were broken off, as they did not end in time");
+    connections.http.keep_alive(false);
+    let drained = tokio::time::timeout(options.drain, graceful.shutdown());
+    tokio::select! {
+        () = connections.take(None) => {}
+        drained = drained => if drained.is_err() {
+            tracing::warn!("requests were broken off, as they did not end in time");
+        },
+    }
+}
+
+/// Where connections come from, and how they are served.
+struct Connections {
+    listener: Listener,
+    router: Router,
+    http: http1::Builder,
+    room: Arc<Semaphore>,
+    /// How long clients are waited for.
+    time: Duration,
+}
+
+impl Connections {
+    /// Serves what comes, for ever; `graceful` waits for it.
+    async fn take(&self, graceful: Option<&GracefulShutdown>) {
+        loop {
+            // Nobody closes it.
+            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Too many open files, say: those that are open will close.
+                    tracing::warn!(%error, "a connection could not be taken");
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let service = TowerToHyperService::new(self.router.clone());
+            let io = TokioIo::new(Patient::new(stream, self.time));
+            let connection = self.http.serve_connection(io, service);
+            let connection = match graceful {
+                Some(graceful) => Either::Left(graceful.watch(connection)),
+                None => Either::Right(connection),
+            };
+            tokio::spawn(async move {
+                // What goes wrong with a connection is its client's doing.
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(permit);
+            });
+        }
     }
 }
 

@@ -23,6 +23,12 @@ struct Request {
     status: u16,
 }
 
+/// Of which model something is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    model: String,
+}
+
 /// Counts since the start of the program.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -39,8 +45,8 @@ pub(crate) struct Metrics {
     pass_duration: Histogram,
     tokens_fed: Counter,
     tokens_per_forward: Histogram,
-    rows: Gauge,
-    queue: Gauge,
+    rows: Family<Of, Gauge>,
+    queue: Family<Of, Gauge>,
     loaded: Gauge,
     refused: Counter,
     cancelled: Counter,
@@ -69,8 +75,8 @@ impl Metrics {
             tokens_per_forward: Histogram::new([
                 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0,
             ]),
-            rows: Gauge::default(),
-            queue: Gauge::default(),
+            rows: Family::default(),
+            queue: Family::default(),
             loaded: Gauge::default(),
             refused: Counter::default(),
             cancelled: Counter::default(),
@@ -137,9 +143,10 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn load(&self, rows: usize, queue: usize) {
-        self.rows.set(rows as i64);
-        self.queue.set(queue as i64);
+    pub(crate) fn load(&self, model: &str, rows: usize, queue: usize) {
+        let of = Of { model: model.into() };
+        self.rows.get_or_create(&of).set(rows as i64);
+        self.queue.get_or_create(&of).set(queue as i64);
     }
 
     pub(crate) fn models(&self, loaded: usize) {

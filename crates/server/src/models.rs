@@ -216,7 +216,8 @@ impl Models {
         let bytes = Weights::of(predictor.model()).bytes as u64;
         let each = memory_of_each(&codec, &predictor, is_for_chat)?;
         let (capacity, turn) = (self.capacity, Arc::clone(&self.turn));
-        let runner = Runner::start(predictor, capacity, turn, Arc::clone(&self.metrics))?;
+        let (name, metrics) = (entry.name.clone(), Arc::clone(&self.metrics));
+        let runner = Runner::start(name, predictor, capacity, turn, metrics)?;
         let seconds = begun.elapsed().as_secs_f64();
         let parallel = capacity.parallel;
         let mib = |bytes: u64| bytes >> 20;

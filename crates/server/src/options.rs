@@ -24,7 +24,8 @@ pub struct Options {
     pub parallel: usize,
     /// Requests that may wait for their turn.
     pub queue: usize,
-    /// Tokens of a forward pass, unless one sequence alone has more.
+    /// Tokens of a forward pass, unless one sequence alone has more. A processor computes no faster with
+    /// more of them, and a short request waits for the pass that runs.
     pub budget: usize,
     /// Connections at a time.
     pub connections: usize,
@@ -111,9 +112,9 @@ impl Default for Options {
             api_keys: Vec::new(),
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
-            parallel: 4,
+            parallel: 8,
             queue: 32,
-            budget: 2048,
+            budget: 128,
             connections: 1024,
             max_body: 2 << 20,
             timeout: Duration::from_secs(600),

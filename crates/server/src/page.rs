@@ -2,9 +2,8 @@
 
 use axum::{
     Router,
-    extract::Path,
     http::{
-        StatusCode,
+        StatusCode, Uri,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
@@ -13,7 +12,7 @@ use axum::{
 
 use llada::diffusion::trace;
 
-use crate::app::Shared;
+use crate::{app::Shared, guard};
 
 /// Nothing from elsewhere, and nothing that was put in by a text.
 const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; \
@@ -58,9 +57,14 @@ files! {
 
 /// The paths of the page.
 pub(crate) fn router() -> Router<Shared> {
-    Router::new()
-        .route("/", get(async || file("index.html")))
-        .route("/page/{name}", get(async |Path(name): Path<String>| file(&name)))
+    Router::new().route("/", get(async || file("index.html"))).route("/page/{name}", get(page))
+}
+
+async fn page(uri: Uri) -> Response {
+    match uri.path().strip_prefix("/page/") {
+        Some(name) if FILES.iter().any(|(known, _)| *known == name) => file(name),
+        _ => guard::not_found(uri).await.into_response(),
+    }
 }
 
 fn file(name: &str) -> Response {

@@ -130,11 +130,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Runner {
-    /// Starts the engine thread.
+    /// Starts the engine thread of the model of that name.
     ///
     /// # Errors
     /// If the system has no thread for it.
     pub(crate) fn start(
+        name: String,
         predictor: MaskPredictor,
         capacity: Capacity,
         turn: Turn,
@@ -147,7 +148,8 @@ impl Runner {
             let mut predictor = predictor;
             // The next turns of so many conversations.
             predictor.retain(capacity.parallel);
-            let run = || Loop::new(&jobs, capacity, &told, &turn, &metrics).run(&mut predictor);
+            let run =
+                || Loop::new(&name, &jobs, capacity, &told, &turn, &metrics).run(&mut predictor);
             if panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
                 tracing::error!("the engine thread ended by a fault of the program");
             }
@@ -210,6 +212,7 @@ impl Runner {
 
 /// The engine thread.
 struct Loop<'a> {
+    name: &'a str,
     jobs: &'a Receiver<Job>,
     capacity: Capacity,
     shared: &'a Mutex<Shared>,
@@ -221,6 +224,7 @@ struct Loop<'a> {
 
 impl<'a> Loop<'a> {
     fn new(
+        name: &'a str,
         jobs: &'a Receiver<Job>,
         capacity: Capacity,
         shared: &'a Mutex<Shared>,
@@ -229,7 +233,7 @@ impl<'a> Loop<'a> {
     ) -> Self {
         lock(shared).active = Some(Instant::now());
         let (waiting, running) = (VecDeque::new(), HashMap::new());
-        Self { jobs, capacity, shared, turn, metrics, waiting, running }
+        Self { name, jobs, capacity, shared, turn, metrics, waiting, running }
     }
 
     fn run(mut self, predictor: &mut MaskPredictor) {
@@ -332,6 +336,6 @@ impl<'a> Loop<'a> {
         shared.slots.extend(slots);
         shared.waiting = self.waiting.len();
         shared.active = Some(Instant::now());
-        self.metrics.load(self.running.len(), self.waiting.len());
+        self.metrics.load(self.name, self.running.len(), self.waiting.len());
     }
 }

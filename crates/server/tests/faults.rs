@@ -74,8 +74,34 @@ fn wrong_requests_are_told_what_is_wrong() {
     }
     let missing = server.post(CHAT, &json!({})).expect(400).json();
     assert_eq!(missing["error"]["param"], "messages");
-    server.get("/no/such/path").expect(404);
-    server.get(CHAT).expect(405);
+    for (path, status) in [
+        ("/no/such/path", 404),
+        (CHAT, 405),
+        ("/page/nothing.js", 404),
+        ("/v1/models/%ff", 400),
+        ("/slots?model=a&model=b", 400),
+    ] {
+        let answer = server.get(path).expect(status).json();
+        assert!(answer["error"]["message"].is_string(), "{path}: {answer}");
+    }
+    let answer = server.raw(
+        b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    for (path, body, param) in [
+        ("/detokenize", json!({ "tokens": [5, 1_000_000] }), "tokens"),
+        ("/v1/completions", json!({ "prompt": "a", "echo": true, "logprobs": 1 }), "logprobs"),
+    ] {
+        let answer = server.post(path, &body).expect(400).json();
+        assert_eq!(answer["error"]["param"], param, "{answer}");
+    }
+    let score = json!({ "prompt": "a", "answers": [" b"], "mc_num": 8, "batch_size": 3 });
+    let answer = server.post("/v1/score", &score).expect(400);
+    assert!(answer.text.contains("give `batch_size` as 2"), "{}", answer.text);
+    // Whole numbers may have a point.
+    server.post(CHAT, &hello(json!({ "max_tokens": 4.0, "seed": 3.0 }))).expect(200);
+    let few = json!({ "prompt": "a", "answers": [" b"], "mc_num": 3 });
+    server.post("/v1/score", &few).expect(200);
     // What OpenAI's clients send by habit is accepted, and said to have no effect where it asks for something.
     let habits = hello(
         json!({ "frequency_penalty": 0, "presence_penalty": 0.5, "user": "me", "top_p": 1.0, "logit_bias": null }),
@@ -288,8 +314,8 @@ fn time_limits_are_kept() {
 
 #[test]
 fn what_has_begun_ends_before_the_server_does() {
-    let mut server = Server::start(Options::default());
-    let body = hello(json!({ "stream": true, "gen_length": 48, "steps": 48 })).to_string();
+    let mut server = Server::start(Options { parallel: 1, ..Options::default() });
+    let body = hello(json!({ "stream": true, "gen_length": 48, "steps": 48, "n": 8 })).to_string();
     let mut connection = server.connect();
     let head = format!(
         "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
@@ -298,10 +324,22 @@ fn what_has_begun_ends_before_the_server_does() {
     connection.write_all((head + &body).as_bytes()).unwrap();
     let mut first = [0; 20];
     connection.read_exact(&mut first).unwrap();
-    server.stop();
+    server.tell_to_stop();
+    // Who comes now is told so.
+    let mut health = String::new();
+    while !health.starts_with("HTTP/1.1 503") {
+        health =
+            server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        assert!(
+            ["", "HTTP/1.1 200", "HTTP/1.1 503"].iter().any(|s| health.starts_with(s)),
+            "{health}"
+        );
+    }
+    assert!(health.to_lowercase().contains("retry-after"), "{health}");
     let mut rest = String::new();
     connection.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("[DONE]"), "{rest}");
+    server.stop();
 }
 
 #[test]

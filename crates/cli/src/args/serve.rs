@@ -33,13 +33,13 @@ pub struct Serve {
     /// A file with such keys, one on each line
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Sequences that share forward passes [default: 4]
+    /// Sequences that share forward passes [default: 8]
     #[arg(long, value_name = "N", visible_alias = "np", value_parser = count("parallel"))]
     pub parallel: Option<u64>,
     /// Requests that may wait for their turn [default: 32]
     #[arg(long, value_name = "N", value_parser = count("queue"))]
     pub queue: Option<u64>,
-    /// Tokens of a forward pass, unless one sequence alone has more [default: 2048]
+    /// Tokens of a forward pass, unless one sequence alone has more [default: 128]
     #[arg(long, value_name = "TOKENS", value_parser = count("budget"), hide_short_help = true)]
     pub budget: Option<u64>,
     /// Longest time for an answer, in seconds [default: 600]

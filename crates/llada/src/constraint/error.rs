@@ -31,7 +31,7 @@ pub enum ConstraintError {
     /// A regular expression that is none, or not a regular one.
     #[error("the regular expression `{pattern}` cannot be used: {what}")]
     Regex {
-        /// The expression.
+        /// The beginning of the expression.
         pattern: String,
         /// What is wrong.
         what: String,

@@ -32,7 +32,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&self, what: impl Into<String>) -> ConstraintError {
-        ConstraintError::Regex { pattern: self.pattern.into(), what: what.into() }
+        let pattern = self.pattern.chars().take(80).collect();
+        ConstraintError::Regex { pattern, what: what.into() }
     }
 
     fn read(&self, pattern: &str, is_search: bool) -> Result<Node, ConstraintError> {

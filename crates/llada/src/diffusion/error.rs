@@ -251,7 +251,7 @@ pub enum Spelling {
 
 impl Spelling {
     /// Asks for values of a setting.
-    fn give(self, name: &str, values: &str) -> String {
+    pub(crate) fn give(self, name: &str, values: &str) -> String {
         match self {
             Self::Flag => {
                 let verb = if values.starts_with("a ") { "give" } else { "use" };
@@ -276,6 +276,31 @@ impl SamplerError {
     /// A number that the setting `name` cannot have.
     pub(crate) fn out_of_range(name: &'static str, value: impl ToString) -> Self {
         Self::OutOfRange { name, value: value.to_string() }
+    }
+
+    /// The setting that is at fault, where it is one.
+    pub fn setting(&self) -> Option<&'static str> {
+        Some(match self {
+            // Parts of a setting are named after it, or by the rule of `transfer` that they belong to.
+            Self::OutOfRange { name, .. } => match name.split_once(' ') {
+                None => name,
+                Some((setting @ ("adaptive_blocks" | "variable_length"), _)) => setting,
+                Some(_) => "transfer",
+            },
+            Self::BlockLength { .. } | Self::BlockAttention { .. } => "block_length",
+            Self::Steps { .. } => "steps",
+            Self::Combination { setting, .. }
+            | Self::NoCache { setting }
+            | Self::Unused { setting, .. }
+            | Self::NoToken { setting, .. } => setting,
+            Self::NoEdit => "edit_rounds",
+            Self::NoWindow => "suffix_decay",
+            Self::CausalLayout(_) | Self::BlockLayout(_) | Self::InfillLayout(_) => "blocks",
+            Self::CausalGuidance(_) => "cfg_scale",
+            Self::SubBlock { .. } => "sub_block_length",
+            Self::Unshifted | Self::ByBlocks(_) => "reference",
+            _ => return None,
+        })
     }
 
     /// What the user of a command line can do about it.

@@ -27,6 +27,9 @@ pub(crate) trait Fields: DeserializeOwned + JsonSchema + Send + 'static {
     /// accepted with a warning.
     const IGNORED: &[&str] = &[];
 
+    /// Fields of the interface that cannot be had, with what can be had instead.
+    const REFUSED: &[(&str, &str)] = &[];
+
     /// Whether settings of the sampler stand beside them.
     const SETTINGS: bool = true;
 }
@@ -79,8 +82,13 @@ impl<F: Fields> Body<F> {
             if value.is_null() {
                 continue;
             }
+            let refused = F::REFUSED.iter().find(|(refused, _)| *refused == name);
             if names.contains(&name) {
-                own.insert(name, value);
+                own.insert(name, whole(value));
+            } else if let Some((_, why)) = refused {
+                if asks_for_something(&value) {
+                    return Err(ApiError::field(&name, *why).coded("unsupported_parameter"));
+                }
             } else if F::IGNORED.contains(&name.as_str()) {
                 if asks_for_something(&value) {
                     warnings.push(format!("`{name}` has no effect here"));
@@ -134,16 +142,19 @@ fn set(settings: &mut Settings, name: &str, value: &Value) -> ApiResult<()> {
         ("seed", Some(seed)) if seed < 0.0 => return Ok(()),
         _ => {}
     }
-    let whole = number.filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
-    let value = match whole {
-        // JavaScript and others write whole numbers as `8.0`.
-        Some(number) => Value::from(number as i64),
-        None => value.clone(),
-    };
-    settings.set_value(name, &value).map_err(|error| {
+    settings.set_value(name, &whole(value.clone())).map_err(|error| {
         let error = ApiError::sampler(&error);
         ApiError { param: Some(name.into()), ..error }
     })
+}
+
+/// A whole number without a point, where some clients write `8.0`.
+fn whole(value: Value) -> Value {
+    let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
+    match number {
+        Some(number) if value.is_f64() => Value::from(number as i64),
+        _ => value,
+    }
 }
 
 /// What is said of a field that does not exist.

@@ -66,8 +66,9 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Score>) -> ApiR
         return Err(ApiError::field("answers", message));
     }
     let usual = Settings::default();
+    let usual = fields.mc_num.map_or(usual, Settings::with_samples);
     let settings = Settings {
-        mc_num: fields.mc_num.unwrap_or(usual.mc_num),
+        mc_num: usual.mc_num,
         batch_size: fields.batch_size.unwrap_or(usual.batch_size),
         cfg_scale: fields.cfg_scale.unwrap_or(usual.cfg_scale),
         seed: fields.seed.unwrap_or(usual.seed),

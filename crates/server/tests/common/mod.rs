@@ -119,6 +119,11 @@ impl Server {
         Answer { status: response.status().as_u16(), headers: response.headers().clone(), text }
     }
 
+    /// Begins its end.
+    pub(crate) fn tell_to_stop(&mut self) {
+        _ = self.stop.take().map(|stop| stop.send(()));
+    }
+
     pub(crate) fn get(&self, path: &str) -> Answer {
         Self::answer(self.agent.get(format!("{}{path}", self.place)).call())
     }
@@ -152,9 +157,7 @@ impl Server {
 
     /// Tells it to end, and waits until it has.
     pub(crate) fn stop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            _ = stop.send(());
-        }
+        self.tell_to_stop();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("no panic").expect("a good end");
         }
@@ -163,9 +166,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            _ = stop.send(());
-        }
+        self.tell_to_stop();
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
         }

@@ -14,7 +14,10 @@ mod apart;
 mod plain;
 mod write;
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+};
 
 use serde_json::Value;
 
@@ -27,12 +30,12 @@ pub(super) const LONGEST: u32 = 256;
 const RECURSION: usize = 4;
 /// How deep schemas are nested.
 const NESTED: usize = 100;
-/// Most schemas that are looked at, each as often as it is referred to.
+/// Most schemas that are looked at, and values and names in them, each as often as it is referred to.
 const MOST: usize = 20_000;
 
 /// The texts of the values that `schema` accepts.
 pub(super) fn node(schema: &Value) -> Result<Node, ConstraintError> {
-    let reader = Reader { root: schema, looked_at: Cell::new(0) };
+    let reader = Reader { root: schema, looked_at: Cell::new(0), any: OnceCell::new() };
     let root = At { value: schema, pointer: "#".into(), entered: None, depth: 0 };
     let node = reader.node(&[root])?;
     node.ok_or(ConstraintError::Never { pointer: "#".into() })
@@ -42,6 +45,8 @@ pub(super) fn node(schema: &Value) -> Result<Node, ConstraintError> {
 struct Reader<'s> {
     root: &'s Value,
     looked_at: Cell<usize>,
+    /// A value of which nothing is said, which every place for one shares.
+    any: OnceCell<Rc<Node>>,
 }
 
 /// A schema within the whole.
@@ -124,7 +129,7 @@ impl<'s> Reader<'s> {
         rest.reverse();
         let mut branches: Vec<(At<'s>, &'static str, Vec<At<'s>>)> = Vec::new();
         while let Some(at) = rest.pop() {
-            self.look()?;
+            self.look(1)?;
             if at.depth > NESTED {
                 return Err(ConstraintError::TooLarge {
                     what: "schemas within each other",
@@ -156,6 +161,10 @@ impl<'s> Reader<'s> {
                             _ => branches.push((at.clone(), "oneOf", parts.collect())),
                         }
                     }
+                    "enum" | "const" | "required" | "pattern" => {
+                        self.look(weight(value))?;
+                        plain.apply(&at, keyword, value)?;
+                    }
                     _ => plain.apply(&at, keyword, value)?,
                 }
             }
@@ -181,11 +190,11 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Counts a schema that is looked at.
-    fn look(&self) -> Result<(), ConstraintError> {
-        self.looked_at.set(self.looked_at.get() + 1);
+    /// Counts what is looked at.
+    fn look(&self, count: usize) -> Result<(), ConstraintError> {
+        self.looked_at.set(self.looked_at.get().saturating_add(count));
         match self.looked_at.get() > MOST {
-            true => Err(ConstraintError::TooLarge { what: "schemas", limit: MOST }),
+            true => Err(ConstraintError::TooLarge { what: "schemas and values", limit: MOST }),
             false => Ok(()),
         }
     }
@@ -210,6 +219,18 @@ impl<'s> Reader<'s> {
         let before = at.entered.clone();
         let entered = Some(Rc::new(Entered { pointer: reference.into(), before }));
         Ok(Some(At { value, pointer: reference.into(), entered, depth: at.depth + 1 }))
+    }
+}
+
+/// How many values a value holds, a long text for more than one.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => 1 + text.len() / 64,
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| key.len() / 64 + weight(value)).sum()
+        }
+        _ => 1,
     }
 }
 

@@ -234,3 +234,22 @@ fn what_is_not_supported_is_named_with_its_place() {
     }
     assert!(matches!(dfa(&json!({ "pattern": "(?=a)" })), Err(ConstraintError::Regex { .. })));
 }
+
+#[test]
+fn what_is_referred_to_often_counts_as_often() {
+    let many = |schema: Value| {
+        let names = (0..10_000).map(|i| (format!("m{i}"), json!({ "$ref": "#/$defs/a" })));
+        let members: serde_json::Map<String, Value> = names.collect();
+        dfa(&json!({ "properties": members, "$defs": { "a": schema } })).map(|_| ())
+    };
+    let long = "x".repeat(10_000);
+    for schema in [
+        json!({ "enum": (0..100).collect::<Vec<_>>() }),
+        json!({ "const": { "a": &long, "b": [[&long]] } }),
+        json!({ "pattern": &long }),
+        json!({ "required": (0..100).map(|i| i.to_string()).collect::<Vec<_>>() }),
+        json!(true),
+    ] {
+        assert!(matches!(many(schema), Err(ConstraintError::TooLarge { .. })));
+    }
+}

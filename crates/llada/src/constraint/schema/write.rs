@@ -40,7 +40,8 @@ impl<'s> Reader<'s> {
     fn of_types(&self, plain: &Plain<'s>) -> Result<Option<Node>, ConstraintError> {
         let types = plain.types;
         if plain.says_nothing() && types == Plain::default().types {
-            return Ok(Some(json::any(json::DEPTH)));
+            let any = self.any.get_or_init(|| Rc::new(json::any(json::DEPTH)));
+            return Ok(Some(Node::Repeat(Rc::clone(any), 1, Some(1))));
         }
         let mut nodes = Vec::new();
         if types.null {

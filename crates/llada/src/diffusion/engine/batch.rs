@@ -21,6 +21,13 @@ pub(super) fn row_shift(attention: AttentionMask, shift: LogitShift) -> LogitShi
     }
 }
 
+/// Tokens that a query feeds, those of guidance included, where keys and values of others are cached or not.
+pub(super) fn tokens_fed(query: &Query<'_>, is_cached: bool) -> usize {
+    let versions = 1 + usize::from(query.unconditional.is_some());
+    let present = query.present.filter(|_| is_cached).unwrap_or(query.tokens).len();
+    versions * if is_cached { query.fresh.len().min(present) } else { present }
+}
+
 /// The queries of works as one batch, and what was read of it; its memory is reused.
 #[derive(Default)]
 pub(super) struct Assembly {
@@ -85,48 +92,43 @@ impl Assembly {
 
     /// Works that have a part.
     pub(super) fn works(&self) -> usize {
-        self.parts.chunk_by(|a, b| a.work == b.work).count()
+        self.parts.iter().filter(|part| part.ahead == 0).count()
     }
 
-    /// Whether the work with that number, of those added last, has a part.
-    pub(super) fn has(&self, number: usize) -> bool {
-        self.parts.last().is_some_and(|part| part.work == number)
-    }
-
-    /// Adds the queries of a work, one after the other; `false` if there is no room for one that it asks.
+    /// Adds a query of the work with that number, after so many others of it; `false` if there is no room
+    /// for it.
     ///
     /// # Errors
-    /// If no predictor of these limits can be fed one of them. The batch is then as before it.
+    /// If no predictor of these limits can be fed it. The batch is then as before it.
     pub(super) fn add(
         &mut self,
         limits: &Limits,
-        number: usize,
-        work: &impl Work,
-        mut cached: Option<&mut Cached>,
+        (work, ahead): (usize, usize),
+        mut query: Query<'_>,
+        attention: AttentionMask,
+        cached: Option<&mut Cached>,
     ) -> Result<bool> {
-        let mut ahead = 0;
-        while let Some(mut query) = work.plan(ahead) {
-            let (found, limit) = (query.tokens.len(), limits.longest);
-            if found > limit {
-                return Err(ModelError::TooLong { found, limit }.into());
-            }
-            let shift = row_shift(work.attention(), limits.shift);
-            if query.wanted.last().is_some_and(|&wanted| shift.row(wanted) >= found) {
-                return Err(SamplerError::Unshifted.into());
-            }
-            query.fresh.start = shift.row(query.fresh.start);
-            if let Some(cached) = &cached {
-                query.fresh.start = query.fresh.start.max(cached.reused).min(query.fresh.end);
-            }
-            let mut feed = std::mem::take(&mut self.feed);
-            let added = self.add_query(limits, &query, cached.as_deref_mut(), shift, &mut feed);
-            self.feed = feed;
-            if !added? {
-                return Ok(false);
-            }
-            self.parts.push(Part { work: number, ahead, wanted: query.wanted.len() });
-            ahead += 1;
+        let (found, limit) = (query.tokens.len(), limits.longest);
+        if found > limit {
+            return Err(ModelError::TooLong { found, limit }.into());
         }
+        let shift = row_shift(attention, limits.shift);
+        if query.wanted.last().is_some_and(|&wanted| shift.row(wanted) >= found) {
+            return Err(SamplerError::Unshifted.into());
+        }
+        query.fresh.start = shift.row(query.fresh.start);
+        if let Some(cached) = &cached {
+            query.fresh.start = query.fresh.start.max(cached.reused).min(query.fresh.end);
+        }
+        let fed = tokens_fed(&query, cached.is_some());
+        if !self.parts.is_empty() && self.tokens().saturating_add(fed) > limits.budget {
+            return Ok(false);
+        }
+        let mut feed = std::mem::take(&mut self.feed);
+        let added = self.add_query(limits, &query, cached, shift, &mut feed);
+        self.feed = feed;
+        added?;
+        self.parts.push(Part { work, ahead, wanted: query.wanted.len() });
         Ok(true)
     }
 
@@ -137,17 +139,11 @@ impl Assembly {
         cached: Option<&mut Cached>,
         shift: LogitShift,
         feed: &mut Vec<u32>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         feed.clear();
         match query.present.filter(|_| cached.is_some()) {
             Some(present) => feed.extend_from_slice(present),
             None => feed.extend(0..query.tokens.len() as u32),
-        }
-        let versions = 1 + usize::from(query.unconditional.is_some());
-        let fresh = if cached.is_some() { query.fresh.len().min(feed.len()) } else { feed.len() };
-        let fed = versions * fresh;
-        if !self.parts.is_empty() && self.tokens().saturating_add(fed) > limits.budget {
-            return Ok(false);
         }
         let vocabulary = limits.vocabulary;
         let outside = |&&token: &&u32| token as usize >= vocabulary;
@@ -176,7 +172,7 @@ impl Assembly {
             let unconditional = unconditional.map(|start| start + place);
             self.places.push(Place { wanted, row: start + place, unconditional });
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Adds the positions `feed` of a sequence, and says where it begins.

@@ -10,11 +10,13 @@ mod cached;
 mod tests;
 mod work;
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 use crate::{
     Error, Result,
     diffusion::{Reading, predictor::Predictor},
 };
-use batch::{Assembly, Limits};
+use batch::{Assembly, Limits, tokens_fed};
 use cached::Cached;
 
 pub use super::cache::CacheRequest;
@@ -64,8 +66,11 @@ pub struct Engine<'p, P: Predictor + ?Sized, W> {
     /// In the order of their admission.
     slots: Vec<Slot<W>>,
     admitted: u64,
-    /// Which work the next pass begins with: the first that the last one had no room for.
-    next: WorkId,
+    /// The share that a work begins with: what those that are fed now have had.
+    share: u64,
+    /// A query of each work that may find room in the pass: the share that its work has with it, the
+    /// index of the work, and how many of its queries are in the pass.
+    queue: BinaryHeap<Reverse<(u64, usize, usize)>>,
     assembly: Assembly,
     readings: Vec<Reading>,
 }
@@ -74,6 +79,8 @@ struct Slot<W> {
     id: WorkId,
     work: W,
     cached: Option<Cached>,
+    /// Tokens that were fed for it, on top of what others had had when it came.
+    share: u64,
     /// Tokens that it had cached when it began, until that is told.
     reused: Option<usize>,
     state: State,
@@ -95,7 +102,8 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
             predictor,
             slots: Vec::new(),
             admitted: 0,
-            next: WorkId(0),
+            share: 0,
+            queue: BinaryHeap::new(),
             assembly: Assembly::default(),
             readings: Vec::new(),
         }
@@ -106,7 +114,8 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
     pub fn admit(&mut self, work: W) -> WorkId {
         let id = WorkId(self.admitted);
         self.admitted += 1;
-        self.slots.push(Slot { id, work, cached: None, reused: None, state: State::New });
+        let (share, state) = (self.share, State::New);
+        self.slots.push(Slot { id, work, cached: None, share, reused: None, state });
         id
     }
 
@@ -131,8 +140,12 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
         self.slots.is_empty()
     }
 
-    /// One forward pass over what the works ask and fits in `budget` tokens, at least one query,
-    /// beginning where the last pass ended; then a step of each. `on` is called for every event.
+    /// One forward pass over what the works ask and fits in `budget` tokens, at least one query; then a
+    /// step of each. `on` is called for every event.
+    ///
+    /// Works share the tokens that are fed equally, whatever the length of their queries: first comes the
+    /// query after which its work has had least, as in start-time fair queueing. So a short work that
+    /// arrives beside long ones waits for the pass that runs, and no work waits for ever.
     ///
     /// # Errors
     /// If the predictor fails as a whole. The works are then as before, and may step again.
@@ -172,18 +185,25 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
             longest: self.predictor.longest(),
             budget,
         };
-        let (count, first) =
-            (self.slots.len(), self.slots.partition_point(|slot| slot.id < self.next));
-        self.next = WorkId(0);
-        for index in (first..count).chain(0..first) {
-            let slot = &mut self.slots[index];
-            match slot.gather(&mut *self.predictor, &limits, index, &mut self.assembly) {
-                Ok(true) => {}
-                Ok(false) => {
-                    // Whoever has a part in this pass lets the others go first in the next.
-                    self.next = WorkId(slot.id.0 + u64::from(self.assembly.has(index)));
-                    break;
+        self.queue.clear();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            match slot.next(0) {
+                Some(share) => self.queue.push(Reverse((share, index, 0))),
+                None => slot.state = State::Done,
+            }
+        }
+        while let Some(Reverse((_, index, ahead))) = self.queue.pop() {
+            let (slot, assembly) = (&mut self.slots[index], &mut self.assembly);
+            let fed = assembly.tokens();
+            match slot.gather(&mut *self.predictor, &limits, (index, ahead), assembly) {
+                Ok(true) => {
+                    self.share = self.share.max(slot.share);
+                    slot.share += (assembly.tokens() - fed) as u64;
+                    let next = slot.next(ahead + 1);
+                    self.queue.extend(next.map(|share| Reverse((share, index, ahead + 1))));
                 }
+                // A shorter one may have room.
+                Ok(false) => {}
                 Err(error) => slot.state = State::Failed(error),
             }
         }
@@ -232,18 +252,20 @@ impl<'p, P: Predictor + ?Sized, W: Work> Engine<'p, P, W> {
 }
 
 impl<W: Work> Slot<W> {
-    /// Adds what it asks for to the pass; `false` if there is no room for all of it.
+    /// The share that it will have had with its query after `ahead` others.
+    fn next(&self, ahead: usize) -> Option<u64> {
+        let query = self.work.plan(ahead)?;
+        Some(self.share + tokens_fed(&query, self.cached.is_some()) as u64)
+    }
+
+    /// Adds one of its queries to the pass; `false` if there is no room for it.
     fn gather<P: Predictor + ?Sized>(
         &mut self,
         predictor: &mut P,
         limits: &Limits,
-        index: usize,
+        (index, ahead): (usize, usize),
         assembly: &mut Assembly,
     ) -> Result<bool> {
-        if self.work.is_done() {
-            self.state = State::Done;
-            return Ok(true);
-        }
         if let State::New = self.state {
             self.cached = Cached::open(predictor, &self.work)?;
             let reused = self.cached.as_ref().map_or(0, |cached| cached.reused);
@@ -251,7 +273,8 @@ impl<W: Work> Slot<W> {
             self.reused = Some(reused);
             self.state = State::Open;
         }
-        assembly.add(limits, index, &self.work, self.cached.as_mut())
+        let Some(query) = self.work.plan(ahead) else { return Ok(true) };
+        assembly.add(limits, (index, ahead), query, self.work.attention(), self.cached.as_mut())
     }
 }
 

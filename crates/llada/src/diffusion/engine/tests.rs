@@ -293,8 +293,64 @@ fn many_queries_of_one_work_leave_room_for_the_others() {
             })
             .unwrap();
     }
-    // Three of the copies, then a step of the canvas beside two of them.
-    assert_eq!(works, [[3, 0], [2, 1], [2, 1], [2, 1], [2, 1]]);
+    // A step of the canvas beside what there is room for.
+    assert_eq!(works, [[2, 1]; 4]);
+}
+
+/// How many steps each work of the engine takes in a pass of `budget` tokens, by its number.
+fn steps<P: Predictor>(
+    engine: &mut Engine<'_, P, Canvas>,
+    budget: usize,
+    taken: &mut Vec<usize>,
+) -> Pass {
+    let on = &mut |id: WorkId, event: Event<'_, Canvas>| {
+        taken.resize(taken.len().max(id.number() + 1), 0);
+        taken[id.number()] += usize::from(matches!(event, Event::Step(_)));
+    };
+    engine.step(budget, on).unwrap()
+}
+
+#[test]
+fn a_short_work_takes_a_step_in_every_pass_beside_long_ones() {
+    let mut predictor = Poisoned;
+    for before in 0..9 {
+        let mut engine = Engine::new(&mut predictor);
+        for _ in 0..4 {
+            engine.admit(canvas_of(&[5; 10], 50));
+        }
+        let mut taken = Vec::new();
+        for _ in 0..before {
+            assert_eq!(steps(&mut engine, 64, &mut taken).tokens_fed, 60);
+        }
+        engine.admit(short(&[5; 2]));
+        for pass in 1..=4 {
+            steps(&mut engine, 64, &mut taken);
+            assert_eq!(taken[4], pass, "after {before} passes");
+        }
+        while !engine.is_empty() {
+            let spread =
+                |taken: &[usize]| taken.iter().max().unwrap() - taken.iter().min().unwrap();
+            steps(&mut engine, 64, &mut taken);
+            assert!(spread(&taken[..4]) <= 1, "{taken:?}");
+        }
+    }
+}
+
+#[test]
+fn short_works_without_end_leave_a_long_one_its_share() {
+    let mut predictor = Poisoned;
+    let mut engine = Engine::new(&mut predictor);
+    engine.admit(canvas_of(&[5; 10], 50));
+    let (mut taken, mut fed) = (Vec::new(), 0);
+    while taken.first().is_none_or(|&steps| steps < 50) {
+        while engine.len() < 4 {
+            engine.admit(short(&[5; 2]));
+        }
+        fed += steps(&mut engine, 18, &mut taken).tokens_fed;
+    }
+    // A fifth: it has a quarter of what four get, but who comes new is as if it had come with the last
+    // query of those before it, which is a quarter of what they were fed.
+    assert!(fed <= 5 * 50 * 60, "{fed}");
 }
 
 /// Every logit is the first token of the sequence, but those of one that begins with 7 are no numbers.
@@ -318,7 +374,12 @@ impl Logits for Poisoned {
 }
 
 fn short(tokens: &[u32]) -> Canvas {
-    let sampler = Sampler { gen_length: 4, steps: 4, ..Sampler::default() };
+    canvas_of(tokens, 4)
+}
+
+/// A canvas of so many masks after a prompt, and as many steps.
+fn canvas_of(tokens: &[u32], masks: usize) -> Canvas {
+    let sampler = Sampler { gen_length: masks, steps: masks, ..Sampler::default() };
     let prompt = Prompt::from(tokens.to_vec());
     Canvas::new(prompt, &sampler, &SPECIAL, AttentionMask::Bidirectional).unwrap()
 }
@@ -401,7 +462,7 @@ fn a_sequence_that_outgrows_the_model_fails_alone() {
 }
 
 #[test]
-fn a_budget_feeds_every_work_in_its_turn() {
+fn a_budget_feeds_first_what_had_least() {
     let mut model = predictor(1);
     let mut engine = Engine::new(&mut model);
     for length in [40, 2, 3, 20] {
@@ -419,7 +480,9 @@ fn a_budget_feeds_every_work_in_its_turn() {
             works
         })
         .collect();
-    assert_eq!(fed, [vec![0], vec![1, 2], vec![3], vec![0], vec![1, 2], vec![3]]);
+    // Sequences of 44, 6, 7 and 24 tokens.
+    let both = vec![1, 2];
+    assert_eq!(fed, [both.clone(), both.clone(), both.clone(), both, vec![3], vec![0]]);
 }
 
 /// Fails once in a while as a whole.

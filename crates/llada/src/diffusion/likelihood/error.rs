@@ -1,5 +1,7 @@
 //! Why an answer or a text cannot be scored.
 
+use crate::diffusion::Spelling;
+
 /// What can go wrong while estimating a likelihood.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -74,28 +76,34 @@ pub enum LikelihoodError {
 }
 
 impl LikelihoodError {
-    /// What the user can do about it.
+    /// What the user of a command line can do about it.
     pub fn hint(&self) -> Option<String> {
+        self.hint_for(Spelling::Flag)
+    }
+
+    /// What the user can do about it, where settings are spelt in this way.
+    pub fn hint_for(&self, spelling: Spelling) -> Option<String> {
+        let give = |name: &str, value: usize| spelling.give(name, &value.to_string());
         Some(match self {
             Self::EmptyAnswer => "give an answer of at least one token".into(),
             Self::TooLong { .. } => "shorten the prompt or the answer".into(),
             Self::TokenOutside { .. } => "use the tokenizer that belongs to the checkpoint".into(),
             Self::Samples { mc_num, batch_size } => {
                 let divisor = super::batch_size(*mc_num, *batch_size);
-                format!(
-                    "use --batch-size {divisor}, or --mc-num {}",
-                    batch_size * (mc_num / batch_size + 1)
-                )
+                let multiple = batch_size * (mc_num / batch_size + 1);
+                format!("{}, or {}", give("batch_size", divisor), give("mc_num", multiple))
             }
-            Self::Zero(name) => format!("use --{} 1 or more", name.replace('_', "-")),
-            Self::CfgScale(_) | Self::CausalGuidance(_) => "use --cfg-scale 0".into(),
+            Self::Zero(name) => spelling.give(name, "1 or more"),
+            Self::CfgScale(_) | Self::CausalGuidance(_) => give("cfg_scale", 0),
             Self::ByBlocks => {
                 "compare its answers instead: `llada eval run` on a task that generates".into()
             }
             Self::NoMask => "give `mask_token_id` in the model's config.json".into(),
             Self::NoStart => "begin the prompt with at least one token".into(),
             Self::EmptyText => "give a longer text".into(),
-            Self::SequenceLength { least, limit, .. } => format!("use --length {least} to {limit}"),
+            Self::SequenceLength { least, limit, .. } => {
+                spelling.give("length", &format!("{least} to {limit}"))
+            }
             Self::NotFinite { .. } => {
                 "the weights are damaged or training diverged: try another checkpoint".into()
             }

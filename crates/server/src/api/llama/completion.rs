@@ -36,6 +36,9 @@ pub(crate) struct Completion {
     /// The most useful tokens; -1 is as many as answers usually have.
     #[serde(default)]
     n_predict: Option<i64>,
+    /// Another name of `n_predict`.
+    #[serde(default)]
+    max_tokens: Option<i64>,
     /// Texts that end the answer.
     #[serde(default)]
     stop: Option<Texts>,
@@ -112,7 +115,7 @@ pub(crate) async fn create(
         return Err(ApiError::field("grammar", message));
     }
     let stops = Texts::stops(fields.stop, "stop")?;
-    let max_tokens = types::most("n_predict", fields.n_predict)?;
+    let max_tokens = types::most("n_predict", fields.n_predict.or(fields.max_tokens))?;
     let Completion { json_schema, regex, .. } = fields;
     let structure = Structure { json_schema, regex, ..Structure::default() };
     let constraint = structure.constraint(None)?;

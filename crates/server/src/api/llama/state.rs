@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
@@ -45,8 +45,9 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
 /// What the slots of a model do.
 pub(crate) async fn slots(
     State(app): State<Shared>,
-    Query(which): Query<Which>,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> ApiResult<Json<Value>> {
+    let Query(which) = which?;
     let model = app.models.get(which.model.as_deref()).await?;
     let slots = model.runner.slots();
     let is_asked = which.fail_on_no_slot.is_some_and(|flag| flag != "0");
@@ -65,8 +66,9 @@ pub(crate) async fn slots(
 /// What a model is, and all settings of the sampler with their ranges.
 pub(crate) async fn props(
     State(app): State<Shared>,
-    Query(which): Query<Which>,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> ApiResult<Json<Value>> {
+    let Query(which) = which?;
     let model = app.models.get(which.model.as_deref()).await?;
     let codec = &model.codec;
     let config = codec.config();

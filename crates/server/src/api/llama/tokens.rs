@@ -88,6 +88,11 @@ pub(crate) async fn detokenize(
 ) -> ApiResult<Json<Value>> {
     let fields = body.fields;
     let model = app.models.get(fields.model.as_deref()).await?;
+    let vocabulary = model.codec.config().vocab_size;
+    if let Some(token) = fields.tokens.iter().find(|&&token| token as usize >= vocabulary) {
+        let message = format!("token {token} is not one of the {vocabulary} of the model");
+        return Err(ApiError::field("tokens", message));
+    }
     let content = model.codec.tokenizer.decode(&fields.tokens, false)?;
     Ok(Json(json!({ "content": content })))
 }

@@ -94,6 +94,12 @@ impl Fields for Completion {
         "service_tier",
         "environment",
     ];
+
+    const REFUSED: &[(&str, &str)] = &[(
+        "logprobs",
+        "a masked-diffusion model has no probability of each token given those before it; \
+         `/v1/score` tells how probable an answer is after a prompt",
+    )];
 }
 
 /// What one prompt of a request is.

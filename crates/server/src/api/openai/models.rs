@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
 };
 use serde_json::{Value, json};
@@ -39,8 +39,9 @@ pub(crate) async fn list(State(app): State<Shared>) -> Json<Value> {
 /// One of them.
 pub(crate) async fn one(
     State(app): State<Shared>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> ApiResult<Json<Value>> {
+    let Path(name) = name?;
     match app.models.names().any(|known| known == name) {
         true => Ok(Json(object(&app, &name))),
         false => {
