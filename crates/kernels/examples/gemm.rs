@@ -1,6 +1,6 @@
 //! Prints the speed of the linear layer's three products beside the measured arithmetic peak.
 //!
-//! `cargo run --release --example gemm -- [isa] [threads]`
+//! `cargo run --release --example gemm -- [isa] [threads] [f32|bf16]`
 
 #![allow(clippy::print_stdout)]
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use half::bf16;
 use llada_kernels::{
-    Cpu, Isa, Result, WeightView,
+    Compute, Cpu, Isa, Result, WeightView,
     linear::{self, Out},
     peak,
 };
@@ -33,9 +33,13 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let isa: Isa = arguments.first().map_or(Ok(Isa::detect()), |isa| isa.parse())?;
     let threads = arguments.get(1).map_or(Ok(0), |n| n.parse())?;
-    let cpu = Cpu::with_isa(isa, threads)?;
-    let peak = peak::f32_flops(&cpu) / 1e9;
-    println!("{isa}, {} threads, peak {peak:.0} GFLOP/s", cpu.threads());
+    let compute = arguments.get(2).map_or(Ok(Compute::F32), |name| name.parse())?;
+    let cpu = Cpu::with_isa(isa, threads)?.with_compute(compute);
+    let peak = match compute {
+        Compute::F32 => peak::f32_flops(&cpu),
+        Compute::Bf16 => peak::bf16_flops(&cpu),
+    } / 1e9;
+    println!("{isa}, {} threads, {compute}, peak {peak:.0} GFLOP/s", cpu.threads());
     let products = [
         ("y", 2048, 256, 256),
         ("y", 2048, 1024, 256),

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{KernelError, Result, pool::ThreadPool};
+use crate::{KernelError, Result, pool::ThreadPool, simd};
 
 /// The instruction set that the kernels are written for, best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,41 @@ impl FromStr for Isa {
     }
 }
 
+/// What matrix products multiply. Sums, weights and everything else are `f32` in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compute {
+    /// `f32`.
+    #[default]
+    F32,
+    /// Both factors rounded to `bf16`: a relative error of 2^-8 in each. Weights of blocks are multiplied as
+    /// they are without.
+    Bf16,
+}
+
+impl fmt::Display for Compute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for Compute {
+    type Err = KernelError;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(KernelError::Argument {
+                op: "compute",
+                what: format!("`{s}` is not one of `f32`, `bf16`"),
+            }),
+        }
+    }
+}
+
 /// One instruction-set extension and whether the processor has it, for `llada doctor`.
 pub type Features = Vec<(&'static str, bool)>;
 
@@ -78,6 +113,7 @@ pub type Features = Vec<(&'static str, bool)>;
 #[derive(Clone)]
 pub struct Cpu {
     isa: Isa,
+    compute: Compute,
     pool: Arc<ThreadPool>,
     /// The pool of whoever calls, alone.
     alone: Arc<ThreadPool>,
@@ -85,7 +121,11 @@ pub struct Cpu {
 
 impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cpu").field("isa", &self.isa).field("threads", &self.threads()).finish()
+        f.debug_struct("Cpu")
+            .field("isa", &self.isa)
+            .field("compute", &self.compute)
+            .field("threads", &self.threads())
+            .finish()
     }
 }
 
@@ -122,18 +162,35 @@ impl Cpu {
                 what: format!("the system does not give {threads} threads ({e}): ask for fewer"),
             }),
         };
-        Ok(Self { isa, pool: pool(threads)?, alone: pool(1)? })
+        let compute = Compute::default();
+        Ok(Self { isa, compute, pool: pool(threads)?, alone: pool(1)? })
+    }
+
+    /// The same with other factors of matrix products.
+    #[must_use]
+    pub fn with_compute(self, compute: Compute) -> Self {
+        Self { compute, ..self }
     }
 
     /// The same instruction set on the thread of whoever calls: what tasks of an operation run theirs on.
     #[must_use]
     pub fn alone(&self) -> Self {
-        Self { isa: self.isa, pool: Arc::clone(&self.alone), alone: Arc::clone(&self.alone) }
+        Self { pool: Arc::clone(&self.alone), ..self.clone() }
     }
 
     /// The instruction set that the kernels use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// What matrix products multiply.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// Whether the instruction set has products of `bf16`; without them they are plain Rust, and slow.
+    pub fn has_bf16(&self) -> bool {
+        simd::has_bf16(self.isa)
     }
 
     /// The number of threads.

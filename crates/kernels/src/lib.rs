@@ -39,7 +39,7 @@ mod testing;
 mod weights;
 
 pub use blocks::BlockFormat;
-pub use cpu::{Cpu, Features, Isa};
+pub use cpu::{Compute, Cpu, Features, Isa};
 pub use error::{KernelError, Result};
 pub use fault::{explain_shrunk_files, report_large_files};
 pub use map::Mapping;

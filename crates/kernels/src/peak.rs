@@ -23,6 +23,11 @@ pub fn f32_flops(cpu: &Cpu) -> f64 {
     all_threads(cpu, |lanes| simd::run(cpu.isa(), Floats(lanes)))
 }
 
+/// The same for products of pairs of `bf16`, which some processors do twice as fast and others half as fast.
+pub fn bf16_flops(cpu: &Cpu) -> f64 {
+    all_threads(cpu, |products| simd::run_bf16(cpu.isa(), Pairs(products)))
+}
+
 /// The same for products of bytes, with the instructions that the quantised linear layer uses: those
 /// of VNNI, or without them products of 16 bits.
 pub fn int8_ops(cpu: &Cpu) -> f64 {
@@ -68,6 +73,24 @@ impl Kernel for Floats<'_> {
     }
 }
 
+/// Chains of products of pairs; receives those of a step of one chain.
+struct Pairs<'a>(&'a mut usize);
+
+impl Kernel for Pairs<'_> {
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
+        let mut chains = [s.splat(0.0); CHAINS];
+        for _ in 0..STEPS {
+            for chain in &mut chains {
+                *chain = s.dot_pairs(a, b, *chain);
+            }
+        }
+        black_box(chains);
+        *self.0 = 2 * S::LANES;
+    }
+}
+
 /// Chains of products of bytes; receives those of a step of one chain.
 struct Bytes<'a>(&'a mut usize);
 
@@ -96,7 +119,7 @@ mod tests {
     fn every_instruction_set_has_a_peak() {
         for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
             if let Ok(cpu) = Cpu::with_isa(isa, 2) {
-                for peak in [f32_flops(&cpu), int8_ops(&cpu)] {
+                for peak in [f32_flops(&cpu), bf16_flops(&cpu), int8_ops(&cpu)] {
                     assert!(peak.is_finite() && peak > 0.0, "{isa}: {peak}");
                 }
             }

@@ -16,6 +16,103 @@ pub(super) const fn columns<S: Simd>() -> usize {
     NV * S::LANES
 }
 
+/// What a place of a packed panel holds, 32 bits of it.
+pub(super) trait Place: Copy + Send + Sync {
+    /// Terms in a place.
+    const TERMS: usize;
+
+    /// The first `count` terms of a row, as many as [`Simd::LANES`] places hold at most, zeros after them.
+    ///
+    /// # Safety
+    /// These elements can be read.
+    unsafe fn along<S: Simd, T: Element>(self, s: S, from: *const T, count: usize) -> S::Floats;
+
+    /// The first `count <= LANES` elements of [`TERMS`](Self::TERMS) lines at most, `ld` apart: a place of each
+    /// column, with zeros where there is no more.
+    ///
+    /// # Safety
+    /// These elements can be read.
+    unsafe fn across<S: Simd, T: Element>(
+        self,
+        s: S,
+        from: *const T,
+        ld: usize,
+        lines: usize,
+        count: usize,
+    ) -> S::Floats;
+
+    /// `sum` and the products of the terms in each place.
+    fn multiply<S: Simd>(self, s: S, a: S::Floats, b: S::Floats, sum: S::Floats) -> S::Floats;
+}
+
+/// One term, in `f32`.
+#[derive(Clone, Copy)]
+pub(super) struct Single;
+
+impl Place for Single {
+    const TERMS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn along<S: Simd, T: Element>(self, s: S, from: *const T, count: usize) -> S::Floats {
+        // SAFETY: the caller's promise.
+        unsafe { T::read_first(s, from, count) }
+    }
+    #[inline(always)]
+    unsafe fn across<S: Simd, T: Element>(
+        self,
+        s: S,
+        from: *const T,
+        _ld: usize,
+        _lines: usize,
+        count: usize,
+    ) -> S::Floats {
+        // SAFETY: the caller's promise.
+        unsafe { T::read_first(s, from, count) }
+    }
+    #[inline(always)]
+    fn multiply<S: Simd>(self, s: S, a: S::Floats, b: S::Floats, sum: S::Floats) -> S::Floats {
+        s.mul_add(a, b, sum)
+    }
+}
+
+/// Two terms that follow each other, rounded to `bf16`.
+#[derive(Clone, Copy)]
+pub(super) struct Pair;
+
+impl Place for Pair {
+    const TERMS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn along<S: Simd, T: Element>(self, s: S, from: *const T, count: usize) -> S::Floats {
+        let (low, high) = (count.min(S::LANES), count.saturating_sub(S::LANES));
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = T::read_first(s, from, low);
+            s.pairs(low, T::read_first(s, from.wrapping_add(S::LANES), high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn across<S: Simd, T: Element>(
+        self,
+        s: S,
+        from: *const T,
+        ld: usize,
+        lines: usize,
+        count: usize,
+    ) -> S::Floats {
+        // SAFETY: the caller's promise; of a line that is not there nothing is read.
+        unsafe {
+            let odd = if lines > 1 { count } else { 0 };
+            let even = T::read_first(s, from, count);
+            s.pair(even, T::read_first(s, from.wrapping_add(ld), odd))
+        }
+    }
+    #[inline(always)]
+    fn multiply<S: Simd>(self, s: S, a: S::Floats, b: S::Floats, sum: S::Floats) -> S::Floats {
+        s.dot_pairs(a, b, sum)
+    }
+}
+
 /// A few vectors of an operand over a few terms: what is packed at once.
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
@@ -31,34 +128,44 @@ pub(super) struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Writes term `p` of vector `i` to `out[p * stride + i]`, and zeros for the vectors from `len` to
+    /// Writes place `p` of vector `i` to `out[p * stride + i]`, and zeros for the vectors from `len` to
     /// `stride`.
     ///
     /// # Safety
-    /// `data` has the elements of the panel, and `out` is at least `kc * stride` and a vector long.
-    pub(super) unsafe fn pack<S: Simd>(self, s: S, stride: usize, out: &mut [f32]) {
+    /// `data` has the elements of the panel, and `out` is at least `kc * stride` and a vector long, `kc` being
+    /// the places that its terms take.
+    pub(super) unsafe fn pack<S: Simd, P: Place>(
+        self,
+        s: S,
+        place: P,
+        stride: usize,
+        out: &mut [f32],
+    ) {
         match self.data {
-            Floats::F32(data) => s.run(Pack { panel: self, data, stride, out }),
-            Floats::Bf16(data) => s.run(Pack { panel: self, data, stride, out }),
-            Floats::F16(data) => s.run(Pack { panel: self, data, stride, out }),
+            Floats::F32(data) => s.run(Pack { panel: self, data, place, stride, out }),
+            Floats::Bf16(data) => s.run(Pack { panel: self, data, place, stride, out }),
+            Floats::F16(data) => s.run(Pack { panel: self, data, place, stride, out }),
         }
     }
 }
 
 /// [`Panel::pack`] of the elements `data`.
-struct Pack<'a, T> {
+struct Pack<'a, T, P> {
     panel: Panel<'a>,
     data: &'a [T],
+    place: P,
     stride: usize,
     out: &'a mut [f32],
 }
 
-impl<T: Element> Kernel for Pack<'_, T> {
+impl<T: Element, P: Place> Kernel for Pack<'_, T, P> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Self { panel: Panel { layout, ld, len, kc, .. }, data, stride, out } = self;
+        let Self { panel: Panel { layout, ld, len, kc: terms, .. }, data, place, stride, out } =
+            self;
+        let kc = terms.div_ceil(P::TERMS);
         let (data, out) = (data.as_ptr(), out.as_mut_ptr());
-        // SAFETY: the vectors `0..len` and the terms `0..kc` are elements of `data`, no other is read;
+        // SAFETY: the vectors `0..len` and their `terms` are elements of `data`, no other is read;
         // `out` has room for `kc` lines of `stride` and for what a last vector writes beyond them.
         unsafe {
             match layout {
@@ -67,15 +174,17 @@ impl<T: Element> Kernel for Pack<'_, T> {
                         let rows = len.saturating_sub(i).min(S::LANES);
                         let from = data.wrapping_add(i * ld);
                         for p in (0..kc).step_by(S::LANES) {
-                            let terms = (kc - p).min(S::LANES);
-                            let to = out.add(p * stride + i);
-                            let columns = columns_of(s, from.wrapping_add(p), ld, rows, terms);
-                            if terms == S::LANES {
+                            let places = (kc - p).min(S::LANES);
+                            let (from, to) =
+                                (from.wrapping_add(p * P::TERMS), out.add(p * stride + i));
+                            let count = (terms - p * P::TERMS).min(S::LANES * P::TERMS);
+                            let columns = columns_of(s, place, from, ld, rows, count);
+                            if places == S::LANES {
                                 for q in 0..S::LANES {
                                     s.write(columns[q], to.add(q * stride));
                                 }
                             } else {
-                                for q in 0..terms {
+                                for q in 0..places {
                                     s.write(columns[q], to.add(q * stride));
                                 }
                             }
@@ -84,16 +193,19 @@ impl<T: Element> Kernel for Pack<'_, T> {
                 }
                 Layout::KOuter => {
                     for p in 0..kc {
-                        let (from, to) = (data.add(p * ld), out.add(p * stride));
+                        let (from, to) = (data.add(p * P::TERMS * ld), out.add(p * stride));
+                        let lines = terms - p * P::TERMS;
                         if len == NV * S::LANES && stride == NV * S::LANES {
                             for i in (0..NV * S::LANES).step_by(S::LANES) {
-                                s.write(T::read_first(s, from.add(i), S::LANES), to.add(i));
+                                let from = from.add(i);
+                                s.write(place.across(s, from, ld, lines, S::LANES), to.add(i));
                             }
                             continue;
                         }
                         for i in (0..stride).step_by(S::LANES) {
                             let count = len.saturating_sub(i).min(S::LANES);
-                            s.write(T::read_first(s, from.wrapping_add(i), count), to.add(i));
+                            let from = from.wrapping_add(i);
+                            s.write(place.across(s, from, ld, lines, count), to.add(i));
                         }
                     }
                 }
@@ -102,14 +214,15 @@ impl<T: Element> Kernel for Pack<'_, T> {
     }
 }
 
-/// The first `terms` elements of `rows` rows, `ld` apart, transposed: a vector a term, zeros where there
+/// The first `terms` elements of `rows` rows, `ld` apart, transposed: a vector a place, zeros where there
 /// are no more.
 ///
 /// # Safety
 /// These elements can be read.
 #[inline(always)]
-unsafe fn columns_of<S: Simd, T: Element>(
+unsafe fn columns_of<S: Simd, T: Element, P: Place>(
     s: S,
+    place: P,
     data: *const T,
     ld: usize,
     rows: usize,
@@ -118,14 +231,14 @@ unsafe fn columns_of<S: Simd, T: Element>(
     let mut square = s.zeros();
     // SAFETY: these elements can be read.
     unsafe {
-        if rows == S::LANES && terms == S::LANES {
+        if rows == S::LANES && terms == S::LANES * P::TERMS {
             for i in 0..S::LANES {
-                square[i] = T::read_first(s, data.add(i * ld), S::LANES);
+                square[i] = place.along(s, data.add(i * ld), S::LANES * P::TERMS);
             }
         } else {
             for i in 0..S::LANES {
                 if i < rows {
-                    square[i] = T::read_first(s, data.add(i * ld), terms);
+                    square[i] = place.along(s, data.add(i * ld), terms);
                 }
             }
         }
@@ -138,7 +251,7 @@ unsafe fn columns_of<S: Simd, T: Element>(
 pub(super) struct Tile {
     /// Rows of the tile.
     pub(super) rows: usize,
-    /// Terms of the panels.
+    /// Places of the panels.
     pub(super) kc: usize,
     /// The packed rows of `A`, `[kc, rows]`.
     pub(super) a: *const f32,
@@ -160,21 +273,27 @@ impl Tile {
     /// `1 <= rows <= S::ROWS`, and the pointers are to what the fields say, but for the columns of `c`
     /// from `width` on.
     #[inline]
-    pub(super) unsafe fn compute<S: Simd>(&self, s: S, width: usize) {
+    pub(super) unsafe fn compute<S: Simd, P: Place>(&self, s: S, place: P, width: usize) {
         // SAFETY: the caller's promises; if it is whole, all of the tile lies in `C`.
-        unsafe { if width == columns::<S>() { self.whole(s) } else { self.cut(s, width) } }
+        unsafe {
+            if width == columns::<S>() {
+                self.whole(s, place);
+            } else {
+                self.cut(s, place, width);
+            }
+        }
     }
 
     /// Computes the first `width` columns.
     ///
     /// # Safety
     /// As [`compute`](Self::compute).
-    unsafe fn cut<S: Simd>(&self, s: S, width: usize) {
+    unsafe fn cut<S: Simd, P: Place>(&self, s: S, place: P, width: usize) {
         let mut whole = [0.0f32; 16 * 64];
         debug_assert!(S::ROWS * columns::<S>() <= whole.len());
         let to = Self { c: whole.as_mut_ptr(), ldc: columns::<S>(), add: false, ..*self };
         // SAFETY: as above, into a buffer that holds the largest tile.
-        unsafe { to.whole(s) };
+        unsafe { to.whole(s, place) };
         for (i, line) in whole.chunks_exact(columns::<S>()).take(self.rows).enumerate() {
             // SAFETY: row `i` of the tile, cut at the last column of `C`.
             let c = unsafe { std::slice::from_raw_parts_mut(self.c.add(i * self.ldc), width) };
@@ -189,11 +308,11 @@ impl Tile {
     /// # Safety
     /// As [`compute`](Self::compute), with all columns.
     #[inline]
-    unsafe fn whole<S: Simd>(&self, s: S) {
+    unsafe fn whole<S: Simd, P: Place>(&self, s: S, place: P) {
         macro_rules! by_rows {
             ($($rows:literal)*) => {
                 match self.rows {
-                    $($rows if $rows <= S::ROWS => s.run(TileOf::<$rows>(self)),)*
+                    $($rows if $rows <= S::ROWS => s.run(TileOf::<_, $rows>(self, place)),)*
                     _ => unreachable!("a tile has the rows of an instruction set at most"),
                 }
             };
@@ -203,12 +322,12 @@ impl Tile {
 }
 
 /// A [`Tile`] of `R` rows.
-struct TileOf<'a, const R: usize>(&'a Tile);
+struct TileOf<'a, P, const R: usize>(&'a Tile, P);
 
-impl<const R: usize> Kernel for TileOf<'_, R> {
+impl<P: Place, const R: usize> Kernel for TileOf<'_, P, R> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Tile { kc, a, b, c, ldc, add, next, .. } = *self.0;
+        let (Tile { kc, a, b, c, ldc, add, next, .. }, place) = (*self.0, self.1);
         // SAFETY: every address is one of the panels' or the tile's elements, which whoever made the
         // tile vouches for; prefetching touches nothing.
         unsafe {
@@ -231,7 +350,7 @@ impl<const R: usize> Kernel for TileOf<'_, R> {
                     for i in 0..R {
                         let x = s.splat(*a.add(q * R + i));
                         for v in 0..NV {
-                            acc[i][v] = s.mul_add(x, line[v], acc[i][v]);
+                            acc[i][v] = place.multiply(s, x, line[v], acc[i][v]);
                         }
                     }
                 }
@@ -264,11 +383,12 @@ impl Next {
     /// A constant, because loops of unknown length here cost more than they bring.
     const LINES: usize = 4;
 
-    /// The share of `panel` that tile number `tile` prefetches; nothing new once all is.
+    /// The share of `panel` that tile number `tile` prefetches; nothing new once all is. A place holds
+    /// `terms` terms.
     ///
     /// Rows of a few lines are prefetched by their ends: where a row begins in the middle of a line,
     /// the panel before it has read that line already.
-    pub(super) fn of(panel: &Panel<'_>, tile: usize) -> Self {
+    pub(super) fn of(panel: &Panel<'_>, tile: usize, terms: usize) -> Self {
         const LINE: usize = 64;
         let (at, size) = match panel.data {
             Floats::F32(data) => (data.as_ptr().cast::<u8>(), 4),
@@ -278,7 +398,7 @@ impl Next {
         let line = panel.ld * size;
         let (skip, step) = match panel.layout {
             Layout::KInner if tile * Self::LINES < panel.len => {
-                (tile * Self::LINES * line, Self::EVERY * size)
+                (tile * Self::LINES * line, Self::EVERY * terms * size)
             }
             Layout::KOuter if tile / 4 * LINE < panel.len * size => {
                 let quarter = panel.kc.div_ceil(4).next_multiple_of(Self::LINES);
@@ -364,7 +484,7 @@ impl<T: Element, const R: usize> Kernel for FewOf<'_, T, R> {
                 for i in 0..S::LANES {
                     s.prefetch(next.wrapping_add(i * ld).cast());
                 }
-                let columns = columns_of(s, from, ld, len, terms);
+                let columns = columns_of(s, Single, from, ld, len, terms);
                 let a = a.add(p);
                 if terms == S::LANES {
                     for q in 0..S::LANES {

@@ -1,9 +1,10 @@
-//! The matrix product behind the linear layers: `C (+)= A B^T` in `f32`, cache-blocked.
+//! The matrix product behind the linear layers: `C (+)= A B^T`, summed in `f32`, cache-blocked. The factors
+//! are `f32`, or rounded to `bf16` while they are packed ([`Compute`]).
 //!
 //! Both operands are copied, a block at a time, into panels in which the tile kernel reads straight
 //! on (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). `A` is
-//! packed for a block of rows; `B` a panel at a time, widened to `f32` on the way, so a weight never
-//! exists twice.
+//! packed for a block of rows; `B` a panel at a time, converted on the way, so a weight never exists
+//! twice. A place of a panel holds a term, or two in `bf16`.
 //!
 //! Every element of `C` is summed in the same order, whatever the rows around it and the threads:
 //! straight along `k` in one lane within blocks of [`KC`], block after block into `C`. Tiles cut
@@ -14,18 +15,18 @@ mod kernel;
 
 use std::{cell::Cell, ops::Range};
 
-use kernel::{Few, Next, Panel, Tile};
+use kernel::{Few, Next, Pair, Panel, Place, Single, Tile};
 
 use crate::{
-    Cpu,
+    Compute, Cpu,
     product::{Out, Shape},
     simd::{self, MAX_LANES, Simd},
     weights::Floats,
 };
 
-/// Terms summed in a lane before they are added to `C`.
+/// Places of a panel that are summed in a lane before they are added to `C`.
 const KC: usize = 384;
-/// Rows of `A` packed at once: with `KC` terms they stay in a second-level cache.
+/// Rows of `A` packed at once: with `KC` places they stay in a second-level cache.
 const MC: usize = 384;
 /// Terms of `A` packed at once where the rows lie side by side, so that lines are read to their end.
 const CHUNK: usize = 8;
@@ -68,7 +69,7 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// Where packed panel number `panel` begins, `vectors` vectors of `kc` terms coming before it: after
+/// Where packed panel number `panel` begins, `vectors` vectors of `kc` places coming before it: after
 /// each panel there is room for what a vector store writes beyond its last element.
 const fn panel_at(vectors: usize, panel: usize, kc: usize) -> usize {
     vectors * kc + panel * SLACK
@@ -83,7 +84,9 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-struct Product<'a> {
+struct Product<'a, P> {
+    /// What the places of packed panels hold.
+    place: P,
     cpu: &'a Cpu,
     a: Operand<'a>,
     b: Operand<'a>,
@@ -114,10 +117,17 @@ pub(crate) fn gemm(
         return;
     }
     let c = Output(c.as_mut_ptr());
-    simd::run(cpu.isa(), Product { cpu, a, b, m, n, k, c, add });
+    match cpu.compute() {
+        Compute::F32 => {
+            simd::run(cpu.isa(), Product { place: Single, cpu, a, b, m, n, k, c, add });
+        }
+        Compute::Bf16 => {
+            simd::run_bf16(cpu.isa(), Product { place: Pair, cpu, a, b, m, n, k, c, add });
+        }
+    }
 }
 
-impl simd::Kernel for Product<'_> {
+impl<P: Place> simd::Kernel for Product<'_, P> {
     /// Cuts the product into blocks; only what these call touches vectors.
     fn call<S: Simd>(self, s: S) {
         let small = self.m.saturating_mul(self.n).saturating_mul(self.k) <= SERIAL;
@@ -133,17 +143,18 @@ impl simd::Kernel for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl<P: Place> Product<'_, P> {
     /// One block of `C`, on one thread.
     fn block<S: Simd>(&self, s: S, rows: Range<usize>, columns: Range<usize>) {
-        if let (1..=FEW, Layout::KInner, Operand { layout: Layout::KInner, data }) =
-            (rows.len(), self.b.layout, self.a)
+        if P::TERMS == 1
+            && let (1..=FEW, Layout::KInner, Operand { layout: Layout::KInner, data }) =
+                (rows.len(), self.b.layout, self.a)
             && let Floats::F32(a) = data
         {
             return self.few(s, a, rows, columns);
         }
         let parts = rows.len().div_ceil(MC);
-        let kc = self.k.min(KC);
+        let kc = self.k.div_ceil(P::TERMS).min(KC);
         let mut scratch = Scratch::take();
         // Room for any number of rows, so that fewer rows in more of a part need no more memory.
         let width = kernel::columns::<S>();
@@ -151,8 +162,8 @@ impl Product<'_> {
         for part in 0..parts {
             let part = share(rows.len(), parts, part);
             let rows = rows.start + part.start..rows.start + part.end;
-            for start in (0..self.k).step_by(KC) {
-                let terms = start..(start + KC).min(self.k);
+            for start in (0..self.k).step_by(KC * P::TERMS) {
+                let terms = start..(start + KC * P::TERMS).min(self.k);
                 self.pack_a(s, rows.clone(), terms.clone(), a);
                 for j in columns.clone().step_by(width) {
                     let columns = j..(j + width).min(columns.end);
@@ -185,9 +196,10 @@ impl Product<'_> {
         // A panel is packed in vectors, of which the next line overwrites what is too much.
         const { assert!(S::ROWS <= S::LANES) };
         let panels = rows.len().div_ceil(S::ROWS);
+        let kc = terms.len().div_ceil(P::TERMS);
         let chunk = match self.a.layout {
             Layout::KInner => terms.len(),
-            Layout::KOuter => CHUNK,
+            Layout::KOuter => CHUNK * P::TERMS,
         };
         for p in terms.clone().step_by(chunk) {
             let chunk = p..(p + chunk).min(terms.end);
@@ -195,9 +207,10 @@ impl Product<'_> {
                 let part = share(rows.len(), panels, panel);
                 let vectors = rows.start + part.start..rows.start + part.end;
                 let source = self.a.panel(self.m, self.k, vectors, chunk.clone());
-                let at = panel_at(part.start, panel, terms.len()) + (p - terms.start) * part.len();
+                let before = (p - terms.start) / P::TERMS * part.len();
+                let at = panel_at(part.start, panel, kc) + before;
                 // SAFETY: the panel and the slack after it lie in `out`.
-                unsafe { source.pack(s, part.len(), &mut out[at..]) };
+                unsafe { source.pack(s, self.place, part.len(), &mut out[at..]) };
             }
         }
     }
@@ -213,12 +226,12 @@ impl Product<'_> {
         b: &mut [f32],
     ) {
         let panels = rows.len().div_ceil(S::ROWS);
-        let (kc, width) = (terms.len(), columns.len());
+        let (kc, width) = (terms.len().div_ceil(P::TERMS), columns.len());
         let add = self.add || terms.start > 0;
         let source = self.b.panel(self.n, self.k, columns.clone(), terms.clone());
         let columns_of_tile = kernel::columns::<S>();
-        // SAFETY: `b` was made for `KC` terms of as many columns.
-        unsafe { source.pack(s, columns_of_tile, b) };
+        // SAFETY: `b` was made for `KC` places of as many columns.
+        unsafe { source.pack(s, self.place, columns_of_tile, b) };
         let columns_after =
             columns.end.min(self.n - 1)..(columns.end + columns_of_tile).min(self.n);
         let after = self.b.panel(self.n, self.k, columns_after, terms);
@@ -236,9 +249,9 @@ impl Product<'_> {
                     c: self.c.0.add(at),
                     ldc: self.n,
                     add,
-                    next: Next::of(&after, panel),
+                    next: Next::of(&after, panel, P::TERMS),
                 };
-                tile.compute(s, width);
+                tile.compute(s, self.place, width);
             }
         }
     }

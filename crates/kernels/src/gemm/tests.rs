@@ -15,6 +15,18 @@ fn cpus(isa: Isa) -> Vec<Cpu> {
     [1, 2, 3].iter().filter_map(|threads| Cpu::with_isa(isa, *threads).ok()).collect()
 }
 
+/// Every instruction set with every kind of factors.
+fn kinds() -> impl Iterator<Item = Vec<Cpu>> {
+    let isas = [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter();
+    let kinds = isas.flat_map(|isa| [Compute::F32, Compute::Bf16].map(|compute| (isa, compute)));
+    // Without an instruction of its own the product of pairs is the portable one.
+    kinds
+        .filter(|&(isa, compute)| {
+            compute == Compute::F32 || isa == Isa::Portable || simd::has_bf16(isa)
+        })
+        .map(|(isa, compute)| cpus(isa).into_iter().map(|cpu| cpu.with_compute(compute)).collect())
+}
+
 fn product(
     cpu: &Cpu,
     a: Operand<'_>,
@@ -40,8 +52,7 @@ fn a_row_has_the_same_bits_in_any_batch_layout_and_number_of_threads() {
     let (n, k, most) = (75, 2 * KC + 37, 200);
     let (x, w) = (numbers(most * k, 1), numbers(n * k, 2));
     let w_outer = transposed(&w, n, k);
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
-        let cpus = cpus(isa);
+    for cpus in kinds() {
         let Some(first) = cpus.first() else { continue };
         let alone: Vec<u32> = x
             .chunks_exact(k)
@@ -92,8 +103,8 @@ fn a_few_rows_have_the_same_bits_in_every_storage_type() {
 fn a_column_has_the_same_bits_in_any_width() {
     let (m, k) = (15, KC + 1);
     let (x, w) = (numbers(m * k, 3), numbers(101 * k, 4));
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
-        for cpu in cpus(isa) {
+    for cpus in kinds() {
+        for cpu in cpus {
             let x = operand(&x, Layout::KInner);
             let whole = product(&cpu, x, operand(&w, Layout::KInner), (m, 101, k));
             for n in [1, 7, 16, 31, 32, 33, 64, 100] {
@@ -110,8 +121,8 @@ fn a_column_has_the_same_bits_in_any_width() {
 fn long_sums_pass_through_every_block_of_terms() {
     let k = 4 * KC + 3;
     let ones = vec![1.0; 17 * k];
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
-        for cpu in cpus(isa) {
+    for cpus in kinds() {
+        for cpu in cpus {
             for (a, b) in [(Layout::KInner, Layout::KOuter), (Layout::KOuter, Layout::KInner)] {
                 let mut c = vec![0.5; 15 * 17];
                 let a = operand(&ones[..15 * k], a);
@@ -143,5 +154,61 @@ fn the_grid_gives_every_thread_work() {
     for (m, panels) in [(2048, 8), (128, 1024), (256, 32), (1, 2000), (2000, 1)] {
         let (rows, columns) = grid(m, panels, 32, 2);
         assert!(rows * columns >= 4 && rows <= m && columns <= panels);
+    }
+}
+
+#[test]
+fn products_of_pairs_are_those_of_rounded_factors() {
+    let round =
+        |x: &[f32]| -> Vec<f32> { x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect() };
+    for (m, n, k) in [(1, 1, 1), (3, 5, 2), (14, 32, 64), (15, 33, 65), (40, 70, 2 * KC + 5)] {
+        let (x, w) = (numbers(m * k, 7), numbers(n * k, 8));
+        let (rounded_x, rounded_w) = (round(&x), round(&w));
+        let bf: Vec<half::bf16> = w.iter().map(|&w| half::bf16::from_f32(w)).collect();
+        let (x_outer, w_outer) = (transposed(&x, m, k), transposed(&w, n, k));
+        let mut all: Vec<Vec<f32>> = Vec::new();
+        for cpus in kinds().filter(|cpus| cpus.iter().any(|cpu| cpu.compute() == Compute::Bf16)) {
+            let cpu = &cpus[0];
+            let in_bf = Operand { data: Floats::Bf16(&bf), layout: Layout::KInner };
+            let a = [operand(&x, Layout::KInner), operand(&x_outer, Layout::KOuter)];
+            let b = [operand(&w, Layout::KInner), operand(&w_outer, Layout::KOuter), in_bf];
+            for (a, b) in a.iter().flat_map(|a| b.iter().map(move |b| (*a, *b))) {
+                let mut c = vec![f32::NAN; m * n];
+                gemm(cpu, Shape { m, n, k }, a, b, &mut c, Out::Write);
+                for (i, row) in c.chunks_exact(n).enumerate() {
+                    for (j, c) in row.iter().enumerate() {
+                        let terms = rounded_x[i * k..][..k].iter().zip(&rounded_w[j * k..][..k]);
+                        let products = terms.map(|(x, w)| f64::from(*x) * f64::from(*w));
+                        let (sum, size) =
+                            products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+                        assert!(
+                            (f64::from(*c) - sum).abs() <= size * 1e-6,
+                            "{cpu:?} {m} {n} {k}: {c} {sum}"
+                        );
+                    }
+                }
+                all.push(c);
+            }
+        }
+        // The instruction adds in the order of the plain code, and rounds as it does.
+        assert!(all.iter().all(|c| *c == all[0]), "{m} {n} {k}");
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    let (m, n, k) = (3, 17, 33);
+    for cpus in kinds() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let (mut x, w) = (vec![1.0; m * k], vec![1.0; n * k]);
+            x[k + 32] = bad;
+            let mut c = vec![0.0; m * n];
+            let (x, w) = (operand(&x, Layout::KInner), operand(&w, Layout::KInner));
+            gemm(&cpus[0], Shape { m, n, k }, x, w, &mut c, Out::Write);
+            for (i, row) in c.chunks_exact(n).enumerate() {
+                let is_bad = |c: &f32| c.is_nan() && bad.is_nan() || *c == bad;
+                assert!(row.iter().all(|c| if i == 1 { is_bad(c) } else { *c == k as f32 }));
+            }
+        }
     }
 }

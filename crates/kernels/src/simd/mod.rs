@@ -18,7 +18,7 @@ use half::{bf16, f16};
 
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
+use x86::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
 
 use crate::{Isa, math::by_halves};
 
@@ -62,6 +62,26 @@ pub(crate) fn run_int8(isa: Isa, kernel: impl Kernel) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if is_x86_feature_detected!("avxvnni") => unsafe { AvxVnni::new() }.run(kernel),
         _ => run(isa, kernel),
+    }
+}
+
+/// Whether a processor multiplies pairs of `bf16`, if `isa` is what it is used for.
+pub(crate) fn has_bf16(isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return isa == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Runs a `kernel` that uses [`Simd::dot_pairs`], in plain Rust where the processor has no such products.
+pub(crate) fn run_bf16(isa: Isa, kernel: impl Kernel) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if has_bf16(isa) => {
+            // SAFETY: as in `run`, and products of pairs are there.
+            unsafe { Avx512Bf16::new() }.run(kernel)
+        }
+        _ => Portable.run(kernel),
     }
 }
 
@@ -145,6 +165,47 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn zeros(self) -> Self::Square;
     /// Element `i` of vector `j` as element `j` of vector `i`.
     fn transposed(self, square: Self::Square) -> Self::Square;
+
+    /// Two vectors rounded to `bf16`, of which each element is a pair: that of `even` in the lower half, that
+    /// of `odd` in the upper.
+    #[inline(always)]
+    fn pair(self, even: Self::Floats, odd: Self::Floats) -> Self::Floats {
+        let (mut a, mut b) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+        self.store(even, &mut a);
+        self.store(odd, &mut b);
+        for i in 0..Self::LANES {
+            a[i] = pair_of(a[i], b[i]);
+        }
+        self.load(&a)
+    }
+    /// Two vectors that follow each other, rounded to `bf16`: two neighbours in the place of one element.
+    #[inline(always)]
+    fn pairs(self, low: Self::Floats, high: Self::Floats) -> Self::Floats {
+        let mut all = [0.0; 2 * MAX_LANES];
+        self.store(low, &mut all);
+        self.store(high, &mut all[Self::LANES..]);
+        for i in 0..Self::LANES {
+            all[i] = pair_of(all[2 * i], all[2 * i + 1]);
+        }
+        self.load(&all)
+    }
+    /// `sum` and, for each element, the products of the upper and then of the lower halves of the pairs `a` and
+    /// `b`. An instruction may take what is denormal for 0.
+    #[inline(always)]
+    fn dot_pairs(self, a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats {
+        let (mut x, mut y, mut z) = ([0.0; MAX_LANES], [0.0; MAX_LANES], [0.0; MAX_LANES]);
+        self.store(a, &mut x);
+        self.store(b, &mut y);
+        self.store(sum, &mut z);
+        for i in 0..Self::LANES {
+            let (x, y) = (x[i].to_bits(), y[i].to_bits());
+            let half = |bits: u32| f32::from_bits(bits);
+            // The product of two `bf16` is exact.
+            z[i] += half(x & 0xffff_0000) * half(y & 0xffff_0000);
+            z[i] += half(x << 16) * half(y << 16);
+        }
+        self.load(&z)
+    }
 
     /// Reads a vector.
     ///
@@ -264,6 +325,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
         let p = self.mul_add(p, self.mul(r, r), self.add(r, self.splat(1.0)));
         self.zero_below(x, FLOOR, self.mul(p, self.as_exponent(shifted)))
     }
+}
+
+/// Two numbers rounded to `bf16`, in the bits of one.
+fn pair_of(low: f32, high: f32) -> f32 {
+    let bits = |x| u32::from(bf16::from_f32(x).to_bits());
+    f32::from_bits(bits(low) | bits(high) << 16)
 }
 
 /// Numbers that are read as `f32`.

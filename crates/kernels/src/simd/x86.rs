@@ -46,6 +46,10 @@ instruction_set! {
     Avx512Vnni, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"
 }
 instruction_set! {
+    /// Sixteen elements, thirty-two registers, products of pairs of `bf16`.
+    Avx512Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,f16c"
+}
+instruction_set! {
     /// Eight elements, of the same instructions.
     NarrowVnni, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"
 }
@@ -482,6 +486,40 @@ impl Simd for Avx512 {
     fn narrow(self) -> Avx2 {
         // SAFETY: `self` proves that the processor has more than these extensions.
         unsafe { Avx2::new() }
+    }
+}
+
+impl Simd for Avx512Bf16 {
+    sixteen_lanes!();
+    type Narrow = Avx2;
+    dot_by_words!(
+        __m512i, _mm512_maddubs_epi16 _mm512_madd_epi16 _mm512_add_epi32 _mm512_and_si512
+        _mm512_set1_epi16 _mm512_slli_epi16 _mm512_srli_epi16 _mm512_srai_epi16
+    );
+
+    #[inline(always)]
+    fn narrow(self) -> Avx2 {
+        // SAFETY: `self` proves that the processor has more than these extensions.
+        unsafe { Avx2::new() }
+    }
+    #[inline(always)]
+    fn pair(self, even: __m512, odd: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; any bits are a vector.
+        unsafe {
+            let wide = |half: __m256bh| _mm512_cvtepu16_epi32(std::mem::transmute(half));
+            let (even, odd) = (wide(_mm512_cvtneps_pbh(even)), wide(_mm512_cvtneps_pbh(odd)));
+            _mm512_castsi512_ps(_mm512_or_si512(even, _mm512_slli_epi32::<16>(odd)))
+        }
+    }
+    #[inline(always)]
+    fn pairs(self, low: __m512, high: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute(a), std::mem::transmute(b)) }
     }
 }
 
