@@ -1,6 +1,7 @@
-//! One training step of Eq. 3 (forward, backward, clipping, AdamW) against PyTorch.
+//! One training step of Eq. 3 (forward, backward, clipping, AdamW) against PyTorch, with products of `bf16` and
+//! of `f32` (PyTorch: autocast, and as it is).
 //!
-//! `cargo bench --bench train_step`
+//! `cargo bench --bench train_step -- [shape=10m|110m]`
 
 #[path = "duel/mod.rs"]
 mod duel;
@@ -17,7 +18,7 @@ use llada_kernels::{
     grad_norm, peak,
 };
 
-const SIZES: &Sizes<'_> = &[
+const SMALL: &Sizes<'_> = &[
     ("d", 256),
     ("layers", 8),
     ("heads", 8),
@@ -28,22 +29,55 @@ const SIZES: &Sizes<'_> = &[
     ("threads", 2),
 ];
 
+const LARGE: &Sizes<'_> = &[
+    ("d", 768),
+    ("layers", 12),
+    ("heads", 12),
+    ("ffn", 2048),
+    ("vocab", 32768),
+    ("length", 512),
+    ("batch", 4),
+    ("threads", 2),
+];
+
 fn main() -> Result<()> {
     if duel::is_side() {
         return ours();
     }
-    let size = |key| SIZES.iter().find(|s| s.0 == key).map_or(0, |s| s.1);
-    let sides = vec![Side::ours("train", SIZES)?, Side::torch("PyTorch", "train", SIZES)?];
-    let measured = duel::duel(sides, 2)?;
+    let (sizes, what) = match duel::argument("shape").as_deref() {
+        Some("110m") => (LARGE, "135 M parameters, 4 sequences of 512 tokens"),
+        _ => (SMALL, "10.5 M parameters, 8 sequences of 256 tokens"),
+    };
+    let size = |key| sizes.iter().find(|s| s.0 == key).map_or(0, |s| s.1);
+    let ours = |compute: &str| {
+        let mut args: Vec<String> =
+            sizes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        args.push(format!("compute={compute}"));
+        Side::ours_with(&format!("llada {compute}"), "train", &args)
+    };
+    let sides = vec![
+        ours("bf16")?,
+        ours("f32")?,
+        Side::torch("PyTorch f32", "train", sizes)?,
+        Side::torch("PyTorch bf16", "train_bf16", sizes)?,
+    ];
+    let measured = duel::duel(sides, if sizes == LARGE { 1 } else { 2 })?;
     let tokens = size("batch") * size("length");
     let block = 4 * size("d") * size("d") + 3 * size("d") * size("ffn");
     // 6 operations for each weight and token, half of the tokens at the head, and attention.
     let weights = (size("layers") * block + size("vocab") * size("d") / 2) * tokens;
     let attention = 2 * size("layers") * size("d") * size("length") * tokens;
     let flops = 6.0 * (weights + attention) as f64;
-    let peak = peak::f32_flops(&Cpu::new(size("threads"))?);
-    let title = "training step, 10.5 M parameters, 8 sequences of 256 tokens, f32, 2 threads";
-    duel::report(title, &measured, tokens as f64, flops, peak);
+    let cpu = Cpu::new(size("threads"))?;
+    let (single, pairs) = (peak::f32_flops(&cpu), peak::bf16_flops(&cpu));
+    println!("measured bf16 peak {:.0} Gop/s", pairs / 1e9);
+    duel::report(
+        &format!("training step, {what}, 2 threads"),
+        &measured,
+        tokens as f64,
+        flops,
+        single,
+    );
     Ok(())
 }
 
@@ -61,7 +95,9 @@ fn ours() -> Result<()> {
     let model = Model::init(config, 0)?;
     let mut gradients = Gradients::zeros(&model);
     let mut moments = [Gradients::zeros(&model), Gradients::zeros(&model)];
-    let mut predictor = MaskPredictor::new(model, Cpu::new(duel::size("threads")?)?)?;
+    let compute = duel::argument("compute").ok_or("no `compute=`")?.parse()?;
+    let cpu = Cpu::new(duel::size("threads")?)?.with_compute(compute);
+    let mut predictor = MaskPredictor::new(model, cpu)?;
     let cpu = predictor.cpu().clone();
     let adamw = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let (mut step, mut nll) = (0, Vec::new());

@@ -1,6 +1,6 @@
 """LLaDA in plain PyTorch, as fast as plain PyTorch goes: the peer of our benches.
 
-usage: torch_llada.py train|forward|compiled|bf16|int8 [key=value ...]
+usage: torch_llada.py train|train_bf16|forward|compiled|bf16|int8 [key=value ...]
 
 Speaks the benches' protocol: prints `ready` when warmed up, then for every line `go N` on standard
 input runs N passes and prints the seconds they took; at the end of input prints the peak memory in
@@ -68,13 +68,15 @@ class Llada(nn.Module):
         return self.head(x if masked is None else x[masked])
 
 
-def train_step(model, optimizer, ids, mask_id):
+def train_step(model, optimizer, ids, mask_id, autocast):
     """One step of Eq. 3; logits at the masked positions only, which is the kinder form."""
     b, l = ids.shape
     p = (1 - 1e-3) * torch.rand(b, 1) + 1e-3
     masked = torch.rand(b, l) < p
     noisy = torch.where(masked, mask_id, ids)
-    logits = model(noisy, masked)
+    with autocast:
+        logits = model(noisy, masked)
+    logits = logits.float()
     nll = F.cross_entropy(logits, ids[masked], reduction="none")
     loss = (nll / p.expand(b, l)[masked]).sum() / (b * l)
     loss.backward()
@@ -93,11 +95,13 @@ def main():
     model = Llada(*(size[n] for n in names))
     shape = (size["batch"], size["length"])
     ids = torch.randint(0, size["vocab"] - 1, shape)
-    if mode == "train":
+    is_training = mode.startswith("train")
+    if is_training:
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
         )
-        run = lambda: train_step(model, optimizer, ids, size["vocab"] - 1)
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=mode == "train_bf16")
+        run = lambda: train_step(model, optimizer, ids, size["vocab"] - 1, autocast)
     else:
         model.eval()
         forward = model
@@ -110,7 +114,7 @@ def main():
             forward = quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8, inplace=True)
         last = slice(-size["wanted"], None) if "wanted" in size else slice(None)
         run = lambda length=None: forward(ids[:, :length], (slice(None), last))
-    with torch.set_grad_enabled(mode == "train"):
+    with torch.set_grad_enabled(is_training):
         for _ in range(3):
             run()
         print("ready", flush=True)

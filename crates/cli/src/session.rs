@@ -7,28 +7,31 @@ use llada::{Session, checkpoint::GENERATION_CONFIG, diffusion::Settings};
 use llada_kernels::Cpu;
 
 use crate::{
+    args::Machine,
     locate::{self, Shipped},
     term::Term,
     view::units,
 };
 
-/// Opens the model in `model`, or the shipped one `otherwise`; 0 `threads` is one for each core.
+/// Opens the model in `model`, or the shipped one `otherwise`, on the machine.
 pub fn open(
     model: Option<&Path>,
     otherwise: Shipped,
-    threads: usize,
+    machine: &Machine,
     term: &Term,
 ) -> Result<Session> {
     let path = locate::model(model, otherwise)?;
     let begun = Instant::now();
-    let session = Session::open_on(&path, Cpu::new(threads)?)?;
+    let mut session = Session::open_on(&path, Cpu::new(machine.threads())?)?;
+    machine.compute.set(&mut session.predictor);
     let cpu = session.predictor.cpu();
     term.detail(&format!(
-        "{}: {} parameters, loaded in {}; kernels {}, {} threads",
+        "{}: {} parameters, loaded in {}; kernels {}, products in {}, {} threads",
         path.display(),
         units::count(session.config().parameters() as u64),
         units::duration(begun.elapsed().as_secs_f64()),
         cpu.isa(),
+        cpu.compute(),
         cpu.threads()
     ));
     if session.proposed != Settings::NONE {

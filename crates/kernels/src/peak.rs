@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Cpu,
+    Compute, Cpu,
     simd::{self, Kernel, Simd},
 };
 
@@ -26,6 +26,22 @@ pub fn f32_flops(cpu: &Cpu) -> f64 {
 /// The same for products of pairs of `bf16`, which some processors do twice as fast and others half as fast.
 pub fn bf16_flops(cpu: &Cpu) -> f64 {
     all_threads(cpu, |products| simd::run_bf16(cpu.isa(), Pairs(products)))
+}
+
+/// That of what `cpu` multiplies.
+pub fn flops(cpu: &Cpu) -> f64 {
+    match cpu.compute() {
+        Compute::F32 => f32_flops(cpu),
+        Compute::Bf16 => bf16_flops(cpu),
+    }
+}
+
+/// Whether products of `bf16` are worth their rounding: measured in about 40 ms, on one thread.
+pub fn is_bf16_faster(cpu: &Cpu) -> bool {
+    /// Processors do twice as many products of pairs as of `f32`, or half as many: what lies between is noise.
+    const GAIN: f64 = 1.25;
+    let cpu = cpu.alone();
+    cpu.has_bf16() && bf16_flops(&cpu) > GAIN * f32_flops(&cpu)
 }
 
 /// The same for products of bytes, with the instructions that the quantised linear layer uses: those

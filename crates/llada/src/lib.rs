@@ -53,6 +53,7 @@
 pub mod chat;
 pub mod checkpoint;
 mod codec;
+mod compute;
 pub mod config;
 pub mod constraint;
 mod content;
@@ -77,6 +78,7 @@ pub mod train;
 pub mod verify;
 
 pub use codec::Codec;
+pub use compute::Compute;
 pub use diffusion::engine;
 pub(crate) use error::io;
 pub use error::{Error, Result, io_hint};

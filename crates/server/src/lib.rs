@@ -100,11 +100,11 @@ async fn run(
     #[cfg(unix)]
     let own = options.socket.as_deref().and_then(inode);
     let metrics = Arc::new(Metrics::new());
-    let Options { parallel, queue, budget, memory, idle, .. } = options;
+    let Options { parallel, queue, budget, memory, idle, compute, .. } = options;
     let capacity = Capacity { parallel, queue, budget };
     let first = named.first().map(|(name, _)| name.clone()).unwrap_or_default();
     let memory = (memory > 0).then_some(memory);
-    let models = Models::new(named, cpu, capacity, memory, Arc::clone(&metrics));
+    let models = Models::new(named, (cpu, compute), capacity, memory, Arc::clone(&metrics));
     let app = Arc::new(App::new(options, models, metrics));
     listening(&listener.place());
     let (loaded, loading) = tokio::sync::oneshot::channel();

@@ -9,7 +9,7 @@ use std::{
 
 use axum::http::StatusCode;
 use llada::{
-    Codec, Session,
+    Codec, Compute, Session,
     diffusion::{
         Sampler, SamplerError, Settings,
         footprint::{Footprint, Weights},
@@ -60,6 +60,7 @@ struct Entry {
 pub(crate) struct Models {
     entries: Vec<Entry>,
     cpu: Cpu,
+    compute: Compute,
     capacity: Capacity,
     /// Bytes of weights that may be in memory; `None` is no limit.
     memory: Option<u64>,
@@ -73,7 +74,7 @@ impl Models {
     /// The models of these names, the first of which is meant where none is named.
     pub(crate) fn new(
         named: Vec<(String, PathBuf)>,
-        cpu: Cpu,
+        (cpu, compute): (Cpu, Compute),
         capacity: Capacity,
         memory: Option<u64>,
         metrics: Arc<Metrics>,
@@ -84,7 +85,7 @@ impl Models {
         };
         let entries = named.into_iter().map(entry).collect();
         let (turn, loading) = (Turn::default(), Mutex::new(()));
-        Self { entries, cpu, capacity, memory, turn, metrics, loading }
+        Self { entries, cpu, compute, capacity, memory, turn, metrics, loading }
     }
 
     /// The names, the first of which is meant where none is named.
@@ -210,7 +211,13 @@ impl Models {
 
     async fn load(&self, entry: &Entry) -> Result<Arc<Model>, LoadError> {
         let (path, cpu, begun) = (entry.path.clone(), self.cpu.clone(), Instant::now());
-        let session = tokio::task::spawn_blocking(move || Session::open_on(path, cpu)).await??;
+        let compute = self.compute;
+        let open = move || {
+            let mut session = Session::open_on(path, cpu)?;
+            compute.set(&mut session.predictor);
+            llada::Result::Ok(session)
+        };
+        let session = tokio::task::spawn_blocking(open).await??;
         let is_for_chat = session.is_for_chat()?;
         let Session { codec, predictor } = session;
         let bytes = Weights::of(predictor.model()).bytes as u64;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use llada::Compute;
 use serde::{Deserialize, Deserializer};
 
 /// The settings of a server. Each is a key of its configuration file and a flag of `llada serve`.
@@ -43,6 +44,8 @@ pub struct Options {
     /// Seconds after which a model that nobody asks is unloaded; 0 keeps it.
     #[serde(deserialize_with = "seconds")]
     pub idle: Duration,
+    /// What matrix products multiply.
+    pub compute: Compute,
     /// Bytes of weights in memory, of all models together; 0 is no limit.
     pub memory: u64,
     /// Models by name; the first, or the one called `default`, is meant where none is named.
@@ -121,6 +124,7 @@ impl Default for Options {
             client_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),
             idle: Duration::ZERO,
+            compute: Compute::Auto,
             memory: 0,
             models: BTreeMap::new(),
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Format, ModelArg, SamplerArgs, Threads};
+use super::{Format, Machine, ModelArg, SamplerArgs};
 
 /// `llada bench`.
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ pub struct Speed {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
     #[command(flatten)]
     pub sampler: SamplerArgs,
 }
@@ -133,7 +133,7 @@ pub struct Quality {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
     #[command(flatten)]
     pub sampler: SamplerArgs,
 }

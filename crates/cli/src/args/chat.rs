@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ConstraintArgs, ModelOperand, Run, SamplerArgs, Threads};
+use super::{ConstraintArgs, Machine, ModelOperand, Run, SamplerArgs};
 
 /// `llada chat`.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub struct Talk {
     )]
     pub no_history: bool,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
     #[command(flatten)]
     pub constraint: ConstraintArgs,
     #[command(flatten)]
@@ -71,14 +71,14 @@ pub struct Talk {
 impl From<Run> for Talk {
     /// The chat that `llada run` is without a prompt.
     fn from(run: Run) -> Self {
-        let Run { system, watching, no_history, threads, constraint, sampler, .. } = run;
+        let Run { system, watching, no_history, machine, constraint, sampler, .. } = run;
         let delay = watching.delay;
         Self {
             system,
             no_watch: false,
             delay,
             no_history,
-            threads,
+            machine,
             constraint: constraint.0,
             sampler,
         }

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Args, Subcommand, ValueEnum};
 use llada::{diffusion::settings::Key, eval::settings::Scoring};
 
 use super::{
-    ModelArg, NO_STREAM, RareConstraint, Threads, place,
+    Machine, ModelArg, NO_STREAM, RareConstraint, place,
     sampler::number,
     sampler::{Flags, Verb},
 };
@@ -85,7 +85,7 @@ pub struct EvalRun {
     )]
     pub seed: u64,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
     #[command(flatten)]
     pub scoring: ScoringArgs,
     #[command(flatten)]

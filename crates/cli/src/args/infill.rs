@@ -6,7 +6,7 @@ use clap::{Arg, Args};
 use llada::diffusion::settings::Key;
 
 use super::{
-    ModelArg, RareConstraint, Threads, WatchArgs,
+    Machine, ModelArg, RareConstraint, WatchArgs,
     sampler::{Flags, Verb},
 };
 
@@ -43,7 +43,7 @@ pub struct Infill {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
     #[command(flatten)]
     pub constraint: RareConstraint,
     #[command(flatten)]

@@ -28,6 +28,11 @@ use clap::{
     builder::{PathBufValueParser, RangedI64ValueParser, Resettable, TypedValueParser},
 };
 
+use llada::{
+    Compute,
+    diffusion::{Preset, Settings},
+};
+
 use crate::term::{self, Level};
 
 pub use bench::{Bench, Quality, Speed, Subject};
@@ -222,6 +227,50 @@ pub struct Threads {
     pub threads: u16,
 }
 
+/// What a model is computed with.
+#[derive(Debug, Clone, Args)]
+pub struct Machine {
+    #[command(flatten)]
+    pub threads: Threads,
+    /// What matrix products multiply; `auto` keeps the precision that the weights are stored in and measures
+    /// whether bf16 is faster, and `--preset exact` takes f32
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "auto",
+        value_parser = compute,
+        hide_short_help = true
+    )]
+    pub compute: Compute,
+}
+
+impl Machine {
+    /// The threads; 0 is one for each core.
+    pub fn threads(&self) -> usize {
+        self.threads.threads.into()
+    }
+
+    /// The same for a sampler of these settings.
+    #[must_use]
+    pub fn sampling(&self, settings: &Settings) -> Self {
+        let is_exact = settings.preset == Some(Preset::Exact);
+        let compute = match self.compute {
+            Compute::Auto if is_exact => Compute::F32,
+            compute => compute,
+        };
+        Self { compute, ..self.clone() }
+    }
+}
+
+/// Reads a type that is computed in.
+fn compute(name: &str) -> Result<Compute, String> {
+    let found = Compute::ALL.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, compute)| compute).ok_or_else(|| {
+        let names = Compute::ALL.map(|(name, _)| name);
+        format!("use one of: {}", names.join(", "))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +315,7 @@ mod tests {
         assert_eq!(given.prompt.as_deref(), Some("Once"));
         let sampler = &given.sampler.settings;
         assert_eq!((sampler.gen_length, sampler.steps, sampler.seed), (Some(9), Some(3), Some(7)));
-        assert!(given.raw && given.threads.threads == 2 && sampler.temperature == Some(0.5));
+        assert!(given.raw && given.machine.threads() == 2 && sampler.temperature == Some(0.5));
         let given = run("llada run --diffusion-algorithm 3 --diffusion-visual -sys Hi x");
         assert_eq!(given.sampler.settings.remasking, Some(llada::diffusion::Remasking::Random));
         assert!(given.watching.watch && given.system.as_deref() == Some("Hi"));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArg, RareConstraint, SamplerArgs, Threads, WatchArgs};
+use super::{Machine, ModelArg, RareConstraint, SamplerArgs, WatchArgs};
 
 /// `llada run`.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub struct Run {
     )]
     pub no_history: bool,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
     #[command(flatten)]
     pub constraint: RareConstraint,
     #[command(flatten)]

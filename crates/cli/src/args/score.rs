@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArg, Threads, sampler::number};
+use super::{Machine, ModelArg, sampler::number};
 
 /// Most noisy copies of an answer: as many as have a random stream of their own.
 const MOST_SAMPLES: i64 = 1 << 24;
@@ -32,7 +32,7 @@ pub struct Score {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
     #[command(flatten)]
     pub estimate: Estimate,
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 use llada_server::Options;
 
-use super::{ModelOperand, Threads};
+use super::{Machine, ModelOperand};
 
 /// `llada serve`.
 #[derive(Debug, Args)]
@@ -73,7 +73,7 @@ pub struct Serve {
     #[arg(long, value_name = "FORM", default_value = "text", hide_short_help = true)]
     pub log: LogForm,
     #[command(flatten)]
-    pub threads: Threads,
+    pub machine: Machine,
 }
 
 /// How a log is written.

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
+use llada::Compute;
 use llada_kernels::{Cpu, peak};
 use serde_json::{Value, json};
 
@@ -33,6 +34,8 @@ fn findings(threads: usize) -> Result<Value> {
         "memory_bytes": memory("MemTotal"),
         "memory_available_bytes": memory("MemAvailable"),
         "peak_f32_flops": peak::f32_flops(&cpu),
+        "peak_bf16_flops": cpu.has_bf16().then(|| peak::bf16_flops(&cpu)),
+        "compute": Compute::Auto.settled(&cpu),
         "shipped_model": Shipped::Base.folder().ok(),
     }))
 }
@@ -91,9 +94,19 @@ fn text(findings: &Value) -> String {
             format!("{}, {} available", bytes("memory_bytes"), bytes("memory_available_bytes")),
         ),
         ("f32 peak", format!("{:.1} GFLOP/s, measured on these threads", peak / 1e9)),
+        ("bf16 peak", bf16_peak(findings)),
+        ("training in", plain("compute")),
         ("shipped model", shipped),
     ];
     units::table(&rows)
+}
+
+/// The speed of products of `bf16`, or that there are none.
+fn bf16_peak(findings: &Value) -> String {
+    match findings["peak_bf16_flops"].as_f64() {
+        Some(peak) => format!("{:.1} GFLOP/s", peak / 1e9),
+        None => "no such products".into(),
+    }
 }
 
 #[cfg(test)]

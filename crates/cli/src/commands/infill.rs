@@ -46,8 +46,8 @@ pub fn run(args: Infill, term: &Term) -> Result<()> {
     let constraint = constraint::read(&args.constraint.0)?;
     let sampler = Codec::infill_sampler(&args.sampler.settings);
     let sampler = sampler.map_err(|error| Failure::sampler(error, Spelling::Flag))?;
-    let threads = args.threads.threads.into();
-    let mut session = session::open(model.as_deref(), Shipped::Base, threads, term)?;
+    let machine = args.machine.sampling(&args.sampler.settings);
+    let mut session = session::open(model.as_deref(), Shipped::Base, &machine, term)?;
     let automaton = constraint.map(|c| session.automaton(&c)).transpose()?;
     let message = "finishing the step; press Ctrl-C again to quit now";
     let stop = Flag::listen(term, (!args.watching.watch).then_some(message))?;

@@ -45,8 +45,9 @@ pub fn run(args: Run, term: &Term) -> Result<()> {
         Some(file) => prompts::read(file)?,
         None => vec![Ask::from(argument_or_stdin(prompt, "prompt")?)],
     };
-    let threads = args.threads.threads.into();
-    let mut session = session::open(model.as_deref(), Shipped::for_chat(args.chat), threads, term)?;
+    let machine = args.machine.sampling(&args.sampler.settings);
+    let mut session =
+        session::open(model.as_deref(), Shipped::for_chat(args.chat), &machine, term)?;
     let is_chat = is_chat(&args, &session, term)?;
     let system = args.system.as_ref().map(|text| Message::new("system", text));
     let encode = |ask: &Ask| match is_chat {

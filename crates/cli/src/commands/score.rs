@@ -55,7 +55,7 @@ pub fn run(mut args: Score, term: &Term) -> Result<()> {
     let session = session::open(
         args.model.model.as_deref(),
         Shipped::for_chat(args.chat),
-        args.threads.threads.into(),
+        &args.machine,
         term,
     )?;
     let stop = Flag::listen(term, Some(STOPPING))?;

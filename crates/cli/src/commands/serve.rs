@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use llada::{session, text};
+use llada::{Compute, session, text};
 use llada_kernels::Cpu;
 use llada_server::{Options, OutOfRange, ServeError};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -17,7 +17,7 @@ use crate::{
 
 /// Serves until it is told to end.
 pub fn run(args: Serve, term: &Term) -> Result<()> {
-    let cpu = Cpu::new(args.threads.threads.into())?;
+    let cpu = Cpu::new(args.machine.threads())?;
     let options = options(&args)?;
     let models = models(&args, &options)?;
     let is_open =
@@ -79,6 +79,9 @@ fn options(args: &Serve) -> Result<Options> {
         options.socket = None;
     }
     options.socket = args.socket.clone().or(options.socket);
+    if args.machine.compute != Compute::Auto {
+        options.compute = args.machine.compute;
+    }
     set(&mut options.parallel, count(args.parallel));
     set(&mut options.queue, count(args.queue));
     set(&mut options.budget, count(args.budget));

@@ -66,8 +66,8 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
         (Some(_), _) => Start::Resume,
     };
     let cpu = Cpu::new(args.threads.threads.into())?;
-    let peak = peak::f32_flops(&cpu);
     let mut trainer = Trainer::new(recipe, &dir, start, cpu)?;
+    let peak = peak::flops(trainer.predictor().cpu());
     introduce(&trainer, &dir, term);
     let (warm_up, steps) = (trainer.recipe().optim.warmup_steps, trainer.recipe().train.steps);
     if warm_up >= steps {
@@ -297,7 +297,8 @@ fn introduce(trainer: &Trainer, dir: &Path, term: &Term) {
     for line in trainer.conversations().map(conversations).unwrap_or_default() {
         term.note(&line);
     }
-    term.detail(&format!("kernels {}, {} threads", cpu.isa(), cpu.threads()));
+    let (isa, compute, threads) = (cpu.isa(), cpu.compute(), cpu.threads());
+    term.detail(&format!("kernels {isa}, products in {compute}, {threads} threads"));
 }
 
 /// What was read of the conversations.

@@ -111,6 +111,12 @@ impl MaskPredictor {
         &self.cpu
     }
 
+    /// Computes on another one from now on; what is cached is no longer taken over.
+    pub fn set_cpu(&mut self, cpu: Cpu) {
+        self.sequences.distrust();
+        self.cpu = cpu;
+    }
+
     /// Caches the keys and values of a sequence of up to `capacity` tokens from now on, as `storage`
     /// says. It has those of its first tokens already where another sequence, open or
     /// [retained](Self::retain), has them: as many of `beginning` as `reuse` allows.

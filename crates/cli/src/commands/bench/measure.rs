@@ -4,6 +4,7 @@ use std::{fs, ops::ControlFlow, time::Instant};
 
 use anyhow::Result;
 use llada::{
+    Compute,
     config::{AttentionMask, SpecialTokens},
     diffusion::{Canvas, Prompt, Sampler, generate},
     model::{Batch, MaskPredictor, Reuse},
@@ -21,6 +22,8 @@ pub struct Plan {
     pub wanted: usize,
     /// Rounds.
     pub rounds: usize,
+    /// What matrix products multiply.
+    pub compute: Compute,
     /// How to generate, after a prompt of so many tokens.
     pub generation: Option<(Sampler, usize)>,
 }
@@ -59,7 +62,7 @@ pub fn measure(
         tell(round);
         peaks.push(match dtype {
             DType::Blocks(_) => peak::int8_ops(&cpu),
-            _ => peak::f32_flops(&cpu),
+            _ => peak::flops(&cpu),
         });
         for (&length, seconds) in plan.lengths.iter().zip(&mut passes) {
             seconds.push(pass(predictor, &tokens[..length], plan.wanted)?);

@@ -94,8 +94,8 @@ struct Row {
 
 impl<'a> Bench<'a> {
     fn open(args: &'a Quality, model: &Path, stop: &'a Flag, term: &'a Term) -> Result<Self> {
-        let threads = args.threads.threads.into();
-        let mut session = session::open(Some(model), Shipped::Base, threads, term)?;
+        let machine = args.machine.sampling(&args.sampler.settings);
+        let mut session = session::open(Some(model), Shipped::Base, &machine, term)?;
         // The settings are compared as they are, whatever the model proposes.
         session.proposed = Settings::NONE;
         // No way to sample gains from what another was fed.

@@ -38,7 +38,7 @@ const LENGTHS: [usize; 3] = [32, 128, 512];
 /// Measures, and prints the table or JSON.
 pub fn run(args: Speed, term: &Term) -> Result<()> {
     check(&args)?;
-    let cpu = Cpu::new(args.threads.threads.into())?;
+    let cpu = Cpu::new(args.machine.threads())?;
     let mut models = Vec::new();
     if let Some(path) = &args.model {
         models.push(of_model(path, &args, &cpu, term)?);
@@ -163,6 +163,7 @@ fn measured(subject: Subject, plan: &Plan, cpu: &Cpu, term: &Term) -> Result<Mea
     let weight_bytes = model.tensors.iter().map(|weights| weights.bytes()).sum();
     let dtype = model.tensors.get(Layout::new(&config).blocks[0].attn_out).dtype();
     let mut predictor = MaskPredictor::new(model, cpu.clone())?;
+    plan.compute.set(&mut predictor);
     let seconds_to_start = begun.elapsed().as_secs_f64();
 
     let status = progress::status_line(term);
@@ -222,5 +223,7 @@ fn plan(args: &Speed, config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Re
         }
         false => None,
     };
-    Ok(Plan { lengths, wanted: args.wanted as usize, rounds: args.rounds.into(), generation })
+    let (wanted, rounds) = (args.wanted as usize, args.rounds.into());
+    let compute = args.machine.sampling(&args.sampler.settings).compute;
+    Ok(Plan { lengths, wanted, rounds, compute, generation })
 }

@@ -44,7 +44,12 @@ impl Local {
     /// Opens `model`, or the one that ships.
     pub fn open(model: Option<&Path>, talk: &Talk, term: &Term) -> Result<Self> {
         let constraint = constraint::read(&talk.constraint)?;
-        let session = session::open(model, Shipped::Tuned, talk.threads.threads.into(), term)?;
+        let session = session::open(
+            model,
+            Shipped::Tuned,
+            &talk.machine.sampling(&talk.sampler.settings),
+            term,
+        )?;
         session::note_base_model(&session, term)?;
         let asked = talk.sampler.settings.clone();
         let sampler = session.chat_sampler(&asked);

@@ -63,7 +63,7 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let mut session = session::open(
         model.as_deref(),
         Shipped::for_chat(args.chat),
-        args.threads.threads.into(),
+        &args.machine.sampling(&args.sampling.sampler.settings),
         term,
     )?;
     let asked = Overrides {

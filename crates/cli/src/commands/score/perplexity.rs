@@ -25,12 +25,8 @@ use crate::{
 
 /// Scores the text and prints the result.
 pub fn run(args: &Score, term: &Term) -> Result<()> {
-    let mut session = session::open(
-        args.model.model.as_deref(),
-        Shipped::Base,
-        args.threads.threads.into(),
-        term,
-    )?;
+    let mut session =
+        session::open(args.model.model.as_deref(), Shipped::Base, &args.machine, term)?;
     let inputs = Inputs::take(&args.text.perplexity)?;
     let text = RunningText::read(&inputs.paths, &session.tokenizer)?;
     for reason in text.rejected.iter().take(NAMED) {

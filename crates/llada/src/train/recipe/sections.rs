@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Objective;
+use crate::{Compute, config::Objective};
 
 /// One value or a list of them.
 #[derive(
@@ -229,6 +229,8 @@ pub struct Loop {
     pub seed: u64,
     /// What the load-balancing loss of the experts counts beside the loss, in models that have some.
     pub balance: f64,
+    /// What matrix products multiply. A run keeps what `auto` finds when it starts.
+    pub compute: Compute,
     /// Whether activations are computed again in the backward pass instead of saved for it (gradient
     /// checkpointing).
     pub recompute: bool,
@@ -252,6 +254,7 @@ impl Default for Loop {
             micro_batch_size: 0,
             seed: 0,
             balance: 0.01,
+            compute: Compute::Auto,
             recompute: false,
             checkpoint_every: 500,
             keep_last: 3,
