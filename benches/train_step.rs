@@ -69,8 +69,7 @@ fn main() -> Result<()> {
     let attention = 2 * size("layers") * size("d") * size("length") * tokens;
     let flops = 6.0 * (weights + attention) as f64;
     let cpu = Cpu::new(size("threads"))?;
-    let (single, pairs) = (peak::f32_flops(&cpu), peak::bf16_flops(&cpu));
-    println!("measured bf16 peak {:.0} Gop/s", pairs / 1e9);
+    let single = peak::f32_flops(&cpu);
     duel::report(
         &format!("training step, {what}, 2 threads"),
         &measured,

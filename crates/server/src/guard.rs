@@ -6,15 +6,17 @@ use std::{
 };
 
 use axum::{
+    body::Body,
     extract::{MatchedPath, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
-        header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE},
         request::Parts,
     },
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::StreamExt;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::{
@@ -40,13 +42,39 @@ pub(crate) async fn log(State(app): State<Shared>, request: Request, next: Next)
     // Paths that exist, so that no client makes up names of metrics.
     let known = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let mut response = next.run(request).await;
-    let (status, time) = (response.status().as_u16(), begun.elapsed());
-    app.metrics.request(known.as_deref().unwrap_or("other"), status, time);
-    tracing::info!(id, %method, path, status, ms = time.as_secs_f64() * 1e3, "request");
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    response
+    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_stream = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+    let status = response.status().as_u16();
+    let ending = Ending { app, id, method, path, known, status, begun };
+    match is_stream {
+        // It ends with its last event, or when its client leaves.
+        true => response
+            .map(|body| Body::from_stream(body.into_data_stream().inspect(move |_| _ = &ending))),
+        false => response,
+    }
+}
+
+/// The end of an answer, which is told when it is dropped.
+struct Ending {
+    app: Shared,
+    id: String,
+    method: Method,
+    path: String,
+    known: Option<String>,
+    status: u16,
+    begun: Instant,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Self { app, id, method, path, known, status, begun } = self;
+        let time = begun.elapsed();
+        app.metrics.request(known.as_deref().unwrap_or("other"), *status, time);
+        tracing::info!(id, %method, path, status, ms = time.as_secs_f64() * 1e3, "request");
+    }
 }
 
 /// A name that no other request of this server has.

@@ -164,7 +164,7 @@ impl Models {
         };
         self.entries.iter().find(is_meant).ok_or_else(|| {
             let names: Vec<_> = self.names().collect();
-            let name = name.unwrap_or_default();
+            let name: String = name.unwrap_or_default().chars().take(200).collect();
             let message =
                 format!("there is no model `{name}` here; there are: {}", names.join(", "));
             let error = ApiError::new(StatusCode::NOT_FOUND, message).coded("model_not_found");

@@ -146,6 +146,11 @@ fn models(args: &Serve, options: &Options) -> Result<Vec<(String, PathBuf)>> {
     listed.sort_by_key(|(name, _)| *name != "default");
     let also = args.also.iter().map(|(name, path)| (name, path));
     for (name, path) in listed.into_iter().chain(also) {
+        if name == "default" && !models.is_empty() {
+            let message = "`default` is another name of the first model";
+            let hint = "call this one otherwise, or give it as MODEL";
+            return Err(Failure::usage(message, hint).into());
+        }
         if models.iter().any(|(known, _)| known == name) {
             let message = format!("two models are called `{name}`");
             return Err(Failure::usage(message, "give each a name of its own").into());

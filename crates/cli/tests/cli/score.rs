@@ -140,7 +140,11 @@ fn what_cannot_be_scored_is_explained() {
         (&["the cat"], 2, "no answer to score"),
         (&["the", ""], 1, "the answer is empty"),
         (&["the", "cat sat the cat sat the cat sat on it"], 1, "the model takes 32"),
-        (&["--mc-num", "10", "--batch-size", "4", "a", "b"], 1, "--batch-size 2, or --mc-num 12"),
+        (
+            &["--mc-num", "10", "--batch-size", "4", "a", "b"],
+            1,
+            "--batch-size 2, or use --mc-num 12",
+        ),
         (&["--mc-num", "0", "a", "b"], 1, "mc_num is 0"),
         (&["--cfg-scale", "-1", "a", "b"], 2, "cfg_scale is -1"),
         (&["--perplexity", "text.txt", "--greedy"], 2, "cannot be used with"),

@@ -1,6 +1,6 @@
 //! The vectors of AVX2 and AVX-512, each with and without VNNI.
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, mem::transmute};
 
 use half::{bf16, f16};
 
@@ -506,20 +506,24 @@ impl Simd for Avx512Bf16 {
     fn pair(self, even: __m512, odd: __m512) -> __m512 {
         // SAFETY: `self` proves that the processor has the instructions; any bits are a vector.
         unsafe {
-            let wide = |half: __m256bh| _mm512_cvtepu16_epi32(std::mem::transmute(half));
-            let (even, odd) = (wide(_mm512_cvtneps_pbh(even)), wide(_mm512_cvtneps_pbh(odd)));
+            let (even, odd) = (_mm512_cvtneps_pbh(even), _mm512_cvtneps_pbh(odd));
+            let even = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(even));
+            let odd = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(odd));
             _mm512_castsi512_ps(_mm512_or_si512(even, _mm512_slli_epi32::<16>(odd)))
         }
     }
     #[inline(always)]
     fn pairs(self, low: __m512, high: __m512) -> __m512 {
         // SAFETY: as above.
-        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+        unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)) }
     }
     #[inline(always)]
     fn dot_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
         // SAFETY: as above.
-        unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute(a), std::mem::transmute(b)) }
+        unsafe {
+            let (a, b) = (transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b));
+            _mm512_dpbf16_ps(sum, a, b)
+        }
     }
 }
 

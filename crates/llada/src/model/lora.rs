@@ -6,7 +6,7 @@
 //! the adapters follow exactly as dB = s·dW·Aᵀ and dA = s·Bᵀ·dW.
 
 use llada_kernels::{
-    Cpu, WeightView,
+    Compute, Cpu, WeightView,
     linear::{self, Out},
 };
 
@@ -114,6 +114,8 @@ impl Adapter {
     /// When the adapters do not have the shapes of the model.
     pub fn merge(&self, cpu: &Cpu, base: &Tensors, model: &mut Model) -> Result<()> {
         let layout = Layout::new(&model.config);
+        // What is stored is summed exactly, whatever the passes compute in.
+        let cpu = cpu.clone().with_compute(Compute::F32);
         for (matrix, a, b) in self.iter() {
             let (outputs, inputs) = shape(&layout, matrix.tensor);
             let mut b = b.to_vec();
@@ -121,7 +123,7 @@ impl Adapter {
             let (a, rank) = (WeightView::F32(a), matrix.rank);
             let mut w = base.get(matrix.tensor).to_f32();
             let shape = linear::Shape { m: outputs, n: rank, k: inputs };
-            linear::backward_input(cpu, shape, &b, a, &mut w, Out::Add)?;
+            linear::backward_input(&cpu, shape, &b, a, &mut w, Out::Add)?;
             model.tensors.set(matrix.tensor, w);
         }
         Ok(())

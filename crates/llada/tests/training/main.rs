@@ -11,7 +11,7 @@ use std::{
 };
 
 use llada::{
-    Error, Result, checkpoint,
+    Compute, Error, Result, checkpoint,
     data::{PrepareOptions, prepare},
     model::Model,
     rng::{Purpose, Stream},

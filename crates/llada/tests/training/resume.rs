@@ -52,7 +52,13 @@ fn a_killed_and_resumed_run_ends_with_the_same_bits_for_any_threads() {
     assert!(report.contains("<svg") && report.contains("n_layers = 2"));
     let resolved = fs::read_to_string(bench.path("whole/config.toml")).unwrap();
     let none: [&str; 0] = [];
-    assert_eq!(Recipe::parse(&resolved, &none).unwrap(), bench.recipe(&[]));
+    // What `auto` found is kept, and is what the run goes on with.
+    let mut expected = bench.recipe(&[]);
+    assert_eq!(expected.train.compute, Compute::Auto);
+    expected.train.compute = whole.recipe().train.compute;
+    assert_ne!(expected.train.compute, Compute::Auto);
+    assert_eq!(Recipe::parse(&resolved, &none).unwrap(), expected);
+    assert_eq!(resumed.recipe().train.compute, expected.train.compute);
     let saved = checkpoint::load(&bench.path("whole/checkpoints/step-12")).unwrap();
     assert_eq!(saved.config, whole.predictor().model().config);
 }

@@ -105,7 +105,8 @@ impl Ask {
                 (sampler(settings)?, Length { cap, grows: false })
             }
             None => {
-                let usual = sampler(settings)?;
+                // Steps are shared by the blocks of the canvas that it becomes.
+                let usual = sampler(&Settings { steps: None, ..settings.clone() })?;
                 // What must match something may need more than answers usually have.
                 let least = automaton.as_ref().map_or(0, |automaton| automaton.shortest());
                 let cap = max_tokens.unwrap_or(usual.gen_length.max(2 * least)).min(room);

@@ -93,7 +93,11 @@ export class Holes {
       this.#digits = (this.#digits + event.key).slice(-5);
       this.#handle(event, () => this.#resize(target, this.#digits));
     } else if (event.key in actions) this.#handle(event, actions[event.key]);
-    else if (event.key.length === 1 && !event.ctrlKey && !event.metaKey) event.preventDefault();
+    else if (event.key.length === 1 && !event.ctrlKey && !event.metaKey) {
+      // What is typed follows the hole.
+      if (event.altKey) event.preventDefault();
+      else this.#leave(target, "setStartAfter");
+    }
   }
 
   #handle(event, action) {

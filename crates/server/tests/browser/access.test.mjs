@@ -80,6 +80,10 @@ suite("access", {}, ({ open }) => {
       await infill(page);
       await page.value(`document.querySelector("#template").focus()`);
       await page.type("The {{hole:3}} sat.");
+      // What is typed on a hole follows it.
+      await page.value(`document.querySelector("#template .hole").focus()`);
+      await page.press("x");
+      assert.equal(await page.value(`document.querySelector("#template").textContent.includes("x sat.")`), true);
       await rest();
       assert.deepEqual(await faint(page), []);
     });

@@ -245,8 +245,11 @@ impl Partner for Remote {
 
     fn room(&self) -> Option<Room> {
         let props = self.props.as_ref()?;
-        let answer = self.asked.gen_length.or(props.usual.gen_length).unwrap_or(0);
-        Some(Room { longest: props.max_sequence_length, answer })
+        let longest = props.max_sequence_length;
+        // A server shortens what is only usual, where there is less room.
+        let usual = props.usual.gen_length.map(|length| length.min(longest / 2));
+        let answer = self.asked.gen_length.or(usual).unwrap_or(0);
+        Some(Room { longest, answer })
     }
 
     fn count(&self, messages: &[Message]) -> Result<usize> {

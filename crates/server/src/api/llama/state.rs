@@ -48,8 +48,11 @@ pub(crate) async fn slots(
     which: Result<Query<Which>, QueryRejection>,
 ) -> ApiResult<Json<Value>> {
     let Query(which) = which?;
-    let model = app.models.get(which.model.as_deref()).await?;
-    let slots = model.runner.slots();
+    // Whoever watches a model does not have it loaded.
+    let slots = match app.models.peek(which.model.as_deref())? {
+        Some(model) => model.runner.slots(),
+        None => vec![None; app.options.parallel],
+    };
     let is_asked = which.fail_on_no_slot.is_some_and(|flag| flag != "0");
     if is_asked && slots.iter().all(Option::is_some) {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no slot available"));
