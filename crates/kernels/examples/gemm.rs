@@ -35,10 +35,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let threads = arguments.get(1).map_or(Ok(0), |n| n.parse())?;
     let compute = arguments.get(2).map_or(Ok(Compute::F32), |name| name.parse())?;
     let cpu = Cpu::with_isa(isa, threads)?.with_compute(compute);
-    let peak = match compute {
-        Compute::F32 => peak::f32_flops(&cpu),
-        Compute::Bf16 => peak::bf16_flops(&cpu),
-    } / 1e9;
+    let peak = peak::flops(&cpu) / 1e9;
     println!("{isa}, {} threads, {compute}, peak {peak:.0} GFLOP/s", cpu.threads());
     let products = [
         ("y", 2048, 256, 256),
@@ -97,9 +94,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
                 Out::Write,
             ),
         };
-        let before = peak::f32_flops(&cpu);
+        let before = peak::flops(&cpu);
         let (best, median) = times(run)?;
-        let peak = before.max(peak::f32_flops(&cpu)) / 1e9;
+        let peak = before.max(peak::flops(&cpu)) / 1e9;
         let flops = |seconds: f64| (2 * m * n * k) as f64 / seconds / 1e9;
         let share = |seconds: f64| 100.0 * flops(seconds) / peak;
         let shape = format!("m {m} n {n} k {k}");

@@ -67,7 +67,7 @@ impl Place for Single {
         count: usize,
     ) -> S::Floats {
         // SAFETY: the caller's promise.
-        unsafe { T::read_first(s, from, count) }
+        unsafe { self.along(s, from, count) }
     }
     #[inline(always)]
     fn multiply<S: Simd>(self, s: S, a: S::Floats, b: S::Floats, sum: S::Floats) -> S::Floats {

@@ -447,6 +447,23 @@ macro_rules! sixteen_lanes {
     };
 }
 
+/// What those of sixteen elements without products of bytes have in common.
+macro_rules! without_vnni {
+    () => {
+        type Narrow = Avx2;
+        dot_by_words!(
+            __m512i, _mm512_maddubs_epi16 _mm512_madd_epi16 _mm512_add_epi32 _mm512_and_si512
+            _mm512_set1_epi16 _mm512_slli_epi16 _mm512_srli_epi16 _mm512_srai_epi16
+        );
+
+        #[inline(always)]
+        fn narrow(self) -> Avx2 {
+            // SAFETY: `self` proves that the processor has more than these extensions.
+            unsafe { Avx2::new() }
+        }
+    };
+}
+
 /// The elements below `count`.
 #[inline(always)]
 fn below(count: usize) -> __mmask16 {
@@ -476,32 +493,12 @@ impl Simd for NarrowVnni {
 
 impl Simd for Avx512 {
     sixteen_lanes!();
-    type Narrow = Avx2;
-    dot_by_words!(
-        __m512i, _mm512_maddubs_epi16 _mm512_madd_epi16 _mm512_add_epi32 _mm512_and_si512
-        _mm512_set1_epi16 _mm512_slli_epi16 _mm512_srli_epi16 _mm512_srai_epi16
-    );
-
-    #[inline(always)]
-    fn narrow(self) -> Avx2 {
-        // SAFETY: `self` proves that the processor has more than these extensions.
-        unsafe { Avx2::new() }
-    }
+    without_vnni!();
 }
 
 impl Simd for Avx512Bf16 {
     sixteen_lanes!();
-    type Narrow = Avx2;
-    dot_by_words!(
-        __m512i, _mm512_maddubs_epi16 _mm512_madd_epi16 _mm512_add_epi32 _mm512_and_si512
-        _mm512_set1_epi16 _mm512_slli_epi16 _mm512_srli_epi16 _mm512_srai_epi16
-    );
-
-    #[inline(always)]
-    fn narrow(self) -> Avx2 {
-        // SAFETY: `self` proves that the processor has more than these extensions.
-        unsafe { Avx2::new() }
-    }
+    without_vnni!();
     #[inline(always)]
     fn pair(self, even: __m512, odd: __m512) -> __m512 {
         // SAFETY: `self` proves that the processor has the instructions; any bits are a vector.

@@ -49,18 +49,20 @@ impl Trainer {
             Some(found) => settings(&found.state, saved::run_of(&found.path))?,
             None => None,
         };
-        // A run goes on as it has begun; those from before there was a choice computed in `f32`.
-        let begun = run.as_ref().filter(|_| !is_branch).map(|run| match run.train.compute {
-            Compute::Auto => Compute::F32,
-            settled => settled,
-        });
-        if recipe.train.compute == Compute::Auto {
-            recipe.train.compute = begun.unwrap_or_else(|| Compute::Auto.settled(&cpu));
-        }
         let run = run.map(|mut run| {
-            run.train.compute = begun.unwrap_or(run.train.compute);
+            // Runs from before there was a choice computed in `f32`.
+            if run.train.compute == Compute::Auto {
+                run.train.compute = Compute::F32;
+            }
             run
         });
+        if recipe.train.compute == Compute::Auto {
+            recipe.train.compute = match &run {
+                // A run goes on as it has begun.
+                Some(run) if !is_branch => run.train.compute,
+                _ => Compute::Auto.settled(&cpu),
+            };
+        }
         let cpu = recipe.train.compute.on(cpu);
         if let (Some(run), Some(found)) = (&run, &found) {
             check_settings(run, &recipe, run_dir, found, is_branch)?;
