@@ -42,8 +42,7 @@ impl Compute {
         }
     }
 
-    /// The same for an inference of `model`: `Auto` keeps the precision that its weights are stored in, and so
-    /// takes `bf16` for a model of `bf16` weights alone.
+    /// The same for an inference of `model`.
     fn for_model(self, model: &Model, cpu: &Cpu) -> Self {
         let is_stored_so = || model.tensors.iter().any(|tensor| tensor.dtype() == DType::Bf16);
         match self {
@@ -62,7 +61,8 @@ impl Compute {
         cpu.with_compute(kernels)
     }
 
-    /// Has `predictor` compute so; `Auto` as [`for_model`](Self::for_model).
+    /// Has `predictor` compute so. `Auto` keeps the precision that the weights of its model are stored in, and so
+    /// takes `bf16` for one of `bf16` weights alone.
     pub fn set(self, predictor: &mut MaskPredictor) {
         let (model, cpu) = (predictor.model(), predictor.cpu().clone());
         let cpu = self.for_model(model, &cpu).on(cpu);
