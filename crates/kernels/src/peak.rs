@@ -2,6 +2,7 @@
 
 use std::{
     hint::black_box,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -36,12 +37,22 @@ pub fn flops(cpu: &Cpu) -> f64 {
     }
 }
 
-/// Whether products of `bf16` are worth their rounding: measured in about 40 ms, on one thread.
+/// Whether products of `bf16` are worth their rounding on one thread: measured once a process, in about 40 ms.
 pub fn is_bf16_faster(cpu: &Cpu) -> bool {
-    /// Processors do twice as many products of pairs as of `f32`, or half as many: what lies between is noise.
-    const GAIN: f64 = 1.25;
-    let cpu = cpu.alone();
-    cpu.has_bf16() && bf16_flops(&cpu) > GAIN * f32_flops(&cpu)
+    /// Processors do twice as many products of pairs as of `f32`, as many, or half: what lies between is noise.
+    const GAIN: f64 = 1.4;
+    static IS_FASTER: OnceLock<bool> = OnceLock::new();
+    cpu.has_bf16()
+        && *IS_FASTER.get_or_init(|| {
+            // In turn, so that both meet the same other work.
+            let (mut f32, mut bf16, begin) = (0.0f64, 0.0f64, Instant::now());
+            while begin.elapsed() < 2 * TIME {
+                f32 = f32.max(stretch(&mut |lanes| simd::run(cpu.isa(), Floats(lanes))));
+                bf16 =
+                    bf16.max(stretch(&mut |products| simd::run_bf16(cpu.isa(), Pairs(products))));
+            }
+            bf16 > GAIN * f32
+        })
 }
 
 /// The same for products of bytes, with the instructions that the quantised linear layer uses: those
@@ -50,18 +61,12 @@ pub fn int8_ops(cpu: &Cpu) -> f64 {
     all_threads(cpu, |products| simd::run_int8(cpu.isa(), Bytes(products)))
 }
 
-/// The sum over all threads of the best stretch of each; `run` runs the chains once and says how many
-/// multiply-adds a step of one chain has.
+/// The sum over all threads of the best stretch of each.
 fn all_threads(cpu: &Cpu, run: impl Fn(&mut usize) + Sync) -> f64 {
     let one = || {
-        let begin = Instant::now();
-        let mut best = 0.0f64;
+        let (mut best, begin) = (0.0f64, Instant::now());
         while begin.elapsed() < TIME {
-            let start = Instant::now();
-            let mut each = 0;
-            run(&mut each);
-            let operations = 2 * each * CHAINS * STEPS;
-            best = best.max(operations as f64 / start.elapsed().as_secs_f64());
+            best = best.max(stretch(&mut |each| run(each)));
         }
         best
     };
@@ -69,6 +74,13 @@ fn all_threads(cpu: &Cpu, run: impl Fn(&mut usize) + Sync) -> f64 {
         let others: Vec<_> = (1..cpu.threads()).map(|_| scope.spawn(one)).collect();
         one() + others.into_iter().filter_map(|other| other.join().ok()).sum::<f64>()
     })
+}
+
+/// Operations per second of the chains, which `run` runs once and whose multiply-adds in a step of one it says.
+fn stretch(run: &mut dyn FnMut(&mut usize)) -> f64 {
+    let (start, mut each) = (Instant::now(), 0);
+    run(&mut each);
+    (2 * each * CHAINS * STEPS) as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Chains of multiply-adds; receives those of a step of one chain.

@@ -33,7 +33,7 @@ impl Compute {
     pub const ALL: [(&str, Self); 3] =
         [("auto", Self::Auto), ("f32", Self::F32), ("bf16", Self::Bf16)];
 
-    /// One of the other two; `Auto` measures, for about 40 ms.
+    /// One of the other two; `Auto` measures, once a process, for about 40 ms.
     pub fn settled(self, cpu: &Cpu) -> Self {
         match self {
             Self::Auto if peak::is_bf16_faster(cpu) => Self::Bf16,

@@ -116,6 +116,7 @@ sequence_length = 32
 steps = 4
 batch_size = 2
 checkpoint_every = 2
+compute = "f32"
 [eval]
 every = 4
 sequences = 2

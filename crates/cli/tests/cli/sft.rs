@@ -16,7 +16,7 @@ fn chats() -> &'static Path {
         let recipe = format!(
             "[model]\ninit_from = \"{MODEL}\"\n[data]\npath = \"chat.jsonl\"\n\
              sequence_length = 32\n[sft]\ntemplate = \"plain\"\nheld_out = 0.2\n\
-             [train]\nsteps = 4\nbatch_size = 2\ncheckpoint_every = 2\n\
+             [train]\nsteps = 4\nbatch_size = 2\ncheckpoint_every = 2\ncompute = \"f32\"\n\
              [eval]\nevery = 4\nsequences = 2\ndraws = 1\n[log]\nevery = 2\nsample_every = 4\n"
         );
         fs::write(dir.join("sft.toml"), recipe).unwrap();

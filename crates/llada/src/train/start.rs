@@ -57,10 +57,10 @@ impl Trainer {
             run
         });
         if recipe.train.compute == Compute::Auto {
+            // A run goes on as it has begun, and so do its branches.
             recipe.train.compute = match &run {
-                // A run goes on as it has begun.
-                Some(run) if !is_branch => run.train.compute,
-                _ => Compute::Auto.settled(&cpu),
+                Some(run) => run.train.compute,
+                None => Compute::Auto.settled(&cpu),
             };
         }
         let cpu = recipe.train.compute.on(cpu);

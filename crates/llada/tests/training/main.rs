@@ -64,7 +64,7 @@ impl Bench {
              [data]\npath = '{}'\nsequence_length = 24\nrandom_length = 0.2\n\
              [optim]\nlr = 1e-2\nwarmup_steps = 3\n\
              [train]\nsteps = 12\nbatch_size = 5\nmicro_batch_size = 2\ncheckpoint_every = 4\n\
-             spike_factor = 100.0\n[eval]\nevery = 6\nsequences = 4\ndraws = 3\n[log]\nevery = 1\n",
+             spike_factor = 100.0\ncompute = 'f32'\n[eval]\nevery = 6\nsequences = 4\ndraws = 3\n[log]\nevery = 1\n",
             self.path("data").display()
         );
         Recipe::parse(&text, overrides).unwrap()

@@ -21,8 +21,15 @@ fn a_run_is_not_resumed_with_another_model() {
 
 #[test]
 fn a_killed_and_resumed_run_ends_with_the_same_bits_for_any_threads() {
+    for compute in ["f32", "bf16"] {
+        is_killed_and_resumed(&format!("train.compute={compute}"));
+    }
+}
+
+fn is_killed_and_resumed(compute: &str) {
     let bench = Bench::new();
-    let mut whole = bench.trainer("whole", bench.recipe(&[]), Start::Fresh, 1).unwrap();
+    let recipe = || bench.recipe(&[compute]);
+    let mut whole = bench.trainer("whole", recipe(), Start::Fresh, 1).unwrap();
     let (outcome, steps) = run(&mut whole, u64::MAX);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
     assert_eq!(steps.len(), 12);
@@ -30,7 +37,7 @@ fn a_killed_and_resumed_run_ends_with_the_same_bits_for_any_threads() {
     assert!(steps[11].loss_ema.is_finite() && steps.iter().all(|s| s.skipped.is_none()));
 
     // Killed during step 7: what counts is the checkpoint of step 4, and half a line of metrics.
-    let mut killed = bench.trainer("killed", bench.recipe(&[]), Start::Fresh, 3).unwrap();
+    let mut killed = bench.trainer("killed", recipe(), Start::Fresh, 3).unwrap();
     run(&mut killed, 6).0.unwrap();
     drop(killed);
     fs::remove_dir_all(bench.path("killed/checkpoints/step-6")).unwrap();
@@ -40,7 +47,7 @@ fn a_killed_and_resumed_run_ends_with_the_same_bits_for_any_threads() {
     fs::create_dir(bench.path("killed/checkpoints/step-7.tmp")).unwrap();
     fs::write(bench.path("killed/lock"), "mine").unwrap();
 
-    let mut resumed = bench.trainer("killed", bench.recipe(&[]), Start::Resume, 2).unwrap();
+    let mut resumed = bench.trainer("killed", recipe(), Start::Resume, 2).unwrap();
     assert_eq!(resumed.step(), 4);
     assert_eq!(run(&mut resumed, u64::MAX).0.unwrap(), Outcome::Finished);
     assert!(bench.weights("whole", 12) == bench.weights("killed", 12), "weights differ");
@@ -52,15 +59,29 @@ fn a_killed_and_resumed_run_ends_with_the_same_bits_for_any_threads() {
     assert!(report.contains("<svg") && report.contains("n_layers = 2"));
     let resolved = fs::read_to_string(bench.path("whole/config.toml")).unwrap();
     let none: [&str; 0] = [];
-    // What `auto` found is kept, and is what the run goes on with.
-    let mut expected = bench.recipe(&[]);
-    assert_eq!(expected.train.compute, Compute::Auto);
-    expected.train.compute = whole.recipe().train.compute;
-    assert_ne!(expected.train.compute, Compute::Auto);
-    assert_eq!(Recipe::parse(&resolved, &none).unwrap(), expected);
-    assert_eq!(resumed.recipe().train.compute, expected.train.compute);
+    assert_eq!(Recipe::parse(&resolved, &none).unwrap(), recipe());
     let saved = checkpoint::load(&bench.path("whole/checkpoints/step-12")).unwrap();
     assert_eq!(saved.config, whole.predictor().model().config);
+}
+
+#[test]
+fn what_auto_found_is_what_a_run_goes_on_with() {
+    let bench = Bench::new();
+    let recipe = bench.recipe(&["train.compute=auto"]);
+    let mut first = bench.trainer("run", recipe.clone(), Start::Fresh, 1).unwrap();
+    run(&mut first, 4).0.unwrap();
+    let found = first.recipe().train.compute;
+    assert_ne!(found, Compute::Auto);
+    drop(first);
+    let none: [&str; 0] = [];
+    let kept = fs::read_to_string(bench.path("run/config.toml")).unwrap();
+    let mut expected = recipe.clone();
+    expected.train.compute = found;
+    assert_eq!(Recipe::parse(&kept, &none).unwrap(), expected);
+    for (name, start) in [("run", Start::Resume), ("branch", Start::Branch(bench.path("run")))] {
+        let goes_on = bench.trainer(name, recipe.clone(), start, 1).unwrap();
+        assert_eq!(goes_on.recipe().train.compute, found);
+    }
 }
 
 #[test]

@@ -229,7 +229,7 @@ pub struct Loop {
     pub seed: u64,
     /// What the load-balancing loss of the experts counts beside the loss, in models that have some.
     pub balance: f64,
-    /// What matrix products multiply. A run keeps what `auto` finds when it starts.
+    /// What matrix products multiply. A run and its branches keep what `auto` finds when it starts.
     pub compute: Compute,
     /// Whether activations are computed again in the backward pass instead of saved for it (gradient
     /// checkpointing).
