@@ -14,6 +14,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
+use tokio::sync::watch;
 
 use crate::{
     api,
@@ -34,6 +35,8 @@ pub(crate) struct App {
     /// Seconds since 1970 when it started.
     pub(crate) started: u64,
     phase: AtomicU8,
+    /// Whether what has not ended is to be broken off.
+    cut: watch::Sender<bool>,
 }
 
 /// The state that handlers have.
@@ -53,7 +56,7 @@ pub(crate) enum Phase {
 impl App {
     pub(crate) fn new(options: Options, models: Models, metrics: Arc<Metrics>) -> Self {
         let phase = AtomicU8::new(Phase::Loading as u8);
-        Self { options, models, metrics, started: now(), phase }
+        Self { options, models, metrics, started: now(), phase, cut: watch::Sender::new(false) }
     }
 
     pub(crate) fn set(&self, phase: Phase) {
@@ -64,6 +67,19 @@ impl App {
         let phase = self.phase.load(Ordering::SeqCst);
         let all = [Phase::Loading, Phase::Ready, Phase::Draining];
         all.into_iter().find(|p| *p as u8 == phase).unwrap_or(Phase::Draining)
+    }
+
+    /// Breaks off what has not ended.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// Waits until what has not ended is broken off; the error tells its client.
+    pub(crate) async fn until_cut(&self) -> ApiError {
+        // The sender lives as long as this.
+        _ = self.cut.subscribe().wait_for(|is_cut| *is_cut).await;
+        let message = "the server is shutting down, and the answer took longer than it waits";
+        ApiError::unavailable(message, Duration::from_secs(2)).coded("shutting_down")
     }
 
     /// Whether it takes requests.

@@ -40,6 +40,8 @@ pub enum ServeError {
     Listen {
         /// The address or the socket.
         place: String,
+        /// Whether it is a socket.
+        is_socket: bool,
         /// The system's reason.
         source: io::Error,
     },
@@ -94,7 +96,7 @@ async fn run(
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.host, options.port),
         };
-        ServeError::Listen { place, source }
+        ServeError::Listen { place, is_socket: options.socket.is_some(), source }
     })?;
     // Another server may take the place while this one ends.
     #[cfg(unix)]
@@ -128,7 +130,7 @@ async fn run(
         app.set(Phase::Draining);
         tracing::info!("ending: no more requests are taken");
     };
-    listen::serve(listener, app::router(Arc::clone(&app)), &app.options, stop).await;
+    listen::serve(listener, Arc::clone(&app), stop).await;
     task.abort();
     #[cfg(unix)]
     if let Some(socket) = app.options.socket.as_deref().filter(|socket| inode(socket) == own) {

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -21,16 +21,22 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
     sync::Semaphore,
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
-use crate::options::Options;
+use crate::{
+    app::{self, Shared},
+    options::Options,
+};
 
 /// Most headers of a request.
 const MAX_HEADERS: usize = 64;
 
 /// Most bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;
+
+/// How long clients are waited for whose answers were broken off.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where clients connect.
 #[derive(Debug)]
@@ -107,14 +113,11 @@ impl Listener {
     }
 }
 
-/// Serves connections until `stop`; then those that have begun have `options.drain` to end. Those that come
-/// meanwhile are answered too, so that whoever asks is told.
-pub(crate) async fn serve(
-    listener: Listener,
-    router: Router,
-    options: &Options,
-    stop: impl Future<Output = ()>,
-) {
+/// Serves connections until `stop`; then those that have begun have `options.drain` to end, and are told if
+/// they have not. Those that come meanwhile are answered too, so that whoever asks is told.
+pub(crate) async fn serve(listener: Listener, app: Shared, stop: impl Future<Output = ()>) {
+    let options = &app.options;
+    let router = app::router(Arc::clone(&app));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(options.client_timeout)
@@ -129,12 +132,17 @@ pub(crate) async fn serve(
         () = stop => {}
     }
     connections.http.keep_alive(false);
-    let drained = tokio::time::timeout(options.drain, graceful.shutdown());
+    let drained = async {
+        let mut drained = pin!(graceful.shutdown());
+        if timeout(options.drain, &mut drained).await.is_err() {
+            tracing::warn!("requests were broken off, as they did not end in time");
+            app.cut();
+            _ = timeout(LAST_WORDS, drained).await;
+        }
+    };
     tokio::select! {
         () = connections.take(None) => {}
-        drained = drained => if drained.is_err() {
-            tracing::warn!("requests were broken off, as they did not end in time");
-        },
+        () = drained => {}
     }
 }
 

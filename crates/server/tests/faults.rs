@@ -51,11 +51,24 @@ fn wrong_requests_are_told_what_is_wrong() {
         (json!({ "tool_choice": "required" }), "tool_choice"),
         (json!({ "response_format": { "type": "xml" } }), "response_format"),
         (json!({ "gen_length": 100_000 }), "gen_length"),
+        (json!({ "block_length": 100_000 }), "block_length"),
+        (json!({ "regex": "(" }), "regex"),
+        (json!({ "regex": r"a\b" }), "regex"),
+        (json!({ "json_schema": { "type": "no" } }), "json_schema"),
+        (json!({ "choices": [] }), "choices"),
     ] {
         let answer = server.post(CHAT, &hello(extra.clone())).expect(400).json();
         let found = answer["error"]["param"].as_str().unwrap_or_default();
         assert!(found.starts_with(param), "{extra}: {answer}");
         assert_eq!(answer["error"]["type"], "invalid_request_error");
+    }
+    for (extra, words) in [
+        (json!({ "max_tokens": "many" }), "must be a whole number"),
+        (json!({ "stream": 1 }), "must be true or false"),
+        (json!({ "messages": {} }), "must be an array"),
+    ] {
+        let answer = server.post(CHAT, &hello(extra)).expect(400);
+        assert!(answer.text.contains(words), "{}", answer.text);
     }
     for body in [
         "",
@@ -112,6 +125,14 @@ fn wrong_requests_are_told_what_is_wrong() {
         warning.contains("presence_penalty") && !warning.contains("frequency_penalty"),
         "{warning}"
     );
+    let greedy = hello(json!({ "temperature": 0, "top_p": 0.9, "top_k": 40 }));
+    let warning = server.post(CHAT, &greedy).expect(200).json()["warning"].to_string();
+    assert!(warning.contains("`top_p`") && warning.contains("`top_k`"), "{warning}");
+    let drawn = hello(json!({ "temperature": 0.5, "top_p": 0.9 }));
+    assert_eq!(server.post(CHAT, &drawn).expect(200).json()["warning"], Value::Null);
+    let hole = json!({ "template": "a [[4]] b", "top_p": 0.9 });
+    let warning = server.post("/v1/infill", &hole).expect(200).json()["warning"].to_string();
+    assert!(warning.contains("`top_p`"), "{warning}");
     let long = hello(json!({ "messages": [{ "role": "user", "content": "story ".repeat(500) }] }));
     assert_eq!(
         server.post(CHAT, &long).expect(400).json()["error"]["code"],

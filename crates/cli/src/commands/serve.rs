@@ -1,6 +1,10 @@
 //! `llada serve`: a model over HTTP.
 
-use std::{io::IsTerminal, path::PathBuf, time::Duration};
+use std::{
+    io::{ErrorKind, IsTerminal},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use llada::{Compute, session, text};
@@ -37,14 +41,20 @@ pub fn run(args: Serve, term: &Term) -> Result<()> {
 /// What a server that does not run is to a person.
 fn failure(error: ServeError) -> anyhow::Error {
     let hint = match &error {
-        ServeError::Listen { source, .. } => match source.kind() {
-            std::io::ErrorKind::AddrInUse => {
+        ServeError::Listen { is_socket, source, .. } => match (source.kind(), is_socket) {
+            (ErrorKind::AddrInUse, false) => {
                 "another program listens there: choose another with `--port`"
             }
-            std::io::ErrorKind::PermissionDenied => {
+            (ErrorKind::AddrInUse, true) => {
+                "a file is there, or another program listens: choose another path for `--socket`"
+            }
+            (ErrorKind::PermissionDenied, false) => {
                 "ports below 1024 are the system's: choose another with `--port`"
             }
-            _ => "`--host` must be an address of this machine",
+            (_, false) => "`--host` must be an address of this machine",
+            (_, true) => {
+                "`--socket` must be a path of at most 107 bytes in a folder where you may write"
+            }
         },
         ServeError::Model { .. } => "`llada show --verify MODEL` looks at its files",
         ServeError::Options(_) => "see `llada serve --help-all`",

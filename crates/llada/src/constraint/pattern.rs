@@ -114,9 +114,13 @@ impl Reader<'_> {
                 }
             }
             HirKind::Look(look) => {
+                let written = match look {
+                    Look::Start | Look::StartLF | Look::StartCRLF => "^",
+                    Look::End | Look::EndLF | Look::EndCRLF => "$",
+                    _ => return Err(self.error("it asks for the boundary of a word")),
+                };
                 return Err(self.error(format!(
-                    "`{}` stands where it is neither the first nor the last",
-                    look.as_char()
+                    "`{written}` stands where it is neither the first nor the last, or is for each line"
                 )));
             }
             HirKind::Repetition(Repetition { min, max, sub, .. }) => {

@@ -6,7 +6,7 @@ use llada::{
     Codec,
     config::AttentionMask,
     constraint::Automaton,
-    diffusion::{Canvas, Sampler, Settings},
+    diffusion::{Canvas, Sampler, SamplerError, Settings},
     rng::nth_seed,
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Ask {
     pub(crate) stops: Vec<String>,
     /// What it must match.
     pub(crate) automaton: Option<Arc<Automaton>>,
+    /// Settings that were accepted and have no effect.
+    unused: Vec<&'static str>,
 }
 
 /// A response that is wanted.
@@ -81,13 +83,18 @@ impl Ask {
             );
             return Err(ApiError::bad(message).coded("context_length_exceeded"));
         }
-        let sampler = |settings: &Settings| {
-            let sampler = match is_chat {
-                true => codec.chat_sampler(settings),
-                false => codec.sampler(settings, prompt.len()),
-            };
-            sampler.map_err(|error| ApiError::sampler(&error))
+        if let Some(block) = settings.block_length.filter(|&block| block > room) {
+            let message = format!("block_length is {block}, and there is room for {room} tokens");
+            let error = ApiError::field("block_length", message);
+            return Err(error.coded("context_length_exceeded"));
+        }
+        let sampler = |settings: &Settings| match is_chat {
+            true => codec.chat_sampler(settings),
+            false => codec.sampler(settings, prompt.len()),
         };
+        let (settings, unused) = used(settings, sampler);
+        let sampler =
+            |settings: &Settings| sampler(settings).map_err(|error| ApiError::sampler(&error));
         let (sampler, length) = match settings.gen_length {
             Some(length) if length > room => {
                 let message =
@@ -102,7 +109,7 @@ impl Ask {
             }
             Some(length) => {
                 let cap = max_tokens.unwrap_or(length).min(length);
-                (sampler(settings)?, Length { cap, grows: false })
+                (sampler(&settings)?, Length { cap, grows: false })
             }
             None => {
                 // Steps are shared by the blocks of the canvas that it becomes.
@@ -111,14 +118,14 @@ impl Ask {
                 let least = automaton.as_ref().map_or(0, |automaton| automaton.shortest());
                 let cap = max_tokens.unwrap_or(usual.gen_length.max(2 * least)).min(room);
                 if least > cap {
-                    return Err(short(least, cap, room));
+                    return Err(short(least, cap, room, limit));
                 }
                 let is_whole = is_chat && codec.config().attention == AttentionMask::Bidirectional;
                 let block = if is_whole { usual.block().max(1) } else { 1 };
                 let fitted = match automaton.is_some() {
                     // It ends in this canvas: nothing of it may be cut off.
-                    true => ended(settings, block, least, cap),
-                    false => fitted(settings, block, usual.gen_length.min(cap), room),
+                    true => ended(&settings, block, least, cap),
+                    false => fitted(&settings, block, usual.gen_length.min(cap), room),
                 };
                 let seed = Some(usual.seed);
                 let sampler = sampler(&Settings { seed, ..fitted })?;
@@ -126,14 +133,36 @@ impl Ask {
                 (sampler, Length { cap, grows })
             }
         };
-        Ok(Self { start: Start::Prompt(prompt), sampler, length, stops, automaton })
+        Ok(Self { start: Start::Prompt(prompt), sampler, length, stops, automaton, unused })
     }
 
-    /// Fills for the holes of a text.
-    pub(crate) fn holes(holes: Holes, sampler: Sampler, stops: Vec<String>) -> Self {
+    /// The sampler for the holes of a text, and the settings that have no effect on it.
+    ///
+    /// # Errors
+    /// If the settings contradict each other.
+    pub(crate) fn infill_sampler(settings: &Settings) -> ApiResult<(Sampler, Vec<&'static str>)> {
+        let (settings, unused) = used(settings, Codec::infill_sampler);
+        let sampler = Codec::infill_sampler(&settings);
+        Ok((sampler.map_err(|error| ApiError::sampler(&error))?, unused))
+    }
+
+    /// Fills for the holes of a text, by a [sampler](Self::infill_sampler) on which settings have no effect.
+    pub(crate) fn holes(
+        holes: Holes,
+        (sampler, unused): (Sampler, Vec<&'static str>),
+        stops: Vec<String>,
+    ) -> Self {
         let cap = holes.lengths.iter().sum();
         let length = Length { cap, grows: false };
-        Self { start: Start::Holes(holes), sampler, length, stops, automaton: None }
+        Self { start: Start::Holes(holes), sampler, length, stops, automaton: None, unused }
+    }
+
+    /// What a response says of what has no effect: the `warnings` of its request, and settings.
+    pub(crate) fn warning(&self, warnings: &[String]) -> Option<String> {
+        let unused =
+            self.unused.iter().map(|name| format!("`{name}` has no effect at temperature 0"));
+        let all: Vec<String> = warnings.iter().cloned().chain(unused).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The same so many times, each with a seed of its own.
@@ -247,11 +276,28 @@ impl Ask {
     }
 }
 
-/// What must match something has no room for the shortest that does.
-fn short(least: usize, cap: usize, room: usize) -> ApiError {
-    let how = match least > room {
-        true => "shorten the prompt".into(),
-        false => format!("give `max_tokens` as {least} or more"),
+/// The settings without those that many clients always send and that mean nothing where no token is drawn,
+/// `top_k` and `top_p`, and the names of those.
+fn used(
+    settings: &Settings,
+    sampler: impl Fn(&Settings) -> std::result::Result<Sampler, SamplerError>,
+) -> (Settings, Vec<&'static str>) {
+    let rest = Settings { top_k: None, top_p: None, ..settings.clone() };
+    // Whether tokens are drawn is no matter of lengths, which may not fit yet.
+    let free = Settings { gen_length: None, block_length: None, steps: None, ..rest.clone() };
+    if sampler(&free).map_or(true, |sampler| sampler.filters()) {
+        return (settings.clone(), Vec::new());
+    }
+    let made = [("top_k", settings.top_k.is_some()), ("top_p", settings.top_p.is_some())];
+    (rest, made.iter().filter(|(_, is_made)| *is_made).map(|(name, _)| *name).collect())
+}
+
+/// What must match something has no room for the shortest that does, in a model of so long sequences.
+fn short(least: usize, cap: usize, room: usize, limit: usize) -> ApiError {
+    let how = match least {
+        _ if least >= limit => format!("this model's sequences have {limit}"),
+        _ if least > room => "shorten the prompt".into(),
+        _ => format!("give `max_tokens` as {least} or more"),
     };
     let message = format!(
         "the shortest answer that satisfies the constraint has {least} tokens; there is room for {cap}; {how}"

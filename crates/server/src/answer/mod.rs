@@ -5,6 +5,7 @@ mod progress;
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -218,9 +219,14 @@ pub(crate) async fn work(app: &App, model: &Model, tasks: Vec<Task>) -> ApiResul
     // As many at a time as share passes: other requests then wait for one of them, and not for all.
     let first = left.by_ref().take(app.options.parallel);
     let mut waiting: VecDeque<_> = first.map(&submit).collect();
+    let mut cut = pin!(app.until_cut());
     while let Some(mut news) = waiting.pop_front() {
         done.push(loop {
-            match news.recv().await {
+            let next = tokio::select! {
+                next = news.recv() => next,
+                error = &mut cut => return Err(error),
+            };
+            match next {
                 Some(News::Begun { .. } | News::Step(_)) => {}
                 Some(News::Done(task)) => break *task,
                 Some(News::Failed(error)) => return Err(failed(&error)),
@@ -304,6 +310,7 @@ impl Answer {
         if detail.events {
             out.send(Ok(Piece::Canvas(self.opening(&canvas)))).await?;
         }
+        let mut cut = pin!(self.app.until_cut());
         loop {
             let task = Task::Canvas(Box::new(canvas));
             let mut news = model.runner.submit(task, self.deadline, self.ticket.clone());
@@ -311,6 +318,7 @@ impl Answer {
                 let next = tokio::select! {
                     next = news.recv() => next,
                     () = out.pieces.closed() => return Err(Break::Gone),
+                    error = &mut cut => return Err(Break::Error(error)),
                 };
                 match next {
                     Some(News::Begun { waited, reused }) => {

@@ -184,13 +184,14 @@ pub(crate) async fn create(
     let settings = &settings;
     let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
+    let warning = ask.warning(&warnings);
     let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     let reply = Reply {
         id: format!("msg_{}", guard::new_id()),
         model: model.name.clone(),
         input,
-        warning: Body::<Messages>::warning(&warnings),
+        warning,
         held: tools.map(|_| String::new()),
         is_open: false,
     };

@@ -105,18 +105,13 @@ impl<F: Fields> Body<F> {
         }
         let fields = serde_path_to_error::deserialize(Value::Object(own)).map_err(|error| {
             let path = error.path().to_string();
-            let message = error.into_inner().to_string();
+            let message = plain(&error.into_inner().to_string());
             match path.as_str() {
                 "." => ApiError { param: missing(&message), ..ApiError::bad(message) },
                 path => ApiError::field(path, format!("{path}: {message}")),
             }
         })?;
         Ok(Self { fields, settings, warnings })
-    }
-
-    /// What a response says of values without effect.
-    pub(crate) fn warning(warnings: &[String]) -> Option<String> {
-        (!warnings.is_empty()).then(|| warnings.join("; "))
     }
 }
 
@@ -163,6 +158,30 @@ fn unknown(name: &str, names: &HashSet<String>, has_settings: bool) -> String {
     let mut known: Vec<String> = names.iter().cloned().chain(settings).collect();
     known.sort_unstable();
     format!("there is no field `{name}`; there are: {}", known.join(", "))
+}
+
+/// An error of serde's without the names of Rust's types.
+fn plain(message: &str) -> String {
+    let Some((found, expected)) = message.split_once(", expected ") else { return message.into() };
+    let found = found.strip_prefix("invalid type: ").or(found.strip_prefix("invalid value: "));
+    let expected = match expected {
+        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number that is not negative",
+        "isize" | "i64" | "i32" => "a whole number",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    let found = match found {
+        Some("map") => "an object",
+        Some("sequence") => "an array",
+        Some("null") => "null",
+        Some(found) => found,
+        None => return message.into(),
+    };
+    format!("it is {found}, and must be {expected}")
 }
 
 /// The field that an error of serde's says is missing.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use llada::{
-    Codec,
     config::ModelConfig,
     constraint::Automaton,
     diffusion::{
@@ -134,7 +133,7 @@ async fn filled(
 ) -> ApiResult<Ask> {
     let Filling { settings, max_hole, is_whole, stops, automaton } = filling;
     let codec = &model.codec;
-    let sampler = Codec::infill_sampler(settings).map_err(|error| ApiError::sampler(&error))?;
+    let (sampler, unused) = Ask::infill_sampler(settings)?;
     let mut frame = codec.frame(template)?;
     if is_whole {
         let eos = codec.special.eos;
@@ -145,7 +144,7 @@ async fn filled(
         frame = frame.constrained(automaton);
     }
     let lengths = lengths(app, model, &frame, &sampler, max_hole).await?;
-    Ok(Ask::holes(Holes { frame, lengths }, sampler, stops))
+    Ok(Ask::holes(Holes { frame, lengths }, (sampler, unused), stops))
 }
 
 /// The lengths of the holes, chosen where they are not given: a trial of each length shares passes with all
@@ -234,9 +233,9 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Infill>) -> Api
     let (settings, is_whole, stops) = (&settings, fields.whole, Vec::new());
     let filling = Filling { settings, max_hole, is_whole, stops, automaton };
     let ask = filled(&app, &model, &template, filling).await?;
+    let warning = ask.warning(&warnings);
     let detail = Detail { text: false, ..Detail::of(fields.stream, false, fields.stream_events) };
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
-    let warning = Body::<Infill>::warning(&warnings);
     let reply = Reply { model: model.name.clone(), template, warning };
     stream::respond(pieces, reply, fields.stream).await
 }

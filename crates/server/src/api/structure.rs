@@ -37,6 +37,9 @@ pub(crate) struct Structure {
     pub(crate) choices: Option<Vec<String>>,
 }
 
+/// What the answer must match, and the field that says so.
+pub(crate) type Asked = (&'static str, Constraint);
+
 impl Structure {
     /// What the answer must match, calls of tools included.
     ///
@@ -45,7 +48,7 @@ impl Structure {
     pub(crate) fn constraint(
         self,
         tools: Option<&(Vec<Function>, Choice)>,
-    ) -> ApiResult<Option<Constraint>> {
+    ) -> ApiResult<Option<Asked>> {
         let format = match self.response_format {
             Some(format) => format.constraint()?.map(|constraint| ("response_format", constraint)),
             None => None,
@@ -68,8 +71,8 @@ impl Structure {
                     format!("`{name}` and `tools` both say what the answer must match; give one");
                 Err(ApiError::field(name, message))
             }
-            (Some((_, constraint)), None, None) => Ok(Some(constraint)),
-            (None, _, tools) => Ok(tools.map(|(_, constraint)| constraint)),
+            (Some(asked), None, None) => Ok(Some(asked)),
+            (None, _, tools) => Ok(tools),
         }
     }
 }
@@ -116,9 +119,9 @@ fn calls(functions: &[Function], choice: &Choice) -> Constraint {
 /// If it cannot be.
 pub(crate) async fn automaton(
     model: &Arc<Model>,
-    constraint: Option<Constraint>,
+    asked: Option<Asked>,
 ) -> ApiResult<Option<Arc<Automaton>>> {
-    let Some(constraint) = constraint else { return Ok(None) };
+    let Some((field, constraint)) = asked else { return Ok(None) };
     // One at a time: each may take much memory, and its client may have left.
     static COMPILING: Semaphore = Semaphore::const_new(1);
     let permit = COMPILING.acquire().await.map_err(ApiError::internal)?;
@@ -128,6 +131,9 @@ pub(crate) async fn automaton(
         let _permit = permit;
         model.codec.automaton(&constraint)
     };
-    let compiled = tokio::task::spawn_blocking(compile).await;
-    Ok(Some(compiled.map_err(ApiError::internal)??))
+    let compiled = tokio::task::spawn_blocking(compile).await.map_err(ApiError::internal)?;
+    match compiled {
+        Ok(automaton) => Ok(Some(automaton)),
+        Err(error) => Err(ApiError { param: Some(field.into()), ..error.into() }),
+    }
 }

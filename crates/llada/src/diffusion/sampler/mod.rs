@@ -276,7 +276,7 @@ impl Sampler {
     }
 
     /// Whether `top_k` and `top_p` count: where tokens are drawn, and in Dream's code always.
-    pub(super) fn filters(&self) -> bool {
+    pub fn filters(&self) -> bool {
         self.temperature > 0.0 || self.follows_dream()
     }
 

@@ -125,8 +125,7 @@ pub(crate) async fn create(
     let wanted =
         Wanted { prompt, settings: &settings, max_tokens, is_chat: false, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
-    let reply =
-        Reply::new(&model, &ask, Body::<Completion>::warning(&warnings), fields.return_tokens);
+    let reply = Reply::new(&model, &ask, ask.warning(&warnings), fields.return_tokens);
     let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     stream::respond(pieces, reply, fields.stream).await
@@ -193,7 +192,7 @@ pub(crate) async fn infill(State(app): State<Shared>, body: Body<Infill>) -> Api
     let ask =
         infill::ask(&app, &model, &Between::new(prefix, fields.input_suffix), hole, &settings)
             .await?;
-    let reply = Reply::new(&model, &ask, Body::<Infill>::warning(&warnings), false);
+    let reply = Reply::new(&model, &ask, ask.warning(&warnings), false);
     let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
     stream::respond(pieces, reply, fields.stream).await

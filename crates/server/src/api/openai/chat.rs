@@ -152,10 +152,11 @@ pub(crate) async fn create(State(app): State<Shared>, body: Body<Chat>) -> ApiRe
     let settings = &settings;
     let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
+    let warning = ask.warning(&warnings);
     let asks = ask.times(n).collect();
     let detail = Detail::of(chat.stream, chat.diffusing, chat.stream_events);
     let pieces = answer::begin(&app, &model, asks, detail)?;
-    let mut reply = Reply::new("chatcmpl", &model, Body::<Chat>::warning(&warnings));
+    let mut reply = Reply::new("chatcmpl", &model, warning);
     reply.envelope.tells_usage = chat.stream_options.unwrap_or_default().include_usage;
     reply.envelope.tells_events = chat.stream_events;
     reply.held = tools.is_some().then(|| vec![String::new(); n]);

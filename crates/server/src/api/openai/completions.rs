@@ -154,9 +154,10 @@ pub(crate) async fn create(
         asks.extend(ask.times(n));
         echoes.extend(std::iter::repeat_n(echo, n));
     }
+    let warning = asks.first().and_then(|ask: &Ask| ask.warning(&warnings));
     let detail = Detail::of(fields.stream, fields.diffusing, fields.stream_events);
     let pieces = answer::begin(&app, &model, asks, detail)?;
-    let mut reply = Reply::new(&model, Body::<Completion>::warning(&warnings), echoes);
+    let mut reply = Reply::new(&model, warning, echoes);
     reply.envelope.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
     reply.envelope.tells_events = fields.stream_events;
     stream::respond(pieces, reply, fields.stream).await

@@ -84,9 +84,9 @@ pub(crate) async fn fim(State(app): State<Shared>, body: Body<Fim>) -> ApiResult
             Ask::response(&model.codec, wanted)?
         }
     };
+    let warning = ask.warning(&warnings);
     let detail = Detail::of(fields.stream, fields.diffusing, fields.stream_events);
     let pieces = answer::begin(&app, &model, vec![ask], detail)?;
-    let warning = Body::<Fim>::warning(&warnings);
     let mut reply = completions::Reply::new(&model, warning, vec![String::new()]);
     reply.envelope.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
     reply.envelope.tells_events = fields.stream_events;
@@ -157,14 +157,15 @@ async fn rewrite(app: &Shared, body: Body<Edit>, told: &str, mark: &str) -> ApiR
     let stops = Texts::stops(fields.stop, "stop")?;
     let model = app.models.get(fields.model.as_deref()).await?;
     let fenced = Constraint::Regex("```[a-z]*\\n(?s:.*)\\n```".into());
-    let automaton = structure::automaton(&model, Some(fenced)).await?;
+    let automaton = structure::automaton(&model, Some(("messages", fenced))).await?;
     let messages = [Message::new("system", told), messages[0].clone()];
     let (prompt, settings) = (model.codec.encode_chat(&messages)?, &settings);
     let wanted = Wanted { prompt, settings, max_tokens, is_chat: true, stops, automaton };
     let ask = Ask::response(&model.codec, wanted)?;
+    let warning = ask.warning(&warnings);
     let detail = Detail::of(fields.stream, false, false);
     let pieces = answer::begin(app, &model, vec![ask], detail)?;
-    let mut reply = chat::Reply::new("edit", &model, Body::<Edit>::warning(&warnings));
+    let mut reply = chat::Reply::new("edit", &model, warning);
     reply.envelope.tells_usage = fields.stream_options.unwrap_or_default().include_usage;
     stream::respond(pieces, reply, fields.stream).await
 }
