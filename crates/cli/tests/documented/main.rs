@@ -3,7 +3,8 @@
 //! The `sh` blocks of a page run in order, in one scratch folder that has the repository's folders.
 //! `cargo run` and `llada` are the program of this build;
 //! for other programs that a page names (`cargo bench …`, `runs/…`) it is checked that they exist,
-//! since running them takes hours. Blocks under `<!-- slow -->` run with `--ignored` alone; of those
+//! since running them takes hours. A block under `<!-- printed -->` is what the one before it prints.
+//! Blocks under `<!-- slow -->` run with `--ignored` alone; of those
 //! under `<!-- not run: reason -->`, which need the network or data, the verbs and flags are checked.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
@@ -148,6 +149,11 @@ fn run(page: &Path, blocks: &[Block]) -> Result<(), String> {
                 output.status,
                 String::from_utf8_lossy(&output.stderr)
             ));
+        }
+        let printed = String::from_utf8_lossy(&output.stdout);
+        if block.printed.as_ref().is_some_and(|said| *said != printed) {
+            let place = format!("{}, line {}", page.display(), block.line);
+            return Err(format!("{place}: it prints\n{printed}"));
         }
     }
     Ok(())

@@ -11,16 +11,28 @@ pub struct Block {
     pub is_slow: bool,
     /// Whether `<!-- not run: … -->` stands above it, with the reason.
     pub is_left_out: bool,
+    /// What it prints, if a block under `<!-- printed -->` follows that says so.
+    pub printed: Option<String>,
 }
 
 /// The `sh` blocks of a page.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
+    let mut is_printed = false;
     let mut last = "";
     for (i, line) in text.lines().enumerate() {
         match (&mut open, line.trim()) {
             (Some(_), "```") => blocks.extend(open.take()),
+            (None, "```") => is_printed = false,
+            (None, "```text") if last == "<!-- printed -->" => {
+                is_printed = true;
+                blocks.last_mut().expect("a block prints it").printed = Some(String::new());
+            }
+            (None, _) if is_printed => {
+                let printed = blocks.last_mut().and_then(|block| block.printed.as_mut());
+                printed.into_iter().for_each(|printed| *printed += &format!("{line}\n"));
+            }
             (Some(block), _) => match block.lines.last_mut() {
                 Some(previous) if previous.ends_with('\\') => {
                     previous.push('\n');
@@ -31,7 +43,8 @@ pub fn blocks(text: &str) -> Vec<Block> {
             (None, "```sh") => {
                 let is_slow = last == "<!-- slow -->";
                 let is_left_out = last.starts_with("<!-- not run: ");
-                open = Some(Block { line: i + 1, lines: Vec::new(), is_slow, is_left_out });
+                let (line, lines, printed) = (i + 1, Vec::new(), None);
+                open = Some(Block { line, lines, is_slow, is_left_out, printed });
             }
             _ => {}
         }
@@ -64,9 +77,11 @@ pub fn links(text: &str) -> Vec<String> {
 
 #[test]
 fn blocks_are_found_and_joined() {
-    let text = "a\n```sh\nx \\\n  y\nz\n```\n<!-- slow -->\n```sh\nw\n```\n```json\n{}\n```\n";
+    let text = "a\n```sh\nx \\\n  y\nz\n```\n<!-- slow -->\n```sh\nw\n```\n```json\n{}\n```\n\
+        <!-- printed -->\n```text\n u\nv\n```\n";
     let found = blocks(text);
     assert_eq!(found.len(), 2);
+    assert_eq!((&found[0].printed, found[1].printed.as_deref()), (&None, Some(" u\nv\n")));
     assert_eq!((found[0].line, found[0].is_slow), (2, false));
     assert_eq!(found[0].lines, ["x \\\n  y", "z"]);
     assert_eq!((found[1].line, found[1].is_slow), (8, true));

@@ -17,9 +17,9 @@ export class Answer {
   #began = performance.now();
   #find;
 
-  /** `question` names its files; `onRetry` asks again. */
-  constructor(question, { onRetry, onSeed }) {
-    this.question = question;
+  /** `question` names its files; `onRetry` asks again; `remedy` says what else can be done about an error. */
+  constructor(question, { onRetry, onSeed, remedy = () => null }) {
+    Object.assign(this, { question, remedy });
     this.text = "";
     this.element = template.content.firstElementChild.cloneNode(true);
     this.#find = (selector) => this.element.querySelector(selector);
@@ -56,11 +56,14 @@ export class Answer {
   }
 
   /** It failed: says why, and when it may be asked for again. */
-  fail({ message, retryAfter }) {
+  fail(error) {
     this.#end("failed");
+    const remedy = this.remedy(error);
+    const message = remedy?.message ?? error.message;
     this.#find(".error").hidden = false;
     this.#find(".message").textContent = message;
-    if (retryAfter) this.#countDown(Math.ceil(retryAfter));
+    if (remedy?.act) this.#offer(remedy);
+    if (error.retryAfter) this.#countDown(Math.ceil(error.retryAfter));
     this.#status("");
     announce(`Error: ${message}`);
   }
@@ -176,6 +179,12 @@ export class Answer {
     announce("Copied.");
     this.#find(".copy").textContent = "Copied";
     setTimeout(() => (this.#find(".copy").textContent = "Copy"), 1500);
+  }
+
+  #offer({ label, act }) {
+    const button = this.#find(".remedy");
+    Object.assign(button, { hidden: false, textContent: label });
+    button.addEventListener("click", act);
   }
 
   #countDown(left) {

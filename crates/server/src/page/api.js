@@ -7,11 +7,11 @@ export const key = {
   set: (text) => (text ? sessionStorage.setItem(KEY, text) : sessionStorage.removeItem(KEY)),
 };
 
-/** A request that failed: the server's message, the parameter that it blames, when to try again. */
+/** A request that failed: the server's message, its code, the parameter that it blames, when to try again. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, param = null, retryAfter = null } = {}) {
+  constructor(message, { status = 0, code = null, param = null, retryAfter = null } = {}) {
     super(message);
-    Object.assign(this, { status, param, retryAfter });
+    Object.assign(this, { status, code, param, retryAfter });
   }
 }
 
@@ -53,7 +53,7 @@ async function request(path, options = {}) {
   throw failure(error ?? { message: fallback }, { status: response.status, retryAfter });
 }
 
-const failure = ({ message, param }, about = {}) => new ApiError(message, { param, ...about });
+const failure = ({ message, code, param }, about = {}) => new ApiError(message, { code, param, ...about });
 
 /** JSON whose seeds, of up to 64 bits, keep all their digits as text. */
 const parse = (text) => JSON.parse(text.replace(/"seed":\s*(\d{16,})/g, '"seed":"$1"'));

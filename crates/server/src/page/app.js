@@ -17,7 +17,7 @@ let running = null;
 const settings = new Settings(panel.querySelector(".settings"));
 const structure = new Structure(panel.querySelector(".structure"));
 const common = { ask, onSeed: (seed) => settings.make("seed", seed) };
-const chat = new Chat(byId("chat"), { ...common, system: () => system.value });
+const chat = new Chat(byId("chat"), { ...common, stop, system: () => system.value });
 new Infill(byId("infill"), common);
 
 /**
@@ -54,12 +54,15 @@ async function feed(path, request, answer) {
   }
 }
 
-const stop = () => running?.abort();
+function stop() {
+  running?.abort();
+}
 
 /** Learns what the server can do; as often as it takes. */
 async function connect() {
   try {
-    const [props, models] = await Promise.all([get("/props"), get("/v1/models")]);
+    const which = model.value && `?model=${encodeURIComponent(model.value)}`;
+    const [props, models] = await Promise.all([get(`/props${which}`), get("/v1/models")]);
     build(props, models.data);
     tell("");
   } catch (error) {
@@ -73,7 +76,9 @@ function build(props, models) {
   settings.build(props.settings);
   chat.build(props);
   byId("chat-name").textContent = props.chat ? "Chat" : "Continue";
+  byId("conversation").hidden = !props.chat;
   model.replaceChildren(...models.map(({ id }) => new Option(id, id, false, id === props.model)));
+  model.title = props.model;
   const infill = document.querySelector("[name=mode][value=infill]");
   infill.disabled = !props.infill;
   infill.parentElement.title = props.infill ? "" : `${props.model} does not see what follows a hole`;
@@ -100,6 +105,7 @@ function focus(field) {
 function open(mode) {
   document.querySelector(`[name=mode][value=${mode}]`).checked = true;
   document.body.dataset.mode = mode;
+  settings.open(mode);
   save("mode", mode);
 }
 
@@ -112,6 +118,7 @@ function show(isShown) {
 document
   .querySelectorAll("[name=mode]")
   .forEach((radio) => radio.addEventListener("change", () => open(radio.value)));
+model.addEventListener("change", connect);
 document.querySelectorAll(".halt").forEach((button) => button.addEventListener("click", stop));
 panel
   .querySelectorAll("form")

@@ -13,9 +13,9 @@ export class Chat {
   /** The turns so far, as a request has them. */
   #messages = [];
 
-  /** `ask` sends a request and feeds its answer; `system` gives the system message. */
-  constructor(root, { ask, onSeed, system }) {
-    Object.assign(this, { ask, onSeed, system, isChat: true });
+  /** `ask` sends a request and feeds its answer, `stop` ends it; `system` gives the system message. */
+  constructor(root, { ask, stop, onSeed, system }) {
+    Object.assign(this, { ask, stop, onSeed, system, isChat: true });
     const find = (selector) => root.querySelector(selector);
     [this.log, this.intro, this.form, this.input] = [".log", ".intro", "form", "textarea"].map(find);
     follow(this.log);
@@ -46,7 +46,7 @@ export class Chat {
   }
 
   async #send(text) {
-    const question = said(text);
+    const [question, messages] = [said(text), this.#messages];
     const answer = new Answer(text, {
       onSeed: this.onSeed,
       onRetry: () => {
@@ -55,6 +55,7 @@ export class Chat {
         if (this.input.value === text) this.#type("");
         this.#send(text);
       },
+      remedy: (error) => this.#remedy(error, text),
     });
     const turn = { role: "user", content: text };
     const asked = this.ask(...this.#request(turn), answer);
@@ -63,8 +64,9 @@ export class Chat {
     this.intro.remove();
     this.log.append(question, answer.element);
     const isKept = (await asked) !== "failed" && answer.text;
-    if (isKept) this.#messages.push(turn, { role: "assistant", content: answer.text });
-    else if (!this.input.value) this.#type(text);
+    // A conversation that was left meanwhile is over.
+    if (isKept) messages.push(turn, { role: "assistant", content: answer.text });
+    else if (!this.input.value && messages === this.#messages) this.#type(text);
   }
 
   #request(turn) {
@@ -74,12 +76,36 @@ export class Chat {
     return ["/v1/chat/completions", { messages: [...opening, ...this.#messages, turn] }];
   }
 
+  /** What is to be done where there is no room: the server speaks of prompts, which nobody sees here. */
+  #remedy({ code, param }, text) {
+    const ofForm = param === "max_tokens";
+    if (code !== "context_length_exceeded" && !ofForm) return null;
+    const isLong = this.#messages.length > 0;
+    const what = isLong ? "This conversation" : this.isChat ? "This message" : "This text";
+    const kind = ofForm ? " of this form" : param === "gen_length" ? " of the length that is set" : "";
+    const way = isLong ? "begin a new chat" : "shorten it";
+    const ways = param === "gen_length" ? `Lower “gen length”, or ${way}` : way;
+    return {
+      message: `${what} leaves the model no room for an answer${kind}. ${ways[0].toUpperCase()}${ways.slice(1)}.`,
+      label: "Ask in a new chat",
+      act: isLong && (() => this.#anew(text)),
+    };
+  }
+
+  /** Asks in a conversation of its own. */
+  #anew(text) {
+    this.#clear();
+    this.#type(text);
+    this.form.requestSubmit();
+  }
+
   #type(text) {
     this.input.value = text;
     save("message", text);
   }
 
   #clear() {
+    this.stop();
     this.#messages = [];
     this.log.replaceChildren(this.intro);
     this.input.focus();

@@ -4,14 +4,28 @@ import { load, save } from "./drafts.js";
 
 const template = document.getElementById("setting");
 
+/** What holes have no use for: their lengths and the ends of their texts are given, and no preset is for them. */
+const OF_ANSWERS = [
+  "preset",
+  "reference",
+  "gen_length",
+  "blocks",
+  "sub_block_length",
+  "adaptive_blocks",
+  "variable_length",
+  "logits_eos_inf",
+  "confidence_eos_eot_inf",
+];
+
 export class Settings {
   #fields = new Map();
+  #mode = "chat";
 
   /** Fills `root`, whose rarely used groups are folded. */
   constructor(root) {
     this.root = root;
     root.addEventListener("input", () => this.#changed());
-    root.querySelector(".reset").addEventListener("click", () => this.set({}));
+    root.querySelector(".reset").addEventListener("click", () => this.#reset());
   }
 
   /** Makes the fields of settings, and gives them the values that they had. */
@@ -31,10 +45,16 @@ export class Settings {
     this.set(values);
   }
 
+  /** Has the settings that a mode has a use for. */
+  open(mode) {
+    this.#mode = mode;
+    this.#show();
+  }
+
   /** The settings that are made, as a request has them. */
   values() {
     this.root.querySelectorAll(".problem").forEach((problem) => this.#clear(problem));
-    const made = [...this.#fields].filter(([, { input }]) => text(input) !== "");
+    const made = this.#made();
     return Object.fromEntries(made.map(([name, { input, kind }]) => [name, value(text(input), kind)]));
   }
 
@@ -65,10 +85,26 @@ export class Settings {
     return Object.fromEntries([...this.#fields].map(([name, { input }]) => [name, text(input)]));
   }
 
+  /** The fields with something in them, of those that are there. */
+  #made() {
+    return [...this.#fields].filter(([, { row, input }]) => !row.hidden && text(input) !== "");
+  }
+
+  /** Leaves open what is there; what the mode does not show stays. */
+  #reset() {
+    for (const [, { input }] of this.#made()) input.value = "";
+    this.#changed();
+  }
+
   #changed() {
-    const texts = this.#texts();
-    save("settings", texts);
-    const made = Object.values(texts).filter(Boolean).length;
+    save("settings", this.#texts());
+    this.#show();
+  }
+
+  #show() {
+    for (const [name, { row }] of this.#fields)
+      row.hidden = this.#mode === "infill" && OF_ANSWERS.includes(name);
+    const made = this.#made().length;
     this.root.querySelector(".made").textContent = made ? `${made} made` : "all by default";
     this.root.querySelector(".reset").disabled = made === 0;
   }

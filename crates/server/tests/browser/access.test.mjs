@@ -94,6 +94,8 @@ suite("access", {}, ({ open }) => {
     const fits = async (what) =>
       assert.equal(await page.value(`document.documentElement.scrollWidth`), 360, what);
     await fits("the beginning");
+    const name = await page.value(`document.querySelector("#model").getBoundingClientRect().width`);
+    assert.ok(name > 300, `the model's name has ${name} px`);
     await shoot(page, "narrow-intro");
     await ask(page, QUESTION);
     await fits("an answer");

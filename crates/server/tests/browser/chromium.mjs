@@ -113,6 +113,8 @@ export class Browser {
 class Page {
   problems = [];
   requests = [];
+  /** What it posted. */
+  bodies = [];
 
   constructor(browser, sessionId, contextId) {
     Object.assign(this, { browser, sessionId, contextId });
@@ -220,7 +222,10 @@ class Page {
   }
 
   #hear({ method, params }) {
-    if (method === "Network.requestWillBeSent") this.requests.push(params.request.url);
+    if (method === "Network.requestWillBeSent") {
+      this.requests.push(params.request.url);
+      if (params.request.postData) this.bodies.push(params.request.postData);
+    }
     if (method === "Runtime.exceptionThrown")
       this.problems.push(params.exceptionDetails.exception?.description);
     if (method === "Runtime.consoleAPICalled" && params.type === "error")

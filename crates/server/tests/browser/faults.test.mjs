@@ -91,6 +91,42 @@ suite("faults", { isMocked: true }, ({ context, open }) => {
     await page.until(`document.querySelector("#banner").hidden && document.querySelector("#setting-steps")`);
   });
 
+  test("a conversation that has grown too long goes on in a new one", async () => {
+    const page = await open();
+    await ask(page, "!full hello");
+    await ask(page, "!full again", "failed");
+    assert.match(await page.value(message), /^This conversation .* Begin a new chat\.$/);
+    await page.value(`document.querySelector(".remedy:not([hidden])").click()`);
+    await answered(page);
+    assert.equal(await page.value(`document.querySelectorAll(".answer").length`), 1);
+    assert.equal(await page.value(`document.querySelector(".question").innerText`), "!full again");
+    assert.equal(await page.value(typed), "");
+  });
+
+  test("a new chat leaves the answer that runs, and forgets it", async () => {
+    const page = await open();
+    await write(page, "!stall");
+    await page.press("Enter");
+    await page.until(`document.querySelectorAll(".token").length > 3`);
+    await page.value(`document.querySelector("#chat button.new").click()`);
+    await page.until(`document.body.dataset.busy === undefined`);
+    assert.equal(await page.value(typed), "");
+    // It would be too long if it went on.
+    await ask(page, "!full hello");
+  });
+
+  test("another model is shown as it is", async () => {
+    const page = await open();
+    await page.value(`{
+      const model = document.querySelector("#model");
+      model.value = "storyteller";
+      model.dispatchEvent(new Event("change"));
+    }`);
+    await page.until(`document.querySelector("#chat-name").innerText === "Continue"`);
+    assert.equal(await page.value(`document.querySelector("#model").value`), "storyteller");
+    assert.equal(await page.value(`document.querySelector("#system").checkVisibility()`), false);
+  });
+
   test("a model without chat continues texts", async () => {
     context.mock.state.chat = false;
     const page = await open();

@@ -1,7 +1,7 @@
 // A server that answers as `llada serve` does, without a model: for work on the page, and for tests
 // of what a real one does rarely, such as failing. `node mock.mjs [PORT]` serves it.
 //
-// A message may ask for trouble: `!busy`, `!cut`, `!fail`, `!stall`.
+// A message may ask for trouble: `!busy`, `!cut`, `!fail`, `!full`, `!stall`.
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
@@ -13,6 +13,7 @@ const FILM = new URL("../../../llada/src/diffusion/trace/film.html", import.meta
 const TYPES = { html: "text/html", css: "text/css", js: "text/javascript", svg: "image/svg+xml" };
 const POLICY =
   "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const MODELS = ["storyteller-chat", "storyteller"];
 const MASK = 2044;
 const ANSWER =
   "The wolf is a great beast of the forest, grey as the evening.\nIt has eaten the grandmother of a girl, and was " +
@@ -104,7 +105,7 @@ export async function serve({ port = 0, key = null, loading = 0, chat = true, de
 }
 
 async function route(request, response, state) {
-  const { pathname } = new URL(request.url, "http://localhost");
+  const { pathname, searchParams } = new URL(request.url, "http://localhost");
   if (request.method === "GET" && (pathname === "/" || pathname.startsWith("/page/")))
     return file(response, pathname);
   if (state.key && request.headers.authorization !== `Bearer ${state.key}`) {
@@ -113,9 +114,9 @@ async function route(request, response, state) {
       code: "invalid_api_key",
     });
   }
-  if (pathname === "/props") return props(response, state);
+  if (pathname === "/props") return props(response, searchParams.get("model") ?? MODELS[0], state);
   if (pathname === "/v1/models")
-    return json(response, 200, { object: "list", data: [{ id: "storyteller-chat" }, { id: "storyteller" }] });
+    return json(response, 200, { object: "list", data: MODELS.map((id) => ({ id })) });
   let text = "";
   for await (const part of request) text += part;
   const body = JSON.parse(text);
@@ -129,6 +130,11 @@ async function route(request, response, state) {
       { message: "All slots are taken and the queue is full." },
       { "Retry-After": "2" },
     );
+  if (said.includes("!full") && body.messages.length > 1)
+    return refuse(response, 400, {
+      message: "the prompt has 520 tokens, and this model's maximum context length is 512 tokens; shorten the prompt",
+      code: "context_length_exceeded",
+    });
   await stream(response, body, said, state);
 }
 
@@ -143,11 +149,12 @@ async function file(response, pathname) {
   response.end(content);
 }
 
-function props(response, state) {
+function props(response, model, state) {
   if (state.loading-- > 0) return refuse(response, 503, { message: "The model is loading." });
-  const { chat } = state;
+  // Only the first knows conversations.
+  const chat = state.chat && model === MODELS[0];
   json(response, 200, {
-    model: "storyteller-chat",
+    model,
     chat,
     infill: true,
     mask: MASK,

@@ -155,6 +155,28 @@ suite("the page", {}, ({ context, open }) => {
     assert.equal(await page.value(`document.querySelector(".reuse").textContent`), "Reuse seed 11");
   });
 
+  test("shows and sends what a mode has a use for, and no more", async () => {
+    const page = await open();
+    const shown = (id) => page.value(`document.querySelector("#${id}").checkVisibility()`);
+    await make(page, "gen_length", "24");
+    await make(page, "seed", "5");
+    const made = `document.querySelector("#panel .made").textContent`;
+    assert.equal(await page.value(made), "2 made");
+    await infill(page);
+    for (const id of ["setting-gen_length", "setting-preset", "form", "system"])
+      assert.equal(await shown(id), false, id);
+    assert.ok(await shown("setting-steps"));
+    assert.equal(await page.value(made), "1 made");
+    await page.value(`document.querySelector("#infill .examples button").click()`);
+    await answered(page);
+    const { gen_length, seed } = JSON.parse(page.bodies.at(-1));
+    assert.deepEqual([gen_length, seed], [undefined, 5]);
+    await page.value(`document.querySelector("#panel .reset").click()`);
+    await page.value(`document.querySelector("[name=mode][value=chat]").click()`);
+    assert.equal(await page.value(made), "1 made", "what was not shown is not reset");
+    for (const id of ["setting-gen_length", "form", "system"]) assert.ok(await shown(id), id);
+  });
+
   test("stops when it is told to", async () => {
     const page = await open();
     await make(page, "gen_length", "64");
