@@ -130,7 +130,7 @@ fn wrong_requests_are_told_what_is_wrong() {
     assert!(warning.contains("`top_p`") && warning.contains("`top_k`"), "{warning}");
     let drawn = hello(json!({ "temperature": 0.5, "top_p": 0.9 }));
     assert_eq!(server.post(CHAT, &drawn).expect(200).json()["warning"], Value::Null);
-    let hole = json!({ "template": "a [[4]] b", "top_p": 0.9 });
+    let hole = json!({ "template": "a {{hole:4}} b", "top_p": 0.9 });
     let warning = server.post("/v1/infill", &hole).expect(200).json()["warning"].to_string();
     assert!(warning.contains("`top_p`"), "{warning}");
     let long = hello(json!({ "messages": [{ "role": "user", "content": "story ".repeat(500) }] }));
@@ -360,6 +360,26 @@ fn what_has_begun_ends_before_the_server_does() {
     let mut rest = String::new();
     connection.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("[DONE]"), "{rest}");
+    server.stop();
+}
+
+#[test]
+fn what_does_not_end_in_time_is_told_so() {
+    let drain = Duration::from_millis(1);
+    let mut server = Server::start(Options { parallel: 1, drain, ..Options::default() });
+    let body = hello(json!({ "stream": true, "gen_length": 48, "steps": 48, "n": 16 })).to_string();
+    let mut connection = server.connect();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    connection.write_all((head + &body).as_bytes()).unwrap();
+    let mut first = [0; 20];
+    connection.read_exact(&mut first).unwrap();
+    server.tell_to_stop();
+    let mut rest = String::new();
+    connection.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("\"shutting_down\""), "{rest}");
     server.stop();
 }
 
