@@ -179,7 +179,7 @@ suite("the page", {}, ({ context, open }) => {
 
   test("stops when it is told to", async () => {
     const page = await open();
-    await make(page, "gen_length", "64");
+    await make(page, "gen_length", "96");
     await page.value(`new MutationObserver((_, observer) => {
       if (!document.querySelector(".token")) return;
       observer.disconnect();
