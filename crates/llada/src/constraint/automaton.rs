@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
@@ -58,6 +58,18 @@ pub(super) struct Edge {
 }
 
 impl Automaton {
+    /// About the bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let lengths = self.exact.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let labels: usize = self.labels.iter().map(|label| label.len()).sum();
+        let states = self.least.len();
+        self.dfa.bytes()
+            + size_of_val(self.class_of.as_slice())
+            + labels * size_of::<u16>()
+            + size_of_val(self.edges.as_slice())
+            + states * (2 * size_of::<u32>() + lengths)
+    }
+
     /// Compiles a constraint.
     ///
     /// # Errors

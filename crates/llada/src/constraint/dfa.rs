@@ -32,6 +32,11 @@ pub(super) struct Dfa {
 }
 
 impl Dfa {
+    /// About the bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.next.as_slice()) + self.accepting.len()
+    }
+
     /// The deterministic automaton that accepts the same.
     pub(super) fn of(nfa: &Nfa) -> Result<Self, ConstraintError> {
         let (classes, stride) = classes(nfa);

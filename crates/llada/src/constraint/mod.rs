@@ -98,14 +98,28 @@ impl Constraint {
     }
 }
 
-/// Automata that are kept.
+/// Most automata that are kept.
 const KEPT: usize = 16;
+
+/// Most bytes of them.
+const KEPT_BYTES: usize = 64 << 20;
 
 /// The automata of one tokenizer, each compiled when it is first needed, and the last of them kept.
 #[derive(Debug, Default)]
 pub(crate) struct Automata {
     vocabulary: OnceLock<Arc<Vocabulary>>,
-    kept: Mutex<VecDeque<(Constraint, Arc<Automaton>)>>,
+    kept: Mutex<Kept>,
+}
+
+/// Automata of constraints, the last used at the end.
+type Kept = VecDeque<(Constraint, Arc<Automaton>)>;
+
+/// Forgets the first until there are at most so many, of so many bytes.
+fn forget(kept: &mut Kept, count: usize, bytes: usize) {
+    let sum = |kept: &Kept| kept.iter().map(|(_, automaton)| automaton.bytes()).sum::<usize>();
+    while kept.len() > count || sum(kept) > bytes {
+        kept.pop_front();
+    }
 }
 
 impl Automata {
@@ -137,10 +151,8 @@ impl Automata {
         // Others may compile in the meantime; of the same constraint both get an automaton that works.
         let automaton = Arc::new(Automaton::new(constraint, vocabulary)?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.pop_front();
-        }
         kept.push_back((constraint.clone(), Arc::clone(&automaton)));
+        forget(&mut kept, KEPT, KEPT_BYTES);
         Ok(automaton)
     }
 }

@@ -117,7 +117,7 @@ impl Reader<'_> {
                 let written = match look {
                     Look::Start | Look::StartLF | Look::StartCRLF => "^",
                     Look::End | Look::EndLF | Look::EndCRLF => "$",
-                    _ => return Err(self.error("it asks for the boundary of a word")),
+                    _ => return Err(self.error("`\\b`, the boundary of a word, is not supported")),
                 };
                 return Err(self.error(format!(
                     "`{written}` stands where it is neither the first nor the last, or is for each line"
@@ -251,8 +251,9 @@ mod tests {
         for (pattern, named) in [
             ("(?=a)b", "look-around"),
             (r"(a)\1", "backreferences"),
-            (r"a\b", "neither"),
-            ("a^b", "neither"),
+            (r"a\b", r"`\b`"),
+            ("a$b", "`$`"),
+            ("a^b", "`^`"),
             ("(", "unclosed group"),
             ("[]a]", "empty class"),
         ] {

@@ -22,6 +22,25 @@ fn regex(pattern: &str) -> Result<Automaton, ConstraintError> {
     Automaton::new(&Constraint::Regex(pattern.into()), &vocabulary())
 }
 
+#[test]
+fn automata_are_kept_as_long_as_they_take_little() {
+    let patterns = ["a", "[ab]{50}", "b"];
+    let automata: Vec<Arc<Automaton>> =
+        patterns.iter().map(|pattern| Arc::new(regex(pattern).unwrap())).collect();
+    let sizes: Vec<usize> = automata.iter().map(|automaton| automaton.bytes()).collect();
+    assert!(sizes[1] > sizes[0], "{sizes:?}");
+    let left = |count, bytes| {
+        let constraint = |pattern: &str| Constraint::Regex(pattern.into());
+        let all = patterns.iter().map(|pattern| constraint(pattern)).zip(automata.iter().cloned());
+        let mut kept: Kept = all.collect();
+        forget(&mut kept, count, bytes);
+        kept.len()
+    };
+    let sum = sizes.iter().sum();
+    assert_eq!([left(3, sum), left(2, sum), left(3, sum - 1), left(3, sizes[2])], [3, 2, 2, 1]);
+    assert_eq!([left(0, sum), left(3, 0)], [0, 0]);
+}
+
 /// The bytes of tokens before the first that ends the text, if nothing but ends follows.
 fn text(tokens: &[u32]) -> Option<Vec<u8>> {
     let end = tokens.iter().position(|token| ENDS.contains(token)).unwrap_or(tokens.len());
