@@ -83,7 +83,7 @@ pub enum Compute {
     #[default]
     F32,
     /// Both factors rounded to `bf16`: a relative error of 2^-8 in each. Weights of blocks are multiplied as
-    /// they are without.
+    /// they are without, unless there is a matrix unit ([`Cpu::has_tiles`]).
     Bf16,
 }
 

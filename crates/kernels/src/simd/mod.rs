@@ -113,7 +113,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// `x` in every element.
     fn splat(self, x: f32) -> Self::Floats;
-    /// Reads a vector.
+    /// Reads a vector, of any alignment.
     ///
     /// # Safety
     /// `from` points to `LANES` readable elements.
@@ -340,6 +340,19 @@ pub(crate) trait Element: Copy {
     /// # Safety
     /// `from` points to `count <= LANES` readable elements.
     unsafe fn read_first<S: Simd>(s: S, from: *const Self, count: usize) -> S::Floats;
+
+    /// Reads elements for the places of a vector, rounded to `bf16`: two neighbours in each.
+    ///
+    /// # Safety
+    /// `from` points to `2 * LANES` readable elements.
+    #[inline(always)]
+    unsafe fn read_pairs<S: Simd>(s: S, from: *const Self) -> S::Floats {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = Self::read_first(s, from, S::LANES);
+            s.pairs(low, Self::read_first(s, from.add(S::LANES), S::LANES))
+        }
+    }
 }
 
 impl Element for f32 {
@@ -355,6 +368,11 @@ impl Element for bf16 {
     unsafe fn read_first<S: Simd>(s: S, from: *const Self, count: usize) -> S::Floats {
         // SAFETY: the caller's promise.
         unsafe { s.read_first_bf16(from, count) }
+    }
+    #[inline(always)]
+    unsafe fn read_pairs<S: Simd>(s: S, from: *const Self) -> S::Floats {
+        // SAFETY: the caller's promise; as they lie in memory they are pairs.
+        unsafe { s.read(from.cast()) }
     }
 }
 

@@ -48,12 +48,12 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn read(self, from: *const f32) -> Self::Floats {
-        // SAFETY: the caller gives `LANES` elements; an array needs no more alignment than they.
-        unsafe { from.cast::<Self::Floats>().read() }
+        // SAFETY: the caller gives `LANES` elements.
+        unsafe { from.cast::<Self::Floats>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn write(self, v: Self::Floats, to: *mut f32) {
-        // SAFETY: as in `read`.
+        // SAFETY: the caller gives `LANES` elements; an array needs no more alignment than they.
         unsafe { to.cast::<Self::Floats>().write(v) }
     }
     #[inline(always)]
