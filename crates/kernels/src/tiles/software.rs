@@ -2,6 +2,7 @@
 //! Manual, and one that does not multiply.
 
 use super::{COLUMNS, PLACES, REGISTERS, ROWS, TileUnit};
+use crate::{Isa, isa::vectorised};
 
 /// A model of the unit: its registers.
 pub(super) struct Software([[u32; PLACES]; REGISTERS]);
@@ -33,6 +34,13 @@ impl TileUnit for Software {
 
     fn multiply<const C: usize, const A: usize, const B: usize>(&mut self) {
         let (a, b) = (self.0[A], self.0[B]);
+        multiply(Isa::detect(), &mut self.0[C], &a, &b);
+    }
+}
+
+vectorised! {
+    /// Adds the product of two tiles to `sums`.
+    fn multiply(sums: &mut [u32; PLACES], a: &[u32; PLACES], b: &[u32; PLACES]) {
         for i in 0..ROWS {
             // The terms of even and of odd number are summed apart, from zero.
             let mut even = [0.0; COLUMNS];
@@ -44,7 +52,7 @@ impl TileUnit for Software {
                     odd[j] = add_product(odd[j], x & 0xffff_0000, y[j] & 0xffff_0000);
                 }
             }
-            for (j, sum) in self.0[C][i * COLUMNS..][..COLUMNS].iter_mut().enumerate() {
+            for (j, sum) in sums[i * COLUMNS..][..COLUMNS].iter_mut().enumerate() {
                 let both = flushed(even[j] + odd[j]);
                 *sum = flushed(flushed(f32::from_bits(*sum)) + both).to_bits();
             }
@@ -53,14 +61,14 @@ impl TileUnit for Software {
 }
 
 /// `sum + a b`, rounded once; what is denormal counts as zero, before and after.
-#[inline]
+#[inline(always)]
 fn add_product(sum: f32, a: u32, b: u32) -> f32 {
     let (a, b) = (flushed(f32::from_bits(a)), flushed(f32::from_bits(b)));
     flushed(a.mul_add(b, sum))
 }
 
 /// Zero with the sign of `x` where that is denormal.
-#[inline]
+#[inline(always)]
 fn flushed(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0f32.copysign(x) } else { x }
 }

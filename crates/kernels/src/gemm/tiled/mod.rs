@@ -37,8 +37,8 @@ const KC: usize = 512;
 const MC: usize = 256;
 /// beside the sums of as many columns.
 const NC: usize = 256;
-/// Places of packed `A` at most, unless a block of rows has more: 32 MB.
-const BAND: usize = 8 << 20;
+/// Places of packed `A` at most: 32 MB.
+const ROOM: usize = 8 << 20;
 
 /// The rows of `B`.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +64,8 @@ struct Product<'a> {
     add: bool,
     /// Whether it is the vectors of `B` that lie in rows of tiles.
     flip: bool,
+    /// Places of packed `A` at most, unless a block of rows has more.
+    room: usize,
 }
 
 /// `c[m, n] (+)= a[m, k] b[n, k]^T`, each operand in its layout.
@@ -92,7 +94,7 @@ pub(crate) fn gemm(
         return;
     }
     let (c, flip) = (Output(c.as_mut_ptr()), is_flipped(Shape { m, n, k }, a.layout, b.layout()));
-    simd::run_bf16(cpu.isa(), Product { cpu, tiles, a, b, m, n, k, c, add, flip });
+    simd::run_bf16(cpu.isa(), Product { cpu, tiles, a, b, m, n, k, c, add, flip, room: ROOM });
 }
 
 /// Whether it is less to transpose if the vectors of `B` lie in rows of tiles.
@@ -140,7 +142,7 @@ impl simd::Kernel for Product<'_> {
         let threads = if small { 1 } else { self.cpu.threads() };
         let (height, width) = block_size(self.m, self.n, threads);
         let panel = self.panel_len();
-        let most = (BAND / panel * PANEL / height).max(1) * height;
+        let most = (self.room / panel * PANEL / height).max(1) * height;
         let mut scratch = Scratch::take(&PACKED);
         for start in (0..self.m).step_by(most) {
             let band = start..(start + most).min(self.m);

@@ -164,7 +164,8 @@ fn either_operand_may_lie_in_the_rows_of_tiles() {
             let [one, other] = [false, true].map(|flip| {
                 let (mut c, b, tiles) = (noise(7, m * n), Source::Floats(b), Tiles::Software);
                 let output = Output(c.as_mut_ptr());
-                let product = Product { cpu, tiles, a, b, m, n, k, c: output, add: true, flip };
+                let (add, room) = (true, ROOM);
+                let product = Product { cpu, tiles, a, b, m, n, k, c: output, add, flip, room };
                 simd::run_bf16(cpu.isa(), product);
                 c
             });
@@ -179,19 +180,30 @@ fn either_operand_may_lie_in_the_rows_of_tiles() {
 }
 
 #[test]
-fn more_rows_than_are_packed_at_once() {
-    let cpu = &on(Cpu::new(2).unwrap(), Tiles::Software);
-    // A row takes so much that the second block of rows is another band.
-    let (m, n, k) = (MC + 1, 1, (BAND / MC + 1).next_multiple_of(DEPTH));
-    let x = vec![bf16::ONE; m * k];
-    let w = vec![bf16::from_f32(0.5); k];
-    let mut c = vec![0.0; m];
-    let (a, b) = (inner(Floats::Bf16(&x)), inner(Floats::Bf16(&w)));
-    // The unit that does not multiply writes all the same.
-    c.fill(f32::NAN);
-    crate::gemm::gemm(&on(cpu.clone(), Tiles::Idle), Shape { m, n, k }, a, b, &mut c, Out::Write);
+fn rows_may_be_more_than_are_packed_at_once() {
+    let (m, n, k) = (MC + 70, 3, 33);
+    let (x, w) = (noise(1, m * k), noise(2, n * k));
+    let (a, b) = (inner(Floats::F32(&x)), Source::Floats(inner(Floats::F32(&w))));
+    for cpu in &cpus() {
+        let [one, other] = [ROOM, 1].map(|room| {
+            let (mut c, tiles, flip) = (noise(3, m * n), Tiles::Software, false);
+            let output = Output(c.as_mut_ptr());
+            let product = Product { cpu, tiles, a, b, m, n, k, c: output, add: true, flip, room };
+            simd::run_bf16(cpu.isa(), product);
+            c
+        });
+        assert!(one == other, "{cpu:?}");
+    }
+}
+
+#[test]
+fn a_unit_that_does_not_multiply_writes_zeros_all_the_same() {
+    let (m, n, k) = (70, 33, KC + 5);
+    let (x, w, mut c) = (noise(1, m * k), noise(2, n * k), vec![f32::NAN; m * n]);
+    let cpu = on(Cpu::new(2).unwrap(), Tiles::Idle);
+    let (a, b) = (inner(Floats::F32(&x)), inner(Floats::F32(&w)));
+    crate::gemm::gemm(&cpu, Shape { m, n, k }, a, b, &mut c, Out::Write);
     assert!(c.iter().all(|c| *c == 0.0));
-    assert!(BAND / (k / DEPTH * STEP) * PANEL < m);
 }
 
 #[test]
