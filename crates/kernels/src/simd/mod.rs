@@ -224,6 +224,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The same numbers.
     fn to_floats(self, a: Self::Ints) -> Self::Floats;
 
+    /// `LANES` unsigned bytes as numbers.
+    ///
+    /// # Safety
+    /// `from` points to `LANES` readable bytes.
+    unsafe fn read_bytes(self, from: *const u8) -> Self::Floats;
     /// Reads a run.
     fn read_run(self, from: &[u8; RUN]) -> Self::Run;
     /// Writes a run.

@@ -162,6 +162,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn read_bytes(self, from: *const u8) -> Self::Floats {
+        // SAFETY: the caller gives `LANES` bytes.
+        let bytes = unsafe { from.cast::<[u8; LANES]>().read() };
+        each(|i| f32::from(bytes[i]))
+    }
+    #[inline(always)]
     fn read_run(self, from: &[u8; RUN]) -> Self::Run {
         let words = from.as_chunks::<8>().0;
         each(|i| u64::from_le_bytes(words[i]))

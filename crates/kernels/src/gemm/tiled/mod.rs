@@ -186,13 +186,13 @@ impl Product<'_> {
         unsafe { Pack { panel, in_rows: !self.flip }.run(s, out) }
     }
 
-    /// Packs a panel of `B`; blocks are widened to `wide` before.
+    /// Packs a panel of `B`; blocks are unpacked before.
     fn pack_b<S: Simd>(
         &self,
         s: S,
         columns: Range<usize>,
         terms: Range<usize>,
-        wide: &mut [f32],
+        unpacked: &mut [f32],
         out: &mut [f32],
     ) {
         let panel = match self.b {
@@ -200,15 +200,15 @@ impl Product<'_> {
             Source::Blocks(format, bytes) => {
                 let (len, size) = (format.block_len(), format.block_bytes());
                 let (ld, line) = (terms.len(), self.k / len * size);
-                for (column, wide) in columns.clone().zip(wide.chunks_exact_mut(ld)) {
+                for (column, pairs) in columns.clone().zip(unpacked.chunks_exact_mut(ld / 2)) {
                     let blocks = &bytes[column * line + terms.start / len * size..];
-                    format.widen(self.cpu.isa(), &blocks[..ld / len * size], wide);
+                    format.round(s, &blocks[..ld / len * size], pairs);
                 }
-                let data = Floats::F32(wide);
+                let data = Floats::Bf16(bytemuck::cast_slice(unpacked));
                 Panel { data, layout: Layout::KInner, ld, len: columns.len(), kc: ld }
             }
         };
-        // SAFETY: the elements of `B` are there, and those of a panel of blocks in `wide`.
+        // SAFETY: the elements of `B` are there, and those of a panel of blocks in `unpacked`.
         unsafe { Pack { panel, in_rows: self.flip }.run(s, out) }
     }
 }
@@ -231,18 +231,18 @@ impl<S: Simd> TileKernel for Block<'_, S> {
         let panels = rows.len().div_ceil(PANEL);
         // Sums are kept from one part of the terms to the next.
         let kept = if k > KC { panels * columns.len().div_ceil(PANEL) } else { 1 };
-        let wide = if matches!(b, Source::Blocks(..)) { PANEL * k.min(KC) } else { 0 };
+        let unpacked = if matches!(b, Source::Blocks(..)) { PANEL * k.min(KC) / 2 } else { 0 };
         let mut scratch = Scratch::take(&SCRATCH);
         let (b_panel, rest) =
-            scratch.split(k.min(KC).div_ceil(DEPTH) * STEP, kept * PAIR_SUMS + wide);
-        let (sums, wide) = rest.split_at_mut(kept * PAIR_SUMS);
+            scratch.split(k.min(KC).div_ceil(DEPTH) * STEP, kept * PAIR_SUMS + unpacked);
+        let (sums, unpacked) = rest.split_at_mut(kept * PAIR_SUMS);
         for start in (0..k).step_by(KC) {
             let terms = start..(start + KC).min(k);
             let places = terms.len().div_ceil(DEPTH) * STEP;
             for (j, column) in columns.clone().step_by(PANEL).enumerate() {
                 let width = (columns.end - column).min(PANEL);
                 let b = &mut b_panel[..places];
-                product.pack_b(s, column..column + width, terms.clone(), wide, b);
+                product.pack_b(s, column..column + width, terms.clone(), unpacked, b);
                 for i in 0..panels {
                     let a = &packed[i * panel_len + start / DEPTH * STEP..][..places];
                     let at = (j * panels + i) % kept * PAIR_SUMS;
