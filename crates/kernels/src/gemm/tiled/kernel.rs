@@ -2,7 +2,7 @@
 
 use super::super::{
     Layout,
-    kernel::{Pair, Panel, Place},
+    kernel::{Next, Pair, Panel, Place},
 };
 use crate::{
     simd::{Element, Kernel, Simd},
@@ -104,10 +104,11 @@ impl<T: Element> Kernel for PackOf<'_, T> {
 }
 
 /// Adds to `sums`, or writes there if they are `fresh`, the products of two packed panels. With `FLIP` the
-/// vectors of `b` lie in rows, and so do they in the sums.
+/// vectors of `b` lie in rows, and so do they in the sums. Meanwhile it prefetches what is `next`.
 #[inline]
-pub(super) fn multiply<U: TileUnit, const FLIP: bool>(
+pub(super) fn multiply<U: TileUnit, S: Simd, const FLIP: bool>(
     unit: &mut U,
+    (s, mut next): (S, [Next; 2]),
     a: &[f32],
     b: &[f32],
     sums: &mut [f32],
@@ -135,14 +136,16 @@ pub(super) fn multiply<U: TileUnit, const FLIP: bool>(
         unit.load::<6>(b, LINE);
         for step in 0..steps {
             // A load beside each product: those that follow must not wait for it. The last step loads in vain.
-            let (now, next) = (step * STEP, (step + 1).min(steps - 1) * STEP);
+            let (now, then) = (step * STEP, (step + 1).min(steps - 1) * STEP);
+            next[0].prefetch(s);
             unit.load::<7>(b.add(now + PLACES), LINE);
             product::<_, FLIP, 0, 4, 6>(unit);
             unit.load::<5>(a.add(now + PLACES), LINE);
             product::<_, FLIP, 1, 4, 7>(unit);
-            unit.load::<4>(a.add(next), LINE);
+            next[1].prefetch(s);
+            unit.load::<4>(a.add(then), LINE);
             product::<_, FLIP, 2, 5, 6>(unit);
-            unit.load::<6>(b.add(next), LINE);
+            unit.load::<6>(b.add(then), LINE);
             product::<_, FLIP, 3, 5, 7>(unit);
         }
         unit.store::<0>(sums, LINE);

@@ -21,7 +21,7 @@ use std::{cell::Cell, ops::Range};
 
 use kernel::{PAIR_SUMS, PANEL, Pack, STEP, Written, multiply};
 
-use super::{Layout, Operand, Output, Panel, SCRATCH, SERIAL, Scratch};
+use super::{Layout, Operand, Output, Panel, SCRATCH, SERIAL, Scratch, kernel::Next};
 use crate::{
     BlockFormat, Cpu,
     product::{Out, Shape},
@@ -186,6 +186,17 @@ impl Product<'_> {
         unsafe { Pack { panel, in_rows: !self.flip }.run(s, out) }
     }
 
+    /// What will be packed of `B` after a panel, if it is not blocks, which are few bytes.
+    fn after(&self, left: Range<usize>, terms: &Range<usize>) -> Option<Panel<'_>> {
+        let columns = left.start..(left.start + PANEL).min(left.end);
+        match self.b {
+            Source::Floats(b) if !columns.is_empty() => {
+                Some(b.panel(self.n, self.k, columns, terms.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// Packs a panel of `B`; blocks are unpacked before.
     fn pack_b<S: Simd>(
         &self,
@@ -243,14 +254,21 @@ impl<S: Simd> TileKernel for Block<'_, S> {
                 let width = (columns.end - column).min(PANEL);
                 let b = &mut b_panel[..places];
                 product.pack_b(s, column..column + width, terms.clone(), unpacked, b);
+                let after = product.after(column + width..columns.end, &terms);
                 for i in 0..panels {
                     let a = &packed[i * panel_len + start / DEPTH * STEP..][..places];
                     let at = (j * panels + i) % kept * PAIR_SUMS;
                     let sums = &mut sums[at..][..PAIR_SUMS];
+                    let next = (
+                        s,
+                        [2 * i, 2 * i + 1].map(|share| {
+                            after.map_or(Next::nothing(), |panel| Next::of(&panel, share, 2))
+                        }),
+                    );
                     if flip {
-                        multiply::<_, true>(unit, a, b, sums, start == 0);
+                        multiply::<_, _, true>(unit, next, a, b, sums, start == 0);
                     } else {
-                        multiply::<_, false>(unit, a, b, sums, start == 0);
+                        multiply::<_, _, false>(unit, next, a, b, sums, start == 0);
                     }
                     if terms.end == k {
                         let row = rows.start + i * PANEL;
