@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 /// Whether the processor has the unit and the system lets this process use it: asked for once.
 pub(crate) fn is_usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| machine().is_some_and(|machine| machine.is_usable(permission)))
+    *USABLE.get_or_init(|| machine().is_usable(permission))
 }
 
 /// What the processor says of itself.
@@ -38,20 +38,20 @@ impl Machine {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[allow(unused_unsafe, reason = "newer compilers call CPUID safe")]
-fn machine() -> Option<Machine> {
+fn machine() -> Machine {
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
     // SAFETY: every processor of 64 bits has CPUID; XGETBV is there where OSXSAVE is set.
     unsafe {
         let leaf1_ecx = __cpuid(1).ecx;
         let leaf7_edx = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
         let xcr0 = if leaf1_ecx & Machine::OSXSAVE != 0 { _xgetbv(0) } else { 0 };
-        Some(Machine { leaf1_ecx, leaf7_edx, xcr0 })
+        Machine { leaf1_ecx, leaf7_edx, xcr0 }
     }
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-fn machine() -> Option<Machine> {
-    None
+fn machine() -> Machine {
+    Machine { leaf1_ecx: 0, leaf7_edx: 0, xcr0: 0 }
 }
 
 /// Asks Linux for the registers of tiles, which it gives a process only on demand: 0 if it does.

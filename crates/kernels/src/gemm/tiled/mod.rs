@@ -30,12 +30,12 @@ use crate::{
     weights::Floats,
 };
 
-/// Terms of a panel of `B`: with 32 vectors, of which half of a first-level cache is full. Whole blocks of every
-/// format, whole tiles.
+/// Terms of a panel of `B`: with 32 vectors 32 KB, which a first-level cache of 48 KB holds. They are whole blocks of
+/// every format and whole tiles.
 const KC: usize = 512;
-/// Rows of a block of `C` at most. With `KC` terms they stay in a second-level cache,
+/// Rows of a block of `C` at most: [`KC`] terms of them stay in a second-level cache.
 const MC: usize = 256;
-/// beside the sums of as many columns.
+/// Columns of a block at most: its sums stay there too.
 const NC: usize = 256;
 /// Places of packed `A` at most: 32 MB.
 const ROOM: usize = 8 << 20;
