@@ -7,7 +7,12 @@ use std::{
     thread,
 };
 
-use crate::{KernelError, Result, pool::ThreadPool, simd};
+use crate::{
+    KernelError, Result,
+    pool::ThreadPool,
+    simd,
+    tiles::{self, Tiles},
+};
 
 /// The instruction set that the kernels are written for, best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +83,7 @@ pub enum Compute {
     #[default]
     F32,
     /// Both factors rounded to `bf16`: a relative error of 2^-8 in each. Weights of blocks are multiplied as
-    /// they are without.
+    /// they are without, unless there is a matrix unit ([`Cpu::has_tiles`]).
     Bf16,
 }
 
@@ -114,6 +119,8 @@ pub type Features = Vec<(&'static str, bool)>;
 pub struct Cpu {
     isa: Isa,
     compute: Compute,
+    /// What multiplies tiles of `bf16`, if anything does.
+    tiles: Option<Tiles>,
     pool: Arc<ThreadPool>,
     /// The pool of whoever calls, alone.
     alone: Arc<ThreadPool>,
@@ -124,6 +131,7 @@ impl fmt::Debug for Cpu {
         f.debug_struct("Cpu")
             .field("isa", &self.isa)
             .field("compute", &self.compute)
+            .field("tiles", &self.tiles)
             .field("threads", &self.threads())
             .finish()
     }
@@ -163,13 +171,22 @@ impl Cpu {
             }),
         };
         let compute = Compute::default();
-        Ok(Self { isa, compute, pool: pool(threads)?, alone: pool(1)? })
+        let tiles = (isa == Isa::Avx512 && tiles::is_usable()).then_some(Tiles::Hardware);
+        Ok(Self { isa, compute, tiles, pool: pool(threads)?, alone: pool(1)? })
     }
 
     /// The same with other factors of matrix products.
     #[must_use]
     pub fn with_compute(self, compute: Compute) -> Self {
         Self { compute, ..self }
+    }
+
+    /// The same with another unit for tiles of `bf16`, or with none: for tests and measurements. One that this
+    /// machine has not is replaced by a model of it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_tiles(self, tiles: Option<Tiles>) -> Self {
+        Self { tiles, ..self }
     }
 
     /// The same instruction set on the thread of whoever calls: what tasks of an operation run theirs on.
@@ -188,9 +205,19 @@ impl Cpu {
         self.compute
     }
 
-    /// Whether the instruction set has products of `bf16`; without them they are plain Rust, and slow.
+    /// Whether there are instructions for products of `bf16`; without them they are plain Rust, and slow.
     pub fn has_bf16(&self) -> bool {
-        simd::has_bf16(self.isa)
+        self.has_tiles() || simd::has_bf16(self.isa)
+    }
+
+    /// Whether a matrix unit multiplies tiles of `bf16`: AMX, if the system lets this process use it.
+    pub fn has_tiles(&self) -> bool {
+        self.tiles.is_some()
+    }
+
+    /// What multiplies tiles of `bf16`, where that is what matrix products are of.
+    pub(crate) fn tiles(&self) -> Option<Tiles> {
+        self.tiles.filter(|_| self.compute == Compute::Bf16)
     }
 
     /// The number of threads.
@@ -211,6 +238,9 @@ impl Cpu {
             ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
             ("avx512fp16", is_x86_feature_detected!("avx512fp16")),
             ("avxvnni", is_x86_feature_detected!("avxvnni")),
+            // Both, and that the system lets this process use them.
+            ("amx_tile", tiles::is_usable()),
+            ("amx_bf16", tiles::is_usable()),
         ];
         #[cfg(not(target_arch = "x86_64"))]
         Vec::new()

@@ -77,6 +77,10 @@ mod signal {
     static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
     static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 
+    /// Where an overflowing stack is this signal, the handler runs on another stack. On Linux it is not, and the
+    /// other stack, which is as small as the registers of AMX allow, has no room left for a handler.
+    const ALTERNATE: libc::c_int = if cfg!(target_os = "linux") { 0 } else { libc::SA_ONSTACK };
+
     const FREE: usize = 0;
     const TAKEN: usize = 1;
 
@@ -159,7 +163,7 @@ mod signal {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 let handler: extern "C" fn(_, _, _) = handle;
                 action.sa_sigaction = handler as libc::sighandler_t;
-                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                action.sa_flags = libc::SA_SIGINFO | ALTERNATE;
                 libc::sigemptyset(&raw mut action.sa_mask);
                 let mut previous: libc::sigaction = std::mem::zeroed();
                 libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut previous);

@@ -36,6 +36,7 @@ pub mod statistics;
 pub mod swiglu;
 #[cfg(test)]
 mod testing;
+mod tiles;
 mod weights;
 
 pub use blocks::BlockFormat;
@@ -43,4 +44,6 @@ pub use cpu::{Compute, Cpu, Features, Isa};
 pub use error::{KernelError, Result};
 pub use fault::{explain_shrunk_files, report_large_files};
 pub use map::Mapping;
+#[doc(hidden)]
+pub use tiles::Tiles;
 pub use weights::{DType, WeightView};

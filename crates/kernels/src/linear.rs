@@ -8,7 +8,7 @@ use std::cell::Cell;
 use crate::{
     Cpu, KernelError, Result, WeightView,
     error::check,
-    gemm::{Layout, Operand, gemm},
+    gemm::{Layout, Operand, Source, gemm, gemm_on_tiles},
     int8,
     weights::Floats,
 };
@@ -18,7 +18,7 @@ pub use crate::{
 };
 
 /// Rows that several linear layers take as their input. They are quantised once, by the first layer
-/// whose weight is of blocks.
+/// whose weight is of blocks and multiplied as integers.
 #[derive(Debug)]
 pub struct Input<'a> {
     x: &'a [f32],
@@ -52,7 +52,14 @@ impl<'a> Input<'a> {
         check(OP, "x", x.len(), &[m, k])?;
         w.check_matrix(OP, "w", n, k)?;
         check(OP, "y", y.len(), &[m, n])?;
-        if let WeightView::Blocks { .. } = w {
+        let (shape, rows) =
+            (Shape { m, n, k }, Operand { data: Floats::F32(x), layout: Layout::KInner });
+        if let WeightView::Blocks { format, bytes } = w {
+            if let Some(tiles) = cpu.tiles() {
+                let out = add_bias(OP, bias, n, y, out)?;
+                gemm_on_tiles(cpu, tiles, shape, rows, Source::Blocks(format, bytes), y, out);
+                return Ok(());
+            }
             if !self.is_quantized {
                 self.quantized.quantize(cpu, x, m, k)?;
                 self.is_quantized = true;
@@ -60,9 +67,8 @@ impl<'a> Input<'a> {
             return forward_quantized(cpu, self.quantized, w, bias, n, y, out);
         }
         let out = add_bias(OP, bias, n, y, out)?;
-        let x = Operand { data: Floats::F32(x), layout: Layout::KInner };
         let w = Operand { data: w.floats(OP)?, layout: Layout::KInner };
-        gemm(cpu, Shape { m, n, k }, x, w, y, out);
+        gemm(cpu, shape, rows, w, y, out);
         Ok(())
     }
 }
@@ -76,7 +82,9 @@ thread_local! {
 ///
 /// With a weight of blocks the rows are quantised too ([`Activations`]) and multiplied as integers:
 /// an element is then off by `sum |w| max |x| / 254` at most, the maximum being that of the 128 inputs
-/// around.
+/// around. But under [`Compute::Bf16`](crate::Compute) a matrix unit ([`Cpu::has_tiles`]) multiplies what
+/// the blocks stand for with the rows, both rounded to `bf16`: an element is then off by
+/// `2^-7 sum |w x|` at most, and by the rounding of the `f32` sum.
 ///
 /// # Errors
 /// A buffer that does not have the length of its shape, or a weight whose rows are not whole blocks.
@@ -97,8 +105,8 @@ pub fn forward(
     })
 }
 
-/// [`forward`] with a weight of blocks and rows that are quantised already: the same bits. `n` are the
-/// outputs.
+/// [`forward`] with a weight of blocks and rows that are quantised already: the same bits, but where a matrix
+/// unit would multiply the rows as they are. `n` are the outputs.
 ///
 /// # Errors
 /// A buffer that does not have the length of its shape, a weight that is not of blocks, or rows of it

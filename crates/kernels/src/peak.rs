@@ -9,6 +9,7 @@ use std::{
 use crate::{
     Compute, Cpu,
     simd::{self, Kernel, Simd},
+    tiles::{self, TileKernel, TileUnit},
 };
 
 /// Accumulators: more than latency times throughput of any processor so far, fewer than registers.
@@ -24,9 +25,18 @@ pub fn f32_flops(cpu: &Cpu) -> f64 {
     all_threads(cpu, |lanes| simd::run(cpu.isa(), Floats(lanes)))
 }
 
-/// The same for products of pairs of `bf16`, which some processors do twice as fast and others half as fast.
+/// The same for products of tiles of `bf16`, or where there are none for those of pairs, which some processors
+/// do twice as fast and others half as fast.
 pub fn bf16_flops(cpu: &Cpu) -> f64 {
-    all_threads(cpu, |products| simd::run_bf16(cpu.isa(), Pairs(products)))
+    all_threads(cpu, |products| bf16_products(cpu, products))
+}
+
+/// Runs chains of the fastest products of `bf16`.
+fn bf16_products(cpu: &Cpu, products: &mut usize) {
+    match cpu.clone().with_compute(Compute::Bf16).tiles() {
+        Some(unit) => tiles::run(unit, TilePairs(products)),
+        None => simd::run_bf16(cpu.isa(), Pairs(products)),
+    }
 }
 
 /// That of what `cpu` multiplies.
@@ -48,8 +58,7 @@ pub fn is_bf16_faster(cpu: &Cpu) -> bool {
             let (mut f32, mut bf16, begin) = (0.0f64, 0.0f64, Instant::now());
             while begin.elapsed() < 2 * TIME {
                 f32 = f32.max(stretch(&mut |lanes| simd::run(cpu.isa(), Floats(lanes))));
-                bf16 =
-                    bf16.max(stretch(&mut |products| simd::run_bf16(cpu.isa(), Pairs(products))));
+                bf16 = bf16.max(stretch(&mut |products| bf16_products(cpu, products)));
             }
             bf16 > GAIN * f32
         })
@@ -116,6 +125,26 @@ impl Kernel for Pairs<'_> {
         }
         black_box(chains);
         *self.0 = 2 * S::LANES;
+    }
+}
+
+/// Chains of products of tiles; receives the multiply-adds for each step of the chains of vectors.
+struct TilePairs<'a>(&'a mut usize);
+
+impl TileKernel for TilePairs<'_> {
+    #[inline(always)]
+    fn call<U: TileUnit>(self, unit: &mut U) {
+        /// Products of each of four chains: as long as the other chains take, or shorter.
+        const PRODUCTS: usize = CHAINS * STEPS / 256;
+        unit.zero::<4>();
+        unit.zero::<5>();
+        for _ in 0..PRODUCTS {
+            unit.multiply::<0, 4, 5>();
+            unit.multiply::<1, 4, 5>();
+            unit.multiply::<2, 4, 5>();
+            unit.multiply::<3, 4, 5>();
+        }
+        *self.0 = 4 * PRODUCTS * tiles::PLACES * tiles::DEPTH / (CHAINS * STEPS);
     }
 }
 

@@ -5,7 +5,7 @@ use llada_kernels::{Compute as Kernels, Cpu, DType, peak};
 use crate::model::{MaskPredictor, Model};
 
 /// What matrix products multiply. Weights, sums, norms, softmax, losses and the optimiser are `f32` whatever
-/// it is, and quantised weights are multiplied as integers.
+/// it is, and quantised weights are multiplied as integers unless it is `bf16` on a matrix unit (AMX).
 #[derive(
     Debug,
     Clone,

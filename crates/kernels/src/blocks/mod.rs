@@ -9,9 +9,14 @@ mod quantize;
 
 pub(crate) use layout::{Columns, Layout, Q4K, Q4Zero, Q6K, Q8Zero, RUN, RUN_ROWS};
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
-use crate::{Cpu, KernelError, Result, error::check, isa::vectorised, simd::Portable};
+use crate::{
+    Cpu, KernelError, Result,
+    error::check,
+    isa::vectorised,
+    simd::{Kernel, Portable, Simd},
+};
 
 /// The longest block of any format, in weights.
 pub(crate) const LONGEST: usize = 256;
@@ -149,6 +154,11 @@ impl BlockFormat {
         with_layout!(self, L => widen::<L>(isa, bytes, out));
     }
 
+    /// The weights of the blocks `bytes` rounded to `bf16`, two neighbours in each place of `out`, which fits.
+    pub(crate) fn round<S: Simd>(self, s: S, bytes: &[u8], out: &mut [f32]) {
+        with_layout!(self, L => s.run(Round::<L> { bytes, out, layout: PhantomData }));
+    }
+
     /// Bytes of `len` weights, which must be whole blocks.
     pub(crate) fn whole_blocks(self, op: &'static str, len: usize) -> Result<usize> {
         self.bytes(len).ok_or_else(|| {
@@ -182,6 +192,45 @@ vectorised! {
             }
         }
     }
+}
+
+/// See [`BlockFormat::round`].
+struct Round<'a, L> {
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+    layout: PhantomData<L>,
+}
+
+impl<L: Layout> Kernel for Round<'_, L> {
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let (mut codes, mut factors) = ([0; LONGEST], [0.0; LONGEST / 16]);
+        let blocks = self.bytes.chunks_exact(L::BYTES);
+        for (block, out) in blocks.zip(self.out.chunks_exact_mut(L::LEN / 2)) {
+            L::codes(s, block, &mut codes);
+            L::factors(s, block, &mut factors);
+            for (run, out) in out.chunks_exact_mut(RUN / 2).enumerate() {
+                let codes = &codes[run * RUN..][..RUN];
+                let factors = &factors[run * L::FACTORS..][..L::FACTORS];
+                for at in (0..RUN).step_by(2 * S::LANES) {
+                    let low = weights::<L, S>(s, codes, factors, at);
+                    let high = weights::<L, S>(s, codes, factors, at + S::LANES);
+                    s.store(s.pairs(low, high), &mut out[at / 2..]);
+                }
+            }
+        }
+    }
+}
+
+/// A vector of the weights of a run, from weight `at` on: the bits of [`widen`].
+#[inline(always)]
+fn weights<L: Layout, S: Simd>(s: S, codes: &[u8], factors: &[f32], at: usize) -> S::Floats {
+    let codes = &codes[at..][..S::LANES];
+    // SAFETY: the slice has as many bytes as a vector elements.
+    let codes = unsafe { s.read_bytes(codes.as_ptr()) };
+    let scale = s.splat(factors[at / L::GROUP]);
+    let product = s.mul(scale, s.sub(codes, s.splat(L::OFFSET as f32)));
+    if L::MINS { s.sub(product, s.splat(factors[1])) } else { product }
 }
 
 #[cfg(test)]

@@ -336,12 +336,9 @@ impl<P: Place, const R: usize> Kernel for TileOf<'_, P, R> {
                 s.prefetch_near(c.add(i * ldc + NV * S::LANES - 1).cast());
             }
             let mut acc = [[s.splat(0.0); NV]; R];
-            let (mut p, mut next_at) = (0, next.at);
+            let (mut p, mut next) = (0, next);
             while p < kc {
-                for i in 0..Next::LINES {
-                    s.prefetch(next_at.wrapping_add(i * next.line));
-                }
-                next_at = next_at.wrapping_add(next.step);
+                next.prefetch(s);
                 for q in p..kc.min(p + Next::EVERY) {
                     let mut line = [s.splat(0.0); NV];
                     for v in 0..NV {
@@ -382,6 +379,20 @@ impl Next {
     const EVERY: usize = 16;
     /// A constant, because loops of unknown length here cost more than they bring.
     const LINES: usize = 4;
+
+    /// Prefetches a group of lines, of which the next call takes the next.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
+        for i in 0..Self::LINES {
+            s.prefetch(self.at.wrapping_add(i * self.line));
+        }
+        self.at = self.at.wrapping_add(self.step);
+    }
+
+    /// Nothing, from an address on that is no matter.
+    pub(super) const fn nothing() -> Self {
+        Self { at: std::ptr::null(), step: 0, line: 0 }
+    }
 
     /// The share of `panel` that tile number `tile` prefetches; nothing new once all is. A place holds
     /// `terms` terms.

@@ -1,5 +1,6 @@
 //! The matrix product behind the linear layers: `C (+)= A B^T`, summed in `f32`, cache-blocked. The factors
-//! are `f32`, or rounded to `bf16` while they are packed ([`Compute`]).
+//! are `f32`, or rounded to `bf16` while they are packed ([`Compute`]), and then multiplied by a matrix unit
+//! where there is one ([`tiled`]).
 //!
 //! Both operands are copied, a block at a time, into panels in which the tile kernel reads straight
 //! on (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). `A` is
@@ -12,10 +13,12 @@
 //! of the work, may do without, and is limited by the memory that `B` is read from.
 
 mod kernel;
+mod tiled;
 
-use std::{cell::Cell, ops::Range};
+use std::{cell::Cell, ops::Range, thread::LocalKey};
 
 use kernel::{Few, Next, Pair, Panel, Place, Single, Tile};
+pub(crate) use tiled::{Source, gemm as gemm_on_tiles};
 
 use crate::{
     Compute, Cpu,
@@ -116,6 +119,9 @@ pub(crate) fn gemm(
     if m == 0 || n == 0 || k == 0 {
         return;
     }
+    if let Some(tiles) = cpu.tiles() {
+        return tiled::gemm(cpu, tiles, Shape { m, n, k }, a, Source::Floats(b), c, out);
+    }
     let c = Output(c.as_mut_ptr());
     match cpu.compute() {
         Compute::F32 => {
@@ -155,7 +161,7 @@ impl<P: Place> Product<'_, P> {
         }
         let parts = rows.len().div_ceil(MC);
         let kc = self.k.div_ceil(P::TERMS).min(KC);
-        let mut scratch = Scratch::take();
+        let mut scratch = Scratch::take(&SCRATCH);
         // Room for any number of rows, so that fewer rows in more of a part need no more memory.
         let width = kernel::columns::<S>();
         let (a, b) = scratch.split(panel_at(MC, MC.div_ceil(S::ROWS), kc), panel_at(width, 1, kc));
@@ -290,11 +296,14 @@ thread_local! {
 }
 
 /// This thread's buffer for packed panels, kept from one product to the next.
-struct Scratch(Vec<f32>);
+type Kept = &'static LocalKey<Cell<Vec<f32>>>;
+
+/// Such a buffer while it is used.
+struct Scratch(Vec<f32>, Kept);
 
 impl Scratch {
-    fn take() -> Self {
-        Self(SCRATCH.take())
+    fn take(kept: Kept) -> Self {
+        Self(kept.take(), kept)
     }
 
     /// Two buffers of `a` and `b` elements, each on a cache line of its own.
@@ -313,7 +322,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        SCRATCH.set(std::mem::take(&mut self.0));
+        self.1.set(std::mem::take(&mut self.0));
     }
 }
 

@@ -2,7 +2,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Isa, KernelError, reference::linear as reference};
+use crate::{BlockFormat, Compute, Isa, KernelError, Tiles, reference::linear as reference};
 
 /// Numbers in `-1..1`, the same ones for the same seed.
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
@@ -184,4 +184,74 @@ fn a_wrong_length_is_named() {
     assert!(matches!(error, KernelError::Length { what: "dx", .. }));
     let error = backward_bias(&cpu, &[0.0; 4], 2, 2, &mut [0.0; 3]).unwrap_err();
     assert!(matches!(error, KernelError::Length { what: "db", .. }));
+}
+
+/// A processor whose matrix unit is the model of one.
+fn with_tiles(threads: usize) -> Cpu {
+    Cpu::new(threads).unwrap().with_compute(Compute::Bf16).with_tiles(Some(Tiles::Software))
+}
+
+/// Sums of products of factors that are rounded to `bf16` are within `2^-6` of the sum of all sizes.
+fn close_in_bf16(found: &[f32], expected: &[f64], sizes: &[f64]) {
+    for (i, ((a, b), size)) in found.iter().zip(expected).zip(sizes).enumerate() {
+        assert!((f64::from(*a) - b).abs() <= size / 64.0, "element {i}: {a} for {b}");
+    }
+}
+
+#[test]
+fn layers_and_gradients_on_a_matrix_unit_agree_with_the_reference() {
+    for (m, n, k) in [(1, 1, 1), (15, 33, 257), (31, 65, 64), (65, 130, 31)] {
+        let (x, w, b) = (numbers(m * k, 1), numbers(n * k, 2), numbers(n, 3));
+        let (dy, shape) = (numbers(m * n, 4), Shape { m, n, k });
+        let size = |x: &[f32]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
+        let (x_size, w_size, dy_size) = (size(&x), size(&w), size(&dy));
+        let cpu = with_tiles(2);
+        let view = WeightView::F32(&w);
+
+        let mut y = vec![f32::NAN; m * n];
+        forward(&cpu, shape, &x, view, Some(&b), &mut y, Out::Write).unwrap();
+        let sizes = reference::forward(&x_size, &w_size, Some(&size(&b)), m, n, k);
+        close_in_bf16(&y, &reference::forward(&x, &w, Some(&b), m, n, k), &sizes);
+
+        let mut dx = vec![f32::NAN; m * k];
+        backward_input(&cpu, shape, &dy, view, &mut dx, Out::Write).unwrap();
+        let sizes = reference::backward_input(&dy_size, &w_size, m, n, k);
+        close_in_bf16(&dx, &reference::backward_input(&dy, &w, m, n, k), &sizes);
+
+        let mut dw = vec![f32::NAN; n * k];
+        backward_weight(&cpu, shape, &dy, &x, &mut dw, Out::Write).unwrap();
+        let sizes = reference::backward_weight(&dy_size, &x_size, m, n, k);
+        close_in_bf16(&dw, &reference::backward_weight(&dy, &x, m, n, k), &sizes);
+    }
+}
+
+#[test]
+fn weights_of_blocks_go_through_a_matrix_unit_under_bf16_alone() {
+    let (n, k, most) = (35, 512, 40);
+    let (x, b) = (numbers(most * k, 1), numbers(n, 2));
+    for format in BlockFormat::ALL {
+        let mut bytes = vec![0; format.bytes(n * k).unwrap()];
+        format.quantize(&Cpu::new(1).unwrap(), &numbers(n * k, 3), &mut bytes).unwrap();
+        let w = WeightView::Blocks { format, bytes: &bytes };
+        let wide = w.to_f32();
+        let run = |cpu: &Cpu, m: usize| {
+            let mut y = vec![f32::NAN; m * n];
+            let shape = Shape { m, n, k };
+            forward(cpu, shape, &x[..m * k], w, Some(&b), &mut y, Out::Write).unwrap();
+            y
+        };
+        let size = |x: &[f32]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
+        let expected = reference::forward(&x, &wide, Some(&b), most, n, k);
+        let sizes = reference::forward(&size(&x), &size(&wide), Some(&size(&b)), most, n, k);
+        let all = run(&with_tiles(1), most);
+        close_in_bf16(&all, &expected, &sizes);
+        for (threads, m) in [(1, 1), (2, 17), (3, most)] {
+            assert!(run(&with_tiles(threads), m) == all[..m * n], "{format} {threads} {m}");
+        }
+        // Without such a unit, and with other factors, the product is the same integer one.
+        let without = Cpu::new(2).unwrap().with_tiles(None);
+        let integers = run(&without, 3);
+        assert!(run(&without.clone().with_compute(Compute::Bf16), 3) == integers);
+        assert!(run(&with_tiles(2).with_compute(Compute::F32), 3) == integers);
+    }
 }

@@ -113,7 +113,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// `x` in every element.
     fn splat(self, x: f32) -> Self::Floats;
-    /// Reads a vector.
+    /// Reads a vector, of any alignment.
     ///
     /// # Safety
     /// `from` points to `LANES` readable elements.
@@ -224,6 +224,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The same numbers.
     fn to_floats(self, a: Self::Ints) -> Self::Floats;
 
+    /// `LANES` unsigned bytes as numbers.
+    ///
+    /// # Safety
+    /// `from` points to `LANES` readable bytes.
+    unsafe fn read_bytes(self, from: *const u8) -> Self::Floats;
     /// Reads a run.
     fn read_run(self, from: &[u8; RUN]) -> Self::Run;
     /// Writes a run.
@@ -340,6 +345,19 @@ pub(crate) trait Element: Copy {
     /// # Safety
     /// `from` points to `count <= LANES` readable elements.
     unsafe fn read_first<S: Simd>(s: S, from: *const Self, count: usize) -> S::Floats;
+
+    /// Reads elements for the places of a vector, rounded to `bf16`: two neighbours in each.
+    ///
+    /// # Safety
+    /// `from` points to `2 * LANES` readable elements.
+    #[inline(always)]
+    unsafe fn read_pairs<S: Simd>(s: S, from: *const Self) -> S::Floats {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = Self::read_first(s, from, S::LANES);
+            s.pairs(low, Self::read_first(s, from.add(S::LANES), S::LANES))
+        }
+    }
 }
 
 impl Element for f32 {
@@ -355,6 +373,11 @@ impl Element for bf16 {
     unsafe fn read_first<S: Simd>(s: S, from: *const Self, count: usize) -> S::Floats {
         // SAFETY: the caller's promise.
         unsafe { s.read_first_bf16(from, count) }
+    }
+    #[inline(always)]
+    unsafe fn read_pairs<S: Simd>(s: S, from: *const Self) -> S::Floats {
+        // SAFETY: the caller's promise; as they lie in memory they are pairs.
+        unsafe { s.read(from.cast()) }
     }
 }
 

@@ -48,12 +48,12 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn read(self, from: *const f32) -> Self::Floats {
-        // SAFETY: the caller gives `LANES` elements; an array needs no more alignment than they.
-        unsafe { from.cast::<Self::Floats>().read() }
+        // SAFETY: the caller gives `LANES` elements.
+        unsafe { from.cast::<Self::Floats>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn write(self, v: Self::Floats, to: *mut f32) {
-        // SAFETY: as in `read`.
+        // SAFETY: the caller gives `LANES` elements; an array needs no more alignment than they.
         unsafe { to.cast::<Self::Floats>().write(v) }
     }
     #[inline(always)]
@@ -161,6 +161,12 @@ impl Simd for Portable {
         each(|i| a[i] as f32)
     }
 
+    #[inline(always)]
+    unsafe fn read_bytes(self, from: *const u8) -> Self::Floats {
+        // SAFETY: the caller gives `LANES` bytes.
+        let bytes = unsafe { from.cast::<[u8; LANES]>().read() };
+        each(|i| f32::from(bytes[i]))
+    }
     #[inline(always)]
     fn read_run(self, from: &[u8; RUN]) -> Self::Run {
         let words = from.as_chunks::<8>().0;

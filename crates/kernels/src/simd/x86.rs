@@ -297,6 +297,11 @@ macro_rules! eight_lanes {
         }
 
         #[inline(always)]
+        unsafe fn read_bytes(self, from: *const u8) -> __m256 {
+            // SAFETY: the caller gives eight bytes; `self` proves that the processor has the instructions.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
+        }
+        #[inline(always)]
         unsafe fn read_ints(self, from: *const i32) -> __m256i {
             // SAFETY: the caller gives eight elements.
             unsafe { _mm256_loadu_si256(from.cast()) }
@@ -431,6 +436,11 @@ macro_rules! sixteen_lanes {
             columns
         }
 
+        #[inline(always)]
+        unsafe fn read_bytes(self, from: *const u8) -> __m512 {
+            // SAFETY: the caller gives sixteen bytes; `self` proves that the processor has the instructions.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
+        }
         #[inline(always)]
         unsafe fn read_ints(self, from: *const i32) -> __m512i {
             // SAFETY: the caller gives sixteen elements.
