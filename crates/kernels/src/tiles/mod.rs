@@ -2,7 +2,7 @@
 //! two tiles of `bf16` that are added to a tile of `f32`.
 //!
 //! A kernel is written over [`TileUnit`] and run by [`run`]: on the processor's own unit, or on a model of it in
-//! plain Rust that gives the same bits and by which the kernels are tested everywhere.
+//! plain Rust, by which the kernels are tested everywhere.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod hardware;
@@ -31,7 +31,7 @@ const REGISTERS: usize = 8;
 pub enum Tiles {
     /// The processor's matrix unit.
     Hardware,
-    /// A model of it in plain Rust: the same bits, slowly.
+    /// A model of it in plain Rust, after Intel's manual.
     Software,
     /// Nothing: sums are zeros. It measures what a product costs beside the products of tiles.
     Idle,

@@ -126,13 +126,38 @@ fn even_and_odd_terms_are_summed_apart_and_then_added() {
     assert_eq!(f32::from_bits(found[0]), -3.5);
 }
 
+/// Intel's two descriptions of the instruction add in different orders: what it gives is near the model in either.
+/// Where there is no unit, the model is compared with itself.
 #[test]
 fn the_processor_does_what_the_model_does() {
-    if !is_usable() {
-        return;
-    }
+    let mut are_same = true;
     for (sums, factors) in cases() {
-        let hardware = chain(Tiles::Hardware, &sums, &factors);
-        assert_eq!(hardware, chain(Tiles::Software, &sums, &factors));
+        let unit = chain(Tiles::Hardware, &sums, &factors);
+        let model = chain(Tiles::Software, &sums, &factors);
+        are_same &= unit == model;
+        for at in 0..PLACES {
+            let size = size(sums[at], &factors, at / COLUMNS, at % COLUMNS);
+            let [unit, model] = [unit[at], model[at]].map(f32::from_bits);
+            if !size.is_finite() {
+                assert!(!unit.is_finite(), "{at}: {unit:e} {model:e}");
+            } else if (1e-30..1e30).contains(&size) {
+                let error = f64::from(unit - model).abs();
+                assert!(error <= size * 1e-5, "{at}: {unit:e} {model:e}");
+            }
+        }
     }
+    let unit = if is_usable() { "the processor's unit" } else { "the model, for want of a unit," };
+    eprintln!("{unit} gives {} bits", if are_same { "the model's" } else { "other" });
+}
+
+/// The sum of what is added in place `(i, j)`, each without its sign.
+fn size(sum: u32, factors: &[(Tile, Tile)], i: usize, j: usize) -> f64 {
+    let value = |bits: u32| f64::from(f32::from_bits(bits)).abs();
+    let terms = factors.iter().flat_map(|(a, b)| {
+        (0..COLUMNS).flat_map(move |p| {
+            let (x, y) = (a[i * COLUMNS + p], b[p * COLUMNS + j]);
+            [(x << 16, y << 16), (x & 0xffff_0000, y & 0xffff_0000)]
+        })
+    });
+    value(sum) + terms.map(|(x, y)| value(x) * value(y)).sum::<f64>()
 }

@@ -251,16 +251,16 @@ fn blocks_are_multiplied_as_the_weights_they_stand_for() {
 }
 
 #[test]
-fn the_processor_gives_the_bits_of_the_model() {
-    if !tiles::is_usable() {
-        return;
-    }
+fn the_processor_gives_what_the_model_does() {
     for (m, n, k) in SHAPES {
         let (x, w) = (noise(1, m * k), noise(2, n * k));
         let (x, w) = (inner(Floats::F32(&x)), inner(Floats::F32(&w)));
         let [hardware, model] = [Tiles::Hardware, Tiles::Software]
             .map(|tiles| product(&on(Cpu::new(3).unwrap(), tiles), x, w, Shape { m, n, k }));
-        assert!(hardware == model, "{m} {n} {k}");
+        let most = 2e-6 * k as f32;
+        let near = |(a, b): (&u32, &u32)| (f32::from_bits(*a) - f32::from_bits(*b)).abs() <= most;
+        let are_near = hardware.iter().zip(&model).all(near);
+        assert!(are_near, "{m} {n} {k}");
     }
 }
 
