@@ -15,7 +15,7 @@ use crate::{
 
 /// Names a sequence whose keys and values a predictor caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SequenceId(pub(super) u64);
+pub struct SequenceId(pub(crate) u64);
 
 /// Which keys and values of an earlier sequence another that begins with the same tokens takes over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

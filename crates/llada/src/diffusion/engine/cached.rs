@@ -98,3 +98,31 @@ fn beginning<'a>(query: &Query<'a>, shift: LogitShift) -> &'a [u32] {
     let first = wanted.iter().map(|&wanted| shift.row(wanted)).min().unwrap_or(0);
     tokens.get(..first).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a pass that failed would keep an approximate beginning from ever being refreshed.
+    #[test]
+    fn what_is_forgotten_counts_as_never_taken_over() {
+        let (id, positions) = (SequenceId(0), vec![0, 1, 2]);
+        let mut cached = Cached { id, unconditional: None, positions, reused: 3 };
+        cached.forget();
+        // The next pass feeds all, and a later one what the sampler wants refreshed, from the start.
+        for end in [6, 4] {
+            let query = Query {
+                tokens: &[7; 6],
+                fresh: cached.reused..end,
+                present: None,
+                padding: 0,
+                unseen: 6,
+                unconditional: None,
+                wanted: &[5],
+            };
+            let mut feed: Vec<u32> = (0..6).collect();
+            assert_eq!(cached.feed(&query, &mut feed), 0);
+            assert_eq!((feed[0], feed.len()), (0, end));
+        }
+    }
+}
