@@ -10,6 +10,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod average;
 mod blocks;
 pub mod counting;
 mod cpu;

@@ -36,6 +36,8 @@ pub enum Purpose {
     Adapter,
     /// Seeds of the sequences of a run; the index is the sequence's number.
     Seed,
+    /// Order of the folders of a mixture; the index is the round.
+    Mixture,
 }
 
 /// The seed of sequence number `n` of a run with `seed`, where every sequence has one of its own:

@@ -105,7 +105,8 @@ impl Conversations {
     /// drawn for that epoch, and gives one of its pairs, each as likely as the others.
     pub(crate) fn pair(&self, n: u64, seed: u64) -> &Pair {
         let count = self.train.len().max(1) as u64;
-        let at = Permutation::new(count, seed, n / count).at(n % count);
+        let drawn = Stream::new(seed, Purpose::Shuffle, n / count);
+        let at = Permutation::new(count, drawn).at(n % count);
         pick(&self.train[at as usize], seed, n)
     }
 

@@ -78,6 +78,14 @@ pub enum DataError {
         /// What differs.
         reason: String,
     },
+    /// Folders of a mixture whose ids are not of one tokenizer.
+    #[error("the shards in `{path}` are of another tokenizer than those in `{first}`")]
+    OtherTokenizer {
+        /// A folder.
+        path: PathBuf,
+        /// The first folder.
+        first: PathBuf,
+    },
     /// Fewer tokens than one sequence needs.
     #[error("the {split} split has {tokens} tokens, one sequence of {length} needs more")]
     TooShort {
@@ -184,6 +192,9 @@ impl DataError {
             Self::Tokenizer { .. } => {
                 "put that tokenizer back, or prepare the data again with this one".into()
             }
+            Self::OtherTokenizer { .. } => {
+                "prepare all with one tokenizer: `llada data prepare --tokenizer`".into()
+            }
             Self::TooShort { split: "validation", .. } => {
                 "hold out a larger fraction, lower `data.sequence_length`, or set `eval.every=0`"
                     .into()
@@ -194,7 +205,7 @@ impl DataError {
                     .into()
             }
             Self::NotShards { .. } => {
-                "give one folder of shards as `data.path`, or make one with `llada data prepare`"
+                "give folders of shards as `data.path`, or make one with `llada data prepare`"
                     .into()
             }
             Self::NotConversations { .. } => {

@@ -1,6 +1,7 @@
 //! From text to training sequences. For pre-training `corpus` reads documents, `prepare` turns them
 //! into shards of token ids, which `meta` describes; `shards` maps them into memory and checks
-//! them, and `windows` cuts them into sequences in a seeded order. For fine-tuning `conversations`
+//! them, `windows` cuts them into sequences in a seeded order, and `mixture` takes these from several
+//! folders. For fine-tuning `conversations`
 //! reads dialogues and lays them out as sequences. `running` is the short way, for text that is
 //! only scored.
 
@@ -9,6 +10,7 @@ mod corpus;
 mod error;
 mod lines;
 mod meta;
+mod mixture;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod prepare;
@@ -21,6 +23,7 @@ pub use conversations::Conversations;
 pub use corpus::{Format, Separator};
 pub use error::{DataError, ParquetCause};
 pub use meta::{IdType, Meta, PrepareOptions, ShardMeta, SplitMeta, TokenizerMeta};
+pub use mixture::{Mixture, Place};
 pub use prepare::{PrepareProgress, prepare};
 pub use running::RunningText;
 pub use shards::{Shards, Split};

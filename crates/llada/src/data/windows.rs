@@ -40,7 +40,8 @@ impl<'a> Windows<'a> {
     /// The window that sequence `sequence` of the run is.
     pub fn window(&self, sequence: u64) -> u64 {
         let (epoch, place) = (sequence / self.count(), sequence % self.count());
-        Permutation::new(self.count(), self.seed, epoch).at(place)
+        let drawn = Stream::new(self.seed, Purpose::Shuffle, epoch);
+        Permutation::new(self.count(), drawn).at(place)
     }
 
     /// Appends the first `take` tokens of the `window`-th cut to `out`.
@@ -68,10 +69,9 @@ pub(super) struct Permutation {
 }
 
 impl Permutation {
-    /// The order of `epoch`.
-    pub(super) fn new(n: u64, seed: u64, epoch: u64) -> Self {
+    /// An order of `n` items, as `stream` draws it.
+    pub(super) fn new(n: u64, mut stream: Stream) -> Self {
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
-        let mut stream = Stream::new(seed, Purpose::Shuffle, epoch);
         Self { n, half: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| stream.bits()) }
     }
 
@@ -108,7 +108,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_window_comes_once_in_each_epoch(n in 1u64..2000, seed: u64, epoch in 0u64..5) {
-            let order = Permutation::new(n, seed, epoch);
+            let order = Permutation::new(n, Stream::new(seed, Purpose::Shuffle, epoch));
             let mut seen: Vec<u64> = (0..n).map(|i| order.at(i)).collect();
             seen.sort_unstable();
             prop_assert_eq!(seen, (0..n).collect::<Vec<_>>());
@@ -119,7 +119,7 @@ mod tests {
     fn orders_differ_by_seed_and_epoch_and_are_mixed() {
         let n = 1000;
         let order = |seed, epoch| -> Vec<u64> {
-            let p = Permutation::new(n, seed, epoch);
+            let p = Permutation::new(n, Stream::new(seed, Purpose::Shuffle, epoch));
             (0..n).map(|i| p.at(i)).collect()
         };
         assert_eq!(order(1, 0), order(1, 0));

@@ -14,6 +14,7 @@ const MAY_CHANGE: &[&str] = &[
     // What is measured and written.
     "train.checkpoint_every",
     "train.keep_last",
+    "train.keep_best",
     "train.max_skipped",
     "eval.every",
     "eval.sequences",

@@ -65,8 +65,13 @@ impl Plan {
             length: length as f64,
             batch: recipe.train.batch_size as f64,
             micro: recipe.train.micro_batch_size as f64,
-            // Gradients; where all weights are trained these too, and two means of the optimiser.
-            parameter: if recipe.lora.rank > 0 { 4.0 } else { 16.0 },
+            // Gradients; where all weights are trained these too, two means of the optimiser, and the
+            // average of the weights.
+            parameter: match recipe.lora.rank {
+                0 if recipe.optim.ema > 0.0 => 20.0,
+                0 => 16.0,
+                _ => 4.0,
+            },
             recompute: recipe.train.recompute,
             init_from: recipe.model.init_from.as_ref().map(|path| path.display().to_string()),
         }

@@ -203,6 +203,7 @@ impl Recipe {
         recipe.model.mlp_hidden_size = Some(0);
         recipe.model.max_sequence_length = Some(0);
         (recipe.data.path, recipe.data.validation) = (list.clone(), Some(list));
+        recipe.data.weights = Some(OneOrMany::Many(vec![0.0]));
         recipe.sft = Some(Sft { padding: Some(Padding::Batch), ..Sft::default() });
         recipe
     }

@@ -15,7 +15,7 @@ use crate::{
     checkpoint::Checkpoint,
     config::{LogitShift, Objective, SpecialTokens},
     data::{
-        Conversations, DataError, Shards, Windows,
+        Conversations, DataError, Mixture, Place, Shards, Windows,
         conversations::{Encoder, Files, Pair},
     },
     tokenizer::{Tokenizer, TokenizerFiles},
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Source {
     /// Pre-training.
-    Shards(Box<Shards>),
+    Shards(Box<Mixture>),
     /// Fine-tuning.
     Conversations {
         conversations: Conversations,
@@ -48,13 +48,12 @@ impl Source {
     /// Opens the shards of `data.path`, every byte of them checked.
     pub(super) fn shards(recipe: &Recipe, cpu: &Cpu) -> Result<Self> {
         let paths = recipe.data.path.as_slice();
-        match recipe.data.folder() {
-            Some(dir) if !dir.is_file() => Ok(Self::Shards(Box::new(Shards::open(dir, cpu)?))),
-            _ => {
-                let path = paths.first().cloned().unwrap_or_default();
-                Err(DataError::NotShards { path }.into())
-            }
+        if let Some(path) = paths.iter().find(|path| path.is_file()) {
+            return Err(DataError::NotShards { path: path.clone() }.into());
         }
+        let weights = recipe.data.weights.as_ref().map(OneOrMany::as_slice);
+        let mixture = Mixture::open(paths, weights, cpu)?;
+        Ok(Self::Shards(Box::new(mixture)))
     }
 
     /// Reads the conversations of `data.path` as the model of `reader` does.
@@ -84,7 +83,7 @@ impl Source {
     /// What tells this data from other.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         match self {
-            Self::Shards(shards) => Fingerprint::of(shards.meta()),
+            Self::Shards(shards) => Fingerprint::of(shards.folders().iter().map(Shards::meta)),
             Self::Conversations { conversations, tokenizer_crc32c, .. } => Fingerprint {
                 tokenizer_crc32c: *tokenizer_crc32c,
                 tokens: tokens(conversations),
@@ -102,9 +101,7 @@ impl Source {
     /// Sequences of one pass over the data.
     pub(super) fn sequences_per_epoch(&self, recipe: &Recipe) -> u64 {
         match self {
-            Self::Shards(shards) => {
-                shards.train().tokens() / recipe.data.sequence_length.max(1) as u64
-            }
+            Self::Shards(shards) => shards.tokens() / recipe.data.sequence_length.max(1) as u64,
             Self::Conversations { conversations, .. } => {
                 (conversations.train().len() * recipe.sequence_copies()) as u64
             }
@@ -116,10 +113,9 @@ impl Source {
         let validates = recipe.eval.every > 0;
         match self {
             Self::Shards(shards) => {
-                let (length, seed) = (recipe.data.sequence_length, recipe.train.seed);
-                Windows::new(shards.train(), length, seed)?;
+                training_windows(shards, recipe)?;
                 if validates {
-                    Windows::new(shards.validation(), length, seed)?;
+                    held_out_windows(shards, recipe)?;
                 }
             }
             Self::Conversations { conversations, .. } => {
@@ -173,7 +169,9 @@ impl Source {
     /// Sequences that can be validated on.
     pub(super) fn held_out(&self, recipe: &Recipe) -> Result<u64> {
         match self {
-            Self::Shards(shards) => Ok(held_out_windows(shards, recipe)?.count()),
+            Self::Shards(shards) => {
+                Ok(held_out_windows(shards, recipe)?.iter().map(Windows::count).sum())
+            }
             Self::Conversations { conversations, .. } => {
                 Ok(conversations.validation().len() as u64)
             }
@@ -190,7 +188,14 @@ impl Source {
     ) -> Result<usize> {
         match self {
             Self::Shards(shards) => {
-                held_out_windows(shards, recipe)?.read(n, recipe.data.sequence_length, out)?;
+                let mut window = n;
+                for windows in held_out_windows(shards, recipe)? {
+                    if window < windows.count() {
+                        windows.read(window, recipe.data.sequence_length, out)?;
+                        break;
+                    }
+                    window -= windows.count();
+                }
                 Ok(0)
             }
             Self::Conversations { conversations, .. } => {
@@ -204,7 +209,7 @@ impl Source {
     /// Bytes of text for each token that is predicted, on average over what is held out.
     pub(super) fn bytes_per_token(&self) -> f64 {
         match self {
-            Self::Shards(shards) => shards.validation().bytes_per_token(),
+            Self::Shards(shards) => shards.held_out_bytes_per_token(),
             Self::Conversations { conversations, .. } => {
                 let pairs = || conversations.validation().iter().flatten();
                 let bytes: usize = pairs().map(|pair| pair.answer_bytes()).sum();
@@ -231,23 +236,35 @@ fn tokens(conversations: &Conversations) -> u64 {
     conversations.train().iter().flatten().map(|pair| pair.ids().len() as u64).sum()
 }
 
-fn held_out_windows<'a>(shards: &'a Shards, recipe: &Recipe) -> Result<Windows<'a>> {
-    Windows::new(shards.validation(), recipe.data.sequence_length, recipe.train.seed)
+fn held_out_windows<'a>(shards: &'a Mixture, recipe: &Recipe) -> Result<Vec<Windows<'a>>> {
+    shards.held_out(recipe.data.sequence_length, recipe.train.seed)
 }
 
-fn window_sequences(shards: &Shards, recipe: &Recipe, step: u64) -> Result<Sequences> {
+/// The windows of each folder.
+fn training_windows<'a>(shards: &'a Mixture, recipe: &Recipe) -> Result<Vec<Windows<'a>>> {
     let Recipe { data, train, .. } = recipe;
-    let windows = Windows::new(shards.train(), data.sequence_length, train.seed)?;
-    let windows = match data.unique_tokens {
-        0 => windows,
-        tokens => windows.first(tokens),
-    };
+    let folders = shards.folders().iter().map(|folder| {
+        let windows = Windows::new(folder.train(), data.sequence_length, train.seed)?;
+        Ok(match data.unique_tokens {
+            0 => windows,
+            tokens => windows.first(tokens),
+        })
+    });
+    folders.collect()
+}
+
+fn window_sequences(shards: &Mixture, recipe: &Recipe, step: u64) -> Result<Sequences> {
+    let Recipe { train, .. } = recipe;
+    let windows = training_windows(shards, recipe)?;
     let (first, length) = (step * train.batch_size as u64, sequence_length(recipe, step));
     let mut sequences = Sequences::default();
     let mut sequence = Vec::with_capacity(length);
-    for n in first..first + train.batch_size as u64 {
+    for Place { folder, number } in
+        shards.places(first..first + train.batch_size as u64, train.seed)
+    {
         sequence.clear();
-        windows.read(windows.window(n), length, &mut sequence)?;
+        let windows = &windows[folder];
+        windows.read(windows.window(number), length, &mut sequence)?;
         sequences.push(&sequence, 0, (0, 0));
     }
     Ok(sequences)

@@ -10,6 +10,7 @@ use llada_kernels::Cpu;
 
 use super::{
     Change, Recipe, SftTemplate, Start, TrainError, Trainer,
+    average::{Average, TRAINED},
     changes::changes,
     memory,
     optimizer::Optimizer,
@@ -101,7 +102,7 @@ impl Trainer {
         check_vocabulary(&source, &tokenizer, &model.config, &tokenizer_dir)?;
         recipe.resolve_epochs(&source)?;
 
-        let trainable = match trainable {
+        let mut trainable = match trainable {
             Some(trainable) => trainable,
             None => Trainable::weights(&mut model),
         };
@@ -110,6 +111,8 @@ impl Trainer {
         let mut optimizer = Optimizer::new(&recipe.optim, trainable.parameters(&model));
         let mut changed = Vec::new();
         let continues = found.is_some() && !is_branch;
+        let trained = found.as_ref().map(|found| found.path.join(TRAINED));
+        let trained = trained.filter(|path| path.exists());
         let (state, later) = match found {
             None => (State::new(fingerprint), Vec::new()),
             Some(found) => {
@@ -136,6 +139,18 @@ impl Trainer {
             let expected = format!("at least {least}: {} steps are done", state.step);
             return Err(TrainError::Value { key, found, expected }.into());
         }
+        let average = match recipe.optim.ema {
+            0.0 => None,
+            decay => {
+                let values = trainable.values(&mut model).clone();
+                let mut average = Average::new(decay, values);
+                if let Some(path) = trained {
+                    average.load(&trainable.parameters(&model), &path)?;
+                    average.exchange(&cpu, &mut model, &mut trainable)?;
+                }
+                Some(average)
+            }
+        };
         let gradients = Gradients::zeros(&model);
         let predictor = MaskPredictor::new(model, cpu)?;
         Ok(Self {
@@ -148,6 +163,7 @@ impl Trainer {
             gradients,
             trainable,
             optimizer,
+            average,
             state,
             mask,
             changes: changed,

@@ -37,6 +37,9 @@ pub(super) struct State {
     /// What was due at this step and not done.
     #[serde(default, skip_serializing_if = "Pending::is_empty")]
     pub(super) pending: Pending,
+    /// The validation loss of this step, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    validation: Option<Exact>,
     /// Where the run branched from another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<Origin>,
@@ -116,9 +119,20 @@ impl State {
             data,
             recipe: None,
             pending: Pending::default(),
+            validation: None,
             origin: None,
             files: Vec::new(),
         }
+    }
+
+    /// The validation loss of this step; `None` where it was not measured.
+    pub(super) fn validation(&self) -> Option<f64> {
+        self.validation.map(|x| x.0)
+    }
+
+    /// Notes the validation loss of this step, or that there is none.
+    pub(super) fn set_validation(&mut self, loss: Option<f64>) {
+        self.validation = loss.filter(|loss| loss.is_finite()).map(Exact);
     }
 
     /// The loss, smoothed; NaN before the first.
@@ -219,12 +233,13 @@ impl Fingerprint {
         (self.base_crc32c != other.base_crc32c).then_some("other weights under the adapters")
     }
 
-    /// That of prepared shards.
-    pub(super) fn of(meta: &Meta) -> Self {
+    /// That of folders of shards of one tokenizer.
+    pub(super) fn of<'a>(folders: impl Iterator<Item = &'a Meta> + Clone) -> Self {
+        let shards = folders.clone().flat_map(|meta| &meta.train.shards);
         Self {
-            tokenizer_crc32c: meta.tokenizer_crc32c(),
-            tokens: meta.train.tokens,
-            shards_crc32c: meta.train.shards.iter().map(|s| s.crc32c).collect(),
+            tokenizer_crc32c: folders.clone().next().map_or(0, Meta::tokenizer_crc32c),
+            tokens: folders.map(|meta| meta.train.tokens).sum(),
+            shards_crc32c: shards.map(|s| s.crc32c).collect(),
             base_crc32c: None,
         }
     }
@@ -236,7 +251,7 @@ pub(super) mod tests {
     use crate::data::{IdType, PrepareOptions, SplitMeta, TokenizerMeta};
 
     pub(in crate::train) fn fingerprint() -> Fingerprint {
-        Fingerprint::of(&meta())
+        Fingerprint::of([meta()].iter())
     }
 
     fn meta() -> Meta {

@@ -40,6 +40,15 @@ pub(super) struct Found {
     pub(super) later: Vec<PathBuf>,
 }
 
+/// Which checkpoints stay.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    /// So many of the newest; 0 keeps all.
+    pub(super) last: usize,
+    /// So many of those with the lowest validation loss.
+    pub(super) best: usize,
+}
+
 /// A run folder, held by this process alone.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -154,12 +163,12 @@ impl Store {
     }
 
     /// Writes the checkpoint of `state.step`: `fill` writes its files into an empty folder, which
-    /// takes its name when everything is on the disk. Then removes the checkpoints beyond the
-    /// `keep_last` newest (0 keeps all) and those that were set aside.
+    /// takes its name when everything is on the disk. Then removes the checkpoints that `keep` does not
+    /// want and those that were set aside.
     pub(super) fn save(
         &self,
         state: &mut State,
-        keep_last: usize,
+        keep: Keep,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let target = self.path(state.step);
@@ -170,15 +179,35 @@ impl Store {
         write(&staging.path(), state, fill)?;
         // What the user put into an earlier one stays.
         staging.commit(Existing::Replace(&|_| false))?;
-        self.prune(keep_last)?;
+        self.prune(keep)?;
         Ok(target)
     }
 
-    fn prune(&self, keep_last: usize) -> Result<()> {
+    fn prune(&self, Keep { last, best }: Keep) -> Result<()> {
         let all = self.checkpoints()?;
-        let surplus = if keep_last == 0 { 0 } else { all.len().saturating_sub(keep_last) };
+        let surplus = if last == 0 { 0 } else { all.len().saturating_sub(last) };
+        let mut kept = self.by_loss()?;
+        kept.truncate(best);
         let surplus = all.into_iter().take(surplus).map(|(_, path)| path);
+        let surplus = surplus.filter(|path| !kept.iter().any(|(_, best)| best == path));
         self.superseded()?.into_iter().chain(surplus).try_for_each(|path| remove(&path))
+    }
+
+    /// Whether `loss` is below those of all but `best` − 1 of the checkpoints that were validated.
+    pub(super) fn is_among_best(&self, loss: f64, best: usize) -> Result<bool> {
+        let better = self.by_loss()?.into_iter().filter(|(other, _)| *other <= loss);
+        Ok(better.count() < best)
+    }
+
+    /// The checkpoints that were validated, the best first and the earlier of two that are alike.
+    fn by_loss(&self) -> Result<Vec<(f64, PathBuf)>> {
+        let states = self.checkpoints()?.into_iter().filter_map(|(_, path)| {
+            let state = State::read(&path.join(STATE), None).ok()?;
+            Some((state.validation()?, path))
+        });
+        let mut all: Vec<_> = states.collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(all)
     }
 
     /// What was set aside.
@@ -244,16 +273,21 @@ mod tests {
     use super::*;
     use crate::train::state::tests::fingerprint;
 
-    fn save(store: &Store, step: u64, keep_last: usize) -> Result<PathBuf> {
+    fn save(store: &Store, step: u64, last: usize) -> Result<PathBuf> {
+        save_validated(store, step, None, Keep { last, best: 0 })
+    }
+
+    fn save_validated(store: &Store, step: u64, loss: Option<f64>, keep: Keep) -> Result<PathBuf> {
         let mut state = State::new(fingerprint());
         state.step = step;
+        state.set_validation(loss);
         let write = |dir: &Path| {
             files::replace_with(
                 &dir.join("model.safetensors"),
                 format!("weights {step}").as_bytes(),
             )
         };
-        store.save(&mut state, keep_last, write)
+        store.save(&mut state, keep, write)
     }
 
     fn steps(store: &Store) -> Vec<u64> {
@@ -290,6 +324,25 @@ mod tests {
         assert_eq!(names(), ["step-10", "step-12"]);
         save(&store, 12, 0).unwrap();
         assert_eq!(names(), ["step-10", "step-12"]);
+    }
+
+    #[test]
+    fn the_best_stay_beside_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let keep = Keep { last: 1, best: 2 };
+        let losses =
+            [(1, Some(3.0)), (2, Some(2.0)), (3, None), (4, Some(f64::NAN)), (5, Some(2.0))];
+        for (step, loss) in losses {
+            save_validated(&store, step, loss, keep).unwrap();
+        }
+        assert_eq!(steps(&store), [2, 5]);
+        assert!(store.is_among_best(1.9, 1).unwrap() && !store.is_among_best(2.0, 2).unwrap());
+        save_validated(&store, 6, Some(1.0), keep).unwrap();
+        save_validated(&store, 7, Some(9.0), keep).unwrap();
+        assert_eq!(steps(&store), [2, 6, 7]);
+        save_validated(&store, 8, None, Keep { best: 0, ..keep }).unwrap();
+        assert_eq!(steps(&store), [8]);
     }
 
     #[test]
@@ -418,7 +471,7 @@ mod tests {
             fs::write(dir.join("model.safetensors"), "half").unwrap();
             Err(io("write", dir.join("model.safetensors"))(std::io::ErrorKind::StorageFull.into()))
         };
-        let error = store.save(&mut state, 1, full).unwrap_err();
+        let error = store.save(&mut state, Keep { last: 1, best: 0 }, full).unwrap_err();
         assert!(error.hint().unwrap().contains("free some space"));
         assert_eq!(entries(&dir.path().join("checkpoints")).unwrap().len(), 1);
         assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 1);

@@ -122,6 +122,32 @@ impl Trainable {
         }
     }
 
+    /// Changes their numbers, and brings the model up to date.
+    pub(super) fn change(
+        &mut self,
+        cpu: &Cpu,
+        model: &mut Model,
+        change: impl FnOnce(&mut Arena),
+    ) -> Result<()> {
+        match self {
+            Self::Weights => change(model.tensors.flatten()),
+            Self::Adapter(adapted) => {
+                let Adapted { adapter, base, .. } = &mut **adapted;
+                change(&mut adapter.factors);
+                adapter.merge(cpu, base, model)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Their numbers.
+    pub(super) fn values<'a>(&'a self, model: &'a mut Model) -> &'a Arena {
+        match self {
+            Self::Weights => model.tensors.flatten(),
+            Self::Adapter(adapted) => &adapted.adapter.factors,
+        }
+    }
+
     /// Writes what is trained to `dir`, as a folder that can be loaded.
     pub(super) fn save(&self, model: &Model, dir: &Path) -> Result<()> {
         match self {

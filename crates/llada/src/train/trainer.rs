@@ -8,14 +8,16 @@ use std::{
 use llada_kernels::grad_norm;
 
 use super::{
-    Change, Recipe, Skip, StepMetrics, TrainError, Validation, learning_rate,
+    Change, Loop, Recipe, Skip, StepMetrics, TrainError, Validation,
+    average::{Average, TRAINED},
+    learning_rate,
     optimizer::Optimizer,
     run_log::RunLog,
     saved::STATE,
     source::Source,
     state::{Pending, State},
     step_flops,
-    store::Store,
+    store::{Keep, Store},
     trainable::Trainable,
     validation,
 };
@@ -88,6 +90,8 @@ pub struct Trainer {
     pub(super) gradients: Gradients,
     pub(super) trainable: Trainable,
     pub(super) optimizer: Optimizer,
+    /// What is measured and used in the place of what is trained, where the recipe wants that.
+    pub(super) average: Option<Average>,
     pub(super) state: State,
     /// The mask token; the autoregressive objective does not use it.
     pub(super) mask: u32,
@@ -187,7 +191,8 @@ impl Trainer {
                 return self.save_done(&mut log, hooks).and(Err(failure));
             }
             let is_good = self.is_good();
-            if is_good && (last || stop || due(every.train.checkpoint_every)) {
+            let is_due = last || stop || due(every.train.checkpoint_every);
+            if is_good && (is_due || self.is_among_best()?) {
                 self.checkpoint(&mut log, hooks)?;
             }
             if stop && !(last && self.state.pending.is_empty()) {
@@ -254,6 +259,9 @@ impl Trainer {
             self.trainable.update(&cpu, model, &self.gradients, |values, gradients| {
                 optimizer.update(&cpu, values, gradients, update, rate, scale)
             })?;
+            if let Some(average) = &mut self.average {
+                average.follow(&cpu, update, self.trainable.values(model))?;
+            }
             None
         };
 
@@ -265,6 +273,7 @@ impl Trainer {
         self.state.not_finite =
             if skipped == Some(Skip::NotFinite) { self.state.not_finite + 1 } else { 0 };
         self.state.add_loss(total);
+        self.state.set_validation(None);
         let config = &self.predictor.model().config;
         let flops = lengths().map(|length| step_flops(config, 1, length, 0)).sum::<f64>();
         Ok(Some(StepMetrics {
@@ -313,10 +322,36 @@ impl Trainer {
         TrainError::Diverged { step, times, last }.into()
     }
 
+    /// Whether the validation of this step, where there was one, is one to keep.
+    fn is_among_best(&self) -> Result<bool> {
+        match (self.state.validation(), self.recipe.train.keep_best) {
+            (None, _) | (_, 0) => Ok(false),
+            (Some(loss), best) => self.store.is_among_best(loss, best),
+        }
+    }
+
     /// The loss on what is held out, now.
     pub fn measure(&mut self) -> Result<Validation> {
-        let Self { predictor, recipe, source, mask, state, .. } = self;
-        validation::measure(predictor, recipe, source, *mask, state.step)
+        self.averaged(|run| {
+            let Self { predictor, recipe, source, mask, state, .. } = run;
+            validation::measure(predictor, recipe, source, *mask, state.step)
+        })
+    }
+
+    /// Does something while the model has the average of what is trained, where one is kept.
+    fn averaged<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.exchange()?;
+        let done = act(self);
+        self.exchange()?;
+        done
+    }
+
+    fn exchange(&mut self) -> Result<()> {
+        let Self { average: Some(average), predictor, trainable, .. } = self else {
+            return Ok(());
+        };
+        let cpu = predictor.cpu().clone();
+        average.exchange(&cpu, predictor.model_mut(), trainable)
     }
 
     /// Does what a stop left to be done, so that the run tells what one that was not stopped does.
@@ -343,6 +378,7 @@ impl Trainer {
 
     fn validate(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
         let found = self.measure()?;
+        self.state.set_validation(Some(found.nll));
         log.validation(&found, (hooks.clock)())?;
         (hooks.event)(&Event::Validation(&found));
         Ok(())
@@ -350,7 +386,8 @@ impl Trainer {
 
     fn sample(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
         if let Some(sample) = &mut hooks.sample {
-            let (step, text) = (self.state.step, sample(&mut self.predictor)?);
+            let step = self.state.step;
+            let text = self.averaged(|run| sample(&mut run.predictor))?;
             log.sample(step, &text)?;
             (hooks.event)(&Event::Sample { step, text: &text });
         }
@@ -361,13 +398,18 @@ impl Trainer {
         // Lines that a checkpoint counts as written must be on the disk before it is.
         log.flush()?;
         self.state.recipe = Some(self.recipe.to_toml());
-        let (model, trainable, optimizer) =
-            (self.predictor.model(), &self.trainable, &self.optimizer);
-        let tokenizer = &self.tokenizer_files;
-        let path = self.store.save(&mut self.state, self.recipe.train.keep_last, |dir| {
-            trainable.save(model, dir)?;
-            optimizer.save(&dir.join("optimizer.safetensors"))?;
-            tokenizer.write(dir)
+        let Loop { keep_last: last, keep_best: best, .. } = self.recipe.train;
+        let path = self.averaged(|run| {
+            let Self { store, state, trainable, optimizer, average, tokenizer_files, .. } = run;
+            let model = run.predictor.model();
+            store.save(state, Keep { last, best }, |dir| {
+                trainable.save(model, dir)?;
+                optimizer.save(&dir.join("optimizer.safetensors"))?;
+                if let Some(average) = average {
+                    average.save(&trainable.parameters(model), &dir.join(TRAINED))?;
+                }
+                tokenizer_files.write(dir)
+            })
         })?;
         log.report(&self.recipe)?;
         (hooks.event)(&Event::Checkpoint { step: self.state.step, path: &path });

@@ -1,6 +1,8 @@
 //! Whole runs of a tiny model: what they promise about resuming, threads and damage.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod average;
+mod mixture;
 mod resume;
 
 use std::{

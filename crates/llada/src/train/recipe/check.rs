@@ -78,6 +78,7 @@ impl Recipe {
             let expected = "the path of a file or folder: a run that goes on reads it again";
             rule(!is_stdin, key, "-", expected)?;
         }
+        self.check_mixture()?;
         let length = data.sequence_length;
         rule(length > 0, "data.sequence_length", length, "at least 1")?;
         rule(length <= 1 << 24, "data.sequence_length", length, "at most 16777216")?;
@@ -93,6 +94,21 @@ impl Recipe {
         rule(positive(eps) && eps < 1.0, "diffusion.eps", eps, "above 0 and below 1")
     }
 
+    fn check_mixture(&self) -> Result<()> {
+        let (data, folders) = (&self.data, self.data.path.as_slice().len());
+        let many = self.sft.is_none() && folders > 1;
+        let expected = "0 in a mixture: there is no first of several folders";
+        rule(!many || data.unique_tokens == 0, "data.unique_tokens", data.unique_tokens, expected)?;
+        let Some(weights) = data.weights.as_ref().map(OneOrMany::as_slice) else { return Ok(()) };
+        let (key, shown) = ("data.weights", format!("{weights:?}"));
+        let expected = "nothing where `data.path` is not several folders of shards";
+        rule(many, key, &shown, expected)?;
+        let expected = format!("one weight for each of the {folders} folders of `data.path`");
+        rule(weights.len() == folders, key, &shown, &expected)?;
+        let in_range = weights.iter().all(|w| (1e-6..=1e12).contains(w));
+        rule(in_range, key, shown, "weights from 1e-6 to 1e12")
+    }
+
     fn check_optim(&self) -> Result<()> {
         let optim = &self.optim;
         rule(positive(optim.lr), "optim.lr", optim.lr, "above 0")?;
@@ -105,6 +121,7 @@ impl Recipe {
         range(optim.beta1, "optim.beta1", 0.0, 0.999999)?;
         range(optim.beta2, "optim.beta2", 0.0, 0.999999)?;
         range(optim.eps, "optim.eps", 1e-30, 1.0)?;
+        range(optim.ema, "optim.ema", 0.0, 0.999999)?;
         let decay = optim.weight_decay;
         // A step that takes off more than all of a weight turns its sign, and may blow it up.
         let holds = not_negative(decay) && decay * optim.lr <= 1.0;
@@ -120,6 +137,8 @@ impl Recipe {
         rule(train.steps <= many, "train.steps", train.steps, "at most a million billion")?;
         self.check_batch()?;
         rule(train.max_skipped > 0, "train.max_skipped", train.max_skipped, "at least 1")?;
+        let expected = "0 where `eval.every` is 0: nothing is validated";
+        rule(train.keep_best == 0 || eval.every > 0, "train.keep_best", train.keep_best, expected)?;
         let spike = train.spike_factor;
         rule(spike == 0.0 || spike > 1.0, "train.spike_factor", spike, "0, or above 1")?;
         rule(

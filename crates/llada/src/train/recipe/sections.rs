@@ -1,6 +1,6 @@
 //! The sections of a recipe with their defaults.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::{Compute, config::Objective};
 
@@ -105,9 +105,13 @@ impl Default for ModelSizes {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// The folder that `prepare` wrote; for fine-tuning files of conversations (JSONL, Parquet, or a
-    /// list in JSON), or a folder of the first two.
+    /// The folder that `prepare` wrote, or several to mix; for fine-tuning files of conversations
+    /// (JSONL, Parquet, or a list in JSON), or a folder of the first two.
     pub path: OneOrMany<PathBuf>,
+    /// What share of the sequences each folder of a mixture has, in any unit; by default as many as its
+    /// tokens make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<OneOrMany<f64>>,
     /// Conversations to validate on; without it some of those in `path` are held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<OneOrMany<PathBuf>>,
@@ -123,20 +127,11 @@ impl Default for Data {
     fn default() -> Self {
         Self {
             path: PathBuf::new().into(),
+            weights: None,
             validation: None,
             sequence_length: 256,
             random_length: 0.01,
             unique_tokens: 0,
-        }
-    }
-}
-
-impl Data {
-    /// The one folder of shards that pre-training reads; `None` when several paths are given.
-    pub(in crate::train) fn folder(&self) -> Option<&Path> {
-        match self.path.as_slice() {
-            [path] => Some(path),
-            _ => None,
         }
     }
 }
@@ -194,6 +189,9 @@ pub struct Optim {
     pub weight_decay: f64,
     /// Largest norm of the whole gradient; 0 does not clip.
     pub clip_norm: f64,
+    /// Decay of a running average of the weights, such as 0.999. It is what is validated, sampled from
+    /// and loaded from checkpoints, whatever the last steps did; 0 keeps none.
+    pub ema: f64,
 }
 
 impl Default for Optim {
@@ -209,6 +207,7 @@ impl Default for Optim {
             eps: 1e-8,
             weight_decay: 0.1,
             clip_norm: 1.0,
+            ema: 0.0,
         }
     }
 }
@@ -238,6 +237,9 @@ pub struct Loop {
     pub checkpoint_every: u64,
     /// How many of the newest checkpoints stay; 0 keeps all.
     pub keep_last: usize,
+    /// How many of the checkpoints with the lowest validation loss stay beside them. A validation that
+    /// is among them writes one.
+    pub keep_best: usize,
     /// Stop after so many steps in a row whose loss or gradient was not finite.
     pub max_skipped: u32,
     /// Skip updates whose gradient norm is above this multiple of the median of the last 64; 0
@@ -258,6 +260,7 @@ impl Default for Loop {
             recompute: false,
             checkpoint_every: 500,
             keep_last: 3,
+            keep_best: 0,
             max_skipped: 3,
             spike_factor: 0.0,
         }
