@@ -63,7 +63,7 @@ fn the_balance_spreads_the_tokens() {
     let batch = Batch { tokens: &tokens, starts: &[0, 48], attention_mask: None };
     let (positions, weights) = ((0..48).collect::<Vec<_>>(), vec![0.0; 48]);
     let targets =
-        Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 1.0 };
+        Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 1.0, ..Targets::default() };
     let mut nll = Vec::new();
     let mut measure = |predictor: &mut MaskPredictor, gradients: &mut Gradients| {
         gradients.clear();

@@ -29,7 +29,7 @@ impl MicroBatch {
 
     pub(super) fn targets(&self) -> Targets<'_> {
         let Noised { positions, targets, weights, .. } = &self.noised;
-        Targets { positions, tokens: targets, weights, balance: 0.0 }
+        Targets { positions, tokens: targets, weights, ..Targets::default() }
     }
 }
 
