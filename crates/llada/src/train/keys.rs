@@ -66,7 +66,7 @@ fn read(text: &str, pattern: &Value) -> Option<Value> {
         Value::Array(_) => {
             let items = text.trim_matches(['[', ']']).split(',').map(str::trim);
             let items = items.map(|item| item.trim_matches('"')).filter(|item| !item.is_empty());
-            let mut items: Vec<_> = items.map(|item| Value::String(item.into())).collect();
+            let mut items: Vec<_> = items.map(|text| read(text, &item(pattern))).collect::<Option<_>>()?;
             if items.len() == 1 { items.remove(0) } else { Value::Array(items) }
         }
         _ => return None,
@@ -79,11 +79,19 @@ fn fits(pattern: &Value, value: &Value) -> bool {
         (Value::Integer(_), Value::Integer(n)) => *n >= 0,
         (Value::Float(_), Value::Float(x)) => x.is_finite(),
         (Value::Float(_), Value::Integer(_)) => true,
+        (Value::Array(_), Value::Array(items)) => {
+            items.iter().all(|value| fits(&item(pattern), value))
+        }
         // The one item of a list may stand for the list.
-        (Value::Array(_), Value::String(_)) => true,
-        (Value::Array(_), Value::Array(items)) => items.iter().all(Value::is_str),
+        (Value::Array(_), value) => fits(&item(pattern), value),
         _ => pattern.same_type(value),
     }
+}
+
+/// What the items of a list are like: its first, or strings.
+fn item(list: &Value) -> Value {
+    let first = list.as_array().and_then(|items| items.first()).cloned();
+    first.unwrap_or_else(|| Value::String(String::new()))
 }
 
 fn wrong(key: &str, found: &str, pattern: &Value) -> TrainError {
@@ -92,7 +100,10 @@ fn wrong(key: &str, found: &str, pattern: &Value) -> TrainError {
         Value::Boolean(_) => "`true` or `false`",
         Value::Float(_) => "a number",
         Value::Integer(_) => "a whole number",
-        Value::Array(_) => "a string or a list of strings",
+        Value::Array(_) => match item(pattern) {
+            Value::String(_) => "a string or a list of strings",
+            _ => "a number or a list of numbers",
+        },
         _ => "a section",
     };
     TrainError::Value { key: key.into(), found: found.into(), expected: expected.into() }

@@ -141,9 +141,9 @@ fn golden_fine_tuning_step() {
             for start in (0..count).step_by(size) {
                 let end = count.min(start + size);
                 let micro = step.noised(start..end, &mut |_| *draws.next().unwrap());
-                let (batch, targets) = (micro.batch(), micro.targets());
+                let (batch, targets) = (micro.feed(), micro.targets());
                 predictor
-                    .nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)
+                    .nll_and_gradient(batch, &targets, false, &mut nll, &mut gradients)
                     .unwrap();
                 loss += crate::diffusion::loss::value(&micro.noised.weights, &nll);
             }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value as Json};
 use toml::Table;
 
-use super::{Recipe, Sft};
+use super::{Block, Recipe, Sft};
 
 /// One key of a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,8 @@ impl Recipe {
     /// All keys, section by section.
     pub fn keys() -> Vec<Key> {
         let schema = Self::schema();
-        let recipe = Self { sft: Some(Sft::default()), ..Self::default() };
+        let (sft, block) = (Some(Sft::default()), Some(Block::default()));
+        let recipe = Self { sft, block, ..Self::default() };
         let defaults = Table::try_from(&recipe).unwrap_or_default();
         let mut keys = Vec::new();
         for (section, pointer) in properties(&schema) {
