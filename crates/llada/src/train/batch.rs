@@ -183,7 +183,9 @@ impl<'a> StepBatch<'a> {
         let block = recipe.block.as_ref();
         let mut noised = match recipe.train.objective {
             Objective::Diffusion => {
+                let excluded = block.filter(|block| block.exclude_mask_logit).map(|_| self.mask);
                 let mut weight = |sequence: usize, index: usize| {
+                    let is_mask = Some(tokens[starts[sequence] + index]) == excluded;
                     let (sequence, u) = (first + sequence, draw(first + sequence));
                     let t = self.level(sequence / copies, index);
                     let p = match block {
@@ -195,6 +197,8 @@ impl<'a> StepBatch<'a> {
                         _ => forward::weight_in_complement(u, p, eps),
                     };
                     match block {
+                        // What is a mask in the text is not predicted by a soft-max without one.
+                        _ if is_mask => None,
                         Some(block) if block.weighting == Weighting::None => weight.map(|_| 1.0),
                         _ => weight,
                     }

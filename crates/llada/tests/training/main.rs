@@ -1,7 +1,10 @@
 //! Whole runs of a tiny model: what they promise about resuming, threads and damage.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod blocks;
 mod resume;
+#[path = "../common/whole.rs"]
+mod whole;
 
 use std::{
     cell::Cell,

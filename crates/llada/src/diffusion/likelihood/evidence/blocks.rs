@@ -18,6 +18,8 @@ struct Block {
     masks: usize,
     /// Its tokens that are predicted.
     length: usize,
+    /// Those of its masked tokens that have a loss: all but what is the mask in the text too.
+    scored: usize,
 }
 
 impl Evidence {
@@ -51,14 +53,13 @@ impl Evidence {
         let starts = noised.pair(&clean, &starts);
         let batch = Batch { tokens: &noised.tokens, starts: &starts, attention_mask: None };
         let (positions, tokens) = (&noised.positions, &noised.targets);
-        // The text has no masks, and no sampler predicts one.
-        let excluded = (!tokens.contains(&mask)).then_some(mask);
-        let targets = Targets { positions, tokens, excluded, ..Targets::default() };
+        // No sampler predicts a mask.
+        let targets = Targets { positions, tokens, excluded: Some(mask), ..Targets::default() };
         let mut nll = Vec::new();
         predictor.nll(Feed::pairs(batch), &targets, &mut nll)?;
         let mut rest = nll.as_slice();
-        for Block { sequence, masks, length } in blocks {
-            let (own, after) = rest.split_at(masks);
+        for Block { sequence, masks, length, scored } in blocks {
+            let (own, after) = rest.split_at(scored);
             rest = after;
             let loss = own.iter().map(|&nll| f64::from(nll)).sum();
             self.add_masked(sequence, loss, masks, length);
@@ -92,12 +93,17 @@ impl Evidence {
             let length = end - begin;
             let level = (self.levels[version] + number as f64 * GOLDEN).fract();
             let masks = (1 + (level * length as f64) as usize).min(length);
+            let before = noised.targets.len();
             for i in subset(&mut stream, length, masks) {
+                if tokens[begin + i] == mask {
+                    continue;
+                }
                 noised.positions.push(start + begin + i);
                 noised.targets.push(tokens[begin + i]);
                 noised.tokens[start + begin + i] = mask;
             }
-            blocks.push(Block { sequence, masks, length });
+            let scored = noised.targets.len() - before;
+            blocks.push(Block { sequence, masks, length, scored });
         }
     }
 }
