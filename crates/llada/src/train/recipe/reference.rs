@@ -132,7 +132,8 @@ mod tests {
         let key = |name: &str| keys.iter().find(|key| key.name == name).unwrap();
         assert_eq!(key("optim.lr").default.as_deref(), Some("0.001"));
         assert_eq!(key("optim.schedule").choices, ["wsd", "constant"]);
-        assert_eq!(key("sft.padding").choices, ["batch", "none"]);
+        assert_eq!(key("sft.padding").choices, ["batch", "none", "block"]);
+        assert_eq!(key("block.weighting").choices, ["1/t", "none"]);
         assert_eq!(key("train.objective").default.as_deref(), Some("\"diffusion\""));
         assert_eq!(key("model.n_kv_heads").default, None);
     }
