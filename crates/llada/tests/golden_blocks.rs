@@ -51,14 +51,17 @@ impl Case {
         let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
         let mut step = |recompute| {
             let mut gradients = Gradients::zeros(predictor.model());
-            let batch = Batch { tokens: &self.noised.tokens, starts: &starts, attention_mask: None };
+            let batch =
+                Batch { tokens: &self.noised.tokens, starts: &starts, attention_mask: None };
             let (positions, tokens) = (&self.noised.positions, &self.noised.targets);
             let (excluded, cap) = (self.excluded, self.cap);
             let weights = &weights;
             let targets = Targets { positions, tokens, weights, balance: 0.0, excluded, cap };
             let (mut nll, mut again) = (Vec::new(), Vec::new());
             let feed = Feed::pairs(batch);
-            predictor.nll_and_gradient(feed, &targets, recompute, &mut nll, &mut gradients).unwrap();
+            predictor
+                .nll_and_gradient(feed, &targets, recompute, &mut nll, &mut gradients)
+                .unwrap();
             let entropy = predictor.mean_entropy();
             predictor.nll(feed, &targets, &mut again).unwrap();
             assert_eq!(nll, again, "the loss without gradients is the same");
@@ -89,7 +92,8 @@ impl Case {
         let (id, mut compared) = (&self.id, 0);
         let prefix = format!("{prefix}grad.");
         for (spec, gradient) in Layout::new(&model.config).specs().iter().zip(&gradients.0) {
-            let Some((_, mut expected)) = golden_f32(file, &format!("{prefix}{}", spec.name)) else {
+            let Some((_, mut expected)) = golden_f32(file, &format!("{prefix}{}", spec.name))
+            else {
                 continue;
             };
             if let Some(fused) = spec.fused {
@@ -241,8 +245,7 @@ fn dense_models() {
         };
         let answers = prompts.iter().map(|prompt| shape[1] - prompt).collect();
         let (shift, excluded, prefix) = (LogitShift::Same, None, name(""));
-        let case_of =
-            Case { id, clean, starts, noised, shift, by, answers, excluded, cap: 0.0 };
+        let case_of = Case { id, clean, starts, noised, shift, by, answers, excluded, cap: 0.0 };
         case_of.compare(&case, &file, &prefix);
     }
 }

@@ -281,12 +281,7 @@ pub(super) fn penalties<'a>(attention_mask: &[bool], out: &'a mut [f32]) -> &'a 
 
 /// Adds `padding` to the scores of a row, and takes those that are not `visible` out of the soft-max.
 #[inline(always)]
-pub(super) fn hide<S: Simd>(
-    s: S,
-    row: &mut [f32],
-    padding: Option<&[f32]>,
-    visible: Range<usize>,
-) {
+pub(super) fn hide<S: Simd>(s: S, row: &mut [f32], padding: Option<&[f32]>, visible: Range<usize>) {
     if let Some(padding) = padding {
         for (row, padding) in row.chunks_exact_mut(S::LANES).zip(padding.chunks_exact(S::LANES)) {
             s.store(s.add(s.load(row), s.load(padding)), row);

@@ -100,10 +100,7 @@ fn hull(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
 
 /// Cuts `ranges` of keys where tiles of `tile` keys end; each piece begins with a whole cache line, at or
 /// before its range. With each comes the number of its range.
-fn pieces(
-    ranges: [Range<usize>; 2],
-    tile: usize,
-) -> impl Iterator<Item = (usize, Range<usize>)> {
+fn pieces(ranges: [Range<usize>; 2], tile: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
     ranges.into_iter().enumerate().flat_map(move |(number, range)| {
         let begin = if range.is_empty() { range.end } else { range.start / LINE * LINE };
         let starts = std::iter::once(begin)

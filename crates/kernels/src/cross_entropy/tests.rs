@@ -225,7 +225,8 @@ fn nan_stays_in_its_row() {
 #[test]
 fn certainty_costs_nothing() {
     let cpu = Cpu::new(1).unwrap();
-    let head = Head { weight: WeightView::F32(&[1.0, -1.0]), vocab: 2, d: 1, scale: 1.0, excluded: None };
+    let head =
+        Head { weight: WeightView::F32(&[1.0, -1.0]), vocab: 2, d: 1, scale: 1.0, excluded: None };
     let mut nll = [0.0; 2];
     forward(&cpu, &[300.0, 300.0], &head, &[0, 1], &mut nll).unwrap();
     assert_eq!(nll, [0.0, 600.0]);
@@ -237,7 +238,16 @@ fn without_width_every_token_is_as_likely() {
     let head = Head { weight: WeightView::F32(&[]), vocab: 3, d: 0, scale: 1.0, excluded: None };
     let mut nll = [0.0; 2];
     let none = Gradients { dhidden: &mut [], dweight: &mut [] };
-    forward_backward(&cpu, &[], &head, &[0, 2], Weights { nll: &[1.0; 2], entropy: &[] }, &mut nll, none).unwrap();
+    forward_backward(
+        &cpu,
+        &[],
+        &head,
+        &[0, 2],
+        Weights { nll: &[1.0; 2], entropy: &[] },
+        &mut nll,
+        none,
+    )
+    .unwrap();
     assert_eq!(nll, [3f32.ln(); 2]);
 }
 
@@ -245,7 +255,8 @@ fn without_width_every_token_is_as_likely() {
 fn refuses_other_shapes_and_targets() {
     let cpu = Cpu::new(1).unwrap();
     let weight = [0.5; 6];
-    let head = Head { weight: WeightView::F32(&weight), vocab: 3, d: 2, scale: 1.0, excluded: None };
+    let head =
+        Head { weight: WeightView::F32(&weight), vocab: 3, d: 2, scale: 1.0, excluded: None };
     let short = Head { vocab: 4, ..head };
     assert!(forward(&cpu, &[0.0; 4], &head, &[0, 2], &mut [0.0; 2]).is_ok());
     assert!(forward(&cpu, &[0.0; 4], &short, &[0, 2], &mut [0.0; 2]).is_err());

@@ -179,8 +179,7 @@ mod tests {
     fn gradient() {
         let shape = Shape { heads: 4, kv_heads: 2, head_dim: 3 };
         let starts = [0, 5, 5, 6, 10];
-        let attention_mask =
-            [true, false, true, true, false, true, false, false, false, false];
+        let attention_mask = [true, false, true, true, false, true, false, false, false, false];
         let masks = [
             (Mask::Bidirectional, starts),
             (Mask::Causal, starts),

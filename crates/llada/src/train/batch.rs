@@ -138,7 +138,8 @@ impl<'a> StepBatch<'a> {
         let levels = forward::noise_levels(&mut stream, count, low);
         let answers = sequences.answers(recipe.train.objective);
         let first = step * pairs as u64;
-        let batch = Self { recipe, mask, shift, first, levels, block, sequences, answers, masked: 0 };
+        let batch =
+            Self { recipe, mask, shift, first, levels, block, sequences, answers, masked: 0 };
         match &recipe.block {
             Some(block) if block.normalisation == Normalisation::Masked => {
                 let all = batch.micro_batch(0..batch.sequences.count());
@@ -203,8 +204,7 @@ impl<'a> StepBatch<'a> {
                         _ => weight,
                     }
                 };
-                let mut noised =
-                    forward::choose(tokens, starts, prompts, self.mask, &mut weight);
+                let mut noised = forward::choose(tokens, starts, prompts, self.mask, &mut weight);
                 noised.shift(self.shift, starts);
                 noised
             }

@@ -66,7 +66,8 @@ fn read(text: &str, pattern: &Value) -> Option<Value> {
         Value::Array(_) => {
             let items = text.trim_matches(['[', ']']).split(',').map(str::trim);
             let items = items.map(|item| item.trim_matches('"')).filter(|item| !item.is_empty());
-            let mut items: Vec<_> = items.map(|text| read(text, &item(pattern))).collect::<Option<_>>()?;
+            let mut items: Vec<_> =
+                items.map(|text| read(text, &item(pattern))).collect::<Option<_>>()?;
             if items.len() == 1 { items.remove(0) } else { Value::Array(items) }
         }
         _ => return None,

@@ -36,8 +36,8 @@ pub use changes::Change;
 pub use error::TrainError;
 pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
 pub use recipe::{
-    Block, BlockPreset, Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes, NoiseLevel, OneOrMany, Optim, Padding, Recipe,
-    Schedule, Sft, SftTemplate, Weighting,
+    Block, BlockPreset, Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes, NoiseLevel,
+    OneOrMany, Optim, Padding, Recipe, Schedule, Sft, SftTemplate, Weighting,
 };
 pub use report::render as render_report;
 pub(crate) use saved::{STATE, checkpoints, marks};

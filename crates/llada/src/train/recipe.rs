@@ -19,9 +19,7 @@ pub use sections::{
 use super::{TrainError, keys};
 use crate::{
     Result,
-    config::{
-        AttentionMask, ConfigError, Experts, Family, ModelConfig, QkNorm, SpecialTokens,
-    },
+    config::{AttentionMask, ConfigError, Experts, Family, ModelConfig, QkNorm, SpecialTokens},
 };
 
 /// All that decides a run. Two runs of the same recipe on the same data give the same weights.

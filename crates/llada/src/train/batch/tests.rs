@@ -77,9 +77,8 @@ fn blocks_have_the_noise_of_the_recipe_and_prompts_have_none() {
         sequences.push(&text, 0, (0, 0));
         StepBatch::new(&recipe, sequences, 99, LogitShift::Same, 5).micro_batch(0..2)
     };
-    let share = |part: &[u32]| {
-        part.iter().filter(|&&token| token == 99).count() as f64 / part.len() as f64
-    };
+    let share =
+        |part: &[u32]| part.iter().filter(|&&token| token == 99).count() as f64 / part.len() as f64;
     let micro = of(&["block.length=400", "block.noise_range=0.3,0.8"]);
     let (tokens, pairs) = (&micro.noised.tokens, micro.feed());
     assert_eq!((tokens.len(), micro.tokens()), (16_000, 8000));
@@ -88,8 +87,8 @@ fn blocks_have_the_noise_of_the_recipe_and_prompts_have_none() {
     assert!(tokens[4000..8000] == text && tokens[12_000..] == text, "the clean halves");
     let shares: Vec<f64> = tokens[8000..12_000].chunks(400).map(share).collect();
     assert!(shares.iter().all(|share| (0.2..0.9).contains(share)), "{shares:?}");
-    let spread = shares.iter().copied().fold(0.0, f64::max)
-        - shares.iter().copied().fold(1.0, f64::min);
+    let spread =
+        shares.iter().copied().fold(0.0, f64::max) - shares.iter().copied().fold(1.0, f64::min);
     assert!(spread > 0.15, "each block has its own: {shares:?}");
     let total: f32 = micro.noised.weights.iter().sum();
     assert!((total - 1.0).abs() < 0.2, "1/t makes up for what is not masked: {total}");

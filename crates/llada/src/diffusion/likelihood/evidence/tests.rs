@@ -104,8 +104,12 @@ fn a_causal_model_is_scored_exactly() {
         let positions: Vec<usize> = (0..length - 1).collect();
         let weights = vec![1.0; length - 1];
         let next = &tokens[1..];
-        let targets =
-            Targets { positions: &positions, tokens: next, weights: &weights, ..Targets::default() };
+        let targets = Targets {
+            positions: &positions,
+            tokens: next,
+            weights: &weights,
+            ..Targets::default()
+        };
         let batch = Batch { tokens: &tokens, starts: &[0, length], attention_mask: None };
         let mut nll = Vec::new();
         predictor.nll(&batch, &targets, &mut nll).unwrap();
