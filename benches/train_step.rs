@@ -112,7 +112,7 @@ fn ours() -> Result<()> {
             positions: &noised.positions,
             tokens: &noised.targets,
             weights: &weights,
-            balance: 0.0,
+            ..Targets::default()
         };
         predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)?;
         let all: Vec<&[f32]> = gradients.0.iter().collect();

@@ -14,7 +14,7 @@ use crate::{
     error::check,
     isa::vectorised,
     linear::{self, Out},
-    math::{exp, soft_max_sum},
+    math::{SMALLEST, exp, soft_max_moment, soft_max_sum},
 };
 
 /// Logits of one tile, 16 MiB: few beside the weights, and enough for efficient products.
@@ -37,6 +37,8 @@ pub struct Head<'a> {
     pub d: usize,
     /// Factor of the logits; 1 for most models.
     pub scale: f32,
+    /// A token that takes no part in the soft-max, and so is no target.
+    pub excluded: Option<u32>,
 }
 
 /// The loss of each row: `nll[i] = -log p(targets[i])`.
@@ -63,9 +65,64 @@ pub fn forward(
     for rows in tiles.rows() {
         let (targets, nll) = (&targets[rows.clone()], &mut nll[rows.clone()]);
         let hidden = &hidden[rows.start * head.d..rows.end * head.d];
-        first_pass(cpu, hidden, head, targets, &tiles, &mut logits, nll)?;
+        first_pass(cpu, hidden, head, targets, &tiles, false, &mut logits, nll)?;
     }
     Ok(())
+}
+
+/// How sure a row is of what.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Confidence {
+    /// The entropy `-sum(p log p)` of its soft-max, in nats.
+    pub entropy: f32,
+    /// Whether no token is more probable than its target.
+    pub is_right: bool,
+}
+
+/// The loss of each row as [`forward`] gives it, and its confidence, `[n]`.
+///
+/// # Errors
+/// Those of [`forward`].
+pub fn confidences(
+    cpu: &Cpu,
+    hidden: &[f32],
+    head: &Head<'_>,
+    targets: &[u32],
+    nll: &mut [f32],
+    confidences: &mut [Confidence],
+) -> Result<()> {
+    let op = "cross_entropy::confidences";
+    check_shapes(op, hidden, head, targets, nll)?;
+    check(op, "confidences", confidences.len(), &[targets.len()])?;
+    if head.d == 0 {
+        let entropy = head.without_width();
+        nll.fill(entropy);
+        confidences.fill(Confidence { entropy, is_right: true });
+        return Ok(());
+    }
+    let tiles = Tiles::new(head.vocab, targets.len());
+    let mut logits = tiles.buffer();
+    for rows in tiles.rows() {
+        let (targets, nll) = (&targets[rows.clone()], &mut nll[rows.clone()]);
+        let hidden = &hidden[rows.start * head.d..rows.end * head.d];
+        let sums = first_pass(cpu, hidden, head, targets, &tiles, true, &mut logits, nll)?;
+        for (confidence, sum) in confidences[rows].iter_mut().zip(&sums) {
+            *confidence = Confidence {
+                entropy: (sum.total.ln() - sum.mean()) as f32,
+                is_right: sum.target >= sum.greatest,
+            };
+        }
+    }
+    Ok(())
+}
+
+/// The derivatives of the total loss that [`forward_backward`] starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights<'a> {
+    /// By the `nll` of each row.
+    pub nll: &'a [f32],
+    /// By the entropy of each row; empty where it does not count.
+    pub entropy: &'a [f32],
 }
 
 /// The gradients of [`forward_backward`].
@@ -79,8 +136,6 @@ pub struct Gradients<'a> {
 
 /// The loss of each row as [`forward`] gives it, and its gradients.
 ///
-/// `weights`, `[n]`, is the derivative of the total loss by each `nll`.
-///
 /// # Errors
 /// Those of [`forward`].
 pub fn forward_backward(
@@ -88,13 +143,17 @@ pub fn forward_backward(
     hidden: &[f32],
     head: &Head<'_>,
     targets: &[u32],
-    weights: &[f32],
+    weights: Weights<'_>,
     nll: &mut [f32],
     Gradients { dhidden, dweight }: Gradients<'_>,
 ) -> Result<()> {
     let (op, d) = ("cross_entropy::forward_backward", head.d);
     check_shapes(op, hidden, head, targets, nll)?;
-    check(op, "weights", weights.len(), &[targets.len()])?;
+    check(op, "weights.nll", weights.nll.len(), &[targets.len()])?;
+    let with_entropy = !weights.entropy.is_empty();
+    if with_entropy {
+        check(op, "weights.entropy", weights.entropy.len(), &[targets.len()])?;
+    }
     check(op, "dhidden", dhidden.len(), &[hidden.len()])?;
     check(op, "dweight", dweight.len(), &[head.vocab, d])?;
     if d == 0 {
@@ -107,7 +166,11 @@ pub fn forward_backward(
         let (targets, nll) = (&targets[rows.clone()], &mut nll[rows.clone()]);
         let hidden = &hidden[rows.start * d..rows.end * d];
         let dhidden = &mut dhidden[rows.start * d..rows.end * d];
-        let sums = first_pass(cpu, hidden, head, targets, &tiles, &mut logits, nll)?;
+        let sums = first_pass(cpu, hidden, head, targets, &tiles, with_entropy, &mut logits, nll)?;
+        let scaled = |weight: &f32| weight * head.scale;
+        let factors: Vec<f32> = weights.nll[rows.clone()].iter().map(scaled).collect();
+        let part = if with_entropy { rows.clone() } else { 0..0 };
+        let of_entropy: Vec<f32> = weights.entropy[part].iter().map(scaled).collect();
 
         // From the last chunk back: its logits are still in the tile.
         let mut out = Out::Write;
@@ -118,9 +181,7 @@ pub fn forward_backward(
             if columns.end < head.vocab {
                 head.logits(cpu, hidden, &columns, logits)?;
             }
-            let factors = weights[rows.clone()].iter().map(|w| w * head.scale);
-            let factors: Vec<f32> = factors.collect();
-            logit_gradients(cpu, &sums, targets, &factors, &columns, logits);
+            logit_gradients(cpu, &sums, targets, (&factors, &of_entropy), &columns, logits);
             let weight = head.weight.slice(part.clone());
             linear::backward_input(
                 cpu,
@@ -179,7 +240,7 @@ impl Tiles {
 impl Head<'_> {
     /// The loss of every row where nothing tells the tokens apart.
     fn without_width(&self) -> f32 {
-        (self.vocab as f64).ln() as f32
+        ((self.vocab - usize::from(self.excluded.is_some())) as f64).ln() as f32
     }
 
     /// The logits of `columns` for the rows of `hidden`.
@@ -204,6 +265,13 @@ impl Head<'_> {
         if self.scale != 1.0 {
             cpu.chunks(logits, CHUNK, |_, part| part.iter_mut().for_each(|x| *x *= self.scale));
         }
+        if let Some(token) = self.excluded.map(|token| token as usize)
+            && columns.contains(&token)
+        {
+            // Finite, so that a chunk of nothing else has a greatest logit.
+            let column = logits.iter_mut().skip(token - columns.start).step_by(n);
+            column.for_each(|x| *x = f32::MIN);
+        }
         Ok(())
     }
 }
@@ -215,12 +283,15 @@ struct Sum {
     greatest: f32,
     /// The sum of `exp(logit - greatest)`.
     total: f64,
+    /// The sum of `exp(logit - greatest) * (logit - greatest)`, where entropies are wanted.
+    moment: f64,
     /// The target's logit.
     target: f32,
 }
 
 impl Sum {
-    const EMPTY: Self = Self { greatest: f32::NEG_INFINITY, total: 0.0, target: f32::NAN };
+    const EMPTY: Self =
+        Self { greatest: f32::NEG_INFINITY, total: 0.0, moment: 0.0, target: f32::NAN };
 
     /// Adds a chunk, by the online soft-max of Milakov and Gimelshein, arXiv:1805.02867.
     fn add(&mut self, greatest: f32, total: f64) {
@@ -230,19 +301,38 @@ impl Sum {
         self.greatest = new;
     }
 
+    /// Adds the moment of a chunk, before the chunk.
+    fn add_moment(&mut self, greatest: f32, total: f64, moment: f64) {
+        let new = f64::from(self.greatest.max(greatest));
+        // The terms of a sum move with its greatest logit; one of no terms has none.
+        let moved = |greatest: f32, total: f64, moment: f64| {
+            let by = f64::from(greatest) - new;
+            if total == 0.0 { 0.0 } else { (moment + total * by) * by.exp() }
+        };
+        self.moment =
+            moved(self.greatest, self.total, self.moment) + moved(greatest, total, moment);
+    }
+
+    /// The mean of `logit - greatest` over the soft-max.
+    fn mean(&self) -> f64 {
+        self.moment / self.total
+    }
+
     fn nll(&self) -> f32 {
         (f64::from(self.greatest) - f64::from(self.target) + self.total.ln()) as f32
     }
 }
 
-/// Fills `nll` for one block of rows and returns the rows' soft-max sums; `logits` is left with the
-/// last chunk.
+/// Fills `nll` for one block of rows and returns the rows' soft-max sums, with their moments where
+/// entropies are wanted; `logits` is left with the last chunk.
+#[allow(clippy::too_many_arguments)]
 fn first_pass(
     cpu: &Cpu,
     hidden: &[f32],
     head: &Head<'_>,
     targets: &[u32],
     tiles: &Tiles,
+    with_entropy: bool,
     logits: &mut [f32],
     nll: &mut [f32],
 ) -> Result<Vec<Sum>> {
@@ -256,6 +346,9 @@ fn first_pass(
             for (j, sum) in sums.iter_mut().enumerate() {
                 let (row, target) = (&logits[(i * rows + j) * n..][..n], targets[i * rows + j]);
                 let (greatest, total) = soft_max_sum(cpu.isa(), row);
+                if with_entropy {
+                    sum.add_moment(greatest, total, soft_max_moment(cpu.isa(), row, greatest));
+                }
                 sum.add(greatest, total);
                 if columns.contains(&(target as usize)) {
                     sum.target = row[target as usize - columns.start];
@@ -267,12 +360,13 @@ fn first_pass(
     Ok(sums)
 }
 
-/// Replaces the logits of `columns` by their gradients, `factor * (softmax - onehot)`.
+/// Replaces the logits of `columns` by their gradients: `factor * (softmax - onehot)`, and where
+/// entropies count, `- factor * softmax * (log softmax + entropy)` by their factors.
 fn logit_gradients(
     cpu: &Cpu,
     sums: &[Sum],
     targets: &[u32],
-    factors: &[f32],
+    (factors, of_entropy): (&[f32], &[f32]),
     columns: &Range<usize>,
     logits: &mut [f32],
 ) {
@@ -281,10 +375,22 @@ fn logit_gradients(
     cpu.chunks(logits, rows * n, |i, logits| {
         for (j, row) in (i * rows..).zip(logits.chunks_mut(n)) {
             let (sum, factor) = (&sums[j], f64::from(factors[j]));
-            scaled_exp(cpu.isa(), row, sum.greatest, (factor / sum.total) as f32);
+            let of_entropy = of_entropy.get(j).map_or(0.0, |&factor| f64::from(factor));
+            let share = |factor: f64| (factor / sum.total) as f32;
+            if of_entropy == 0.0 {
+                scaled_exp(cpu.isa(), row, sum.greatest, share(factor));
+            } else {
+                let (factor, of_entropy) = (share(factor), share(of_entropy));
+                tilted_exp(cpu.isa(), row, sum.greatest, factor, of_entropy, sum.mean() as f32);
+            }
             if columns.contains(&(targets[j] as usize)) {
-                let probability = f64::from(exp(sum.target - sum.greatest)) / sum.total;
-                row[targets[j] as usize - columns.start] = (factor * (probability - 1.0)) as f32;
+                let below = sum.target - sum.greatest;
+                let probability = f64::from(exp(below)) / sum.total;
+                let mut gradient = factor * (probability - 1.0);
+                if of_entropy != 0.0 {
+                    gradient -= of_entropy * probability * (f64::from(below) - sum.mean());
+                }
+                row[targets[j] as usize - columns.start] = gradient as f32;
             }
         }
     });
@@ -299,6 +405,16 @@ vectorised! {
     }
 }
 
+vectorised! {
+    /// `x = (factor - of_entropy * (x - greatest - mean)) * exp(x - greatest)`.
+    fn tilted_exp(row: &mut [f32], greatest: f32, factor: f32, of_entropy: f32, mean: f32) {
+        for x in row {
+            let below = (*x - greatest).max(SMALLEST);
+            *x = (factor - of_entropy * (below - mean)) * exp(below);
+        }
+    }
+}
+
 fn check_shapes(
     op: &'static str,
     hidden: &[f32],
@@ -309,9 +425,19 @@ fn check_shapes(
     head.weight.check_matrix(op, "head.weight", head.vocab, head.d)?;
     check(op, "hidden", hidden.len(), &[targets.len(), head.d])?;
     check(op, "nll", nll.len(), &[targets.len()])?;
-    let vocab = head.vocab;
-    let Some(row) = targets.iter().position(|&t| t as usize >= vocab) else { return Ok(()) };
-    let what = format!("row {row} has target {}, but the head has {vocab} tokens", targets[row]);
+    let (vocab, excluded) = (head.vocab, head.excluded);
+    if excluded.is_some_and(|token| token as usize >= vocab || vocab == 1) {
+        let what = format!("token {excluded:?} of {vocab} cannot be left out of the soft-max");
+        return Err(KernelError::Argument { op, what });
+    }
+    let is_wrong = |&target: &u32| target as usize >= vocab || excluded == Some(target);
+    let Some(row) = targets.iter().position(is_wrong) else { return Ok(()) };
+    let what = match (targets[row] as usize) < vocab {
+        true => format!("row {row} has target {}, which is left out of the soft-max", targets[row]),
+        false => {
+            format!("row {row} has target {}, but the head has {vocab} tokens", targets[row])
+        }
+    };
     Err(KernelError::Argument { op, what })
 }
 

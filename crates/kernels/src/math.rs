@@ -8,6 +8,9 @@ use crate::isa::vectorised;
 /// Partial sums of a reduction: one vector of AVX-512, whatever the instruction set.
 pub(crate) const LANES: usize = 16;
 
+/// [`exp`] is 0 here and below.
+pub(crate) const SMALLEST: f32 = -104.0;
+
 /// `e^x` with a relative error below 2e-7. Underflows to 0, overflows to infinity, keeps NaN.
 ///
 /// The range reduction and the polynomial are those of `expf` in Cephes.
@@ -20,7 +23,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
 
     // Beyond these bounds the result is 0 or infinity; `clamp` keeps NaN.
-    let x = x.clamp(-104.0, 89.0);
+    let x = x.clamp(SMALLEST, 89.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
@@ -86,6 +89,17 @@ vectorised! {
     pub(crate) fn soft_max_sum(row: &[f32]) -> (f32, f64) {
         let greatest = max(row);
         (greatest, sum(row, |x| f64::from(exp(x - greatest))))
+    }
+}
+
+vectorised! {
+    /// The sum of `exp(logit - greatest) * (logit - greatest)`. What is too small to count has no part in
+    /// it, infinitely small ones among them.
+    pub(crate) fn soft_max_moment(row: &[f32], greatest: f32) -> f64 {
+        sum(row, |x| {
+            let below = (x - greatest).max(SMALLEST);
+            f64::from(exp(below)) * f64::from(below)
+        })
     }
 }
 

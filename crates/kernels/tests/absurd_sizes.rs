@@ -237,7 +237,7 @@ fn output_heads() {
                 for (weight, weight_fits) in buffers.weights(vocab, d) {
                     let (fits, head) = (
                         hidden_fits && weight_fits && inside,
-                        Head { weight, vocab, d, scale: 0.5 },
+                        Head { weight, vocab, d, scale: 0.5, excluded: None },
                     );
                     let found = cross_entropy::forward(&cpu, hidden, &head, targets, &mut nll);
                     judge(&what, fits, found);
@@ -246,7 +246,7 @@ fn output_heads() {
                         hidden,
                         &head,
                         targets,
-                        &weights,
+                        cross_entropy::Weights { nll: &weights, entropy: &[] },
                         &mut nll,
                         cross_entropy::Gradients { dhidden: &mut dhidden, dweight: &mut dweight },
                     );

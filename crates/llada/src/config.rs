@@ -209,6 +209,13 @@ impl ModelConfig {
         let family =
             Family::of_class(class).ok_or_else(|| ConfigError::Architecture(class.into()))?;
         let config = family.read(&keys)?.with_objective(keys.objective()?);
+        let config = match keys.optional_size("block_size")? {
+            // Of a family whose own code attends to all tokens.
+            Some(block_length) if config.attention == AttentionMask::Bidirectional => {
+                Self { attention: AttentionMask::BlockCausal { block_length }, ..config }
+            }
+            _ => config,
+        };
         config.check()?;
         computed::check(object, &config)?;
         Ok(config)
@@ -234,10 +241,27 @@ impl ModelConfig {
         if self.objective == Objective::Autoregressive {
             json["objective"] = json!(self.objective);
         }
+        if let Some(block_length) = self.attention.block_length()
+            && !self.family.is_by_blocks()
+        {
+            json["block_size"] = json!(block_length);
+        }
         if let Some(eot) = self.tokens.eot {
             json["eot_token_id"] = json!(eot);
         }
         json
+    }
+
+    /// Whose published sampler fits the model: that of its family, or where only the model attends by
+    /// blocks, that of a family which does.
+    pub fn published_sampler(&self) -> PublishedSampler {
+        match (self.attention.block_length(), self.shift) {
+            (Some(_), LogitShift::Same) if !self.family.is_by_blocks() => PublishedSampler::Llada2,
+            (Some(_), LogitShift::Next) if !self.family.is_by_blocks() => {
+                PublishedSampler::FastDllmV2
+            }
+            _ => self.family.sampler(),
+        }
     }
 
     /// Width of the queries.

@@ -197,7 +197,11 @@ fn a_sequence_with_gaps_has_the_logits_of_the_sequence_with_what_is_in_them_hidd
     let mut found = Vec::new();
     let mut place = |positions: &[u32], found: &mut Vec<f32>| {
         let cached = [CachedSequence { id: Some(id), first: 0, len: n }];
-        predictor.logits(Feed { batch, positions: Some(positions), cached: &cached }, &all, found)
+        predictor.logits(
+            Feed { batch, positions: Some(positions), cached: &cached, paired: false },
+            &all,
+            found,
+        )
     };
     place(&positions, &mut found).unwrap();
     for (f, e) in found.iter().zip(&expected) {

@@ -70,7 +70,7 @@ fn feed(
         Batch { tokens: &sequence[range.clone()], starts: &[0, range.len()], attention_mask };
     let (all, mut logits) = ((0..range.len()).collect::<Vec<_>>(), Vec::new());
     let cached = [CachedSequence { id: Some(id), first: range.start, len: sequence.len() }];
-    let feed = Feed { batch, positions: None, cached: &cached };
+    let feed = Feed { batch, positions: None, cached: &cached, paired: false };
     predictor.logits(feed, &all, &mut logits).unwrap();
     logits
 }
@@ -152,7 +152,7 @@ fn sequences_of_unequal_length_share_a_pass() {
             CachedSequence { id: second, first: 0, len: 9 },
         ];
         let mut found = Vec::new();
-        let feed = Feed { batch, positions: None, cached: &cached };
+        let feed = Feed { batch, positions: None, cached: &cached, paired: false };
         predictor.logits(feed, &[2, 3, 11], &mut found).unwrap();
         assert_eq!(found, [at(0, 15), at(1, 0), at(1, 8)].concat(), "{second:?}");
         assert_eq!(predictor.cache(first).unwrap().len(), 16);
@@ -265,7 +265,7 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
 
     let mut error = |cached: &[CachedSequence], tokens: &[u32], starts: &[usize]| {
         let batch = Batch { tokens, starts, attention_mask: None };
-        let feed = Feed { batch, positions: None, cached };
+        let feed = Feed { batch, positions: None, cached, paired: false };
         let error = predictor.logits(feed, &[0], &mut Vec::new()).unwrap_err();
         format!("{error} ({})", error.hint().unwrap_or_default())
     };
@@ -301,6 +301,7 @@ fn tokens_that_do_not_fit_their_cache_are_refused_and_change_nothing() {
         batch,
         positions: None,
         cached: &[CachedSequence { id: Some(id), first: 0, len: 1 }],
+        paired: false,
     };
     let closed = predictor.logits(closed, &[0], &mut Vec::new()).unwrap_err();
     assert!(closed.hint().unwrap().contains("open the sequence"), "{closed}");

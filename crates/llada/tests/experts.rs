@@ -62,8 +62,13 @@ fn the_balance_spreads_the_tokens() {
     let tokens: Vec<u32> = (0..48).map(|i| i * 7 % 50).collect();
     let batch = Batch { tokens: &tokens, starts: &[0, 48], attention_mask: None };
     let (positions, weights) = ((0..48).collect::<Vec<_>>(), vec![0.0; 48]);
-    let targets =
-        Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 1.0 };
+    let targets = Targets {
+        positions: &positions,
+        tokens: &tokens,
+        weights: &weights,
+        balance: 1.0,
+        ..Targets::default()
+    };
     let mut nll = Vec::new();
     let mut measure = |predictor: &mut MaskPredictor, gradients: &mut Gradients| {
         gradients.clear();

@@ -54,7 +54,7 @@ fn step_balanced(
     let mut nll = Vec::new();
     let batch = Batch { tokens: &noised.tokens, starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions, &noised.targets);
-    let targets = Targets { positions, tokens, weights, balance };
+    let targets = Targets { positions, tokens, weights, balance, ..Targets::default() };
     predictor.nll_and_gradient(&batch, &targets, recompute, &mut nll, &mut gradients).unwrap();
     let mut again = Vec::new();
     predictor.nll(&batch, &targets, &mut again).unwrap();

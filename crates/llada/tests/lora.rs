@@ -39,7 +39,7 @@ fn loss_and_gradients(model: &Model) -> (f64, Gradients) {
     let (mut gradients, mut nll) = (Gradients::zeros(model), Vec::new());
     let batch = Batch { tokens: &noised.tokens, starts: &starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions[..], &noised.targets[..]);
-    let targets = Targets { positions, tokens, weights: &noised.weights, balance: 0.0 };
+    let targets = Targets { positions, tokens, weights: &noised.weights, ..Targets::default() };
     predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients).unwrap();
     (loss::value(&noised.weights, &nll), gradients)
 }

@@ -164,12 +164,35 @@ fn so_does_one_of_adapters_with_complementary_masks() {
 }
 
 #[test]
+fn so_does_one_of_block_diffusion() {
+    let names = ["model.safetensors", "optimizer.safetensors", "config.json"];
+    assert_resumes(&["block.length=2,4", "block.from_step=0,4"], &names);
+}
+
+#[test]
+fn adapters_keep_to_the_blocks_of_their_model() {
+    let bench = Bench::new();
+    let overrides = ["lora.rank=2", "block.length=4"];
+    let error = bench.trainer("run", &overrides, Start::Fresh, 1).unwrap_err();
+    assert!(error.hint().unwrap().contains("`block_size` to 4"), "{error}");
+    let config = bench.path("base/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replacen('{', "{ \"block_size\": 4,", 1)).unwrap();
+    let mut trainer = bench.trainer("run", &overrides, Start::Fresh, 1).unwrap();
+    run(&mut trainer, usize::MAX).0.unwrap();
+    let adapted = checkpoint::load_config(&bench.path("run/checkpoints/step-8")).unwrap();
+    assert_eq!(adapted.attention.block_length(), Some(4));
+}
+
+#[test]
 fn both_objectives_paddings_and_templates_learn() {
     for overrides in [
         &[][..],
         &["train.objective=autoregressive"],
         &["sft.padding=none", "diffusion.low_discrepancy=true"],
         &["sft.template=plain", "sft.complementary_masks=true"],
+        &["block.length=4", "sft.complementary_masks=true"],
+        &["block.length=8", "block.preset=llada2", "block.cap_weight=2"],
         &["lora.rank=4", "lora.alpha=8", "optim.weight_decay=0", "optim.lr=3e-2"],
     ] {
         let bench = Bench::new();
@@ -210,6 +233,8 @@ fn sequences_of_a_batch_are_padded_only_when_asked() {
     };
     let padded = tokens("a", &[]);
     assert!(padded.iter().all(|(tokens, longest)| *tokens == 4 * longest));
+    let blocks = tokens("c", &["block.length=8"]);
+    assert!(blocks.iter().all(|(tokens, longest)| tokens % 8 == 0 && longest % 8 == 0));
     let ragged = tokens("b", &["sft.padding=none"]);
     assert!(ragged.iter().zip(&padded).any(|(a, b)| a.0 < b.0));
     assert!(ragged.iter().zip(&padded).all(|(a, b)| a.1 == b.1));

@@ -147,7 +147,7 @@ fn recommended(config: &ModelConfig) -> Value {
         .filter(|pair| !usual.contains(pair) && (!is_causal || pair.0 == "blocks"))
         .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
-    let source = config.family.sampler().source();
+    let source = config.published_sampler().source();
     let source = if is_causal { Value::Null } else { source.into() };
     json!({"preset": preset.name(), "settings": settings, "source": source})
 }

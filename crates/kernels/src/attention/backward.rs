@@ -1,11 +1,15 @@
 //! The backward pass: one task for each sequence and key head, so that the gradients of its keys and
 //! values are summed in one order.
 
+use std::ops::Range;
+
 use super::{
     Gradients, Inputs, Saved, Sequences,
     forward::{hide, penalties},
     matmul::{Left, matmul},
+    pieces,
     scratch::{Head, Scratch, Shared, TASK, line, split},
+    within,
 };
 use crate::{
     Cpu,
@@ -110,15 +114,16 @@ impl Kernel for Sequence<'_> {
                 }
                 dq.fill(0.0);
 
-                let seen = inputs.mask.visible(first_query + queries - 1, len);
-                for first in (0..seen).step_by(KEYS) {
-                    let stride = line(KEYS.min(len - first));
-                    let count = KEYS.min(seen - first);
-                    let tile = first * width;
+                let seen = inputs.mask.visible_to(first_query..first_query + queries, len);
+                for (number, piece) in pieces(seen, KEYS) {
+                    let (first, count) = (piece.start, piece.len());
+                    let whole = first / KEYS * KEYS;
+                    let stride = line(KEYS.min(len - whole));
+                    let (across, tile) = (whole * width + first % KEYS, first * width);
                     let (left, size) = (Left::new(q, width), (queries, line(count), dim));
-                    matmul::<S, false>(s, size, left, (&keys_across[tile..], stride), (p, KEYS));
-                    let left = Left::new(dout, width);
-                    matmul::<S, false>(s, size, left, (&values_across[tile..], stride), (ds, KEYS));
+                    matmul::<S, false>(s, size, left, (&keys_across[across..], stride), (p, KEYS));
+                    let (left, right) = (Left::new(dout, width), &values_across[across..]);
+                    matmul::<S, false>(s, size, left, (right, stride), (ds, KEYS));
 
                     let attention_mask =
                         sequences.attention_mask.map(|mask| &mask[start + first..][..count]);
@@ -127,10 +132,11 @@ impl Kernel for Sequence<'_> {
                         let p = &mut p[i * KEYS..][..line(count)];
                         let ds = &mut ds[i * KEYS..][..line(count)];
                         let visible = inputs.mask.visible(first_query + i, len);
-                        hide(s, p, padding, visible.saturating_sub(first));
+                        let here = within(&visible[number], &piece);
+                        hide(s, p, padding, here.clone());
                         let lse = saved.lse[(start + first_query + i) * heads + head];
                         if lse == f32::MIN {
-                            average(p, ds, visible, first);
+                            average(p, ds, visible.iter().map(Range::len).sum(), here);
                         } else {
                             differentiate(s, p, ds, lse, deltas[i]);
                         }
@@ -189,13 +195,11 @@ fn differentiate<S: Simd>(s: S, p: &mut [f32], ds: &mut [f32], lse: f32, delta: 
 }
 
 /// The same for a query that sees nothing but padding: all its `visible` keys weigh the same, and
-/// their scores do not matter. `first` is the first key of the tile.
+/// their scores do not matter. `here` are those of the tile.
 #[inline(always)]
-fn average(p: &mut [f32], ds: &mut [f32], visible: usize, first: usize) {
-    let weight = 1.0 / visible as f32;
-    for (j, p) in p.iter_mut().enumerate() {
-        *p = if first + j < visible { weight } else { 0.0 };
-    }
+fn average(p: &mut [f32], ds: &mut [f32], visible: usize, here: Range<usize>) {
+    p.fill(0.0);
+    p[here].fill(1.0 / visible as f32);
     ds.fill(0.0);
 }
 

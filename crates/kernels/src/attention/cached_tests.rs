@@ -322,6 +322,12 @@ fn refuses_rows_that_do_not_fit_their_cache() {
     assert!(attempt(shape, (2, 3, 5), Some(&[true; 4])).is_err());
     let other = Shape { head_dim: 8, ..shape };
     assert!(attempt(other, (2, 3, 5), None).unwrap_err().to_string().contains("8"));
+    let mut cache = Cache::new(shape, 4, Storage::F32).unwrap();
+    let mut pair =
+        [CachedSequence { tokens: 2, first: 0, len: 2, attention_mask: None, cache: &mut cache }];
+    let (q, mut out, mut lse) = (vec![0.0; 2 * 32], vec![0.0; 2 * 32], vec![0.0; 4]);
+    let inputs = Inputs { shape, mask: Mask::BlockDiffusion(1), q: &q, k: &q, v: &q };
+    assert!(forward_cached(&cpu, inputs, &mut pair, &mut out, &mut lse).is_err());
     assert!(Cache::new(shape, usize::MAX / 8, Storage::Bf16).is_err());
     assert!(Cache::new(shape, 0, Storage::F32).is_ok());
 }

@@ -1,12 +1,16 @@
 //! The forward pass: tiles of queries, each running over the keys of its sequence.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::{
     CachedSequence, Inputs, Sequences,
     cache::{KEYS, Layout, Packed, PackedMut},
     matmul::{Left, matmul},
+    pieces,
     scratch::{CALL, Element, Head, LINE, Scratch, Shared, TASK, line, split},
+    within,
 };
 use crate::{
     Cpu,
@@ -191,12 +195,13 @@ impl Kernel for Tile<'_> {
         // A key that a query does not see leaves its bits alone, so it does not matter with which
         // other queries it shares a block.
         let position = sequence.first + block.first;
-        let seen = inputs.mask.visible(position + queries - 1, sequence.len);
-        for first in (0..seen).step_by(KEYS) {
-            let keys = KEYS.min(seen - first);
-            let stride = sequence.layout.stride(first);
-            let keys_at = head_at + first * width;
-            let values_at = keys_at + sequence.layout.values_at();
+        let seen = inputs.mask.visible_to(position..position + queries, sequence.len);
+        for (number, piece) in pieces(seen, KEYS) {
+            let (first, keys) = (piece.start, piece.len());
+            let (tile, column) = (first / KEYS * KEYS, first % KEYS);
+            let stride = sequence.layout.stride(tile);
+            let keys_at = head_at + tile * width;
+            let values_at = head_at + sequence.layout.values_at() + first * width;
             let (key_tile, value_tile) = match sequence.packed {
                 Packed::F32(packed) => (&packed[keys_at..], &packed[values_at..]),
                 Packed::Bf16(packed) => (
@@ -208,15 +213,21 @@ impl Kernel for Tile<'_> {
                 s,
                 (queries, line(keys), dim),
                 Left::new(q, width),
-                (key_tile, stride),
+                (&key_tile[column..], stride),
                 (scores, KEYS),
             );
             let attention_mask = sequence.attention_mask.map(|mask| &mask[first..][..keys]);
             let padding = attention_mask.map(|mask| penalties(mask, padding));
             for i in 0..queries {
                 let scores = &mut scores[i * KEYS..][..line(keys)];
-                let visible = inputs.mask.visible(position + i, sequence.len);
-                hide(s, scores, padding, visible.saturating_sub(first));
+                let visible = &inputs.mask.visible(position + i, sequence.len)[number];
+                let visible = within(visible, &piece);
+                if visible.is_empty() {
+                    // Before its first key a query has no peak to compare with.
+                    scores.fill(0.0);
+                    continue;
+                }
+                hide(s, scores, padding, visible);
                 let sum = &mut sums[i * MAX_LANES..][..MAX_LANES];
                 exponentiate(s, scores, &mut peaks[i], sum, &mut acc[i * width..][..width]);
             }
@@ -268,17 +279,16 @@ pub(super) fn penalties<'a>(attention_mask: &[bool], out: &'a mut [f32]) -> &'a 
     out
 }
 
-/// Adds `padding` to the scores of a row, and takes those from `visible` on out of the soft-max.
+/// Adds `padding` to the scores of a row, and takes those that are not `visible` out of the soft-max.
 #[inline(always)]
-pub(super) fn hide<S: Simd>(s: S, row: &mut [f32], padding: Option<&[f32]>, visible: usize) {
+pub(super) fn hide<S: Simd>(s: S, row: &mut [f32], padding: Option<&[f32]>, visible: Range<usize>) {
     if let Some(padding) = padding {
         for (row, padding) in row.chunks_exact_mut(S::LANES).zip(padding.chunks_exact(S::LANES)) {
             s.store(s.add(s.load(row), s.load(padding)), row);
         }
     }
-    if let Some(hidden) = row.get_mut(visible..) {
-        hidden.fill(f32::NEG_INFINITY);
-    }
+    row[..visible.start].fill(f32::NEG_INFINITY);
+    row[visible.end..].fill(f32::NEG_INFINITY);
 }
 
 /// Turns the scores of one query into `exp(score - peak)`, where `peak` rises to the greatest, adds

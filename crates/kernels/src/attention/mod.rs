@@ -22,9 +22,11 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use cache::Layout;
 pub use cache::{Cache, Storage};
-use scratch::{Element, Head};
+use scratch::{Element, Head, LINE};
 
 use crate::{Cpu, KernelError, Result, error::check};
 
@@ -50,17 +52,68 @@ pub enum Mask {
     /// Those of its own block of this many tokens, and of the blocks before it. Blocks count from
     /// the start of the sequence.
     BlockCausal(usize),
+    /// The sequence is [x_t ; x_0] of block diffusion: a noisy half and a clean one, as long as each
+    /// other, each in blocks of this many tokens. A noisy token sees its own block and the clean
+    /// blocks before it; clean ones attend to each other as in [`Mask::BlockCausal`].
+    BlockDiffusion(usize),
 }
 
 impl Mask {
-    /// How many keys, from the first, query `i` of a sequence of `len` tokens sees; at least one.
-    pub(crate) fn visible(self, i: usize, len: usize) -> usize {
+    /// The keys that query `i` of a sequence of `len` tokens sees, at least one: those in two ranges,
+    /// either of which may be empty.
+    pub(crate) fn visible(self, i: usize, len: usize) -> [Range<usize>; 2] {
+        let after = |i: usize, block: usize| (i / block + 1).saturating_mul(block);
+        let first = |end: usize| [0..end, end..end];
         match self {
-            Self::Bidirectional => len,
-            Self::Causal => i + 1,
-            Self::BlockCausal(block) => (i / block + 1).saturating_mul(block).min(len),
+            Self::Bidirectional => first(len),
+            Self::Causal => first(i + 1),
+            Self::BlockCausal(block) => first(after(i, block).min(len)),
+            Self::BlockDiffusion(block) => {
+                let half = len / 2;
+                match i.checked_sub(half) {
+                    None => {
+                        let begin = i / block * block;
+                        [begin..after(i, block).min(half), half..half + begin]
+                    }
+                    Some(i) => [half..half, half..half + after(i, block).min(half)],
+                }
+            }
         }
     }
+
+    /// Two ranges that hold those of all `queries`, each range that of the same number.
+    fn visible_to(self, queries: Range<usize>, len: usize) -> [Range<usize>; 2] {
+        let each = queries.map(|i| self.visible(i, len));
+        let both = each.reduce(|a, b| [hull(&a[0], &b[0]), hull(&a[1], &b[1])]);
+        both.unwrap_or([0..0, 0..0])
+    }
+}
+
+/// The smallest range that holds both.
+fn hull(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => b.clone(),
+        (_, true) => a.clone(),
+        _ => a.start.min(b.start)..a.end.max(b.end),
+    }
+}
+
+/// Cuts `ranges` of keys where tiles of `tile` keys end; each piece begins with a whole cache line, at or
+/// before its range. With each comes the number of its range.
+fn pieces(ranges: [Range<usize>; 2], tile: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    ranges.into_iter().enumerate().flat_map(move |(number, range)| {
+        let begin = if range.is_empty() { range.end } else { range.start / LINE * LINE };
+        let starts = std::iter::once(begin)
+            .chain((begin / tile + 1..range.end.div_ceil(tile)).map(move |n| n * tile));
+        let piece = move |start: usize| start..range.end.min((start / tile + 1) * tile);
+        starts.map(piece).filter(|piece| !piece.is_empty()).map(move |piece| (number, piece))
+    })
+}
+
+/// What of `range` lies in `piece`, counted from its beginning.
+fn within(range: &Range<usize>, piece: &Range<usize>) -> Range<usize> {
+    let place = |i: usize| i.clamp(piece.start, piece.end) - piece.start;
+    place(range.start)..place(range.end)
 }
 
 /// How the tokens are cut into sequences.
@@ -174,6 +227,10 @@ pub fn forward_cached(
 ) -> Result<()> {
     const OP: &str = "attention::forward_cached";
     let Inputs { shape, mask, q, k, v } = inputs;
+    if let Mask::BlockDiffusion(_) = mask {
+        let what = "a cache has no clean copies of noisy tokens".into();
+        return Err(KernelError::Argument { op: OP, what });
+    }
     let mut total = 0usize;
     for sequence in &*sequences {
         let CachedSequence { tokens, first, len, .. } = *sequence;
@@ -282,7 +339,7 @@ impl Sizes {
                  the key heads divide the heads"
             ));
         }
-        if mask == Mask::BlockCausal(0) {
+        if matches!(mask, Mask::BlockCausal(0) | Mask::BlockDiffusion(0)) {
             return refuse("blocks of 0 tokens; a block has at least 1".into());
         }
         let (Some(&first), Some(&tokens)) = (sequences.starts.first(), sequences.starts.last())
@@ -293,6 +350,10 @@ impl Sizes {
         };
         if first != 0 || !sequences.starts.is_sorted() {
             return refuse("`starts` must begin with 0 and never decrease".into());
+        }
+        let is_odd = |bounds: &[usize]| !(bounds[1] - bounds[0]).is_multiple_of(2);
+        if matches!(mask, Mask::BlockDiffusion(_)) && sequences.starts.windows(2).any(is_odd) {
+            return refuse("a sequence has no two halves of the same length".into());
         }
         if let Some(attention_mask) = sequences.attention_mask {
             check(op, "attention_mask", attention_mask.len(), &[tokens])?;

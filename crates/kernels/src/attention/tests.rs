@@ -154,17 +154,61 @@ const MASKS: [Mask; 5] = [
 /// Lengths around the tiles, 1 and 0 among them.
 const LENS: [usize; 8] = [5, 1, 0, 17, 64, 1, 65, 150];
 
+/// The same of noisy and clean halves together: halves of odd lengths, around tiles, in whole blocks and not.
+const PAIRS: [usize; 8] = [10, 2, 0, 34, 64, 128, 130, 298];
+
 #[test]
 fn agrees_with_the_reference() {
     for shape in SHAPES {
         for mask in MASKS {
-            for padded in [false, true] {
-                let case = Case::new(shape, mask, &LENS, padded);
-                let expected = case.reference();
-                for cpu in cpus() {
-                    let what = format!("{} {shape:?} {mask:?} {padded}", cpu.isa());
-                    assert_close(&what, &case.run(&cpu), &expected);
+            agrees(shape, mask, &LENS);
+        }
+        for block in [1, 3, 4, 16, 32, 50, 100, 149, 1000] {
+            agrees(shape, Mask::BlockDiffusion(block), &PAIRS);
+        }
+    }
+}
+
+fn agrees(shape: Shape, mask: Mask, lens: &[usize]) {
+    for padded in [false, true] {
+        let case = Case::new(shape, mask, lens, padded);
+        let expected = case.reference();
+        for cpu in cpus() {
+            let what = format!("{} {shape:?} {mask:?} {padded}", cpu.isa());
+            assert_close(&what, &case.run(&cpu), &expected);
+        }
+    }
+}
+
+#[test]
+fn of_the_noisy_and_the_clean_each_sees_its_own() {
+    let seen = |block, i: usize, len: usize| -> Vec<usize> {
+        Mask::BlockDiffusion(block).visible(i, len).into_iter().flatten().collect()
+    };
+    // Blocks of 2 in halves of 5: noisy 0 1 | 2 3 | 4, clean 5 6 | 7 8 | 9.
+    assert_eq!(seen(2, 1, 10), [0, 1]);
+    assert_eq!(seen(2, 2, 10), [2, 3, 5, 6]);
+    assert_eq!(seen(2, 4, 10), [4, 5, 6, 7, 8]);
+    assert_eq!(seen(2, 5, 10), [5, 6]);
+    assert_eq!(seen(2, 9, 10), [5, 6, 7, 8, 9]);
+    assert_eq!(seen(usize::MAX, 3, 10), [0, 1, 2, 3, 4]);
+    assert_eq!(seen(usize::MAX, 7, 10), [5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn pieces_hold_each_key_once() {
+    for len in [2, 10, 64, 250, 600] {
+        for block in [1, 7, 16, 100, 999] {
+            let mask = Mask::BlockDiffusion(block);
+            for first in (0..len).step_by(64) {
+                let ranges = mask.visible_to(first..len.min(first + 64), len);
+                let mut held = Vec::new();
+                for (number, piece) in pieces(ranges.clone(), 128) {
+                    assert!(piece.start % LINE == 0 && piece.start / 128 == (piece.end - 1) / 128);
+                    let own = within(&ranges[number], &piece);
+                    held.extend(piece.start + own.start..piece.start + own.end);
                 }
+                assert!(held.iter().copied().eq(ranges.into_iter().flatten()), "{len} {block}");
             }
         }
     }
@@ -184,9 +228,15 @@ fn assert_close(what: &str, found: &Results, expected: &[Vec<f64>; 5]) {
 #[test]
 fn bits_do_not_depend_on_the_batch_or_the_threads() {
     for isa in cpus().iter().map(Cpu::isa) {
-        for mask in [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(32)] {
+        let masks = [
+            (Mask::Bidirectional, LENS),
+            (Mask::Causal, LENS),
+            (Mask::BlockCausal(32), LENS),
+            (Mask::BlockDiffusion(5), PAIRS),
+        ];
+        for (mask, lens) in masks {
             for padded in [false, true] {
-                let case = Case::new(SHAPES[1], mask, &LENS, padded);
+                let case = Case::new(SHAPES[1], mask, &lens, padded);
                 let run = |case: &Case, threads| {
                     case.run(&Cpu::with_isa(isa, threads).unwrap()).map(|x| bits(&x))
                 };
@@ -316,6 +366,8 @@ fn refuses_what_does_not_fit() {
     assert!(attempt(shape, all, &[], None, 6).is_err());
     assert!(attempt(shape, all, &[0, 3], Some(&[true]), 6).is_err());
     assert!(attempt(shape, Mask::BlockCausal(0), &[0, 3], None, 6).is_err());
+    assert!(attempt(shape, Mask::BlockDiffusion(2), &[0, 2, 3], None, 6).is_err());
+    assert!(attempt(shape, Mask::BlockDiffusion(0), &[0, 2], None, 4).is_err());
     assert!(attempt(Shape { kv_heads: 0, ..shape }, all, &[0, 3], None, 6).is_err());
     assert!(attempt(Shape { heads: 3, kv_heads: 2, ..shape }, all, &[0, 3], None, 6).is_err());
 }

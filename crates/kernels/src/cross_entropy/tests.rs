@@ -9,9 +9,12 @@ struct Problem {
     weight: Vec<f32>,
     targets: Vec<u32>,
     weights: Vec<f32>,
+    /// Derivatives by the entropies; none where they do not count.
+    of_entropy: Vec<f32>,
     vocab: usize,
     d: usize,
     scale: f32,
+    excluded: Option<u32>,
 }
 
 impl Problem {
@@ -21,6 +24,8 @@ impl Problem {
             weight: noise(2, vocab * d),
             targets: indices(3, n, vocab),
             weights: noise(4, n),
+            of_entropy: Vec::new(),
+            excluded: None,
             vocab,
             d,
             scale,
@@ -28,8 +33,35 @@ impl Problem {
     }
 
     fn head(&self) -> Head<'_> {
-        let (vocab, d, scale) = (self.vocab, self.d, self.scale);
-        Head { weight: WeightView::F32(&self.weight), vocab, d, scale }
+        let (vocab, d, scale, excluded) = (self.vocab, self.d, self.scale, self.excluded);
+        Head { weight: WeightView::F32(&self.weight), vocab, d, scale, excluded }
+    }
+
+    /// The same with a token left out, and the entropies of all rows but every third counting.
+    fn with_entropy(self, excluded: Option<u32>) -> Self {
+        let (n, vocab) = (self.targets.len(), self.vocab as u32);
+        let mut of_entropy = noise(5, n);
+        of_entropy.iter_mut().step_by(3).for_each(|e| *e = 0.0);
+        let mut targets = self.targets;
+        targets.iter_mut().filter(|t| excluded == Some(**t)).for_each(|t| *t = (*t + 1) % vocab);
+        Self { of_entropy, excluded, targets, ..self }
+    }
+
+    /// What the reference gives.
+    fn reference(&self) -> [Vec<f64>; 4] {
+        let (hidden, weight) = (wide(&self.hidden), wide(&self.weight));
+        let (d, scale, excluded) = (self.d, self.scale.into(), self.excluded);
+        let head = reference::cross_entropy::Head { weight: &weight, d, scale, excluded };
+        let mut of_entropy = wide(&self.of_entropy);
+        of_entropy.resize(self.targets.len(), 0.0);
+        let (nll, dhidden, dweight) = reference::cross_entropy::forward_backward(
+            &hidden,
+            &head,
+            &self.targets,
+            &wide(&self.weights),
+            &of_entropy,
+        );
+        [nll, dhidden, dweight, reference::cross_entropy::entropies(&hidden, &head)]
     }
 
     /// `nll`, `dhidden` and `dweight`, which starts at 0.
@@ -37,8 +69,8 @@ impl Problem {
         let mut nll = vec![9.0; self.targets.len()];
         let mut dhidden = vec![9.0; self.hidden.len()];
         let mut dweight = vec![0.0; self.weight.len()];
-        let (targets, weights) = (&self.targets, &self.weights);
-        let (hidden, head) = (&self.hidden, self.head());
+        let weights = Weights { nll: &self.weights, entropy: &self.of_entropy };
+        let (targets, hidden, head) = (&self.targets, &self.hidden, self.head());
         forward_backward(
             cpu,
             hidden,
@@ -66,23 +98,60 @@ fn agrees_with_the_reference() {
         [(0, 5, 3, 1.0), (1, 1, 1, 1.0), (7, 37, 5, 0.25), (517, 19, 3, 1.0), (3, 40_001, 2, -1.5)]
     {
         let p = Problem::new(n, vocab, d, scale);
+        let expected = p.reference();
         for cpu in cpus() {
             let [nll, dhidden, dweight] = p.run(&cpu);
-            let (hidden, weight) = (wide(&p.hidden), wide(&p.weight));
-            let expected = reference::cross_entropy::forward_backward(
-                &hidden,
-                &weight,
-                vocab,
-                d,
-                scale.into(),
-                &p.targets,
-                &wide(&p.weights),
-            );
-            assert_close("nll", &nll, &expected.0, 1e-6);
-            assert_close("dhidden", &dhidden, &expected.1, 5e-6);
-            assert_close("dweight", &dweight, &expected.2, 5e-6);
+            assert_close("nll", &nll, &expected[0], 1e-6);
+            assert_close("dhidden", &dhidden, &expected[1], 5e-6);
+            assert_close("dweight", &dweight, &expected[2], 5e-6);
         }
     }
+}
+
+#[test]
+fn entropies_and_tokens_left_out_agree_with_the_reference() {
+    for (n, vocab, d, scale) in
+        [(1, 2, 1, 1.0), (7, 37, 5, 0.25), (517, 19, 3, 1.0), (3, 40_001, 2, -1.5)]
+    {
+        // The last token is a chunk of its own in none of these, and the first chunk's end in some.
+        for excluded in [None, Some(0), Some(vocab as u32 - 1)] {
+            let p = Problem::new(n, vocab, d, scale).with_entropy(excluded);
+            let expected = p.reference();
+            for cpu in cpus() {
+                let [nll, dhidden, dweight] = p.run(&cpu);
+                assert_close("nll", &nll, &expected[0], 2e-6);
+                assert_close("dhidden", &dhidden, &expected[1], 5e-6);
+                assert_close("dweight", &dweight, &expected[2], 5e-6);
+                let mut told = vec![Confidence::default(); n];
+                let mut again = vec![0.0; n];
+                let (hidden, targets) = (&p.hidden, &p.targets);
+                confidences(&cpu, hidden, &p.head(), targets, &mut again, &mut told).unwrap();
+                assert_eq!(nll, again);
+                let entropies: Vec<f32> = told.iter().map(|told| told.entropy).collect();
+                assert_close("entropy", &entropies, &expected[3], 2e-6);
+                if let Some(token) = excluded {
+                    let row = &dweight[token as usize * d..][..d];
+                    assert!(row.iter().all(|g| *g == 0.0), "{row:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_right_when_no_token_is_more_probable() {
+    let cpu = Cpu::new(1).unwrap();
+    let weight = WeightView::F32(&[1.0, 3.0, 2.0, 3.0]);
+    let mut told = [Confidence::default(); 4];
+    let mut tell = |excluded, targets: &[u32]| {
+        let head = Head { weight, vocab: 4, d: 1, scale: 1.0, excluded };
+        let n = targets.len();
+        let mut nll = [0.0; 4];
+        confidences(&cpu, &vec![1.0; n], &head, targets, &mut nll[..n], &mut told[..n]).unwrap();
+        told[..n].iter().map(|told| told.is_right).collect::<Vec<_>>()
+    };
+    assert_eq!(tell(None, &[0, 1, 2, 3]), [false, true, false, true]);
+    assert_eq!(tell(Some(1), &[0, 2, 3]), [false, false, true]);
 }
 
 #[test]
@@ -107,6 +176,7 @@ fn a_row_does_not_see_the_others() {
                 weight: p.weight.clone(),
                 targets: vec![p.targets[row]],
                 weights: vec![p.weights[row]],
+                of_entropy: Vec::new(),
                 ..p
             };
             let [nll, dhidden, _] = one.run(&cpu);
@@ -130,7 +200,7 @@ fn gradients_of_the_weight_are_added_and_narrow_weights_widened() {
         &p.hidden,
         &head,
         &p.targets,
-        &p.weights,
+        Weights { nll: &p.weights, entropy: &[] },
         &mut nll,
         Gradients { dhidden: &mut dhidden, dweight: &mut dweight },
     )
@@ -155,7 +225,8 @@ fn nan_stays_in_its_row() {
 #[test]
 fn certainty_costs_nothing() {
     let cpu = Cpu::new(1).unwrap();
-    let head = Head { weight: WeightView::F32(&[1.0, -1.0]), vocab: 2, d: 1, scale: 1.0 };
+    let head =
+        Head { weight: WeightView::F32(&[1.0, -1.0]), vocab: 2, d: 1, scale: 1.0, excluded: None };
     let mut nll = [0.0; 2];
     forward(&cpu, &[300.0, 300.0], &head, &[0, 1], &mut nll).unwrap();
     assert_eq!(nll, [0.0, 600.0]);
@@ -164,10 +235,19 @@ fn certainty_costs_nothing() {
 #[test]
 fn without_width_every_token_is_as_likely() {
     let cpu = Cpu::new(1).unwrap();
-    let head = Head { weight: WeightView::F32(&[]), vocab: 3, d: 0, scale: 1.0 };
+    let head = Head { weight: WeightView::F32(&[]), vocab: 3, d: 0, scale: 1.0, excluded: None };
     let mut nll = [0.0; 2];
     let none = Gradients { dhidden: &mut [], dweight: &mut [] };
-    forward_backward(&cpu, &[], &head, &[0, 2], &[1.0; 2], &mut nll, none).unwrap();
+    forward_backward(
+        &cpu,
+        &[],
+        &head,
+        &[0, 2],
+        Weights { nll: &[1.0; 2], entropy: &[] },
+        &mut nll,
+        none,
+    )
+    .unwrap();
     assert_eq!(nll, [3f32.ln(); 2]);
 }
 
@@ -175,7 +255,8 @@ fn without_width_every_token_is_as_likely() {
 fn refuses_other_shapes_and_targets() {
     let cpu = Cpu::new(1).unwrap();
     let weight = [0.5; 6];
-    let head = Head { weight: WeightView::F32(&weight), vocab: 3, d: 2, scale: 1.0 };
+    let head =
+        Head { weight: WeightView::F32(&weight), vocab: 3, d: 2, scale: 1.0, excluded: None };
     let short = Head { vocab: 4, ..head };
     assert!(forward(&cpu, &[0.0; 4], &head, &[0, 2], &mut [0.0; 2]).is_ok());
     assert!(forward(&cpu, &[0.0; 4], &short, &[0, 2], &mut [0.0; 2]).is_err());
@@ -188,8 +269,13 @@ fn refuses_other_shapes_and_targets() {
         let (weights, mut nll) = (vec![1.0; weights], [0.0; 2]);
         let (x, t) = ([0.0; 4], [0, 1]);
         let gradients = Gradients { dhidden: &mut dhidden, dweight: &mut dweight };
-        forward_backward(&cpu, &x, &head, &t, &weights, &mut nll, gradients)
+        let weights = Weights { nll: &weights, entropy: &[] };
+        forward_backward(&cpu, &x, &head, &t, weights, &mut nll, gradients)
     };
+    let without = |excluded| Head { excluded: Some(excluded), ..head };
+    assert!(forward(&cpu, &[0.0; 4], &without(1), &[0, 2], &mut [0.0; 2]).is_ok());
+    assert!(forward(&cpu, &[0.0; 4], &without(2), &[0, 2], &mut [0.0; 2]).is_err());
+    assert!(forward(&cpu, &[0.0; 4], &without(3), &[0, 2], &mut [0.0; 2]).is_err());
     assert!(run(2, 4, 6).is_ok());
     assert!(run(1, 4, 6).is_err());
     assert!(run(2, 2, 6).is_err());

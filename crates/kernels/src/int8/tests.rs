@@ -355,7 +355,8 @@ fn a_head_of_blocks_gives_the_loss_of_its_logits() {
     let cpu = Cpu::new(2).unwrap();
     let w = Weights::of(BlockFormat::Q6K, &noise(1, vocab * d));
     let (hidden, targets) = (noise(2, n * d), [0, 69, 7, 7, 33]);
-    let head = crate::cross_entropy::Head { weight: w.view(), vocab, d, scale: 1.0 };
+    let head =
+        crate::cross_entropy::Head { weight: w.view(), vocab, d, scale: 1.0, excluded: None };
     let mut nll = [0.0; 5];
     crate::cross_entropy::forward(&cpu, &hidden, &head, &targets, &mut nll).unwrap();
     let logits = product(&hidden, &w, (n, vocab, d));

@@ -123,6 +123,18 @@ fn each_query(
                 Mask::Bidirectional => true,
                 Mask::Causal => *j <= position,
                 Mask::BlockCausal(block) => j / block <= position / block,
+                Mask::BlockDiffusion(block) => {
+                    let half = sequence.len / 2;
+                    let clean = |i: usize| i >= half;
+                    let block_of = |i: usize| i % half / block;
+                    let (of_key, of_query) = (block_of(*j), block_of(position));
+                    match (clean(*j), clean(position)) {
+                        (false, false) => of_key == of_query,
+                        (true, false) => of_key < of_query,
+                        (true, true) => of_key <= of_query,
+                        (false, true) => false,
+                    }
+                }
             };
             let seen: Vec<usize> = (0..sequence.len).filter(sees).collect();
             let key = |j: &usize| (key_start + j) * shape.kv_heads + key_head;
@@ -166,13 +178,19 @@ mod tests {
     #[test]
     fn gradient() {
         let shape = Shape { heads: 4, kv_heads: 2, head_dim: 3 };
-        let starts = [0, 5, 5, 6, 9];
-        let attention_mask = [true, false, true, true, false, true, false, false, false];
-        for mask in [Mask::Bidirectional, Mask::Causal, Mask::BlockCausal(2)] {
+        let starts = [0, 5, 5, 6, 10];
+        let attention_mask = [true, false, true, true, false, true, false, false, false, false];
+        let masks = [
+            (Mask::Bidirectional, starts),
+            (Mask::Causal, starts),
+            (Mask::BlockCausal(2), starts),
+            (Mask::BlockDiffusion(2), [0, 6, 6, 6, 10]),
+        ];
+        for (mask, starts) in masks {
             for attention_mask in [None, Some(&attention_mask[..])] {
                 let sequences = Sequences { starts: &starts, attention_mask };
-                let parts = [noise(1, 9 * 12), noise(2, 9 * 6), noise(3, 9 * 6)];
-                let dout = noise(4, 9 * 12);
+                let parts = [noise(1, 10 * 12), noise(2, 10 * 6), noise(3, 10 * 6)];
+                let dout = noise(4, 10 * 12);
                 let loss = |[q, k, v]: &[Vec<f64>; 3]| {
                     dot(&forward(shape, mask, sequences, q, k, v).0, &dout)
                 };

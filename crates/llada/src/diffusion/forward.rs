@@ -27,6 +27,22 @@ impl Noised {
             *position = start + shift.row(*position - start);
         }
     }
+
+    /// Makes each sequence of a batch, which begin at `starts`, the pair [x_t ; x_0] of block diffusion:
+    /// puts its tokens before the noise, those of `clean`, after its noisy ones. Gives where the pairs
+    /// begin.
+    pub fn pair(&mut self, clean: &[u32], starts: &[usize]) -> Vec<usize> {
+        for position in &mut self.positions {
+            let sequence = starts.partition_point(|start| start <= position).saturating_sub(1);
+            *position += starts.get(sequence).copied().unwrap_or(0);
+        }
+        let noisy = std::mem::replace(&mut self.tokens, Vec::with_capacity(2 * clean.len()));
+        for bounds in starts.windows(2) {
+            self.tokens.extend_from_slice(&noisy[bounds[0]..bounds[1]]);
+            self.tokens.extend_from_slice(&clean[bounds[0]..bounds[1]]);
+        }
+        starts.iter().map(|start| 2 * start).collect()
+    }
 }
 
 /// Masks a batch of ragged sequences for pre-training. `tokens` holds all sequences and `starts` their
@@ -57,25 +73,26 @@ pub fn noise_response(
     draw: &mut dyn FnMut(usize) -> f64,
 ) -> Noised {
     let p: Vec<f64> = t.iter().map(|&t| masking_probability(t, eps)).collect();
-    choose(tokens, starts, prompt_lengths, mask, &mut |sequence| {
+    choose(tokens, starts, prompt_lengths, mask, &mut |sequence, _| {
         p.get(sequence).and_then(|&p| weight_if_masked(draw(sequence), p))
     })
 }
 
-/// Masks the response tokens for which `weight(sequence)` is some number, which counts in the loss.
-/// It is asked once for each token, those of prompts included, in order.
-pub(crate) fn choose(
+/// Masks the response tokens for which `weight(sequence, index)` is some number, which counts in the
+/// loss. It is asked once for each token, those of prompts included, in order; `index` is the token's
+/// in its sequence.
+pub fn choose(
     tokens: &[u32],
     starts: &[usize],
     prompt_lengths: &[usize],
     mask: u32,
-    weight: &mut dyn FnMut(usize) -> Option<f64>,
+    weight: &mut dyn FnMut(usize, usize) -> Option<f64>,
 ) -> Noised {
     let mut noised = Noised { tokens: tokens.to_vec(), ..Noised::default() };
     for (sequence, bounds) in starts.windows(2).enumerate() {
         let response = bounds[0] + prompt_lengths.get(sequence).copied().unwrap_or(0);
         for i in bounds[0]..bounds[1] {
-            if let Some(weight) = weight(sequence)
+            if let Some(weight) = weight(sequence, i - bounds[0])
                 && i >= response
             {
                 noised.tokens[i] = mask;
@@ -153,6 +170,19 @@ mod tests {
     }
 
     #[test]
+    fn the_clean_half_follows_the_noisy_one() {
+        let clean = [1, 2, 3, 4, 5];
+        let starts = [0, 2, 2, 5];
+        let mut noised = choose(&clean, &starts, &[], MASK, &mut |sequence, index| {
+            (sequence == 0 && index == 1 || sequence == 2 && index != 1).then_some(1.0)
+        });
+        assert_eq!(noised.positions, [1, 2, 4]);
+        assert_eq!(noised.pair(&clean, &starts), [0, 4, 4, 10]);
+        assert_eq!(noised.tokens, [1, MASK, 1, 2, MASK, 4, MASK, 3, 4, 5]);
+        assert_eq!((noised.positions, noised.targets), (vec![1, 4, 6], vec![2, 3, 5]));
+    }
+
+    #[test]
     fn the_prompt_is_restored_but_its_draws_are_spent() {
         let draws = [0.0, 0.9, 0.0, 0.9, 0.0];
         let mut next = draws.iter();
@@ -169,7 +199,7 @@ mod tests {
         let tokens: Vec<u32> = (0..40).collect();
         let halves = [false, true].map(|complement| {
             let mut stream = Stream::new(3, Purpose::Masking, 0);
-            choose(&tokens, &[0, 40], &[10], MASK, &mut |_| {
+            choose(&tokens, &[0, 40], &[10], MASK, &mut |_, _| {
                 let u = stream.uniform();
                 if complement {
                     weight_in_complement(u, 0.7, 1e-3)

@@ -2,6 +2,39 @@
 
 use super::forward::Noised;
 
+/// What the loss of block diffusion divides its sum over masked tokens by.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalisation {
+    /// The tokens of the batch that can be masked (BD3LM, SDAR).
+    Tokens,
+    /// Those that are masked (LLaDA2).
+    Masked,
+    /// In each sequence its tokens that can be masked, and then the sequences: Eq. 5.
+    Sequence,
+    /// The sequences.
+    Batch,
+}
+
+/// The weights that the tokens of `noised` have, normalised over the batch: one of sequences whose
+/// tokens that can be masked number `answer_lengths`, `masked` of which are.
+pub fn normalised(
+    noised: &Noised,
+    by: Normalisation,
+    answer_lengths: &[usize],
+    masked: usize,
+) -> Vec<f32> {
+    let all = match by {
+        Normalisation::Tokens => answer_lengths.iter().sum(),
+        Normalisation::Masked => masked,
+        Normalisation::Sequence => return sft_weights(noised, answer_lengths),
+        Normalisation::Batch => answer_lengths.len(),
+    };
+    noised.weights.iter().map(|weight| weight / all.max(1) as f32).collect()
+}
+
 /// Weights of the pre-training loss (Eq. 3): 1/p of each masked token, over all `total_tokens` of
 /// the batch, masked or not.
 pub fn pretrain_weights(noised: &Noised, total_tokens: usize) -> Vec<f32> {
@@ -71,6 +104,17 @@ mod tests {
         assert_eq!(pretrain_weights(&noised(), 10), [0.2, 0.4, 0.5]);
         assert_eq!(sft_weights(&noised(), &[4, 7, 5]), [0.5 / 3.0, 1.0 / 3.0, 1.0 / 3.0]);
         assert_eq!(value(&[0.5, 2.0], &[4.0, 1.0]), 4.0);
+    }
+
+    #[test]
+    fn block_diffusion_is_normalised_as_each_recipe_does() {
+        let by = |by| normalised(&noised(), by, &[4, 7, 9], 8);
+        assert_eq!(by(Normalisation::Tokens), [0.1, 0.2, 0.25]);
+        assert_eq!(by(Normalisation::Masked), [0.25, 0.5, 0.625]);
+        assert_eq!(by(Normalisation::Sequence), sft_weights(&noised(), &[4, 7, 9]));
+        assert_eq!(by(Normalisation::Batch), [2.0, 4.0, 5.0].map(|w: f32| w / 3.0));
+        let none = normalised(&noised(), Normalisation::Masked, &[], 0);
+        assert!(none.iter().all(|w| w.is_finite()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use llada_kernels::{
     WeightView,
-    attention::{self, CachedSequence, Mask},
+    attention::{self, CachedSequence},
     linear::{self, Input, Out},
     rms_norm, rope,
 };
@@ -11,7 +11,7 @@ use llada_kernels::{
 use super::{BlockIds, Gradients, cache::shape, feed_forward, pass::Pass};
 use crate::{
     Result,
-    config::{AttentionMask, ModelConfig, QkNorm},
+    config::{ModelConfig, QkNorm},
 };
 
 /// Tokens that go through the feed-forward half together where nothing is saved for a backward
@@ -239,7 +239,7 @@ impl Pass<'_> {
     }
 
     fn attention_inputs<'a>(&self, [q, k, v]: &'a [Vec<f32>; 3]) -> attention::Inputs<'a> {
-        attention::Inputs { shape: shape(&self.model.config), mask: self.mask(), q, k, v }
+        attention::Inputs { shape: shape(&self.model.config), mask: self.mask, q, k, v }
     }
 
     /// rms(x) again from the saved 1/rms: cheaper to compute than to save.
@@ -257,14 +257,6 @@ impl Pass<'_> {
                 }
             }
         });
-    }
-
-    fn mask(&self) -> Mask {
-        match self.model.config.attention {
-            AttentionMask::Bidirectional => Mask::Bidirectional,
-            AttentionMask::Causal => Mask::Causal,
-            AttentionMask::BlockCausal { block_length } => Mask::BlockCausal(block_length),
-        }
     }
 
     pub(super) fn matrix(&self, id: usize) -> WeightView<'_> {

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Which positions are scored, against what, and how much each counts in the loss.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Targets<'a> {
     /// Indices into the batch's tokens: the positions whose logits predict.
     pub positions: &'a [usize],
@@ -50,6 +50,12 @@ pub struct Targets<'a> {
     pub weights: &'a [f32],
     /// What the load-balancing loss of the experts counts beside it; 0 leaves it out.
     pub balance: f64,
+    /// A token whose logit is left out of the soft-max, and which is no target: the mask.
+    pub excluded: Option<u32>,
+    /// What the mean entropy of the positions counts beside it at which the most probable token is the
+    /// one that they should predict (CAP, confidence-aware parallel training, as dFactory has it); 0
+    /// leaves it out.
+    pub cap: f64,
 }
 
 /// What a model refuses.

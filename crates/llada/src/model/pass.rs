@@ -1,6 +1,10 @@
 //! What the blocks of one forward pass share.
 
-use llada_kernels::{Cpu, attention::Sequences, rope::Table};
+use llada_kernels::{
+    Cpu,
+    attention::{Mask, Sequences},
+    rope::Table,
+};
 
 use super::{Model, router::Balance};
 
@@ -10,6 +14,7 @@ pub(super) struct Pass<'a> {
     pub(super) model: &'a Model,
     pub(super) table: &'a Table,
     pub(super) sequences: Sequences<'a>,
+    pub(super) mask: Mask,
     /// Index of each token in its sequence.
     pub(super) positions: &'a [u32],
     /// What the load-balancing loss adds to the gradients of the router's scores.

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use llada_kernels::{
     Cpu,
-    attention::{self, CachedSequence, Storage},
-    cross_entropy::{self, Head},
+    attention::{self, CachedSequence, Mask, Storage},
+    cross_entropy::{self, Confidence, Head},
     embedding,
     linear::{self, Out},
     rms_norm,
@@ -24,7 +24,11 @@ use super::{
     router::{self, Load},
     sequences::Sequences,
 };
-use crate::{Result, recycle::recycled};
+use crate::{
+    Result,
+    config::{AttentionMask, ModelConfig},
+    recycle::recycled,
+};
 pub(crate) use read::{Output, Wanted, tile_rows};
 
 /// A model on a processor, with the memory that its passes reuse.
@@ -55,6 +59,10 @@ struct Memory {
     hidden: Vec<f32>,
     d_hidden: Vec<f32>,
     d_wanted: Vec<f32>,
+    /// How sure the positions are of what, and what their entropies count.
+    confidences: Vec<Confidence>,
+    of_entropy: Vec<f32>,
+    mean_entropy: f64,
     /// Those of a tile of positions, and its groups.
     logits: Vec<f32>,
     parts: Vec<(usize, &'static mut [f32], &'static mut ())>,
@@ -203,16 +211,22 @@ impl MaskPredictor {
         &self.memory.loads
     }
 
+    /// The mean entropy that [`Targets::cap`] counts, of the last pass with gradients; 0 where it counts
+    /// nothing or no position was right.
+    pub fn mean_entropy(&self) -> f64 {
+        self.memory.mean_entropy
+    }
+
     /// −log p of each target, without gradients.
-    pub fn nll(
+    pub fn nll<'a>(
         &mut self,
-        batch: &Batch<'_>,
+        feed: impl Into<Feed<'a>>,
         targets: &Targets<'_>,
         nll: &mut Vec<f32>,
     ) -> Result<()> {
-        self.hidden(&batch.into(), targets.positions, Save::Nothing)?;
+        self.hidden(&feed.into(), targets.positions, Save::Nothing)?;
         nll.resize(targets.positions.len(), 0.0);
-        let head = head(&self.model, &self.layout);
+        let head = head(&self.model, &self.layout, targets.excluded);
         cross_entropy::forward(&self.cpu, &self.memory.hidden, &head, targets.tokens, nll)?;
         Ok(())
     }
@@ -220,25 +234,45 @@ impl MaskPredictor {
     /// −log p of each target, and the gradient of Σ weight · nll added to `gradients`. With
     /// `recompute` (gradient checkpointing), only the inputs of the blocks are saved for the backward
     /// pass and the rest is computed again: less memory for a third more arithmetic.
-    pub fn nll_and_gradient(
+    ///
+    /// # Errors
+    /// If the feed contradicts itself, or some of it is cached.
+    pub fn nll_and_gradient<'a>(
         &mut self,
-        batch: &Batch<'_>,
+        feed: impl Into<Feed<'a>>,
         targets: &Targets<'_>,
         recompute: bool,
         nll: &mut Vec<f32>,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let save = if recompute { Save::Inputs } else { Save::All };
-        self.hidden(&batch.into(), targets.positions, save)?;
-        let balance = router::balance(&self.memory.loads, targets.balance);
+        let (save, feed) = (if recompute { Save::Inputs } else { Save::All }, feed.into());
+        if !feed.cached.is_empty() {
+            let what = "nothing is cached of what is trained on";
+            return Err(ModelError::Batch(what.into()).into());
+        }
+        self.hidden(&feed, targets.positions, save)?;
+        let (balance, batch) = (router::balance(&self.memory.loads, targets.balance), feed.batch);
         let Self { model, layout, cpu, table, memory: m, .. } = self;
         let (d, n) = (model.config.d_model, targets.positions.len());
 
         nll.resize(n, 0.0);
         m.d_hidden.resize(n * d, 0.0);
-        let head = head(model, layout);
+        let head = head(model, layout, targets.excluded);
+        let tokens = targets.tokens;
+        m.mean_entropy = 0.0;
+        m.of_entropy.clear();
+        if targets.cap != 0.0 {
+            m.confidences.resize(n, Confidence::default());
+            cross_entropy::confidences(cpu, &m.hidden, &head, tokens, nll, &mut m.confidences)?;
+            let right = || m.confidences.iter().filter(|told| told.is_right);
+            let count = right().count().max(1) as f64;
+            m.mean_entropy = right().map(|told| f64::from(told.entropy)).sum::<f64>() / count;
+            let each = (targets.cap / count) as f32;
+            let counts = |told: &Confidence| if told.is_right { each } else { 0.0 };
+            m.of_entropy.extend(m.confidences.iter().map(counts));
+        }
         let d_head = &mut gradients.0[layout.head_or_tied()];
-        let (tokens, weights) = (targets.tokens, targets.weights);
+        let weights = cross_entropy::Weights { nll: targets.weights, entropy: &m.of_entropy };
         let of_head = cross_entropy::Gradients { dhidden: &mut m.d_hidden, dweight: d_head };
         cross_entropy::forward_backward(cpu, &m.hidden, &head, tokens, weights, nll, of_head)?;
 
@@ -251,6 +285,7 @@ impl MaskPredictor {
                 starts: batch.starts,
                 attention_mask: batch.attention_mask,
             },
+            mask: mask(&model.config, feed.paired)?,
             positions: &m.positions,
             balance: balance.as_deref(),
         };
@@ -301,9 +336,14 @@ impl MaskPredictor {
         wanted: &[usize],
         save: Save,
     ) -> Result<()> {
-        let Feed { batch, positions, .. } = feed;
+        let Feed { batch, positions, paired, .. } = feed;
         let limit = self.model.config.max_sequence_length;
-        check(batch, wanted, limit)?;
+        let mask = mask(&self.model.config, *paired)?;
+        check(batch, wanted, if *paired { limit.saturating_mul(2) } else { limit })?;
+        if *paired && (!pasts.is_empty() || batch.ranges().any(|r| !r.len().is_multiple_of(2))) {
+            let what = "pairs have two halves of the same length, and are not cached";
+            return Err(ModelError::Batch(what.into()).into());
+        }
         check_positions(*positions, batch.tokens.len(), limit)?;
         cache::check(batch, pasts, &self.model.config)?;
         let Self { model, layout, cpu, table, memory: m, .. } = self;
@@ -313,8 +353,10 @@ impl MaskPredictor {
             Some(positions) => m.positions.extend_from_slice(positions),
             None => {
                 for (i, range) in batch.ranges().enumerate() {
-                    let first = pasts.get(i).map_or(0, |past| past.first);
-                    m.positions.extend(first as u32..(first + range.len()) as u32);
+                    let first = pasts.get(i).map_or(0, |past| past.first) as u32;
+                    let halves = if *paired { 2 } else { 1 };
+                    let length = (range.len() / halves) as u32;
+                    (0..halves).for_each(|_| m.positions.extend(first..first + length));
                 }
             }
         }
@@ -332,7 +374,8 @@ impl MaskPredictor {
 
         let sequences =
             attention::Sequences { starts: batch.starts, attention_mask: batch.attention_mask };
-        let pass = Pass { cpu, model, table, sequences, positions: &m.positions, balance: None };
+        let positions = m.positions.as_slice();
+        let pass = Pass { cpu, model, table, sequences, mask, positions, balance: None };
         // One more than the blocks: the one that all share when little is saved.
         m.saved.resize_with(blocks + 1, Saved::default);
         m.loads.resize_with(blocks, Load::default);
@@ -374,12 +417,27 @@ enum Save {
     All,
 }
 
-fn head<'a>(model: &'a Model, layout: &Layout) -> Head<'a> {
+/// The keys that the tokens of a pass see.
+fn mask(config: &ModelConfig, paired: bool) -> Result<Mask> {
+    Ok(match (config.attention, paired) {
+        (AttentionMask::Bidirectional, false) => Mask::Bidirectional,
+        (AttentionMask::Causal, false) => Mask::Causal,
+        (AttentionMask::BlockCausal { block_length }, false) => Mask::BlockCausal(block_length),
+        (AttentionMask::BlockCausal { block_length }, true) => Mask::BlockDiffusion(block_length),
+        (_, true) => {
+            let what = "noisy and clean halves are of models that attend by blocks";
+            return Err(ModelError::Batch(what.into()).into());
+        }
+    })
+}
+
+fn head<'a>(model: &'a Model, layout: &Layout, excluded: Option<u32>) -> Head<'a> {
     Head {
         weight: model.tensors.get(layout.head_or_tied()),
         vocab: model.config.embedding_size,
         d: model.config.d_model,
         scale: model.config.logit_scale(),
+        excluded,
     }
 }
 

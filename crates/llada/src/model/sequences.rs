@@ -21,6 +21,18 @@ pub struct Feed<'a> {
     pub positions: Option<&'a [u32]>,
     /// Which cache each sequence has; empty where none has one.
     pub cached: &'a [CachedSequence],
+    /// Whether each sequence is the pair [x_t ; x_0] of block diffusion: a noisy half and a clean one of
+    /// the same positions, which no cache has. A noisy token attends to its own block and to the clean
+    /// blocks before it, a clean one to its own block and those before; blocks are as long as the
+    /// model's.
+    pub paired: bool,
+}
+
+impl<'a> Feed<'a> {
+    /// Whole pairs of a noisy and a clean half.
+    pub fn pairs(batch: Batch<'a>) -> Self {
+        Self { paired: true, ..batch.into() }
+    }
 }
 
 /// The cached keys and values that a sequence of a batch goes on from.
@@ -39,7 +51,7 @@ pub struct CachedSequence {
 impl<'a> From<Batch<'a>> for Feed<'a> {
     /// Whole sequences, of which nothing is cached.
     fn from(batch: Batch<'a>) -> Self {
-        Self { batch, positions: None, cached: &[] }
+        Self { batch, positions: None, cached: &[], paired: false }
     }
 }
 

@@ -6,11 +6,11 @@ use crate::{
     config::{LogitShift, Objective},
     diffusion::{
         forward::{self, Noised},
-        loss,
+        loss::{self, Normalisation},
     },
-    model::{Batch, Ragged, Targets},
+    model::{Batch, Feed, Ragged, Targets},
     rng::{Purpose, Stream},
-    train::Recipe,
+    train::{NoiseLevel, Recipe, Weighting},
 };
 
 /// Some sequences of an update with their targets, ready for the model.
@@ -20,16 +20,30 @@ pub(super) struct MicroBatch {
     sequences: Ragged,
     /// Tokens and targets; the weights are ∂loss/∂nll of each target.
     pub(super) noised: Noised,
+    /// Where the pairs [x_t ; x_0] of block diffusion begin that the sequences are.
+    pairs: Option<Vec<usize>>,
+    /// The token whose logit is left out.
+    excluded: Option<u32>,
 }
 
 impl MicroBatch {
-    pub(super) fn batch(&self) -> Batch<'_> {
-        Batch { tokens: &self.noised.tokens, ..self.sequences.as_batch() }
+    pub(super) fn feed(&self) -> Feed<'_> {
+        let batch = Batch { tokens: &self.noised.tokens, ..self.sequences.as_batch() };
+        match &self.pairs {
+            None => batch.into(),
+            Some(starts) => Feed::pairs(Batch { starts, ..batch }),
+        }
     }
 
     pub(super) fn targets(&self) -> Targets<'_> {
         let Noised { positions, targets, weights, .. } = &self.noised;
-        Targets { positions, tokens: targets, weights, balance: 0.0 }
+        let excluded = self.excluded;
+        Targets { positions, tokens: targets, weights, excluded, ..Targets::default() }
+    }
+
+    /// Tokens of the sequences, clean copies not counted.
+    pub(super) fn tokens(&self) -> usize {
+        self.sequences.tokens().len()
     }
 }
 
@@ -85,11 +99,15 @@ pub(super) struct StepBatch<'a> {
     shift: LogitShift,
     /// Number in the run of the first sequence, or of the first pair of complements.
     first: u64,
-    /// Noise level t of each sequence, or pair.
+    /// Noise level t of each sequence, or pair, or of each of its blocks.
     levels: Vec<f64>,
+    /// Tokens of a block with a level of its own, and where the levels of each sequence, or pair, begin.
+    block: Option<(usize, Vec<usize>)>,
     sequences: Sequences,
     /// Tokens of each sequence's response.
     answers: Vec<usize>,
+    /// Masked tokens of the whole batch, where the loss is their mean.
+    masked: usize,
 }
 
 impl<'a> StepBatch<'a> {
@@ -105,9 +123,38 @@ impl<'a> StepBatch<'a> {
         let (seed, low) = (recipe.train.seed, recipe.diffusion.low_discrepancy);
         let mut stream = Stream::new(seed, Purpose::NoiseLevel, step);
         let pairs = sequences.count() / recipe.sequence_copies();
-        let levels = forward::noise_levels(&mut stream, pairs, low);
+        let own = recipe.block.as_ref().filter(|block| block.noise_level == NoiseLevel::Block);
+        let block = own.map(|block| {
+            let length = block.length_at(step);
+            let lengths = sequences.lengths().step_by(recipe.sequence_copies());
+            let mut begins = vec![0];
+            begins.extend(lengths.scan(0, |sum, n| {
+                *sum += n.div_ceil(length);
+                Some(*sum)
+            }));
+            (length, begins)
+        });
+        let count = block.as_ref().map_or(pairs, |(_, begins)| begins[pairs]);
+        let levels = forward::noise_levels(&mut stream, count, low);
         let answers = sequences.answers(recipe.train.objective);
-        Self { recipe, mask, shift, first: step * pairs as u64, levels, sequences, answers }
+        let first = step * pairs as u64;
+        let batch =
+            Self { recipe, mask, shift, first, levels, block, sequences, answers, masked: 0 };
+        match &recipe.block {
+            Some(block) if block.normalisation == Normalisation::Masked => {
+                let all = batch.micro_batch(0..batch.sequences.count());
+                Self { masked: all.noised.positions.len(), ..batch }
+            }
+            _ => batch,
+        }
+    }
+
+    /// The noise level t of the token of this index in a sequence, or pair.
+    fn level(&self, pair: usize, index: usize) -> f64 {
+        match &self.block {
+            None => self.levels[pair],
+            Some((length, begins)) => self.levels[begins[pair] + index / length],
+        }
     }
 
     /// Sequences of the update.
@@ -134,17 +181,30 @@ impl<'a> StepBatch<'a> {
         let (first, part) = (range.start, sequences.sequences.part(range.clone()));
         let (tokens, starts, prompts) = (part.tokens(), part.starts(), &sequences.prompts[range]);
         let (eps, copies) = (recipe.diffusion.eps, recipe.sequence_copies());
+        let block = recipe.block.as_ref();
         let mut noised = match recipe.train.objective {
             Objective::Diffusion => {
-                let mut noised =
-                    forward::choose(tokens, starts, prompts, self.mask, &mut |sequence| {
-                        let (sequence, u) = (first + sequence, draw(first + sequence));
-                        let p = forward::masking_probability(self.levels[sequence / copies], eps);
-                        match sequence % copies {
-                            0 => forward::weight_if_masked(u, p),
-                            _ => forward::weight_in_complement(u, p, eps),
-                        }
-                    });
+                let excluded = block.filter(|block| block.exclude_mask_logit).map(|_| self.mask);
+                let mut weight = |sequence: usize, index: usize| {
+                    let is_mask = Some(tokens[starts[sequence] + index]) == excluded;
+                    let (sequence, u) = (first + sequence, draw(first + sequence));
+                    let t = self.level(sequence / copies, index);
+                    let p = match block {
+                        None => forward::masking_probability(t, eps),
+                        Some(block) => block.probability(t),
+                    };
+                    let weight = match sequence % copies {
+                        0 => forward::weight_if_masked(u, p),
+                        _ => forward::weight_in_complement(u, p, eps),
+                    };
+                    match block {
+                        // What is a mask in the text is not predicted by a soft-max without one.
+                        _ if is_mask => None,
+                        Some(block) if block.weighting == Weighting::None => weight.map(|_| 1.0),
+                        _ => weight,
+                    }
+                };
+                let mut noised = forward::choose(tokens, starts, prompts, self.mask, &mut weight);
                 noised.shift(self.shift, starts);
                 noised
             }
@@ -152,12 +212,17 @@ impl<'a> StepBatch<'a> {
         };
         noised.sequences.iter_mut().for_each(|sequence| *sequence += first);
         noised.weights = self.weights(&noised);
-        MicroBatch { sequences: part, noised }
+        let pairs = block.map(|_| noised.pair(tokens, starts));
+        let excludes = block.is_some_and(|block| block.exclude_mask_logit);
+        MicroBatch { noised, pairs, excluded: excludes.then_some(self.mask), sequences: part }
     }
 
     /// Every part of the batch weighs as its share of the whole.
     fn weights(&self, noised: &Noised) -> Vec<f32> {
-        let Recipe { sft, train, .. } = self.recipe;
+        let Recipe { sft, train, block, .. } = self.recipe;
+        if let Some(block) = block {
+            return loss::normalised(noised, block.normalisation, &self.answers, self.masked);
+        }
         match (sft, train.objective) {
             (Some(_), _) => loss::sft_weights(noised, &self.answers),
             (None, Objective::Diffusion) => {

@@ -131,11 +131,21 @@ pub enum TrainError {
         /// Its value in the checkpoint.
         expected: String,
     },
-    /// A model that attends by blocks, whose loss is another.
-    #[error(
-        "models that attend by blocks are trained on noisy and clean blocks at once, which is not offered"
-    )]
+    /// A model that attends by blocks, and a recipe without.
+    #[error("the model attends by blocks, and the recipe has no `[block]`")]
     ByBlocks,
+    /// Adapters of a model that does not attend by the blocks of the recipe.
+    #[error(
+        "adapters have no attention of their own: `block.length` is {found}, and their model \
+         attends {}",
+        blocks.map_or("to all tokens".into(), |n| format!("by blocks of {n}"))
+    )]
+    AdaptedBlocks {
+        /// The recipe's.
+        found: usize,
+        /// The model's.
+        blocks: Option<usize>,
+    },
     /// Too many steps in a row were not finite.
     #[error(
         "stopped at step {step}: the loss or its gradient was not finite {times} times in a row"
@@ -214,7 +224,11 @@ impl TrainError {
                 path.display()
             ),
             Self::Diverged { last: None, .. } => "lower `optim.lr` and start again".into(),
-            Self::ByBlocks => "train a model of LLaDA, LLaDA-MoE or Dream".into(),
+            Self::ByBlocks => "add `block.length=N`, the tokens of its blocks".into(),
+            Self::AdaptedBlocks { found, .. } => format!(
+                "train all weights (`lora.rank=0`), or set `block_size` to {found} in the `config.json` \
+                 of the model"
+            ),
             Self::Recipe(_) | Self::Value { .. } => return None,
         })
     }

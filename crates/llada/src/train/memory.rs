@@ -31,6 +31,8 @@ struct Plan {
     /// Rows of the embedding and of the head together.
     embeddings: f64,
     length: f64,
+    /// Copies of a sequence that a pass is fed: a clean one too in block diffusion.
+    copies: f64,
     batch: f64,
     /// 0 takes the whole batch.
     micro: f64,
@@ -63,6 +65,7 @@ impl Plan {
             heads: config.n_heads as f64,
             embeddings: heads * config.embedding_size as f64,
             length: length as f64,
+            copies: if recipe.block.is_some() { 2.0 } else { 1.0 },
             batch: recipe.train.batch_size as f64,
             micro: recipe.train.micro_batch_size as f64,
             // Gradients; where all weights are trained these too, two means of the optimiser, and the
@@ -90,6 +93,7 @@ impl Plan {
         // answer.
         let sequences = self.batch * (4.0 * self.length + 40.0);
         let micro = if self.micro == 0.0 { self.batch } else { self.micro.min(self.batch) };
+        let micro = micro * self.copies;
         let saved = 4.0 * d + 2.0 * kv + 2.0 * mlp + self.heads;
         let saved = if self.recompute { layers * d + saved } else { layers * saved };
         let scratch = 6.0 * d + 2.0 * kv + 4.0 * mlp;

@@ -37,8 +37,8 @@ pub use changes::Change;
 pub use error::TrainError;
 pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
 pub use recipe::{
-    Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Recipe,
-    Schedule, Sft, SftTemplate,
+    Block, BlockPreset, Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes, NoiseLevel,
+    OneOrMany, Optim, Padding, Recipe, Schedule, Sft, SftTemplate, Weighting,
 };
 pub use report::render as render_report;
 pub(crate) use saved::{STATE, checkpoints, marks};

@@ -1,5 +1,6 @@
 //! The recipe of a run: a TOML file of a few sections, every key of which has a default.
 
+mod block;
 mod check;
 mod reference;
 mod sections;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
+pub use block::{Block, BlockPreset, NoiseLevel, Weighting};
 pub use reference::Key;
 pub use sections::{
     Data, Diffusion, Eval, Log, Loop, Lora, ModelSizes, OneOrMany, Optim, Padding, Schedule, Sft,
@@ -17,7 +19,7 @@ pub use sections::{
 use super::{TrainError, keys};
 use crate::{
     Result,
-    config::{ConfigError, Experts, Family, ModelConfig, QkNorm, SpecialTokens},
+    config::{AttentionMask, ConfigError, Experts, Family, ModelConfig, QkNorm, SpecialTokens},
 };
 
 /// All that decides a run. Two runs of the same recipe on the same data give the same weights.
@@ -35,6 +37,9 @@ pub struct Recipe {
     pub sft: Option<Sft>,
     /// The forward process.
     pub diffusion: Diffusion,
+    /// Block diffusion; without it the model attends as its configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<Block>,
     /// The optimiser.
     pub optim: Optim,
     /// Low-rank adapters.
@@ -70,6 +75,7 @@ impl Recipe {
         if is_sft || table.contains_key("sft") {
             complete_sft(&mut table)?;
         }
+        block::complete(&mut table)?;
         let recipe: Self = table
             .try_into()
             .map_err(|e: toml::de::Error| TrainError::Recipe(e.to_string().trim().into()))?;
@@ -107,6 +113,7 @@ impl Recipe {
             ..plain
         };
         let config = self.with_experts(config).with_objective(self.train.objective);
+        let config = self.with_blocks(config, 0);
         match config.check() {
             Err(ConfigError::Value { key, found, expected }) => {
                 let (key, found, expected) = match key.as_str() {
@@ -126,6 +133,13 @@ impl Recipe {
             }
             checked => Ok(checked.map(|()| config)?),
         }
+    }
+
+    /// The configuration with the blocks of `step`, from 0, where the recipe wants some.
+    pub(super) fn with_blocks(&self, config: ModelConfig, step: u64) -> ModelConfig {
+        let Some(block) = &self.block else { return config };
+        let block_length = block.length_at(step);
+        ModelConfig { attention: AttentionMask::BlockCausal { block_length }, ..config }
     }
 
     /// The configuration with the experts that the recipe asks for, as LLaDA-MoE has them.
@@ -205,6 +219,8 @@ impl Recipe {
         (recipe.data.path, recipe.data.validation) = (list.clone(), Some(list));
         recipe.data.weights = Some(OneOrMany::Many(vec![0.0]));
         recipe.sft = Some(Sft { padding: Some(Padding::Batch), ..Sft::default() });
+        let length = OneOrMany::Many(vec![0]);
+        recipe.block = Some(Block { length, ..Block::default() });
         recipe
     }
 }

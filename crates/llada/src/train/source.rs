@@ -282,14 +282,18 @@ fn conversation_sequences(
     let pairs: Vec<_> =
         (step * count..(step + 1) * count).map(|n| conversations.pair(n, seed)).collect();
     let longest = pairs.iter().map(|pair| pair.ids().len()).max().unwrap_or(0);
-    let length = match recipe.padding() {
+    let most = recipe.data.sequence_length;
+    let block = recipe.block.as_ref().map_or(1, |block| block.length_at(step));
+    let length = |length: usize| match recipe.padding() {
         Padding::Batch => longest,
+        Padding::Block => length.next_multiple_of(block).min(most.max(length)),
         Padding::None => 0,
     };
     let mut sequences = Sequences::default();
     for pair in pairs {
         for _ in 0..copies {
-            sequences.push(pair.ids(), pair.prompt_len(), (eos, length));
+            let padding = (eos, length(pair.ids().len()));
+            sequences.push(pair.ids(), pair.prompt_len(), padding);
         }
     }
     sequences
@@ -304,9 +308,10 @@ impl Recipe {
     /// What follows a short response.
     pub(super) fn padding(&self) -> Padding {
         let chosen = self.sft.as_ref().and_then(|sft| sft.padding);
-        chosen.unwrap_or(match self.train.objective {
-            Objective::Diffusion => Padding::Batch,
-            Objective::Autoregressive => Padding::None,
+        chosen.unwrap_or(match (self.train.objective, &self.block) {
+            (Objective::Diffusion, None) => Padding::Batch,
+            (Objective::Diffusion, Some(_)) => Padding::Block,
+            (Objective::Autoregressive, _) => Padding::None,
         })
     }
 

@@ -83,6 +83,10 @@ impl Trainer {
             tokenizer_files.or_chat_template(chat::LLADA);
         }
         let (mut model, trainable) = starting_model(&recipe, &cpu, &opened, &tokenizer, found_dir)?;
+        if recipe.lora.rank == 0 {
+            let last = found.as_ref().map_or(0, |found| found.state.step.saturating_sub(1));
+            model.config = recipe.with_blocks(model.config, last);
+        }
         let special = checkpoint::special_tokens(&model.config, Some(&tokenizer));
         let mask = match recipe.train.objective {
             Objective::Diffusion => special.mask.ok_or(TrainError::NoMask)?,
@@ -353,8 +357,13 @@ fn check(recipe: &Recipe, model: &Model) -> Result<()> {
         let expected = format!("at most the {longest} tokens of the model");
         return Err(TrainError::Value { key, found, expected }.into());
     }
-    if model.config.attention.block_length().is_some() {
-        return Err(TrainError::ByBlocks.into());
+    let blocks = model.config.attention.block_length();
+    match &recipe.block {
+        None if blocks.is_some() => return Err(TrainError::ByBlocks.into()),
+        Some(block) if recipe.lora.rank > 0 && blocks != Some(block.last_length()) => {
+            return Err(TrainError::AdaptedBlocks { found: block.last_length(), blocks }.into());
+        }
+        _ => {}
     }
     if recipe.train.objective != model.config.objective {
         let found = format!("{:?}", recipe.train.objective).to_lowercase();

@@ -208,7 +208,8 @@ impl Trainer {
     /// One step: noisy sequences, loss and gradient, and the update unless they forbid it. `None` if it
     /// was stopped before it had changed anything.
     fn train_step(&mut self, stop: &AtomicBool) -> Result<Option<StepMetrics>> {
-        let Recipe { train, optim, .. } = &self.recipe;
+        self.attend(self.state.step);
+        let Recipe { train, optim, block, .. } = &self.recipe;
         let step = self.state.step;
         let shift = self.predictor.model().config.shift;
         let batch = self.source.step_batch(&self.recipe, self.mask, shift, step)?;
@@ -222,17 +223,17 @@ impl Trainer {
             let end = train.batch_size.min(start + self.recipe.micro_batch());
             let micro = batch.micro_batch(start..end);
             // Each part of the batch counts by its tokens.
-            let share =
-                micro.noised.tokens.len() as f64 / batch.sequences().tokens().len().max(1) as f64;
-            let targets = Targets { balance: train.balance * share, ..micro.targets() };
+            let share = micro.tokens() as f64 / batch.sequences().tokens().len().max(1) as f64;
+            let cap = block.as_ref().map_or(0.0, |block| block.cap_weight * share);
+            let targets = Targets { balance: train.balance * share, cap, ..micro.targets() };
             self.predictor.nll_and_gradient(
-                &micro.batch(),
+                micro.feed(),
                 &targets,
                 train.recompute,
                 &mut nll,
                 &mut self.gradients,
             )?;
-            total += loss::value(&micro.noised.weights, &nll);
+            total += loss::value(&micro.noised.weights, &nll) + cap * self.predictor.mean_entropy();
             predicted += nll.len();
             balance += share * balance_loss(self.predictor.loads());
             for load in self.predictor.loads() {
@@ -275,7 +276,8 @@ impl Trainer {
         self.state.add_loss(total);
         self.state.set_validation(None);
         let config = &self.predictor.model().config;
-        let flops = lengths().map(|length| step_flops(config, 1, length, 0)).sum::<f64>();
+        let copies = 1 + usize::from(block.is_some());
+        let flops = lengths().map(|length| step_flops(config, copies, length, 0)).sum::<f64>();
         Ok(Some(StepMetrics {
             step: self.state.step,
             steps: train.steps,
@@ -294,6 +296,14 @@ impl Trainer {
             flops: flops + step_flops(config, 0, 0, predicted),
             seconds_left: 0.0,
         }))
+    }
+
+    /// Has the model attend by the blocks of `step`, where the recipe wants some.
+    pub(super) fn attend(&mut self, step: u64) {
+        if self.recipe.block.is_some() {
+            let config = &mut self.predictor.model_mut().config;
+            *config = self.recipe.with_blocks(config.clone(), step);
+        }
     }
 
     /// Weights from which no finite loss came are not worth going back to.

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod average;
+mod blocks;
 mod mixture;
 mod resume;
+#[path = "../common/whole.rs"]
+mod whole;
 
 use std::{
     cell::Cell,

@@ -10,7 +10,10 @@ use crate::{
     Error,
     chat::{Message, Template},
     checkpoint::{load as load_folder, save as save_folder},
-    config::family::{Parameter, Part},
+    config::{
+        AttentionMask,
+        family::{Parameter, Part},
+    },
     golden::{self, Golden, own_model},
     tokenizer::Tokenizer,
 };
@@ -172,6 +175,22 @@ fn what_llama_cpp_would_compute_otherwise_has_another_architecture() {
     let mut config = load_folder(&own_model("a_mha_untied")).unwrap().config;
     config = config.with_objective(crate::config::Objective::Autoregressive);
     assert_eq!(metadata::architecture(&config), "llada-extended");
+}
+
+#[test]
+fn blocks_of_any_family_survive() {
+    for Golden { name, .. } in golden::MODELS {
+        let mut model = load_folder(&own_model(name)).unwrap();
+        model.config.attention = AttentionMask::BlockCausal { block_length: 6 };
+        let folder = tempfile::tempdir().unwrap();
+        save_folder(&model, folder.path(), DType::F32).unwrap();
+        assert_eq!(load_folder(folder.path()).unwrap().config, model.config, "{name}");
+        let (_dir, path) = converted(folder.path());
+        let file = File::open(&path).unwrap();
+        let value = file.value("general.architecture").and_then(Value::text);
+        assert_eq!(value, Some("llada-extended"), "{name}");
+        assert_eq!(config(&file).unwrap(), model.config, "{name}");
+    }
 }
 
 #[test]

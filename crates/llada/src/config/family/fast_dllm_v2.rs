@@ -60,6 +60,10 @@ impl Convention for FastDllmV2 {
         PublishedSampler::FastDllmV2
     }
 
+    fn is_by_blocks(&self) -> bool {
+        true
+    }
+
     fn name(&self, parameter: Parameter) -> String {
         llama::name(parameter)
     }

@@ -142,6 +142,10 @@ impl Convention for Llada2 {
         PublishedSampler::Llada2
     }
 
+    fn is_by_blocks(&self) -> bool {
+        true
+    }
+
     fn name(&self, parameter: Parameter) -> String {
         let (block, part) = match parameter {
             Parameter::Embedding => return "model.word_embeddings.weight".into(),

@@ -171,6 +171,11 @@ trait Convention: Sync {
         PublishedSampler::Llada
     }
 
+    /// Whether its models attend by blocks, of a length that its files say in their own way.
+    fn is_by_blocks(&self) -> bool {
+        false
+    }
+
     /// The name of a parameter.
     fn name(&self, parameter: Parameter) -> String;
 
@@ -272,6 +277,12 @@ impl Family {
     /// Whose published sampler its models come with.
     pub fn sampler(self) -> PublishedSampler {
         self.convention().sampler()
+    }
+
+    /// Whether its models attend by blocks, of a length that its files say in their own way. Files of
+    /// other families say that of a model which does in `block_size`.
+    pub(crate) fn is_by_blocks(self) -> bool {
+        self.convention().is_by_blocks()
     }
 
     /// The name of a parameter in a checkpoint.

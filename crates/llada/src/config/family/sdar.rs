@@ -53,6 +53,10 @@ impl Convention for Sdar {
         PublishedSampler::Sdar
     }
 
+    fn is_by_blocks(&self) -> bool {
+        true
+    }
+
     fn name(&self, parameter: Parameter) -> String {
         llama::name(parameter)
     }

@@ -210,7 +210,8 @@ impl Assembly {
             }));
         }
         let positions = Some(self.positions.as_slice());
-        let feed = Feed { batch: self.batch.as_batch(), positions, cached: &self.cached };
+        let (batch, cached) = (self.batch.as_batch(), self.cached.as_slice());
+        let feed = Feed { batch, positions, cached, paired: false };
         let result = predictor.forward(&feed, &reads, &mut self.results);
         let (found, positions) = (self.results.len(), reads.len());
         self.reads = recycled(reads);

@@ -1,6 +1,8 @@
 //! How well a model predicts running text: nats per token, a bound for diffusion and exact for the
 //! autoregressive baseline.
 
+mod blocks;
+
 use std::ops::Range;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::{
     Result,
-    config::{AttentionMask, ModelConfig, Objective},
+    config::{AttentionMask, LogitShift, ModelConfig, Objective},
     engine,
     model::MaskPredictor,
     rng::{Purpose, Stream},
@@ -56,6 +58,10 @@ impl Default for EvidenceSettings {
 /// of the L tokens that are not given, and counts their cross-entropy L/l times: the form of Eq. 6, whose mean over l from 1
 /// to L is a bound of −log p of the sequence. The l of all versions share out 1..=L evenly.
 ///
+/// A model that attends by blocks is scored so block by block, from the blocks before without masks: the
+/// sum of these bounds is one of −log p of the sequence. A version masks l tokens of each block, and each
+/// block's l share out 1..=L of its own.
+///
 /// A causal model predicts every token of a sequence but the first, from those before it in the
 /// sequence.
 #[derive(Debug)]
@@ -65,6 +71,7 @@ pub struct Evidence {
     /// The mask token of a diffusion model.
     mask: Option<u32>,
     attention: AttentionMask,
+    shift: LogitShift,
     /// Where in 1..=L the number of masks of each version lies, from 0 to below 1.
     levels: Vec<f64>,
     /// Versions that are scored.
@@ -85,8 +92,8 @@ pub struct Bound {
     pub sequences: usize,
     /// Tokens that were predicted, each counted once.
     pub tokens: usize,
-    /// Cross-entropy of the masked tokens by the fraction of the sequence that is masked; empty for a
-    /// causal model.
+    /// Cross-entropy of the masked tokens by the fraction of the sequence that is masked, or of the
+    /// block; empty for a causal model.
     pub buckets: Vec<Bucket>,
 }
 
@@ -102,12 +109,12 @@ impl Bound {
     }
 }
 
-/// Sequences with a similar masked fraction.
+/// Sequences, or blocks, with a similar masked fraction.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Bucket {
     /// Masked fractions above this and up to that of the next bucket, the last up to 1.
     pub from: f64,
-    /// Mean nats of a masked token; `None` when there was no sequence.
+    /// Mean nats of a masked token; `None` when there was none.
     pub nll: Option<f64>,
     /// Masked tokens.
     pub tokens: u64,
@@ -150,6 +157,7 @@ impl Evidence {
             settings,
             mask,
             attention: config.attention,
+            shift: config.shift,
             done: 0,
             buckets: [(0.0, 0); BUCKETS],
         })
@@ -175,6 +183,9 @@ impl Evidence {
         predictor: &mut MaskPredictor,
         read: &mut dyn FnMut(Window, &mut Vec<u32>) -> Result<()>,
     ) -> Result<bool> {
+        if let (Some(mask), Some(block)) = (self.mask, self.attention.block_length()) {
+            return self.advance_blocks(predictor, read, mask, block);
+        }
         let (mut sequences, mut tokens_fed) = (Vec::new(), 0);
         for version in self.done..self.versions() {
             let window = self.windows[version / self.settings.draws];
@@ -182,12 +193,7 @@ impl Evidence {
             if !sequences.is_empty() && tokens_fed > self.settings.tokens_per_forward {
                 break;
             }
-            let mut tokens = Vec::with_capacity(window.length);
-            read(window, &mut tokens)?;
-            let (found, limit) = (tokens.len(), window.length);
-            if found != limit {
-                return Err(LikelihoodError::SequenceLength { found, least: limit, limit }.into());
-            }
+            let tokens = tokens_of(window, read)?;
             sequences.push(Losses::of(vec![match self.mask {
                 Some(mask) => self.masked_sequence(version, &tokens, mask),
                 None => causal_sequence(tokens, window.given, self.attention),
@@ -266,11 +272,30 @@ impl Evidence {
             return;
         }
         let (length, masks) = (self.predicted(&self.windows[sequence]), self.masks(version));
+        self.add_masked(sequence, loss, masks, length);
+    }
+
+    /// Takes in the loss of `masks` masked tokens of `length`.
+    fn add_masked(&mut self, sequence: usize, loss: f64, masks: usize, length: usize) {
         self.nats[sequence] += loss * length as f64 / masks as f64 / self.settings.draws as f64;
         // A fraction on the border belongs to the lower bucket.
         let bucket = &mut self.buckets[((masks * BUCKETS - 1) / length).min(BUCKETS - 1)];
         bucket.0 += loss;
         bucket.1 += masks as u64;
+    }
+}
+
+/// The tokens of a window.
+fn tokens_of(
+    window: Window,
+    read: &mut dyn FnMut(Window, &mut Vec<u32>) -> Result<()>,
+) -> Result<Vec<u32>> {
+    let mut tokens = Vec::with_capacity(window.length);
+    read(window, &mut tokens)?;
+    let (found, limit) = (tokens.len(), window.length);
+    match found == limit {
+        true => Ok(tokens),
+        false => Err(LikelihoodError::SequenceLength { found, least: limit, limit }.into()),
     }
 }
 

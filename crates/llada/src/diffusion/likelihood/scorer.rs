@@ -24,9 +24,6 @@ pub(super) struct Scorer {
 
 /// The mask token that likelihoods of a diffusion model are estimated with; `None` for a causal one.
 pub(super) fn mask_of(config: &ModelConfig, mask: Option<u32>) -> Result<Option<u32>> {
-    if config.attention.block_length().is_some() {
-        return Err(LikelihoodError::ByBlocks.into());
-    }
     match config.objective {
         Objective::Diffusion => Ok(Some(mask.ok_or(LikelihoodError::NoMask)?)),
         Objective::Autoregressive => Ok(None),
@@ -41,6 +38,9 @@ impl Scorer {
     ) -> Result<Self> {
         if Range::check(&[("cfg_scale", f64::from(cfg_scale))]).is_err() {
             return Err(LikelihoodError::CfgScale(cfg_scale).into());
+        }
+        if config.attention.block_length().is_some() {
+            return Err(LikelihoodError::ByBlocks.into());
         }
         let mask = mask_of(config, special.mask)?;
         if mask.is_none() && cfg_scale > 0.0 {

@@ -59,7 +59,7 @@ impl Preset {
             }
         }
         let is_fast = self == Self::Fast;
-        match config.family.sampler() {
+        match config.published_sampler() {
             PublishedSampler::Llada => {}
             // Entropy is what Dream's authors recommend (arXiv 2508.15487).
             PublishedSampler::Dream => {

@@ -86,7 +86,7 @@ impl MaskPredictor {
         }
         m.nll.resize(m.targets.len(), 0.0);
         let hidden = &m.hidden[first * model.config.d_model..];
-        cross_entropy::forward(cpu, hidden, &head(model, layout), &m.targets, &mut m.nll)?;
+        cross_entropy::forward(cpu, hidden, &head(model, layout, None), &m.targets, &mut m.nll)?;
         for ((number, out), &nll) in out.zip(&m.nll) {
             *out = read(number, Output::Loss(nll));
         }

@@ -16,7 +16,7 @@ fn long_sequences_get_the_same_bits_whether_passes_are_saved_or_not() {
     let positions: Vec<usize> = (0..length).collect();
     let weights = vec![1.0; length];
     let targets =
-        Targets { positions: &positions, tokens: &tokens, weights: &weights, balance: 0.0 };
+        Targets { positions: &positions, tokens: &tokens, weights: &weights, ..Targets::default() };
     let (mut plain, mut saved) = (Vec::new(), Vec::new());
     predictor.nll(&batch, &targets, &mut plain).unwrap();
     let mut gradients = Gradients::zeros(&model);

@@ -42,9 +42,13 @@ fn ragged() -> Sequences {
 
 #[test]
 fn a_batch_is_the_same_however_it_is_divided() {
-    for overrides in
-        [&[][..], &["train.objective=autoregressive"], &["diffusion.low_discrepancy=true"]]
-    {
+    for overrides in [
+        &[][..],
+        &["train.objective=autoregressive"],
+        &["diffusion.low_discrepancy=true"],
+        &["block.length=2"],
+        &["block.length=3", "block.preset=llada2"],
+    ] {
         let recipe = sft(overrides);
         let step = StepBatch::new(&recipe, ragged(), 99, LogitShift::Same, 7);
         let whole = step.micro_batch(0..3).noised;
@@ -61,6 +65,42 @@ fn a_batch_is_the_same_however_it_is_divided() {
         assert_eq!(whole, parts, "{overrides:?}");
         assert!(!whole.positions.is_empty());
     }
+}
+
+#[test]
+fn blocks_have_the_noise_of_the_recipe_and_prompts_have_none() {
+    let text: Vec<u32> = (0..4000).map(|i| i % 90).collect();
+    let of = |overrides: &[&str]| {
+        let recipe = sft(overrides);
+        let mut sequences = Sequences::default();
+        sequences.push(&text, 10, (0, 0));
+        sequences.push(&text, 0, (0, 0));
+        StepBatch::new(&recipe, sequences, 99, LogitShift::Same, 5).micro_batch(0..2)
+    };
+    let share =
+        |part: &[u32]| part.iter().filter(|&&token| token == 99).count() as f64 / part.len() as f64;
+    let micro = of(&["block.length=400", "block.noise_range=0.3,0.8"]);
+    let (tokens, pairs) = (&micro.noised.tokens, micro.feed());
+    assert_eq!((tokens.len(), micro.tokens()), (16_000, 8000));
+    assert_eq!((pairs.batch.starts, pairs.paired), (&[0, 8000, 16_000][..], true));
+    assert_eq!(tokens[..10], text[..10]);
+    assert!(tokens[4000..8000] == text && tokens[12_000..] == text, "the clean halves");
+    let shares: Vec<f64> = tokens[8000..12_000].chunks(400).map(share).collect();
+    assert!(shares.iter().all(|share| (0.2..0.9).contains(share)), "{shares:?}");
+    let spread =
+        shares.iter().copied().fold(0.0, f64::max) - shares.iter().copied().fold(1.0, f64::min);
+    assert!(spread > 0.15, "each block has its own: {shares:?}");
+    let total: f32 = micro.noised.weights.iter().sum();
+    assert!((total - 1.0).abs() < 0.2, "1/t makes up for what is not masked: {total}");
+    assert_eq!(micro.targets().excluded, Some(99));
+
+    let micro = of(&["block.length=400", "block.preset=llada2"]);
+    let shares: Vec<f64> = micro.noised.tokens[8000..12_000].chunks(400).map(share).collect();
+    let mean = shares.iter().sum::<f64>() / 10.0;
+    assert!(shares.iter().all(|share| (share - mean).abs() < 0.1), "{shares:?}");
+    let weight = 1.0 / micro.noised.positions.len() as f32;
+    assert!(micro.noised.weights.iter().all(|&w| w == weight));
+    assert_eq!(micro.targets().excluded, None);
 }
 
 #[test]
@@ -141,9 +181,9 @@ fn golden_fine_tuning_step() {
             for start in (0..count).step_by(size) {
                 let end = count.min(start + size);
                 let micro = step.noised(start..end, &mut |_| *draws.next().unwrap());
-                let (batch, targets) = (micro.batch(), micro.targets());
+                let (batch, targets) = (micro.feed(), micro.targets());
                 predictor
-                    .nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)
+                    .nll_and_gradient(batch, &targets, false, &mut nll, &mut gradients)
                     .unwrap();
                 loss += crate::diffusion::loss::value(&micro.noised.weights, &nll);
             }

@@ -42,6 +42,15 @@ impl Recipe {
         self.check_loop()?;
         self.check_sft()?;
         self.check_experts()?;
+        if let Some(block) = &self.block {
+            block.check()?;
+            let (objective, expected) = (self.train.objective, "diffusion beside `[block]`");
+            let found = format!("{objective:?}").to_lowercase();
+            rule(objective == Objective::Diffusion, "train.objective", found, expected)?;
+            let constant = self.lora.rank == 0 || block.length.as_slice().len() == 1;
+            let expected = "0 where `block.length` is a schedule: adapters keep to their model's";
+            rule(constant, "lora.rank", self.lora.rank, expected)?;
+        }
         let (lora, model) = (&self.lora, &self.model);
         range(lora.alpha, "lora.alpha", 1e-6, 1e6)?;
         range(model.rope_theta, "model.rope_theta", 1.0, 1e15)?;

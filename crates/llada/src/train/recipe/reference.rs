@@ -4,7 +4,7 @@
 use serde_json::{Map, Value as Json};
 use toml::Table;
 
-use super::{Recipe, Sft};
+use super::{Block, Recipe, Sft};
 
 /// One key of a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,8 @@ impl Recipe {
     /// All keys, section by section.
     pub fn keys() -> Vec<Key> {
         let schema = Self::schema();
-        let recipe = Self { sft: Some(Sft::default()), ..Self::default() };
+        let (sft, block) = (Some(Sft::default()), Some(Block::default()));
+        let recipe = Self { sft, block, ..Self::default() };
         let defaults = Table::try_from(&recipe).unwrap_or_default();
         let mut keys = Vec::new();
         for (section, pointer) in properties(&schema) {
@@ -131,7 +132,8 @@ mod tests {
         let key = |name: &str| keys.iter().find(|key| key.name == name).unwrap();
         assert_eq!(key("optim.lr").default.as_deref(), Some("0.001"));
         assert_eq!(key("optim.schedule").choices, ["wsd", "constant"]);
-        assert_eq!(key("sft.padding").choices, ["batch", "none"]);
+        assert_eq!(key("sft.padding").choices, ["batch", "none", "block"]);
+        assert_eq!(key("block.weighting").choices, ["1/t", "none"]);
         assert_eq!(key("train.objective").default.as_deref(), Some("\"diffusion\""));
         assert_eq!(key("model.n_kv_heads").default, None);
     }

@@ -310,7 +310,8 @@ pub struct Sft {
     /// How a conversation becomes text.
     pub template: SftTemplate,
     /// What follows a response that is shorter than the longest of its batch; by default `batch`
-    /// for diffusion, and `none` for the baseline, which ends at its first end of sequence.
+    /// for diffusion, `block` for block diffusion, and `none` for the baseline, which ends at its first
+    /// end of sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
     /// Whether each sequence comes with its complement, in which exactly the other response tokens are
@@ -358,6 +359,8 @@ pub enum Padding {
     Batch,
     /// Nothing but the one end of sequence that every response has.
     None,
+    /// Ends of sequence up to the end of the response's last block, of a model that attends by blocks.
+    Block,
 }
 
 /// `[lora]`: low-rank adapters in place of all weights (Hu et al., arXiv 2106.09685).

@@ -10,7 +10,17 @@ fn text(window: Window, out: &mut Vec<u32>) -> Result<()> {
 }
 
 fn measure(objective: Objective, threads: usize, lengths: &[usize], forward: usize) -> Bound {
-    let (mut predictor, _) = model(objective, threads);
+    measure_with(model(objective, threads).0, lengths, forward)
+}
+
+/// The same where the model attends by blocks.
+fn by_blocks(block_length: usize, threads: usize) -> MaskPredictor {
+    let (mut predictor, _) = model(Objective::Diffusion, threads);
+    predictor.model_mut().config.attention = AttentionMask::BlockCausal { block_length };
+    predictor
+}
+
+fn measure_with(mut predictor: MaskPredictor, lengths: &[usize], forward: usize) -> Bound {
     let windows =
         lengths.iter().zip(3..).map(|(&length, number)| Window { number, length, given: 0 });
     let settings = EvidenceSettings { draws: 3, seed: 2, tokens_per_forward: forward };
@@ -45,6 +55,44 @@ fn neither_the_forward_passes_nor_the_threads_matter() {
 }
 
 #[test]
+fn the_passes_do_not_matter_to_blocks_either() {
+    let lengths = [10, 20, 1, 30, 7, 2, 10, 20];
+    for block in [1, 4, 7, 64] {
+        let all = measure_with(by_blocks(block, 1), &lengths, 4096);
+        assert_eq!((all.sequences, all.tokens), (8, 100));
+        for (threads, forward) in [(1, 1), (1, 50), (3, 100)] {
+            assert_eq!(measure_with(by_blocks(block, threads), &lengths, forward), all);
+        }
+    }
+}
+
+#[test]
+fn blocks_of_one_token_are_scored_exactly() {
+    let lengths = [9, 5];
+    let found = measure_with(by_blocks(1, 1), &lengths, 64);
+    let mut predictor = by_blocks(1, 1);
+    let mut sum = 0.0;
+    for (number, length) in [(3, 9), (4, 5)] {
+        let mut tokens = Vec::new();
+        text(Window { number, length, given: 0 }, &mut tokens).unwrap();
+        for i in 0..length {
+            // Each token after those before it, which the mask in its place sees without masks.
+            let noisy = [&tokens[..i], &[MASK]].concat();
+            let batch = Batch { tokens: &noisy, starts: &[0, i + 1], attention_mask: None };
+            let (positions, tokens) = (&[i], &tokens[i..=i]);
+            let excluded = Some(MASK);
+            let targets = Targets { positions, tokens, excluded, ..Targets::default() };
+            let mut nll = Vec::new();
+            predictor.nll(&batch, &targets, &mut nll).unwrap();
+            sum += f64::from(nll[0]);
+        }
+    }
+    assert!((found.nll - sum / 14.0).abs() < 1e-5, "{} {}", found.nll, sum / 14.0);
+    let masked: u64 = found.buckets.iter().map(|b| b.tokens).sum();
+    assert_eq!((masked, found.buckets[9].tokens), (3 * 14, 3 * 14));
+}
+
+#[test]
 fn a_causal_model_is_scored_exactly() {
     let found = measure(Objective::Autoregressive, 1, &[9, 5], 64);
     assert_eq!((found.tokens, found.buckets.len()), (12, 0));
@@ -56,8 +104,12 @@ fn a_causal_model_is_scored_exactly() {
         let positions: Vec<usize> = (0..length - 1).collect();
         let weights = vec![1.0; length - 1];
         let next = &tokens[1..];
-        let targets =
-            Targets { positions: &positions, tokens: next, weights: &weights, balance: 0.0 };
+        let targets = Targets {
+            positions: &positions,
+            tokens: next,
+            weights: &weights,
+            ..Targets::default()
+        };
         let batch = Batch { tokens: &tokens, starts: &[0, length], attention_mask: None };
         let mut nll = Vec::new();
         predictor.nll(&batch, &targets, &mut nll).unwrap();
