@@ -1,6 +1,7 @@
 //! Whole runs of a tiny model: what they promise about resuming, threads and damage.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod ranks;
 mod resume;
 
 use std::{
