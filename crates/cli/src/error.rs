@@ -11,6 +11,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use llada::ranks::RankError;
+
 pub use crate::failure::{Failure, Interrupted, StdoutClosed};
 use crate::{args, term};
 
@@ -37,6 +39,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     if error.is::<Interrupted>() {
         return ExitCode::from(130);
+    }
+    // Another rank has said why.
+    if let Some(llada::Error::Rank(RankError::Elsewhere { .. })) = error.downcast_ref() {
+        return ExitCode::from(1);
     }
     term::error_line(&render(error));
     let usage = error.chain().filter_map(|e| e.downcast_ref::<Failure>()).any(Failure::is_usage);

@@ -12,6 +12,7 @@ mod hub;
 mod interrupt;
 mod keys;
 mod locate;
+mod ranks;
 mod session;
 mod shipped;
 mod term;

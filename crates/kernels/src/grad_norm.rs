@@ -3,7 +3,7 @@
 use crate::{Cpu, Result, isa::vectorised, math::sum};
 
 /// Elements whose squares are summed by one task.
-const CHUNK: usize = 65536;
+pub const CHUNK: usize = 65536;
 
 /// The Euclidean norm of all of `grads` together, summed in `f64` in a fixed order.
 ///
@@ -12,10 +12,16 @@ const CHUNK: usize = 65536;
 /// # Errors
 /// None; the `Result` is that of every operation.
 pub fn forward(cpu: &Cpu, grads: &[&[f32]]) -> Result<f64> {
+    Ok(squares(cpu, grads).iter().sum::<f64>().sqrt())
+}
+
+/// The sums of squares of the chunks of [`CHUNK`] numbers, of each of `grads` in turn: the norm is the
+/// root of their sum in this order, whoever has computed which.
+pub fn squares(cpu: &Cpu, grads: &[&[f32]]) -> Vec<f64> {
     let parts: Vec<&[f32]> = grads.iter().flat_map(|grad| grad.chunks(CHUNK)).collect();
     let mut sums = vec![0.0; parts.len()];
     cpu.chunks(&mut sums, 1, |i, sum| sum[0] = sum_of_squares(cpu.isa(), parts[i]));
-    Ok(sums.iter().sum::<f64>().sqrt())
+    sums
 }
 
 vectorised! {

@@ -17,6 +17,7 @@ use crate::{
     files::OutputError,
     hub::HubError,
     model::ModelError,
+    ranks::RankError,
     tokenizer::TokenizerError,
     train::TrainError,
 };
@@ -62,6 +63,9 @@ pub enum Error {
     /// Text or token shards cannot be read or written.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Ranks cannot work together.
+    #[error(transparent)]
+    Rank(#[from] RankError),
     /// Training cannot start or go on.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -114,6 +118,7 @@ impl Error {
             Self::Infill(e) => e.hint(),
             Self::Trace(e) => e.hint(),
             Self::Data(e) => e.hint(),
+            Self::Rank(e) => e.hint(),
             Self::Train(e) => e.hint(),
             Self::Eval(e) => e.hint(),
             Self::Hub(e) => e.hint(),

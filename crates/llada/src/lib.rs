@@ -69,6 +69,7 @@ pub mod hub;
 mod jinja;
 mod json;
 pub mod model;
+pub mod ranks;
 mod recycle;
 pub mod rng;
 pub mod session;

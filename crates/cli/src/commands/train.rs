@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,6 +16,7 @@ use llada::{
     files,
     hub::HubError,
     model::MaskPredictor,
+    ranks::Collective,
     tokenizer::Tokenizer,
     train::{
         Change, Event, Hooks, Outcome, Recipe, RunRecipe, SftTemplate, Start, StepMetrics, Trainer,
@@ -29,6 +31,7 @@ use crate::{
     error::{Failure, Interrupted},
     interrupt::Flag,
     locate::{self, Shipped},
+    ranks,
     term::{self, Term},
     view::{progress, units},
 };
@@ -54,10 +57,17 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
     if args.keys {
         return term::answer(Recipe::reference().trim_end());
     }
-    let recipe = read_recipe(&args, stage, term)?;
-    if args.print_config {
-        return term::answer(recipe.to_toml().trim_end());
-    }
+    ranks::together(term, |ranks, term| {
+        let recipe = ranks::agree(&*ranks, read_recipe(&args, stage, term))?;
+        match args.print_config {
+            true if ranks.is_first() => term::answer(recipe.to_toml().trim_end()),
+            true => Ok(()),
+            false => train(args, recipe, ranks, term),
+        }
+    })
+}
+
+fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -> Result<()> {
     let dir = run_dir(&args)?;
     let start = match (args.resume, args.branch_from) {
         (None, None) => Start::Fresh,
@@ -66,9 +76,13 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
         (Some(_), _) => Start::Resume,
     };
     let cpu = Cpu::new(args.threads.threads.into())?;
-    let mut trainer = Trainer::new(recipe, &dir, start, cpu)?;
+    let world = ranks.world();
+    let mut trainer = Trainer::on_ranks(recipe, &dir, start, cpu, ranks)?;
     let peak = peak::flops(trainer.predictor().cpu());
     introduce(&trainer, &dir, term);
+    if world > 1 {
+        term.note(&format!("on {world} ranks"));
+    }
     let (warm_up, steps) = (trainer.recipe().optim.warmup_steps, trainer.recipe().train.steps);
     if warm_up >= steps {
         term.warn(&format!(

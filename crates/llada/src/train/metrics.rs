@@ -44,6 +44,10 @@ pub struct StepMetrics {
     pub total_tokens: u64,
     /// Seconds that the step took.
     pub seconds: f64,
+    /// Of these, those in which the first of several ranks waited for others, and exchanged gradients
+    /// and weights with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub communication: Option<f64>,
     /// Tokens of the batch for each of them.
     pub tokens_per_second: f64,
     /// Floating-point operations of the step that the model asks for ([`step_flops`]).

@@ -2,10 +2,10 @@
 //!
 //! `recipe` says what to do, `start` prepares it, `trainer` does it. `source` gives the sequences (of
 //! shards, or of conversations), `batch` makes them noisy, `trainable` is what is trained (all
-//! weights, or adapters), `optimizer` and `schedule` move it, `average` follows it, and `validation`
-//! measures. `store` keeps the run folder with its checkpoints, which `saved` finds and checks; `changes`
-//! says what a resumed run may have otherwise, and `memory` what a run takes. `metrics`, `run_log`,
-//! `events` and `report` tell how it goes.
+//! weights, or adapters), `reduction` sums its gradients over ranks, `optimizer` and `schedule` move it,
+//! `average` follows it, and `validation` measures. `store` keeps the run folder with its checkpoints,
+//! which `saved` finds and checks; `changes` says what a resumed run may have otherwise, and `memory` what
+//! a run takes. `metrics`, `run_log`, `events` and `report` tell how it goes.
 //!
 //! A run is a pure function of its recipe and data: every draw is addressed by seed and step, so a
 //! run that was killed and resumed ends with the weights of one that was not, bit for bit, for any
@@ -21,6 +21,7 @@ mod memory;
 mod metrics;
 mod optimizer;
 mod recipe;
+mod reduction;
 mod report;
 mod run_log;
 mod saved;

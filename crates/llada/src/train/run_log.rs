@@ -45,9 +45,13 @@ fn config(recipe: &Recipe, origin: Option<&Origin>) -> String {
     format!("{HEADER}{origin}{}", recipe.to_toml())
 }
 
+/// What a run writes in its folder; of several ranks, the first writes it.
+#[derive(Debug)]
+pub(super) struct RunLog(Option<Files>);
+
 /// The open files of a run folder.
 #[derive(Debug)]
-pub(super) struct RunLog {
+struct Files {
     dir: PathBuf,
     path: PathBuf,
     metrics: BufWriter<File>,
@@ -63,6 +67,11 @@ enum Line<'a> {
 }
 
 impl RunLog {
+    /// Writes nothing.
+    pub(super) fn silent() -> Self {
+        Self(None)
+    }
+
     /// Writes the resolved recipe, and opens the metrics without the lines that come after `state`:
     /// those of a run that was killed after its last checkpoint. A run that `continues`
     /// nothing in this folder starts anew.
@@ -92,13 +101,14 @@ impl RunLog {
             true => Some(EventsWriter::create(dir, state.step, now)?),
             false => None,
         };
-        Ok(Self { dir: dir.to_path_buf(), path, metrics, events })
+        Ok(Self(Some(Files { dir: dir.to_path_buf(), path, metrics, events })))
     }
 
     /// One training step.
     pub(super) fn step(&mut self, metrics: &StepMetrics, now: f64) -> Result<()> {
-        self.line(&Line::Train(metrics))?;
-        let Some(events) = &mut self.events else { return Ok(()) };
+        let Some(files) = &mut self.0 else { return Ok(()) };
+        files.line(&Line::Train(metrics))?;
+        let Some(events) = &mut files.events else { return Ok(()) };
         let scalars = [
             ("train/loss", metrics.loss),
             ("train/loss_smoothed", metrics.loss_ema),
@@ -113,8 +123,9 @@ impl RunLog {
 
     /// One validation.
     pub(super) fn validation(&mut self, found: &Validation, now: f64) -> Result<()> {
-        self.line(&Line::Validation(found))?;
-        let Some(events) = &mut self.events else { return Ok(()) };
+        let Some(files) = &mut self.0 else { return Ok(()) };
+        files.line(&Line::Validation(found))?;
+        let Some(events) = &mut files.events else { return Ok(()) };
         let mut scalars = vec![
             ("validation/nll".to_owned(), found.nll),
             ("validation/bits_per_byte".to_owned(), found.bits_per_byte),
@@ -131,22 +142,30 @@ impl RunLog {
 
     /// The sample of a step, as `samples/step-N.txt`.
     pub(super) fn sample(&mut self, step: u64, text: &str) -> Result<()> {
-        let dir = self.dir.join(SAMPLES);
+        let Some(files) = &self.0 else { return Ok(()) };
+        let dir = files.dir.join(SAMPLES);
         files::create_dir(&dir)?;
         files::replace_with(&dir.join(format!("step-{step}.txt")), text.as_bytes())
     }
 
     /// Puts all lines on the disk.
     pub(super) fn flush(&mut self) -> Result<()> {
-        self.metrics.flush().map_err(io("write", &self.path))?;
-        self.metrics.get_ref().sync_data().map_err(io("write", &self.path))
+        self.0.as_mut().map_or(Ok(()), Files::flush)
     }
 
     /// `report.html`, drawn from all lines so far.
     pub(super) fn report(&mut self, recipe: &Recipe) -> Result<()> {
-        self.flush()?;
-        let html = report::render(&read(&self.path)?, &recipe.to_toml());
-        files::replace_with(&self.dir.join(REPORT), html.as_bytes())
+        let Some(files) = &mut self.0 else { return Ok(()) };
+        files.flush()?;
+        let html = report::render(&read(&files.path)?, &recipe.to_toml());
+        files::replace_with(&files.dir.join(REPORT), html.as_bytes())
+    }
+}
+
+impl Files {
+    fn flush(&mut self) -> Result<()> {
+        self.metrics.flush().map_err(io("write", &self.path))?;
+        self.metrics.get_ref().sync_data().map_err(io("write", &self.path))
     }
 
     fn line(&mut self, line: &Line<'_>) -> Result<()> {

@@ -21,6 +21,22 @@ pub(crate) const STATE: &str = "state.json";
 /// Files that every checkpoint has: a folder with none of them is none, whatever its name.
 const WRITTEN: [&str; 3] = [STATE, "optimizer.safetensors", "config.json"];
 
+/// The file with a rank's share of the optimiser; of one rank alone, all of it.
+pub(super) fn optimizer(rank: usize, world: usize) -> String {
+    match world {
+        1 => "optimizer.safetensors".into(),
+        _ => format!("optimizer-{:05}-of-{world:05}.safetensors", rank + 1),
+    }
+}
+
+/// The files with the optimiser in the checkpoint at `path`, whose state is `state`.
+pub(super) fn optimizers(path: &Path, state: &State) -> Vec<PathBuf> {
+    let names = state.files.iter().map(|mark| mark.name.as_str());
+    let is_share = |name: &&str| name.starts_with("optimizer-") && name.ends_with(".safetensors");
+    let shares: Vec<PathBuf> = names.filter(is_share).map(|name| path.join(name)).collect();
+    if shares.is_empty() { vec![path.join(optimizer(0, 1))] } else { shares }
+}
+
 /// The folder of the checkpoints of a run.
 pub(super) fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")

@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use llada_kernels::Cpu;
@@ -14,6 +15,7 @@ use super::{
     changes::changes,
     memory,
     optimizer::Optimizer,
+    reduction::Reduction,
     run_log, saved,
     source::{Reader, Source},
     state::State,
@@ -26,6 +28,7 @@ use crate::{
     config::{ModelConfig, Objective, QkNorm},
     files,
     model::{Gradients, MaskPredictor, Model},
+    ranks::{Alone, Collective},
     tokenizer::Tokenizer,
 };
 
@@ -42,9 +45,54 @@ impl Trainer {
     /// # Errors
     /// When the recipe, the model and the data do not go together, the recipe is not that of the
     /// run, or a file cannot be read or is damaged. The folder is as it was then.
-    pub fn new(mut recipe: Recipe, run_dir: &Path, start: Start, cpu: Cpu) -> Result<Self> {
-        let store = Store::open(run_dir)?;
-        let found = store.find(&start)?;
+    pub fn new(recipe: Recipe, run_dir: &Path, start: Start, cpu: Cpu) -> Result<Self> {
+        Self::on_ranks(recipe, run_dir, start, cpu, Arc::new(Alone))
+    }
+
+    /// As [`Trainer::new`], for a run that `ranks` share, each of which calls this with the same
+    /// arguments but for its own `cpu`. A step, its loss and its decisions are those of one machine: each
+    /// rank computes the gradients of some of its sequences, and moves a share of the weights, of which it
+    /// has the optimiser. The folder is one that all ranks see.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; on ranks where all is well, that another [could not go
+    /// on](crate::ranks::RankError::Elsewhere).
+    pub fn on_ranks(
+        mut recipe: Recipe,
+        run_dir: &Path,
+        start: Start,
+        cpu: Cpu,
+        ranks: Arc<dyn Collective>,
+    ) -> Result<Self> {
+        let mut store = None;
+        let (found, compute) = ranks.first(|| {
+            let store = store.insert(Store::open(run_dir)?);
+            let found = store.find(&start)?;
+            // Ranks on different processors would find different things.
+            let compute = match &found {
+                None if ranks.world() > 1 => recipe.train.compute.settled(&cpu),
+                _ => recipe.train.compute,
+            };
+            Ok((found, compute))
+        })?;
+        recipe.train.compute = compute;
+        let store = store.unwrap_or_else(|| Store::of_first(run_dir));
+        let prepared = Self::prepare(recipe, store, found, start, cpu, ranks.clone());
+        let trainer = ranks.agree(prepared)?;
+        ranks.same("recipe", trainer.recipe.to_toml().as_bytes())?;
+        ranks.same("state or data", &trainer.state.digest())?;
+        Ok(trainer)
+    }
+
+    fn prepare(
+        mut recipe: Recipe,
+        store: Store,
+        found: Option<Found>,
+        start: Start,
+        cpu: Cpu,
+        ranks: Arc<dyn Collective>,
+    ) -> Result<Self> {
+        let run_dir = &store.dir().to_path_buf();
         let is_branch = matches!(start, Start::Branch(_));
         let run = match &found {
             Some(found) => settings(&found.state, saved::run_of(&found.path))?,
@@ -112,7 +160,10 @@ impl Trainer {
         };
         let mut fingerprint = source.fingerprint();
         fingerprint.base_crc32c = trainable.base_crc32c();
-        let mut optimizer = Optimizer::new(&recipe.optim, trainable.parameters(&model));
+        let parameters = trainable.parameters(&model);
+        let lengths = parameters.iter().map(|parameter| parameter.shape.iter().product());
+        let reduction = Reduction::new(&recipe, lengths, ranks.rank(), ranks.world())?;
+        let mut optimizer = Optimizer::new(&recipe.optim, parameters, reduction.share());
         let mut changed = Vec::new();
         let continues = found.is_some() && !is_branch;
         let trained = found.as_ref().map(|found| found.path.join(TRAINED));
@@ -125,7 +176,7 @@ impl Trainer {
                     check_settings(run, &recipe, run_dir, &found, is_branch)?;
                     changed = changes(run, &recipe);
                 }
-                optimizer.load(&found.path.join("optimizer.safetensors"))?;
+                optimizer.load(&saved::optimizers(&found.path, &found.state))?;
                 let Found { mut state, path, later } = found;
                 let data = source.path(&recipe);
                 match is_branch {
@@ -173,6 +224,8 @@ impl Trainer {
             changes: changed,
             continues,
             later,
+            ranks,
+            reduction,
         })
     }
 }

@@ -208,6 +208,11 @@ impl State {
         files::replace_with(path, text.as_bytes())
     }
 
+    /// What tells it from another.
+    pub(super) fn digest(&self) -> [u8; 4] {
+        self.crc32c().to_ne_bytes()
+    }
+
     fn crc32c(&self) -> u32 {
         crc32c::crc32c(&serde_json::to_vec(self).unwrap_or_default())
     }

@@ -14,6 +14,7 @@ use crate::{
     Error, Result,
     files::{self, Existing, Output, OutputError, Staging},
     io,
+    ranks::Collective,
 };
 
 /// How a run starts.
@@ -32,7 +33,7 @@ pub enum Start {
 }
 
 /// A checkpoint to start from.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Found {
     pub(super) state: State,
     pub(super) path: PathBuf,
@@ -49,13 +50,13 @@ pub(super) struct Keep {
     pub(super) best: usize,
 }
 
-/// A run folder, held by this process alone.
+/// A run folder, held by this process alone, or by the first of its ranks for all.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
     /// The folders that were made for it, inner ones first.
     made: Vec<PathBuf>,
-    _held: Output,
+    _held: Option<Output>,
 }
 
 /// The beginning of the name of a checkpoint that another takes the place of.
@@ -72,7 +73,7 @@ impl Store {
         let missing = [checkpoints.as_path(), dir].into_iter().filter(|dir| !dir.exists());
         let made = missing.map(Path::to_path_buf).collect();
         files::create_dir(&checkpoints)?;
-        let store = Self { dir: dir.to_path_buf(), made, _held: held };
+        let store = Self { dir: dir.to_path_buf(), made, _held: Some(held) };
         for folder in [dir, checkpoints.as_path(), dir.join(run_log::SAMPLES).as_path()] {
             if folder.is_dir() {
                 files::recover(folder)?;
@@ -85,6 +86,11 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// The folder that the first rank has opened.
+    pub(super) fn of_first(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf(), made: Vec::new(), _held: None }
     }
 
     /// The run folder.
@@ -162,24 +168,36 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the checkpoint of `state.step`: `fill` writes its files into an empty folder, which
-    /// takes its name when everything is on the disk. Then removes the checkpoints that `keep` does not
-    /// want and those that were set aside.
+    /// Writes the checkpoint of `state.step`: on each rank `fill` writes its files into an empty folder,
+    /// which takes its name when everything is on the disk. Then removes the checkpoints that `keep` does
+    /// not want and those that were set aside.
     pub(super) fn save(
         &self,
+        ranks: &dyn Collective,
         state: &mut State,
         keep: Keep,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let target = self.path(state.step);
-        if target.join(STATE).exists() {
-            self.set_aside(std::slice::from_ref(&target))?;
-        }
-        let staging = Staging::new(&target)?;
-        write(&staging.path(), state, fill)?;
-        // What the user put into an earlier one stays.
-        staging.commit(Existing::Replace(&|_| false))?;
-        self.prune(keep)?;
+        let mut staging = None;
+        let dir = ranks.first(|| {
+            if target.join(STATE).exists() {
+                self.set_aside(std::slice::from_ref(&target))?;
+            }
+            let dir = staging.insert(Staging::new(&target)?).path();
+            files::create_dir(&dir)?;
+            Ok(dir)
+        })?;
+        ranks.agree(fill(&dir))?;
+        state.files = marks(ranks, &dir)?;
+        ranks.first(|| {
+            state.write(&dir.join(STATE))?;
+            if let Some(staging) = staging {
+                // What the user put into an earlier one stays.
+                staging.commit(Existing::Replace(&|_| false))?;
+            }
+            self.prune(keep)
+        })?;
         Ok(target)
     }
 
@@ -226,16 +244,17 @@ impl Drop for Store {
     }
 }
 
-fn write(dir: &Path, state: &mut State, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    files::create_dir(dir)?;
-    fill(dir)?;
-    state.files.clear();
-    for path in entries(dir)? {
-        if let Some(name) = path.file_name().and_then(|n| n.to_str()) {
-            state.files.push(FileMark::of(dir, name)?);
-        }
-    }
-    state.write(&dir.join(STATE))
+/// The marks of the files in `dir`, which ranks read in turn.
+fn marks(ranks: &dyn Collective, dir: &Path) -> Result<Vec<FileMark>> {
+    let names: Vec<String> = ranks.first(|| {
+        let name = |path: PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+        Ok(entries(dir)?.into_iter().filter_map(name).collect())
+    })?;
+    let (rank, world) = (ranks.rank(), ranks.world());
+    let own = names.iter().skip(rank).step_by(world).map(|name| FileMark::of(dir, name));
+    let mut marks = ranks.gather_all(&ranks.agree(own.collect::<Result<Vec<_>>>())?)?.concat();
+    marks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(marks)
 }
 
 /// The name that a checkpoint had before it was set aside, empty if it was not.
@@ -271,7 +290,7 @@ fn remove(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::state::tests::fingerprint;
+    use crate::{ranks::Alone, train::state::tests::fingerprint};
 
     fn save(store: &Store, step: u64, last: usize) -> Result<PathBuf> {
         save_validated(store, step, None, Keep { last, best: 0 })
@@ -287,7 +306,7 @@ mod tests {
                 format!("weights {step}").as_bytes(),
             )
         };
-        store.save(&mut state, keep, write)
+        store.save(&Alone, &mut state, keep, write)
     }
 
     fn steps(store: &Store) -> Vec<u64> {
@@ -471,7 +490,7 @@ mod tests {
             fs::write(dir.join("model.safetensors"), "half").unwrap();
             Err(io("write", dir.join("model.safetensors"))(std::io::ErrorKind::StorageFull.into()))
         };
-        let error = store.save(&mut state, Keep { last: 1, best: 0 }, full).unwrap_err();
+        let error = store.save(&Alone, &mut state, Keep { last: 1, best: 0 }, full).unwrap_err();
         assert!(error.hint().unwrap().contains("free some space"));
         assert_eq!(entries(&dir.path().join("checkpoints")).unwrap().len(), 1);
         assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 1);

@@ -103,6 +103,14 @@ impl Trainable {
         }
     }
 
+    /// Their gradients, as they were last given, to be summed over ranks.
+    pub(super) fn gradients_mut<'a>(&'a mut self, full: &'a mut Gradients) -> &'a mut Arena {
+        match self {
+            Self::Weights => &mut full.0,
+            Self::Adapter(adapted) => &mut adapted.gradients,
+        }
+    }
+
     /// Has `change` change their numbers by their gradients, as they were last given, and brings the
     /// model up to date.
     pub(super) fn update(

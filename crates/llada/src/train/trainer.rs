@@ -2,18 +2,20 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
-
-use llada_kernels::grad_norm;
 
 use super::{
     Change, Loop, Recipe, Skip, StepMetrics, TrainError, Validation,
     average::{Average, TRAINED},
     learning_rate,
     optimizer::Optimizer,
+    reduction::{Reduction, Tally},
     run_log::RunLog,
-    saved::STATE,
+    saved::{self, STATE},
     source::Source,
     state::{Pending, State},
     step_flops,
@@ -26,6 +28,7 @@ use crate::{
     data::conversations::Report,
     diffusion::loss,
     model::{Gradients, MaskPredictor, Targets, balance_loss},
+    ranks::Collective,
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -101,6 +104,9 @@ pub struct Trainer {
     pub(super) continues: bool,
     /// Later checkpoints of the run, which it goes on without; newest first.
     pub(super) later: Vec<PathBuf>,
+    /// The processes that train together; this one alone has nobody to ask.
+    pub(super) ranks: Arc<dyn Collective>,
+    pub(super) reduction: Reduction,
 }
 
 impl Trainer {
@@ -149,22 +155,28 @@ impl Trainer {
         self.source.sample_prompt(&checkpoint::special_tokens(config, Some(&self.tokenizer)))
     }
 
-    /// Algorithm 1: trains to the last step of the recipe, or until it is asked to stop.
+    /// Algorithm 1: trains to the last step of the recipe, or until it is asked to stop, on any of its
+    /// ranks. The first of them alone tells of it and writes samples.
     pub fn run(&mut self, hooks: &mut Hooks<'_>) -> Result<Outcome> {
+        if self.ranks.is_first() {
+            return self.train(hooks);
+        }
+        let Hooks { clock, stop, .. } = *hooks;
+        self.train(&mut Hooks { clock, stop, event: &mut |_| {}, sample: None })
+    }
+
+    fn train(&mut self, hooks: &mut Hooks<'_>) -> Result<Outcome> {
         let (every, steps) = (self.recipe.clone(), self.recipe.train.steps);
         if self.step() >= steps && self.state.pending.is_empty() {
             return Ok(Outcome::Finished);
         }
-        // The old settings are replaced once nothing is left that goes beyond this step.
-        self.store.set_aside(&std::mem::take(&mut self.later))?;
-        let continues = std::mem::replace(&mut self.continues, true);
-        let (dir, now) = (self.store.dir(), (hooks.clock)());
-        let mut log = RunLog::open(dir, &self.recipe, &self.state, continues, now)?;
+        let ranks = self.ranks.clone();
+        let mut log = ranks.agree(self.open_log(hooks))?;
         self.catch_up(&mut log, hooks)?;
         let (first, started) = (self.step(), (hooks.clock)());
         while self.step() < steps {
             let begun = (hooks.clock)();
-            let Some(mut metrics) = self.train_step(hooks.stop)? else {
+            let Some(mut metrics) = self.train_step(hooks.stop, hooks.clock)? else {
                 self.save_done(&mut log, hooks)?;
                 return Ok(Outcome::Stopped);
             };
@@ -175,17 +187,17 @@ impl Trainer {
             metrics.seconds_left = (now - started) / done as f64 * (steps - metrics.step) as f64;
             let last = metrics.step == steps;
             if last || metrics.step.is_multiple_of(every.log.every) || metrics.skipped.is_some() {
-                log.step(&metrics, now)?;
+                ranks.agree(log.step(&metrics, now))?;
             }
             (hooks.event)(&Event::Step(&metrics));
-            self.check_finite()?;
+            ranks.agree(self.check_finite())?;
 
-            let stop = hooks.stop.load(Ordering::Relaxed);
+            let stop = ranks.any(hooks.stop.load(Ordering::Relaxed))?;
             let due = |n: u64| n > 0 && (last || metrics.step.is_multiple_of(n));
             let due_now =
                 Pending { validation: due(every.eval.every), sample: due(every.log.sample_every) };
             self.state.pending = due_now;
-            if !stop && let Err(failure) = self.do_pending(&mut log, hooks) {
+            if !stop && let Err(failure) = ranks.agree(self.do_pending(&mut log, hooks)) {
                 // Steps are not lost for a text that cannot be written.
                 self.state.pending = due_now;
                 return self.save_done(&mut log, hooks).and(Err(failure));
@@ -199,54 +211,87 @@ impl Trainer {
                 return Ok(Outcome::Stopped);
             }
             if last && !is_good {
-                return Err(self.diverged());
+                return ranks.agree(Err(self.diverged()));
             }
         }
         Ok(Outcome::Finished)
     }
 
+    /// Opens what a run writes besides checkpoints.
+    fn open_log(&mut self, hooks: &Hooks<'_>) -> Result<RunLog> {
+        let later = std::mem::take(&mut self.later);
+        let continues = std::mem::replace(&mut self.continues, true);
+        if !self.ranks.is_first() {
+            return Ok(RunLog::silent());
+        }
+        // The old settings are replaced once nothing is left that goes beyond this step.
+        self.store.set_aside(&later)?;
+        let (dir, now) = (self.store.dir(), (hooks.clock)());
+        RunLog::open(dir, &self.recipe, &self.state, continues, now)
+    }
+
     /// One step: noisy sequences, loss and gradient, and the update unless they forbid it. `None` if it
     /// was stopped before it had changed anything.
-    fn train_step(&mut self, stop: &AtomicBool) -> Result<Option<StepMetrics>> {
+    fn train_step(
+        &mut self,
+        stop: &AtomicBool,
+        clock: &dyn Fn() -> f64,
+    ) -> Result<Option<StepMetrics>> {
         self.attend(self.state.step);
+        let ranks = self.ranks.clone();
         let Recipe { train, optim, block, .. } = &self.recipe;
         let step = self.state.step;
         let shift = self.predictor.model().config.shift;
-        let batch = self.source.step_batch(&self.recipe, self.mask, shift, step)?;
-        let (mut total, mut predicted, mut nll) = (0.0, 0, Vec::new());
-        let (mut balance, mut expert_tokens) = (0.0, Vec::new());
-        self.gradients.clear();
-        for start in (0..train.batch_size).step_by(self.recipe.micro_batch()) {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let end = train.batch_size.min(start + self.recipe.micro_batch());
-            let micro = batch.micro_batch(start..end);
-            // Each part of the batch counts by its tokens.
-            let share = micro.tokens() as f64 / batch.sequences().tokens().len().max(1) as f64;
-            let cap = block.as_ref().map_or(0.0, |block| block.cap_weight * share);
-            let targets = Targets { balance: train.balance * share, cap, ..micro.targets() };
-            self.predictor.nll_and_gradient(
-                micro.feed(),
-                &targets,
-                train.recompute,
-                &mut nll,
-                &mut self.gradients,
-            )?;
-            total += loss::value(&micro.noised.weights, &nll) + cap * self.predictor.mean_entropy();
-            predicted += nll.len();
-            balance += share * balance_loss(self.predictor.loads());
-            for load in self.predictor.loads() {
-                expert_tokens.resize(expert_tokens.len().max(load.counts.len()), 0);
-                expert_tokens.iter_mut().zip(&load.counts).for_each(|(sum, n)| *sum += n);
-            }
-        }
-
+        let batch = ranks.agree(self.source.step_batch(&self.recipe, self.mask, shift, step))?;
         let cpu = self.predictor.cpu().clone();
-        let model = self.predictor.model_mut();
-        let gradients = self.trainable.gradients(&cpu, model, &self.gradients)?;
-        let each: Vec<&[f32]> = gradients.iter().collect();
-        let norm = grad_norm::forward(&cpu, &each)?;
+        let mut nll = Vec::new();
+        self.gradients.clear();
+        self.reduction.begin();
+        let mut micro_batches = || {
+            let mut tally = Tally::default();
+            for sequences in self.reduction.micro_batches().to_vec() {
+                if stop.load(Ordering::Relaxed) {
+                    tally.is_stopped = true;
+                    break;
+                }
+                let micro = batch.micro_batch(sequences);
+                // Each part of the batch counts by its tokens.
+                let share = micro.tokens() as f64 / batch.sequences().tokens().len().max(1) as f64;
+                let cap = block.as_ref().map_or(0.0, |block| block.cap_weight * share);
+                let targets = Targets { balance: train.balance * share, cap, ..micro.targets() };
+                self.predictor.nll_and_gradient(
+                    micro.feed(),
+                    &targets,
+                    train.recompute,
+                    &mut nll,
+                    &mut self.gradients,
+                )?;
+                let balance = share * balance_loss(self.predictor.loads());
+                let loss = loss::value(&micro.noised.weights, &nll);
+                tally.add(loss + cap * self.predictor.mean_entropy(), balance, nll.len());
+                self.predictor.loads().iter().for_each(|load| tally.add_experts(&load.counts));
+                if self.reduction.is_tree() {
+                    let model = self.predictor.model();
+                    let gradients = self.trainable.gradients(&cpu, model, &self.gradients)?;
+                    self.reduction.push(gradients);
+                    self.gradients.clear();
+                }
+            }
+            if !self.reduction.is_tree() {
+                self.trainable.gradients(&cpu, self.predictor.model(), &self.gradients)?;
+            }
+            Ok(tally)
+        };
+        let done = micro_batches();
+        let timer = Timer::start(&*ranks, clock);
+        let tally = Tally::together(&*ranks, done)?;
+        if tally.is_stopped {
+            return Ok(None);
+        }
+        let total = tally.loss();
+        let gradients = self.trainable.gradients_mut(&mut self.gradients);
+        let norm = self.reduction.reduce(&*ranks, &cpu, gradients)?;
+        let mut communication = timer.seconds();
         let rate = learning_rate(optim, step, train.steps);
         let skipped = if !(total.is_finite() && norm.is_finite()) {
             Some(Skip::NotFinite)
@@ -257,8 +302,15 @@ impl Trainer {
             let scale = if clip { (optim.clip_norm / norm) as f32 } else { 1.0 };
             self.state.updates += 1;
             let (update, optimizer) = (self.state.updates, &mut self.optimizer);
+            let (model, reduction) = (self.predictor.model_mut(), &self.reduction);
             self.trainable.update(&cpu, model, &self.gradients, |values, gradients| {
-                optimizer.update(&cpu, values, gradients, update, rate, scale)
+                let (values, own) = (values.values_mut(), reduction.share());
+                let gradients = &gradients.values()[own.clone()];
+                optimizer.update(&cpu, &mut values[own], gradients, update, rate, scale)?;
+                let timer = Timer::start(&*ranks, clock);
+                ranks.all_gather(values, reduction.shares())?;
+                communication = timer.seconds().zip(communication).map(|(a, b)| a + b);
+                Ok(())
             })?;
             if let Some(average) = &mut self.average {
                 average.follow(&cpu, update, self.trainable.values(model))?;
@@ -283,8 +335,8 @@ impl Trainer {
             steps: train.steps,
             loss: total,
             loss_ema: self.state.loss_ema(),
-            balance: (!expert_tokens.is_empty()).then_some(balance),
-            expert_tokens,
+            balance: tally.balance(),
+            expert_tokens: tally.expert_tokens,
             learning_rate: rate,
             grad_norm: norm,
             skipped,
@@ -292,8 +344,9 @@ impl Trainer {
             tokens,
             total_tokens: self.state.tokens,
             seconds: 0.0,
+            communication,
             tokens_per_second: 0.0,
-            flops: flops + step_flops(config, 0, 0, predicted),
+            flops: flops + step_flops(config, 0, 0, tally.predicted),
             seconds_left: 0.0,
         }))
     }
@@ -313,7 +366,8 @@ impl Trainer {
 
     /// Writes the checkpoint of the steps that are done where it is not there yet.
     fn save_done(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
-        let is_saved = self.step() == 0 || self.store.path(self.step()).exists();
+        let is_saved = || Ok(self.step() == 0 || self.store.path(self.step()).exists());
+        let is_saved = self.ranks.first(is_saved)?;
         if self.is_good() && !is_saved {
             self.checkpoint(log, hooks)?;
         }
@@ -334,10 +388,14 @@ impl Trainer {
 
     /// Whether the validation of this step, where there was one, is one to keep.
     fn is_among_best(&self) -> Result<bool> {
-        match (self.state.validation(), self.recipe.train.keep_best) {
-            (None, _) | (_, 0) => Ok(false),
-            (Some(loss), best) => self.store.is_among_best(loss, best),
+        let best = self.recipe.train.keep_best;
+        if best == 0 {
+            return Ok(false);
         }
+        self.ranks.first(|| match self.state.validation() {
+            None => Ok(false),
+            Some(loss) => self.store.is_among_best(loss, best),
+        })
     }
 
     /// The loss on what is held out, now.
@@ -369,14 +427,20 @@ impl Trainer {
         if self.state.pending.is_empty() {
             return Ok(());
         }
-        self.do_pending(log, hooks)?;
-        log.report(&self.recipe)?;
-        self.state.write(&self.store.path(self.step()).join(STATE))
+        let ranks = self.ranks.clone();
+        ranks.agree(self.do_pending(log, hooks))?;
+        ranks.first(|| {
+            log.report(&self.recipe)?;
+            self.state.write(&self.store.path(self.step()).join(STATE))
+        })
     }
 
     /// Validates and writes a sample where that is due.
     fn do_pending(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
         let Pending { validation, sample } = std::mem::take(&mut self.state.pending);
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         if validation && self.recipe.eval.every > 0 {
             self.validate(log, hooks)?;
         }
@@ -405,24 +469,43 @@ impl Trainer {
     }
 
     fn checkpoint(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<PathBuf> {
+        let ranks = self.ranks.clone();
         // Lines that a checkpoint counts as written must be on the disk before it is.
-        log.flush()?;
+        ranks.agree(log.flush())?;
         self.state.recipe = Some(self.recipe.to_toml());
         let Loop { keep_last: last, keep_best: best, .. } = self.recipe.train;
         let path = self.averaged(|run| {
             let Self { store, state, trainable, optimizer, average, tokenizer_files, .. } = run;
             let model = run.predictor.model();
-            store.save(state, Keep { last, best }, |dir| {
-                trainable.save(model, dir)?;
-                optimizer.save(&dir.join("optimizer.safetensors"))?;
-                if let Some(average) = average {
-                    average.save(&trainable.parameters(model), &dir.join(TRAINED))?;
+            store.save(&*ranks, state, Keep { last, best }, |dir| {
+                if ranks.is_first() {
+                    trainable.save(model, dir)?;
+                    tokenizer_files.write(dir)?;
+                    if let Some(average) = average {
+                        average.save(&trainable.parameters(model), &dir.join(TRAINED))?;
+                    }
                 }
-                tokenizer_files.write(dir)
+                optimizer.save(&dir.join(saved::optimizer(ranks.rank(), ranks.world())))
             })
         })?;
-        log.report(&self.recipe)?;
+        ranks.agree(log.report(&self.recipe))?;
         (hooks.event)(&Event::Checkpoint { step: self.state.step, path: &path });
         Ok(path)
+    }
+}
+
+/// Measures what ranks take to exchange numbers, where there are others.
+struct Timer<'a> {
+    clock: &'a dyn Fn() -> f64,
+    started: Option<f64>,
+}
+
+impl<'a> Timer<'a> {
+    fn start(ranks: &dyn Collective, clock: &'a dyn Fn() -> f64) -> Self {
+        Self { clock, started: (ranks.world() > 1).then(clock) }
+    }
+
+    fn seconds(&self) -> Option<f64> {
+        self.started.map(|started| (self.clock)() - started)
     }
 }

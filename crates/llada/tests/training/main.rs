@@ -4,6 +4,7 @@
 mod average;
 mod blocks;
 mod mixture;
+mod ranks;
 mod resume;
 #[path = "../common/whole.rs"]
 mod whole;

@@ -145,6 +145,9 @@ impl Recipe {
         let many = 1_000_000_000_000_000;
         rule(train.steps <= many, "train.steps", train.steps, "at most a million billion")?;
         self.check_batch()?;
+        let is_cut = train.micro_batch_size > 0;
+        let expected = "false where `train.micro_batch_size` is 0: one micro-batch makes no tree";
+        rule(is_cut || !train.tree_reduction, "train.tree_reduction", true, expected)?;
         rule(train.max_skipped > 0, "train.max_skipped", train.max_skipped, "at least 1")?;
         let expected = "0 where `eval.every` is 0: nothing is validated";
         rule(train.keep_best == 0 || eval.every > 0, "train.keep_best", train.keep_best, expected)?;

@@ -224,6 +224,9 @@ pub struct Loop {
     pub batch_size: usize,
     /// Sequences that are in memory together; gradients add up over them. 0 takes the whole batch.
     pub micro_batch_size: usize,
+    /// Whether the gradients of micro-batches are summed by a fixed tree: the weights are then the same
+    /// to the bit on any number of ranks, for the memory of a gradient for each level of the tree.
+    pub tree_reduction: bool,
     /// Seed of the weights, the order, the lengths and the noise.
     pub seed: u64,
     /// What the load-balancing loss of the experts counts beside the loss, in models that have some.
@@ -254,6 +257,7 @@ impl Default for Loop {
             steps: 1000,
             batch_size: 16,
             micro_batch_size: 0,
+            tree_reduction: false,
             seed: 0,
             balance: 0.01,
             compute: Compute::Auto,
