@@ -114,7 +114,7 @@ fn ours() -> Result<()> {
             weights: &weights,
             ..Targets::default()
         };
-        predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients)?;
+        predictor.nll_and_gradient(batch, &targets, false, &mut nll, &mut gradients)?;
         let all: Vec<&[f32]> = gradients.0.iter().collect();
         let norm = grad_norm::forward(&cpu, &all)?;
         let clip = (1.0 / norm).min(1.0) as f32;

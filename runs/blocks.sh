@@ -9,12 +9,12 @@
 #
 # TEXT is plain text, documents separated by `<|endoftext|>`, such as storyteller's (its README says how it is
 # made); FOLDER is for data and runs [default: runs/out/blocks]. LLADA names the program, STEPS the steps of
-# each model, PROMPTS a file of beginnings, one a line. Runs that are finished are not repeated, and those
+# each model, RECIPE another recipe, PROMPTS a file of beginnings, one a line. Runs that are finished are not repeated, and those
 # that were stopped go on.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 text="${1:?give a text file}" out="${2:-runs/out/blocks}"
-llada="${LLADA:-llada}" steps="${STEPS:-4000}"
+llada="${LLADA:-llada}" steps="${STEPS:-4000}" recipe="${RECIPE:-$here/blocks.toml}"
 
 mkdir -p "$out"
 [ -d "$out/tokenizer" ] || "$llada" tokenizer train "$text" --kind bpe --vocab-size 2048 -o "$out/tokenizer" -q
@@ -32,7 +32,7 @@ train() {
     "$llada" train --resume --out "$run" -q
   else
     rm -rf "$run"
-    "$llada" train "$here/blocks.toml" --out "$run" -q data.path="$out/data" train.steps="$last" "$@"
+    "$llada" train "$recipe" --out "$run" -q data.path="$out/data" train.steps="$last" "$@"
   fi
 }
 
@@ -64,7 +64,8 @@ generate() {
   local per_forward per_second nats distinct
   per_forward=$(number tokens_per_forward < "$answers" | awk '{ s += $1 } END { printf "%.2f", s / NR }')
   per_second=$(number useful_tokens_per_second < "$answers" | awk '{ s += $1 } END { printf "%.0f", s / NR }')
-  nats=$("$llada" score -m "$out/judge" --perplexity "$answers" --json -q | tr -d '\n' | number nats_per_token)
+  nats=$("$llada" score -m "$out/judge" --perplexity "$answers" --json -q | tr -d '\n' | number nats_per_token |
+    awk '{ printf "%.3f", $1 }')
   distinct=$(sed -n 's/.*"tokens": *\[\([0-9, ]*\)\].*/\1/p' "$answers" | tr -d ' ' |
     awk -F, '{ for (i = 3; i <= NF; i++) { n++; if (!seen[NR, $(i-2), $(i-1), $i]++) d++ } }
       END { printf "%.0f %%", 100 * d / n }')

@@ -72,7 +72,7 @@ fn the_balance_spreads_the_tokens() {
     let mut nll = Vec::new();
     let mut measure = |predictor: &mut MaskPredictor, gradients: &mut Gradients| {
         gradients.clear();
-        predictor.nll_and_gradient(&batch, &targets, false, &mut nll, gradients).unwrap();
+        predictor.nll_and_gradient(batch, &targets, false, &mut nll, gradients).unwrap();
         balance_loss(predictor.loads())
     };
     let mut gradients = Gradients::zeros(predictor.model());

@@ -55,9 +55,9 @@ fn step_balanced(
     let batch = Batch { tokens: &noised.tokens, starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions, &noised.targets);
     let targets = Targets { positions, tokens, weights, balance, ..Targets::default() };
-    predictor.nll_and_gradient(&batch, &targets, recompute, &mut nll, &mut gradients).unwrap();
+    predictor.nll_and_gradient(batch, &targets, recompute, &mut nll, &mut gradients).unwrap();
     let mut again = Vec::new();
-    predictor.nll(&batch, &targets, &mut again).unwrap();
+    predictor.nll(batch, &targets, &mut again).unwrap();
     assert_eq!(nll, again, "the loss without gradients is the same");
     let balanced = balance * balance_loss(predictor.loads());
     (loss::value(weights, &nll) + balanced, gradients)

@@ -40,7 +40,7 @@ fn loss_and_gradients(model: &Model) -> (f64, Gradients) {
     let batch = Batch { tokens: &noised.tokens, starts: &starts, attention_mask: None };
     let (positions, tokens) = (&noised.positions[..], &noised.targets[..]);
     let targets = Targets { positions, tokens, weights: &noised.weights, ..Targets::default() };
-    predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients).unwrap();
+    predictor.nll_and_gradient(batch, &targets, false, &mut nll, &mut gradients).unwrap();
     (loss::value(&noised.weights, &nll), gradients)
 }
 

@@ -355,20 +355,26 @@ fn sample(
 ) -> llada::Result<String> {
     let config = predictor.model().config.clone();
     let special = checkpoint::special_tokens(&config, Some(tokenizer));
+    // A model that attends by blocks fills whole ones.
+    let (limit, block) = (config.max_sequence_length, config.attention.block_length());
+    let limit = block.map_or(limit, |block| limit - limit % block);
     // One position at least is to be written.
-    let longest = config.max_sequence_length.saturating_sub(1);
+    let longest = limit.saturating_sub(1);
     let start = prompt[prompt.len().saturating_sub(longest)..].to_vec();
-    let gen_length = SAMPLE.min(config.max_sequence_length.saturating_sub(start.len())).max(1);
+    let gen_length = SAMPLE.min(limit.saturating_sub(start.len())).max(1);
+    let defaults = Sampler::default();
     let sampler = Sampler {
         steps: gen_length,
         gen_length,
         temperature: 0.5,
         seed,
-        blocks: match config.objective {
-            Objective::Diffusion => Blocks::Pure,
-            Objective::Autoregressive => Blocks::Autoregressive,
+        blocks: match (config.objective, block) {
+            (Objective::Diffusion, None) => Blocks::Pure,
+            (Objective::Diffusion, Some(_)) => Blocks::BlockDiffusion,
+            (Objective::Autoregressive, _) => Blocks::Autoregressive,
         },
-        ..Sampler::default()
+        block_length: block.unwrap_or(defaults.block_length),
+        ..defaults
     };
     let mut canvases = [Canvas::new(Prompt::from(start), &sampler, &special, config.attention)?];
     generate::run(predictor, &mut canvases, &mut |_, _| std::ops::ControlFlow::Continue(()))?;

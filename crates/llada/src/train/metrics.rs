@@ -19,7 +19,8 @@ pub struct StepMetrics {
     pub step: u64,
     /// Steps of the run.
     pub steps: u64,
-    /// Loss of the batch in nats per token: Eq. 3, a bound, or Eq. 2.
+    /// Loss of the batch in nats per token: Eq. 3, a bound, or Eq. 2; of block diffusion as the recipe has
+    /// it, CAP included.
     pub loss: f64,
     /// The loss, smoothed over about the last 50 steps.
     pub loss_ema: f64,

@@ -37,7 +37,9 @@ pub struct Recipe {
     pub sft: Option<Sft>,
     /// The forward process.
     pub diffusion: Diffusion,
-    /// Block diffusion; without it the model attends as its configuration says.
+    /// Block diffusion: the model attends by blocks, and the loss is one over pairs [x_t ; x_0] of a noisy
+    /// and a clean copy of each sequence, in which a noisy block sees itself and the clean blocks before it. Its
+    /// presence makes a run one; `noise_range` then stands for `diffusion.eps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<Block>,
     /// The optimiser.
@@ -138,7 +140,8 @@ impl Recipe {
     /// The configuration with the blocks of `step`, from 0, where the recipe wants some.
     pub(super) fn with_blocks(&self, config: ModelConfig, step: u64) -> ModelConfig {
         let Some(block) = &self.block else { return config };
-        let block_length = block.length_at(step);
+        // A longer block is that of a whole sequence.
+        let block_length = block.length_at(step).min(config.max_sequence_length);
         ModelConfig { attention: AttentionMask::BlockCausal { block_length }, ..config }
     }
 

@@ -39,7 +39,7 @@ pub fn render(metrics: &str, recipe: &str) -> String {
     };
     let masked = Chart {
         title: "Cross-entropy by masked fraction",
-        x: "fraction of the sequence that is masked",
+        x: "fraction of the sequence, or block, that is masked",
         y: "nats per masked token",
         series: match (validation.first(), validation.last()) {
             (Some(first), Some(last)) if validation.len() > 1 => {

@@ -413,8 +413,11 @@ fn check(recipe: &Recipe, model: &Model) -> Result<()> {
     let blocks = model.config.attention.block_length();
     match &recipe.block {
         None if blocks.is_some() => return Err(TrainError::ByBlocks.into()),
-        Some(block) if recipe.lora.rank > 0 && blocks != Some(block.last_length()) => {
-            return Err(TrainError::AdaptedBlocks { found: block.last_length(), blocks }.into());
+        Some(block) if recipe.lora.rank > 0 => {
+            let found = block.last_length().min(longest);
+            if blocks != Some(found) {
+                return Err(TrainError::AdaptedBlocks { found, blocks }.into());
+            }
         }
         _ => {}
     }

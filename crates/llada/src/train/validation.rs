@@ -24,7 +24,7 @@ pub struct Validation {
     pub bits_per_byte: f64,
     /// Tokens that were scored (of responses, in fine-tuning), masked versions counted once each.
     pub tokens: u64,
-    /// Cross-entropy of the masked tokens by the fraction of the sequence that is masked; empty for
+    /// Cross-entropy of the masked tokens by the fraction of the sequence, or block, that is masked; empty for
     /// the baseline.
     pub buckets: Vec<Bucket>,
 }

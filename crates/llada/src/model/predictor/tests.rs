@@ -18,9 +18,9 @@ fn long_sequences_get_the_same_bits_whether_passes_are_saved_or_not() {
     let targets =
         Targets { positions: &positions, tokens: &tokens, weights: &weights, ..Targets::default() };
     let (mut plain, mut saved) = (Vec::new(), Vec::new());
-    predictor.nll(&batch, &targets, &mut plain).unwrap();
+    predictor.nll(batch, &targets, &mut plain).unwrap();
     let mut gradients = Gradients::zeros(&model);
-    predictor.nll_and_gradient(&batch, &targets, false, &mut saved, &mut gradients).unwrap();
+    predictor.nll_and_gradient(batch, &targets, false, &mut saved, &mut gradients).unwrap();
     assert_eq!(plain, saved);
 }
 

@@ -5,9 +5,7 @@ use toml::{Table, Value};
 use super::OneOrMany;
 use crate::{Result, diffusion::loss::Normalisation, train::TrainError};
 
-/// `[block]`: block diffusion. Its presence makes the model attend by blocks, and the loss one over pairs
-/// [x_t ; x_0] of a noisy and a clean copy of each sequence, in which a noisy block sees itself and the
-/// clean blocks before it. `diffusion.eps` is not used.
+/// `[block]`: block diffusion. Its presence makes a run one.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Block {

@@ -1,6 +1,6 @@
 //! What the values of a recipe must be.
 
-use super::{OneOrMany, Recipe};
+use super::{OneOrMany, Padding, Recipe};
 use crate::{Result, config::Objective, train::TrainError};
 
 /// Most tokens of a step: a hundred times what the largest models are trained with.
@@ -190,6 +190,8 @@ impl Recipe {
         rule(not_negative(sft.epochs), "sft.epochs", sft.epochs, "at least 0")?;
         let held_out = (0.0..1.0).contains(&sft.held_out);
         rule(held_out, "sft.held_out", sft.held_out, "from 0 to below 1")?;
+        let has_blocks = sft.padding != Some(Padding::Block) || self.block.is_some();
+        rule(has_blocks, "sft.padding", "block", "another value where there is no `[block]`")?;
         if sft.complementary_masks {
             let masked = train.objective == Objective::Diffusion;
             let expected = "false: the autoregressive objective masks nothing";
@@ -235,6 +237,9 @@ mod tests {
             let error = read(bad).unwrap_err().to_string();
             assert!(error.starts_with(&format!("`{key}` is `")), "{key}={bad}: {error}");
         }
+        let error = Recipe::parse_sft("", &["sft.padding=block"]).unwrap_err().to_string();
+        assert!(error.starts_with("`sft.padding` is `block`"), "{error}");
+        assert!(Recipe::parse_sft("", &["sft.padding=block", "block.length=4"]).is_ok());
         let error = Recipe::parse_sft("", &["data.path=a", "data.validation=-"]).unwrap_err();
         assert!(error.to_string().starts_with("`data.validation` is `-`"), "{error}");
     }

@@ -83,7 +83,7 @@ fn blocks_of_one_token_are_scored_exactly() {
             let excluded = Some(MASK);
             let targets = Targets { positions, tokens, excluded, ..Targets::default() };
             let mut nll = Vec::new();
-            predictor.nll(&batch, &targets, &mut nll).unwrap();
+            predictor.nll(batch, &targets, &mut nll).unwrap();
             sum += f64::from(nll[0]);
         }
     }
@@ -112,7 +112,7 @@ fn a_causal_model_is_scored_exactly() {
         };
         let batch = Batch { tokens: &tokens, starts: &[0, length], attention_mask: None };
         let mut nll = Vec::new();
-        predictor.nll(&batch, &targets, &mut nll).unwrap();
+        predictor.nll(batch, &targets, &mut nll).unwrap();
         sum += nll.iter().map(|&n| f64::from(n)).sum::<f64>();
     }
     assert!((found.nll - sum / 12.0).abs() < 1e-9, "{} {}", found.nll, sum / 12.0);
