@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Args, Subcommand, ValueEnum};
 use llada::{diffusion::settings::Key, eval::settings::Scoring};
 
 use super::{
-    Machine, ModelArg, NO_STREAM, RareConstraint, place,
+    Machine, ModelArg, NO_STREAM, RareConstraint, Shard, place,
     sampler::number,
     sampler::{Flags, Verb},
 };
@@ -66,6 +66,10 @@ pub struct EvalRun {
     /// Folder for the results and every row; a run that was broken off goes on from there
     #[arg(short, long, value_name = "DIR", value_parser = place(NO_STREAM))]
     pub out: Option<PathBuf>,
+    /// Evaluate one of N equal parts of each task's rows alone; `samples_TASK.jsonl` of the parts, one after
+    /// the other, are those of all rows
+    #[arg(long, value_name = "I/N", requires = "out", hide_short_help = true)]
+    pub shard: Option<Shard>,
     /// Write the results as JSON instead of a table
     #[arg(long)]
     pub json: bool,

@@ -65,6 +65,13 @@ pub struct Show {
     /// Compare every byte with the checksums that files have; also of a run, or of token shards
     #[arg(long)]
     pub verify: bool,
+    /// Tell the memory that training by a recipe takes, in place of a model
+    #[arg(long, value_name = "RECIPE.toml", conflicts_with = "verify")]
+    pub train: Option<PathBuf>,
+    /// With --train: the ranks that share the run
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "train",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub ranks: u32,
     #[command(flatten)]
     pub generation: Generation,
 }

@@ -17,6 +17,7 @@ mod sampler;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
+mod shard;
 mod tokenizer;
 mod train;
 mod watching;
@@ -52,6 +53,7 @@ pub use sampler::SamplerArgs;
 pub use score::{Estimate, Score};
 #[cfg(feature = "serve")]
 pub use serve::{LogForm, Serve};
+pub use shard::Shard;
 pub use tokenizer::{Apply, Render, Tokenizer, TokenizerKind, TokenizerTrain};
 pub use train::{Resume, Train};
 pub use watching::WatchArgs;

@@ -70,7 +70,6 @@ impl ModelOperand {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    #[cfg(feature = "hub")]
     pub fn named(&self) -> Result<Option<&Path>, Failure> {
         let from_environment = from_environment();
         let is_flag = self.flag.flag.is_some();

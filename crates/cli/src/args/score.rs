@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Machine, ModelArg, sampler::number};
+use super::{Machine, ModelArg, Shard, sampler::number};
 
 /// Most noisy copies of an answer: as many as have a random stream of their own.
 const MOST_SAMPLES: i64 = 1 << 24;
@@ -22,6 +22,10 @@ pub struct Score {
     /// Score each line of a file: {"prompt": "…", "answer": "…"} or {"prompt": "…", "answers": […]}
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Score one of N equal parts of the file's rows alone; the parts, one after the other, print what
+    /// all rows do
+    #[arg(long, value_name = "I/N", requires = "file", hide_short_help = true)]
+    pub shard: Option<Shard>,
     /// Wrap the prompt in the model's chat template
     #[arg(long)]
     pub chat: bool,

@@ -59,7 +59,10 @@ pub fn run(mut args: Score, term: &Term) -> Result<()> {
         term,
     )?;
     let stop = Flag::listen(term, Some(STOPPING))?;
-    let input::Input { rows, mut bad } = input;
+    let input::Input { mut rows, mut bad } = input;
+    if let Some(shard) = args.shard {
+        rows = shard.take(rows);
+    }
     let total = rows.len() + bad.len();
     let encoded = encode(rows, &session, args.chat, &mut bad)?;
     for reason in bad.iter().take(NAMED) {

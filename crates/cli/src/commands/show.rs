@@ -1,5 +1,7 @@
 //! `llada show`: what a model is, without running it.
 
+mod training;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -35,6 +37,13 @@ use crate::{
 pub fn run(args: Show, term: &Term) -> Result<()> {
     if args.verify {
         return verify::run(args.model.get()?, args.json, term);
+    }
+    if let Some(recipe) = &args.train {
+        if args.model.named()?.is_some() {
+            let hint = "give the recipe alone: the model is in it";
+            return Err(Failure::usage("a recipe and a model were given", hint).into());
+        }
+        return training::show(recipe, args.ranks as usize, args.json);
     }
     let dir = match args.model.get()? {
         Some(given) => locate::described(given)?,

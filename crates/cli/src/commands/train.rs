@@ -78,7 +78,7 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
     let cpu = Cpu::new(args.threads.threads.into())?;
     let world = ranks.world();
     let mut trainer = Trainer::on_ranks(recipe, &dir, start, cpu, ranks)?;
-    let peak = peak::flops(trainer.predictor().cpu());
+    let peak = world as f64 * peak::flops(trainer.predictor().cpu());
     introduce(&trainer, &dir, term);
     if world > 1 {
         term.note(&format!("on {world} ranks"));

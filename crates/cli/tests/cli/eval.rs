@@ -290,3 +290,26 @@ fn a_task_that_ships_with_its_rows_needs_no_data() {
         assert!(code == 2 && stderr.contains("has its rows in itself"), "{stderr}");
     }
 }
+
+#[test]
+fn the_samples_of_shards_are_those_of_all_rows() {
+    let folder = tasks();
+    let dir = folder.path();
+    let (code, _, stderr) = eval(dir, "eval run cats.toml --out whole");
+    assert_eq!(code, 0, "{stderr}");
+    let whole = fs::read(dir.join("whole/samples_cats.jsonl")).unwrap();
+    let mut together = Vec::new();
+    for shard in 1..=4 {
+        let (code, _, stderr) =
+            eval(dir, &format!("eval run cats.toml --out part-{shard} --shard {shard}/4"));
+        assert_eq!(code, 0, "{stderr}");
+        together.extend(fs::read(dir.join(format!("part-{shard}/samples_cats.jsonl"))).unwrap());
+    }
+    assert!(together == whole);
+    // Where all rows are done, the results are all that is left to do.
+    fs::create_dir(dir.join("merged")).unwrap();
+    fs::write(dir.join("merged/samples_cats.jsonl"), &together).unwrap();
+    let merged = eval(dir, "eval run cats.toml --out merged");
+    assert_eq!((merged.0, merged.1), (0, eval(dir, "eval run cats.toml --out whole").1));
+    assert!(fs::read(dir.join("merged/samples_cats.jsonl")).unwrap() == whole);
+}

@@ -21,6 +21,7 @@ mod models;
 mod outputs;
 mod pipeline;
 mod proposed;
+mod ranks;
 mod replay;
 mod saving;
 mod score;
@@ -49,6 +50,10 @@ fn llada(dir: &Path, args: &[&str]) -> Command {
         "HF_TOKEN",
         "HF_TOKEN_PATH",
         "HF_HUB_OFFLINE",
+        "OMPI_COMM_WORLD_SIZE",
+        "PMI_SIZE",
+        "SLURM_STEP_NUM_TASKS",
+        "WORLD_SIZE",
     ] {
         command.env_remove(key);
     }

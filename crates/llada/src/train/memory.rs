@@ -4,16 +4,62 @@
 use std::fs;
 
 use super::{Recipe, TrainError};
-use crate::{Result, config::ModelConfig};
+use crate::{Result, checkpoint::Checkpoint, config::ModelConfig};
 
 /// Where the system does not say how much memory there is: more than any machine has.
 const UNKNOWN: f64 = (1u64 << 46) as f64;
 
 /// Fails when a run takes more memory than the machine has. Counted is what surely comes together:
 /// weights, gradients, optimiser, the sequences of an update, and the activations of a micro-batch of
-/// `length` tokens a sequence.
-pub(super) fn check(recipe: &Recipe, config: &ModelConfig, length: usize) -> Result<()> {
-    Plan::new(recipe, config, length).check(available().unwrap_or(UNKNOWN))
+/// `length` tokens a sequence, on each of so many ranks.
+pub(super) fn check(
+    recipe: &Recipe,
+    config: &ModelConfig,
+    length: usize,
+    ranks: usize,
+) -> Result<()> {
+    Plan::new(recipe, config, length, ranks).check(available().unwrap_or(UNKNOWN))
+}
+
+/// What surely comes together in the memory of each rank of a run, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Memory {
+    /// Weights that are trained, and their average; frozen ones stay in their file.
+    pub weights: f64,
+    /// Gradients, with the sums of a tree.
+    pub gradients: f64,
+    /// The rank's share of the optimiser.
+    pub optimizer: f64,
+    /// What a micro-batch of whole sequences saves and computes with.
+    pub activations: f64,
+    /// The sequences of an update.
+    pub sequences: f64,
+}
+
+impl Memory {
+    /// That of a run of `recipe` on so many ranks, for the tokenizer of its data or the model that it
+    /// starts from.
+    ///
+    /// # Errors
+    /// When neither is there, or the sizes cannot be.
+    pub fn of(recipe: &Recipe, ranks: usize) -> Result<Self> {
+        let from = recipe.model.init_from.as_deref().or(recipe.data.first());
+        let opened = Checkpoint::open(from.unwrap_or("".as_ref()))?;
+        let config = match &recipe.model.init_from {
+            Some(_) => opened.config()?.clone(),
+            None => {
+                let tokenizer = opened.tokenizer()?;
+                recipe.model_config(tokenizer.vocab_size(), tokenizer.special_tokens())?
+            }
+        };
+        Ok(Plan::new(recipe, &config, recipe.data.sequence_length, ranks).memory())
+    }
+
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        let Self { weights, gradients, optimizer, activations, sequences } = self;
+        weights + gradients + optimizer + activations + sequences
+    }
 }
 
 /// The sizes that memory depends on.
@@ -36,8 +82,14 @@ struct Plan {
     batch: f64,
     /// 0 takes the whole batch.
     micro: f64,
-    /// Bytes for each parameter of the model.
-    parameter: f64,
+    /// Whether all weights are trained.
+    trains_all: bool,
+    /// Whether their average is kept.
+    averages: bool,
+    /// Ranks that share the batch and the optimiser.
+    ranks: f64,
+    /// Whether micro-batches are summed by a tree.
+    is_tree: bool,
     recompute: bool,
     /// The folder that gives the sizes of the model.
     init_from: Option<String>,
@@ -47,7 +99,7 @@ struct Plan {
 type Size = (&'static str, f64, fn(&mut Plan) -> &mut f64);
 
 impl Plan {
-    fn new(recipe: &Recipe, config: &ModelConfig, length: usize) -> Self {
+    fn new(recipe: &Recipe, config: &ModelConfig, length: usize, ranks: usize) -> Self {
         let d_model = config.d_model as f64;
         let heads = if config.weight_tying { 1.0 } else { 2.0 };
         Self {
@@ -68,36 +120,50 @@ impl Plan {
             copies: if recipe.block.is_some() { 2.0 } else { 1.0 },
             batch: recipe.train.batch_size as f64,
             micro: recipe.train.micro_batch_size as f64,
-            // Gradients; where all weights are trained these too, two means of the optimiser, and the
-            // average of the weights.
-            parameter: match recipe.lora.rank {
-                0 if recipe.optim.ema > 0.0 => 20.0,
-                0 => 16.0,
-                _ => 4.0,
-            },
+            trains_all: recipe.lora.rank == 0,
+            averages: recipe.optim.ema > 0.0,
+            ranks: ranks as f64,
+            is_tree: recipe.train.tree_reduction,
             recompute: recipe.train.recompute,
             init_from: recipe.model.init_from.as_ref().map(|path| path.display().to_string()),
         }
     }
 
-    /// Bytes of the run.
+    /// Bytes of a rank.
     fn bytes(&self) -> f64 {
+        self.memory().total()
+    }
+
+    fn memory(&self) -> Memory {
         let Self { d_model: d, layers, .. } = self;
         let (all, active) = self.experts;
         let dense = if self.mlp == 0.0 && all == 0.0 { d * 8.0 / 3.0 } else { self.mlp };
         let mlp = dense.max(active);
         let kv = self.kv * d;
         let block = 2.0 * d * d + 2.0 * d * kv + 3.0 * d * dense.max(all);
-        let model = self.parameter * (layers * block + self.embeddings * d);
+        let parameters = layers * block + self.embeddings * d;
+        let trained = if self.trains_all { parameters } else { 0.0 };
         // The tokens of all sequences, and for each of them where it ends, its prompt, noise and
         // answer.
         let sequences = self.batch * (4.0 * self.length + 40.0);
-        let micro = if self.micro == 0.0 { self.batch } else { self.micro.min(self.batch) };
+        let share = (self.batch / self.ranks).ceil();
+        let micro = if self.micro == 0.0 { share } else { self.micro.min(share) };
+        // A node of each level that a rank's leaves come to.
+        let sums = match self.is_tree {
+            true => (share / micro.max(1.0)).max(1.0).log2().floor() + 1.0,
+            false => 0.0,
+        };
         let micro = micro * self.copies;
         let saved = 4.0 * d + 2.0 * kv + 2.0 * mlp + self.heads;
         let saved = if self.recompute { layers * d + saved } else { layers * saved };
         let scratch = 6.0 * d + 2.0 * kv + 4.0 * mlp;
-        model + sequences + 4.0 * micro * self.length * (saved + scratch)
+        Memory {
+            weights: 4.0 * trained * if self.averages { 2.0 } else { 1.0 },
+            gradients: 4.0 * parameters + 4.0 * trained * sums,
+            optimizer: 8.0 * trained / self.ranks,
+            activations: 4.0 * micro * self.length * (saved + scratch),
+            sequences,
+        }
     }
 
     fn check(&self, available: f64) -> Result<()> {
@@ -205,7 +271,7 @@ mod tests {
         let recipe = Recipe::parse("", overrides).unwrap();
         let config = recipe.model_config(8000, SpecialTokens::default()).unwrap();
         let length = recipe.data.sequence_length;
-        let error = Plan::new(&recipe, &config, length).check(MACHINE).unwrap_err();
+        let error = Plan::new(&recipe, &config, length, 1).check(MACHINE).unwrap_err();
         error.to_string()
     }
 
@@ -237,7 +303,7 @@ mod tests {
         let check = |n: u64| {
             let recipe = Recipe::parse("", &[format!("train.batch_size={n}")]).unwrap();
             let config = recipe.model_config(8000, SpecialTokens::default()).unwrap();
-            Plan::new(&recipe, &config, 256).check(MACHINE)
+            Plan::new(&recipe, &config, 256, 1).check(MACHINE)
         };
         let fits: u64 = fits.parse().unwrap();
         assert!(check(fits).is_ok() && check(fits + 1).is_err(), "{message}");
@@ -249,7 +315,7 @@ mod tests {
         let mut config = recipe.model_config(126_464, SpecialTokens::default()).unwrap();
         recipe.model.init_from = Some("LLaDA-8B".into());
         (config.d_model, config.n_layers, config.mlp_hidden_size) = (4096, 32, 12288);
-        let refused = |recipe: &Recipe| Plan::new(recipe, &config, 256).check(40e9).err();
+        let refused = |recipe: &Recipe| Plan::new(recipe, &config, 256, 1).check(40e9).err();
         let message = refused(&recipe).unwrap().to_string();
         assert!(message.starts_with("`model.init_from` is `LLaDA-8B`"), "{message}");
         (recipe.lora.rank, recipe.train.micro_batch_size) = (8, 1);
@@ -257,10 +323,26 @@ mod tests {
     }
 
     #[test]
+    fn ranks_share_the_optimiser_and_the_batch() {
+        let recipe = Recipe::default();
+        let config = recipe.model_config(8000, SpecialTokens::default()).unwrap();
+        let on = |ranks| Plan::new(&recipe, &config, 256, ranks).memory();
+        let (one, four) = (on(1), on(4));
+        assert_eq!((four.weights, four.gradients), (one.weights, one.gradients));
+        assert_eq!((4.0 * four.optimizer, one.optimizer), (one.optimizer, 2.0 * one.weights));
+        assert_eq!(4.0 * four.activations, one.activations);
+        let tree = &["train.tree_reduction=true", "train.micro_batch_size=2"];
+        let recipe = Recipe::parse("", tree).unwrap();
+        let tree = Plan::new(&recipe, &config, 256, 1).memory();
+        assert_eq!(tree.gradients, 5.0 * one.gradients, "four levels above the leaves");
+        assert!(Memory::of(&recipe, 2).is_err(), "there is no data");
+    }
+
+    #[test]
     fn this_machine_can_train_the_default() {
         let recipe = Recipe::default();
         let config = recipe.model_config(8000, SpecialTokens::default()).unwrap();
-        check(&recipe, &config, 256).unwrap();
+        check(&recipe, &config, 256, 1).unwrap();
         assert_eq!(
             (size(0.0), size(1.5e6), size(2e18)),
             ("0.0 bytes".into(), "1.5 MB".into(), "2000.0 PB".into())

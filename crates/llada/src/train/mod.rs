@@ -36,6 +36,7 @@ mod validation;
 
 pub use changes::Change;
 pub use error::TrainError;
+pub use memory::Memory;
 pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
 pub use recipe::{
     Block, BlockPreset, Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes, NoiseLevel,

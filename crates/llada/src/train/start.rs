@@ -130,7 +130,8 @@ impl Trainer {
         if recipe.sft.as_ref().is_some_and(|sft| sft.template == SftTemplate::Chat) {
             tokenizer_files.or_chat_template(chat::LLADA);
         }
-        let (mut model, trainable) = starting_model(&recipe, &cpu, &opened, &tokenizer, found_dir)?;
+        let (mut model, trainable) =
+            starting_model(&recipe, &cpu, &opened, &tokenizer, found_dir, ranks.world())?;
         if recipe.lora.rank == 0 {
             let last = found.as_ref().map_or(0, |found| found.state.step.saturating_sub(1));
             model.config = recipe.with_blocks(model.config, last);
@@ -150,7 +151,7 @@ impl Trainer {
             }
         };
         source.check(&recipe)?;
-        memory::check(&recipe, &model.config, source.sequence_length(&recipe))?;
+        memory::check(&recipe, &model.config, source.sequence_length(&recipe), ranks.world())?;
         check_vocabulary(&source, &tokenizer, &model.config, &tokenizer_dir)?;
         recipe.resolve_epochs(&source)?;
 
@@ -343,6 +344,7 @@ fn starting_model(
     opened: &Checkpoint,
     tokenizer: &Tokenizer,
     found: Option<&Path>,
+    ranks: usize,
 ) -> Result<(Model, Option<Trainable>)> {
     let adapts = recipe.lora.rank > 0;
     if let Some(dir) = found
@@ -363,7 +365,7 @@ fn starting_model(
         (None, None) => {
             let tokens = tokenizer.special_tokens();
             let config = recipe.model_config(tokenizer.vocab_size(), tokens)?;
-            memory::check(recipe, &config, recipe.data.sequence_length)?;
+            memory::check(recipe, &config, recipe.data.sequence_length, ranks)?;
             Ok((Model::init(config, recipe.train.seed)?, None))
         }
     }

@@ -51,7 +51,12 @@ pub fn run(args: &EvalRun, term: &Term) -> Result<()> {
     let mut prepared = Vec::new();
     for (task, opened) in open(tasks, &args.data)? {
         match opened {
-            Ok(opened) => prepared.push(opened),
+            Ok(mut opened) => {
+                if let Some(shard) = args.shard {
+                    opened.examples = shard.take(opened.examples);
+                }
+                prepared.push(opened);
+            }
             Err(error) => failures.add(&task, error.into())?,
         }
     }

@@ -1,6 +1,6 @@
 //! The sections of a recipe with their defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{Compute, config::Objective};
 
@@ -133,6 +133,13 @@ impl Default for Data {
             random_length: 0.01,
             unique_tokens: 0,
         }
+    }
+}
+
+impl Data {
+    /// The first folder or file that is read.
+    pub(in crate::train) fn first(&self) -> Option<&Path> {
+        self.path.as_slice().first().map(PathBuf::as_path)
     }
 }
 
