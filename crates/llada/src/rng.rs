@@ -36,6 +36,8 @@ pub enum Purpose {
     Adapter,
     /// Seeds of the sequences of a run; the index is the sequence's number.
     Seed,
+    /// Seeds of the completions that a policy is trained on; the index is the completion's number.
+    Rollout,
 }
 
 /// The seed of sequence number `n` of a run with `seed`, where every sequence has one of its own:

@@ -17,13 +17,14 @@ mod running;
 mod shards;
 mod windows;
 
-pub use conversations::Conversations;
+pub use conversations::{Conversations, Preferences};
 pub use corpus::{Format, Separator};
 pub use error::{DataError, ParquetCause};
 pub use meta::{IdType, Meta, PrepareOptions, ShardMeta, SplitMeta, TokenizerMeta};
 pub use prepare::{PrepareProgress, prepare};
 pub use running::RunningText;
 pub use shards::{Shards, Split};
+pub(crate) use windows::Permutation;
 pub use windows::Windows;
 
 pub use crate::json::parse as parse_json;

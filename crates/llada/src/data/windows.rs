@@ -61,7 +61,7 @@ impl<'a> Windows<'a> {
 
 /// A permutation of 0..n that takes no memory: a Feistel network on the next power of four, walked
 /// until it lands below n.
-pub(super) struct Permutation {
+pub(crate) struct Permutation {
     n: u64,
     half: u32,
     keys: [u64; 6],
@@ -69,14 +69,14 @@ pub(super) struct Permutation {
 
 impl Permutation {
     /// The order of `epoch`.
-    pub(super) fn new(n: u64, seed: u64, epoch: u64) -> Self {
+    pub(crate) fn new(n: u64, seed: u64, epoch: u64) -> Self {
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
         let mut stream = Stream::new(seed, Purpose::Shuffle, epoch);
         Self { n, half: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| stream.bits()) }
     }
 
     /// The item at `place` of the order.
-    pub(super) fn at(&self, place: u64) -> u64 {
+    pub(crate) fn at(&self, place: u64) -> u64 {
         let mask = (1u64 << self.half) - 1;
         let mut x = place;
         loop {

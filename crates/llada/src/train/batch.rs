@@ -23,6 +23,11 @@ pub(super) struct MicroBatch {
 }
 
 impl MicroBatch {
+    /// Sequences of which some tokens were masked already.
+    pub(super) fn new(sequences: Ragged, noised: Noised) -> Self {
+        Self { sequences, noised }
+    }
+
     pub(super) fn batch(&self) -> Batch<'_> {
         Batch { tokens: &self.noised.tokens, ..self.sequences.as_batch() }
     }

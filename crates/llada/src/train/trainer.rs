@@ -8,7 +8,9 @@ use std::{
 use llada_kernels::grad_norm;
 
 use super::{
-    Change, Recipe, Skip, StepMetrics, TrainError, Validation, learning_rate,
+    Change, Recipe, Skip, Stage, StepMetrics, TrainError, Validation,
+    alignment::{Alignment, Step},
+    learning_rate,
     optimizer::Optimizer,
     run_log::RunLog,
     saved::STATE,
@@ -17,6 +19,7 @@ use super::{
     step_flops,
     store::Store,
     trainable::Trainable,
+    update::Update,
     validation,
 };
 use crate::{
@@ -88,6 +91,8 @@ pub struct Trainer {
     pub(super) gradients: Gradients,
     pub(super) trainable: Trainable,
     pub(super) optimizer: Optimizer,
+    /// What preferences and rewards need besides.
+    pub(super) alignment: Option<Alignment>,
     pub(super) state: State,
     /// The mask token; the autoregressive objective does not use it.
     pub(super) mask: u32,
@@ -125,12 +130,9 @@ impl Trainer {
         &self.tokenizer
     }
 
-    /// What was read of the conversations, in fine-tuning.
+    /// What was read of the conversations, pairs or prompts.
     pub fn conversations(&self) -> Option<&Report> {
-        match &self.source {
-            Source::Shards(_) => None,
-            Source::Conversations { conversations, .. } => Some(conversations.report()),
-        }
+        self.source.report()
     }
 
     /// Numbers that are trained: all of the model's, or those of its adapters.
@@ -205,20 +207,37 @@ impl Trainer {
     fn train_step(&mut self, stop: &AtomicBool) -> Result<Option<StepMetrics>> {
         let Recipe { train, optim, .. } = &self.recipe;
         let step = self.state.step;
-        let shift = self.predictor.model().config.shift;
-        let batch = self.source.step_batch(&self.recipe, self.mask, shift, step)?;
+        let config = &self.predictor.model().config;
+        let (shift, special) =
+            (config.shift, checkpoint::special_tokens(config, Some(&self.tokenizer)));
+        let batch = match &mut self.alignment {
+            None => Update::Noisy(self.source.step_batch(&self.recipe, self.mask, shift, step)?),
+            Some(alignment) => {
+                let step = Step {
+                    predictor: &mut self.predictor,
+                    recipe: &self.recipe,
+                    source: &self.source,
+                    tokenizer: &self.tokenizer,
+                    special: &special,
+                    mask: self.mask,
+                    step,
+                    stop,
+                };
+                let Some(weighted) = alignment.update(step)? else { return Ok(None) };
+                Update::Weighted(weighted)
+            }
+        };
         let (mut total, mut predicted, mut nll) = (0.0, 0, Vec::new());
         let (mut balance, mut expert_tokens) = (0.0, Vec::new());
         self.gradients.clear();
-        for start in (0..train.batch_size).step_by(self.recipe.micro_batch()) {
+        for start in (0..batch.count()).step_by(self.recipe.micro_batch()) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let end = train.batch_size.min(start + self.recipe.micro_batch());
+            let end = batch.count().min(start + self.recipe.micro_batch());
             let micro = batch.micro_batch(start..end);
             // Each part of the batch counts by its tokens.
-            let share =
-                micro.noised.tokens.len() as f64 / batch.sequences().tokens().len().max(1) as f64;
+            let share = micro.noised.tokens.len() as f64 / batch.tokens().max(1) as f64;
             let targets = Targets { balance: train.balance * share, ..micro.targets() };
             self.predictor.nll_and_gradient(
                 &micro.batch(),
@@ -236,6 +255,7 @@ impl Trainer {
             }
         }
 
+        let total = batch.loss().unwrap_or(total);
         let cpu = self.predictor.cpu().clone();
         let model = self.predictor.model_mut();
         let gradients = self.trainable.gradients(&cpu, model, &self.gradients)?;
@@ -257,8 +277,8 @@ impl Trainer {
             None
         };
 
-        let lengths = || batch.sequences().lengths();
-        let tokens = lengths().sum::<usize>() as u64;
+        let lengths = batch.lengths();
+        let tokens = lengths.iter().sum::<usize>() as u64;
         self.state.step += 1;
         self.state.tokens += tokens;
         self.state.skipped += u64::from(skipped.is_some());
@@ -266,7 +286,7 @@ impl Trainer {
             if skipped == Some(Skip::NotFinite) { self.state.not_finite + 1 } else { 0 };
         self.state.add_loss(total);
         let config = &self.predictor.model().config;
-        let flops = lengths().map(|length| step_flops(config, 1, length, 0)).sum::<f64>();
+        let flops = lengths.iter().map(|&length| step_flops(config, 1, length, 0)).sum::<f64>();
         Ok(Some(StepMetrics {
             step: self.state.step,
             steps: train.steps,
@@ -277,13 +297,14 @@ impl Trainer {
             learning_rate: rate,
             grad_norm: norm,
             skipped,
-            length: lengths().max().unwrap_or(0),
+            length: lengths.into_iter().max().unwrap_or(0),
             tokens,
             total_tokens: self.state.tokens,
             seconds: 0.0,
             tokens_per_second: 0.0,
             flops: flops + step_flops(config, 0, 0, predicted),
             seconds_left: 0.0,
+            measured: batch.measured(),
         }))
     }
 
@@ -315,8 +336,19 @@ impl Trainer {
 
     /// The loss on what is held out, now.
     pub fn measure(&mut self) -> Result<Validation> {
-        let Self { predictor, recipe, source, mask, state, .. } = self;
-        validation::measure(predictor, recipe, source, *mask, state.step)
+        let Self { predictor, recipe, source, tokenizer, alignment, mask, state, .. } = self;
+        let (mask, step) = (*mask, state.step);
+        let mut found = match recipe.stage() {
+            Stage::Reward => Validation::without_text(step),
+            _ => validation::measure(predictor, recipe, source, mask, step)?,
+        };
+        if let Some(alignment) = alignment {
+            let special = &checkpoint::special_tokens(&predictor.model().config, Some(tokenizer));
+            let stop = &AtomicBool::new(false);
+            let step = Step { predictor, recipe, source, tokenizer, special, mask, step, stop };
+            found.measured = alignment.measure(step)?;
+        }
+        Ok(found)
     }
 
     /// Does what a stop left to be done, so that the run tells what one that was not stopped does.
@@ -363,10 +395,12 @@ impl Trainer {
         self.state.recipe = Some(self.recipe.to_toml());
         let (model, trainable, optimizer) =
             (self.predictor.model(), &self.trainable, &self.optimizer);
-        let tokenizer = &self.tokenizer_files;
+        let (tokenizer, alignment, recipe, step) =
+            (&self.tokenizer_files, &self.alignment, &self.recipe, self.state.step);
         let path = self.store.save(&mut self.state, self.recipe.train.keep_last, |dir| {
             trainable.save(model, dir)?;
             optimizer.save(&dir.join("optimizer.safetensors"))?;
+            alignment.iter().try_for_each(|alignment| alignment.save(recipe, step, dir))?;
             tokenizer.write(dir)
         })?;
         log.report(&self.recipe)?;

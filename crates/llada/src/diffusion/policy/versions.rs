@@ -90,6 +90,22 @@ impl Versions {
         self.predicted.iter().map(|p| (-p.weight * slopes[p.term]) as f32).collect()
     }
 
+    /// The versions of which a token counts by `weights`, with those of their tokens.
+    pub fn that_count(&self, weights: &[f32]) -> (Self, Vec<f32>) {
+        let (mut kept, mut of) = (Self::new(self.terms), Vec::new());
+        for version in 0..self.count() {
+            let span = self.span(version..version + 1);
+            if weights[span.clone()].iter().all(|weight| *weight == 0.0) {
+                continue;
+            }
+            kept.sequences.push(self.sequences.part(version..version + 1).tokens().iter().copied());
+            kept.predicted.extend_from_slice(&self.predicted[span.clone()]);
+            kept.ends.push(kept.predicted.len());
+            of.extend_from_slice(&weights[span]);
+        }
+        (kept, of)
+    }
+
     /// The versions `range` as a batch with its targets, which count as `weights` of all says, for a
     /// model whose logits are shifted so.
     pub fn part(
@@ -131,6 +147,16 @@ mod tests {
         assert_eq!((versions.count(), versions.predicted()), (2, 3));
         assert_eq!(versions.log_probabilities(&[1.0, 3.0, 0.25]), [-1.5, -6.0]);
         assert_eq!(versions.weights(&[1.0, -1.0]), [-0.5, 2.0, -4.0]);
+    }
+
+    #[test]
+    fn versions_without_weight_are_left_out() {
+        let versions = versions();
+        let (kept, weights) = versions.that_count(&[0.0, 0.0, 0.5]);
+        let (part, noised) = kept.part(0..1, &weights, LogitShift::Same);
+        assert_eq!((kept.count(), part.tokens(), &noised.weights), (1, &[9, 9][..], &vec![0.5]));
+        assert_eq!(kept.log_probabilities(&[1.0]), [-4.0, 0.0]);
+        assert_eq!(versions.that_count(&[0.1; 3]).0, versions);
     }
 
     #[test]

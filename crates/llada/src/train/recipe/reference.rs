@@ -4,7 +4,7 @@
 use serde_json::{Map, Value as Json};
 use toml::Table;
 
-use super::{Recipe, Sft};
+use super::{Preference, Recipe, Reward, Sft};
 
 /// One key of a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,12 @@ impl Recipe {
     /// All keys, section by section.
     pub fn keys() -> Vec<Key> {
         let schema = Self::schema();
-        let recipe = Self { sft: Some(Sft::default()), ..Self::default() };
+        let recipe = Self {
+            sft: Some(Sft::default()),
+            preference: Some(Preference::default()),
+            reward: Some(Reward::default()),
+            ..Self::default()
+        };
         let defaults = Table::try_from(&recipe).unwrap_or_default();
         let mut keys = Vec::new();
         for (section, pointer) in properties(&schema) {
