@@ -106,6 +106,34 @@ pub fn draw_bound(
     versions.push(response.tokens, mask, places, predicted);
 }
 
+/// Adds an antithetic pair of versions: as [`draw_bound`], which masks m tokens, and one that masks the other
+/// L − m and one of these, so that the noise levels of both sum to the same, too. Both count half, `share`
+/// of the term.
+pub fn draw_antithetic(
+    versions: &mut Versions,
+    response: Response<'_>,
+    mask: u32,
+    t: f64,
+    stream: &mut Stream,
+    (term, share): (usize, f64),
+) {
+    let length = response.len();
+    if length == 0 {
+        return;
+    }
+    let count = 1 + ((t * length as f64) as usize).min(length - 1);
+    let mut order: Vec<usize> = response.places().collect();
+    stream.shuffle(&mut order);
+    for half in [&order[..count], &order[count - 1..]] {
+        let mut half = half.to_vec();
+        half.sort_unstable();
+        let weight = 0.5 * share * length as f64 / half.len() as f64;
+        let places = half.iter().copied();
+        let predicted = places.clone().map(|place| (place, weight, term));
+        versions.push(response.tokens, mask, places, predicted);
+    }
+}
+
 /// Adds a version for diffu-GRPO: all of the response is masked, and each token of the prompt that
 /// `hides` says. The first `counted` tokens of the response are the terms from `first` on.
 pub fn push_masked_prompt(
@@ -150,38 +178,56 @@ mod tests {
         }
     }
 
-    /// With a nll that depends on how many tokens are masked, all estimates have the mean of Eq. 6.
+    /// With a nll that depends on how many tokens are masked, all estimates have the mean of Eq. 6; the
+    /// noise levels of an antithetic pair make up for each other.
     #[test]
     fn estimates_of_the_bound_are_not_biased() {
+        type Draw = dyn Fn(&mut Versions, f64, &mut Stream);
         let nll = |masked: usize| 1.0 + 0.7 * (masked as f64).sqrt();
         let bound_of_four: f64 = -(1..=4).map(nll).sum::<f64>();
-        let (runs, mut stream) = (4000, stream());
-        let mut sums = [0.0f64; 3];
-        for run in 0..runs {
-            let mut of = |coupled: bool, weight: &Weight, t: f64| {
-                let mut versions = Versions::new(1);
-                match coupled {
-                    true => {
-                        draw_coupled(&mut versions, RESPONSE, 9, t, &mut stream, (0, 1.0), weight)
-                    }
-                    false => draw_bound(&mut versions, RESPONSE, 9, t, &mut stream, (0, 1.0)),
-                }
-                let counts = (0..versions.count()).map(|i| versions.span(i..i + 1).len());
-                let nlls: Vec<f32> =
-                    counts.flat_map(|n| std::iter::repeat_n(nll(n) as f32, n)).collect();
-                versions.log_probabilities(&nlls)[0]
-            };
-            let t = Stream::new(2, Purpose::NoiseLevel, run).uniform();
-            sums[0] += of(true, &bound, t);
-            sums[1] += of(false, &bound, t);
-            sums[2] += of(true, &even, t);
-        }
-        for sum in &sums[..2] {
-            let mean = sum / runs as f64;
-            assert!((mean - bound_of_four).abs() < 0.05, "{mean} {bound_of_four}");
-        }
+        let of = |draw: &Draw| -> [f64; 2] {
+            let (runs, mut stream) = (4000, stream());
+            let estimates: Vec<f64> = (0..runs)
+                .map(|_| {
+                    let (mut versions, t) = (Versions::new(1), stream.uniform());
+                    draw(&mut versions, t, &mut stream);
+                    let counts = (0..versions.count()).map(|i| versions.span(i..i + 1).len());
+                    let nlls: Vec<f32> =
+                        counts.flat_map(|n| std::iter::repeat_n(nll(n) as f32, n)).collect();
+                    versions.log_probabilities(&nlls)[0]
+                })
+                .collect();
+            let mean = estimates.iter().sum::<f64>() / estimates.len() as f64;
+            let squares = estimates.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
+            [mean, squares / estimates.len() as f64]
+        };
+        let term = (0, 1.0);
+        let [mean, variance] = of(&|v, t, s| draw_bound(v, RESPONSE, 9, t, s, term));
+        assert!((mean - bound_of_four).abs() < 0.05, "{mean} {bound_of_four}");
+        let [mean, coupled] = of(&|v, t, s| draw_coupled(v, RESPONSE, 9, t, s, term, &bound));
+        assert!((mean - bound_of_four).abs() < 0.1 && coupled > 0.0, "{mean} {bound_of_four}");
+        let [mean, antithetic] = of(&|v, t, s| draw_antithetic(v, RESPONSE, 9, t, s, term));
+        assert!((mean - bound_of_four).abs() < 0.02, "{mean} {bound_of_four}");
+        assert!(antithetic < 0.1 * variance, "{antithetic} {variance}");
         // Weights of 1 are no bound, but half of every token's.
-        assert!((sums[2] / runs as f64 - bound_of_four / 2.0).abs() < 0.4, "{sums:?}");
+        let [mean, _] = of(&|v, t, s| draw_coupled(v, RESPONSE, 9, t, s, term, &even));
+        assert!((mean - bound_of_four / 2.0).abs() < 0.4, "{mean} {bound_of_four}");
+    }
+
+    #[test]
+    fn an_antithetic_pair_masks_every_token() {
+        for t in [0.0, 0.3, 0.99] {
+            let mut versions = Versions::new(1);
+            draw_antithetic(&mut versions, RESPONSE, 9, t, &mut stream(), (0, 1.0));
+            let (_, noised) = versions.part(0..2, &[0.0; 5], LogitShift::Same);
+            let (one, other) = noised.targets.split_at(versions.span(0..1).len());
+            assert_eq!(one.len() + other.len(), 5);
+            assert_eq!(one.iter().filter(|token| other.contains(token)).count(), 1);
+            let all = (3..7).all(|token| noised.targets.contains(&token));
+            assert!(all && [one, other].iter().all(|half| half.is_sorted()));
+            // With a nll of 1 it is that of all tokens, whatever was drawn.
+            assert!((versions.log_probabilities(&[1.0; 5])[0] + 4.0).abs() < 1e-12);
+        }
     }
 
     #[test]
@@ -222,6 +268,7 @@ mod tests {
         let none = Response { tokens: &TOKENS, prompt: 7 };
         let mut versions = Versions::new(1);
         draw_bound(&mut versions, none, 9, 0.5, &mut stream(), (0, 1.0));
+        draw_antithetic(&mut versions, none, 9, 0.5, &mut stream(), (0, 1.0));
         draw_coupled(&mut versions, none, 9, 0.5, &mut stream(), (0, 1.0), &bound);
         assert!(none.is_empty() && versions.count() == 0);
     }

@@ -28,7 +28,7 @@ const SEED: u64 = 0;
 #[derive(Debug, Clone, Copy)]
 struct Draws {
     count: usize,
-    complementary: bool,
+    antithetic: bool,
     low_discrepancy: bool,
     purposes: [Purpose; 2],
     seed: u64,
@@ -38,7 +38,7 @@ impl Draws {
     fn of(recipe: &Recipe, settings: &recipe::Preference) -> Self {
         Self {
             count: settings.draws,
-            complementary: settings.complementary_masks,
+            antithetic: settings.antithetic,
             low_discrepancy: recipe.diffusion.low_discrepancy,
             purposes: [Purpose::NoiseLevel, Purpose::Masking],
             seed: recipe.train.seed,
@@ -51,19 +51,11 @@ impl Draws {
         for ((side, number), term) in pair.iter().zip(first..).zip(term..) {
             let response = Response { tokens: side.ids(), prompt: side.prompt_len() };
             let [mut levels, mut stream] = self.purposes.map(|p| Stream::new(self.seed, p, number));
-            let count = if self.complementary { self.count / 2 } else { self.count };
+            let count = if self.antithetic { self.count / 2 } else { self.count };
             for t in noise_levels(&mut levels, count, self.low_discrepancy) {
                 let of = (term, 1.0 / count as f64);
-                match self.complementary {
-                    true => masks::draw_coupled(
-                        versions,
-                        response,
-                        mask,
-                        t,
-                        &mut stream,
-                        of,
-                        &masks::bound,
-                    ),
+                match self.antithetic {
+                    true => masks::draw_antithetic(versions, response, mask, t, &mut stream, of),
                     false => masks::draw_bound(versions, response, mask, t, &mut stream, of),
                 }
             }
@@ -122,7 +114,7 @@ impl Alignment {
         let all = preferences.validation();
         let draws = Draws {
             count: eval.draws,
-            complementary: false,
+            antithetic: false,
             low_discrepancy: true,
             purposes: [Purpose::Validation, Purpose::Likelihood],
             seed: SEED,

@@ -13,8 +13,9 @@ pub struct Preference {
     pub beta: f64,
     /// Masked versions of each response, with a noise level each: the budget of its evidence bound.
     pub draws: usize,
-    /// Whether versions come in pairs of a mask and its complement, for still less variance.
-    pub complementary_masks: bool,
+    /// Whether versions come in antithetic pairs, of which one masks what the other shows and whose noise
+    /// levels make up for each other, for still less variance.
+    pub antithetic: bool,
     /// What −log p of a token of the chosen response counts beside the preference.
     pub sft_weight: f64,
     /// Passes over the pairs, in place of `train.steps`; 0 leaves it to that.
@@ -29,7 +30,7 @@ impl Default for Preference {
             template: SftTemplate::Chat,
             beta: 0.2,
             draws: 8,
-            complementary_masks: false,
+            antithetic: false,
             sft_weight: 0.0,
             epochs: 0.0,
             held_out: 0.05,

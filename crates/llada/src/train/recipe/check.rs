@@ -211,8 +211,8 @@ impl Recipe {
         range(preference.beta, "preference.beta", 1e-6, 1e3)?;
         let draws = preference.draws;
         rule((1..=1 << 12).contains(&draws), "preference.draws", draws, "from 1 to 4096")?;
-        let pairs = !preference.complementary_masks || draws.is_multiple_of(2);
-        rule(pairs, "preference.draws", draws, "even: every mask has its complement")?;
+        let pairs = !preference.antithetic || draws.is_multiple_of(2);
+        rule(pairs, "preference.draws", draws, "even: versions come in antithetic pairs")?;
         range(preference.sft_weight, "preference.sft_weight", 0.0, 1e3)?;
         rule(
             not_negative(preference.epochs),
