@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    bytes, cases, golden, golden_f32, golden_u32,
+    bytes, cases, golden, golden_u32,
     gradients::{assert_close, assert_gradients},
     size, tensor,
 };

@@ -107,7 +107,7 @@ impl Recipe {
     }
 
     /// How a conversation becomes text, where the run is of some.
-    pub(super) fn template(&self) -> Option<SftTemplate> {
+    pub fn template(&self) -> Option<SftTemplate> {
         let sft = self.sft.as_ref().map(|sft| sft.template);
         let preference = self.preference.as_ref().map(|preference| preference.template);
         sft.or(preference).or(self.reward.as_ref().map(|reward| reward.template))

@@ -201,16 +201,16 @@ mod tests {
             let squares = estimates.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
             [mean, squares / estimates.len() as f64]
         };
-        let term = (0, 1.0);
-        let [mean, variance] = of(&|v, t, s| draw_bound(v, RESPONSE, 9, t, s, term));
+        const TERM: (usize, f64) = (0, 1.0);
+        let [mean, variance] = of(&|v, t, s| draw_bound(v, RESPONSE, 9, t, s, TERM));
         assert!((mean - bound_of_four).abs() < 0.05, "{mean} {bound_of_four}");
-        let [mean, coupled] = of(&|v, t, s| draw_coupled(v, RESPONSE, 9, t, s, term, &bound));
+        let [mean, coupled] = of(&|v, t, s| draw_coupled(v, RESPONSE, 9, t, s, TERM, &bound));
         assert!((mean - bound_of_four).abs() < 0.1 && coupled > 0.0, "{mean} {bound_of_four}");
-        let [mean, antithetic] = of(&|v, t, s| draw_antithetic(v, RESPONSE, 9, t, s, term));
+        let [mean, antithetic] = of(&|v, t, s| draw_antithetic(v, RESPONSE, 9, t, s, TERM));
         assert!((mean - bound_of_four).abs() < 0.02, "{mean} {bound_of_four}");
         assert!(antithetic < 0.1 * variance, "{antithetic} {variance}");
         // Weights of 1 are no bound, but half of every token's.
-        let [mean, _] = of(&|v, t, s| draw_coupled(v, RESPONSE, 9, t, s, term, &even));
+        let [mean, _] = of(&|v, t, s| draw_coupled(v, RESPONSE, 9, t, s, TERM, &even));
         assert!((mean - bound_of_four / 2.0).abs() < 0.4, "{mean} {bound_of_four}");
     }
 
