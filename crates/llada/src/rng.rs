@@ -38,6 +38,8 @@ pub enum Purpose {
     Seed,
     /// Order of the folders of a mixture; the index is the round.
     Mixture,
+    /// Seeds of the completions that a policy is trained on; the index is the completion's number.
+    Rollout,
 }
 
 /// The seed of sequence number `n` of a run with `seed`, where every sequence has one of its own:

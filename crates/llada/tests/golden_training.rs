@@ -6,7 +6,9 @@ mod common;
 use common::{
     bytes, cases,
     golden::{self, is_own_set},
-    golden_f32, golden_u32, json, size,
+    golden_f32, golden_u32,
+    gradients::{assert_close, assert_gradients},
+    json, size,
 };
 use llada::{
     checkpoint,
@@ -63,34 +65,6 @@ fn step_balanced(
     (loss::value(weights, &nll) + balanced, gradients)
 }
 
-fn assert_close(what: &str, found: f64, expected: f64, relative: f64) {
-    let off = (found - expected).abs() / expected.abs();
-    assert!(off <= relative, "{what}: {found}, golden {expected}, off by {off:e}");
-}
-
-/// Every gradient that the file records, within 1e-4 of the tensor's largest.
-fn assert_gradients(id: &str, file: &SafeTensors<'_>, model: &Model, gradients: &Gradients) {
-    let mut compared = 0;
-    for (spec, gradient) in Layout::new(&model.config).specs().iter().zip(&gradients.0) {
-        let Some((_, mut expected)) = golden_f32(file, &format!("grad.{}", spec.name)) else {
-            continue;
-        };
-        if let Some(fused) = spec.fused {
-            let first = fused.first * spec.shape[1];
-            expected = expected[first..first + spec.len()].to_vec();
-        }
-        let largest = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
-        assert_eq!(gradient.len(), expected.len());
-        for (i, (found, expected)) in gradient.iter().zip(&expected).enumerate() {
-            let off = (found - expected).abs();
-            assert!(off <= 1e-4 * largest, "{id} {} [{i}]: {found} {expected}", spec.name);
-        }
-        compared += usize::from(spec.begins_tensor());
-    }
-    let recorded = file.names().iter().filter(|name| name.starts_with("grad.")).count();
-    assert_eq!(compared, recorded, "{id}: every recorded gradient is compared");
-}
-
 /// The noisy batch of a recorded case, made by the library from the recorded draws.
 fn noised(file: &SafeTensors<'_>, mask: u32) -> (Noised, Vec<usize>) {
     let (shape, tokens) = golden_u32(file, "input_ids").unwrap();
@@ -140,7 +114,7 @@ fn losses_and_gradients() {
         let mut predictor = MaskPredictor::new(model, Cpu::new(2).unwrap()).unwrap();
         let (value, gradients) = step(&mut predictor, &noised, &weights, &starts, false);
         assert_close(id, value, case["loss"].as_f64().unwrap(), 1e-5);
-        assert_gradients(id, &file, predictor.model(), &gradients);
+        assert_gradients(id, &file, "", predictor.model(), &gradients);
         let all: Vec<&[f32]> = gradients.0.iter().collect();
         let golden = case["grad_norm"].as_f64();
         if let Some(golden) = golden.filter(|_| kind == "pretrain" || kind == "sft") {
@@ -176,7 +150,7 @@ fn losses_and_gradients_of_experts() {
         if let Some(golden) = case["aux_loss"].as_f64() {
             assert_close(id, balance_loss(predictor.loads()), golden, 1e-5);
         }
-        assert_gradients(id, &file, predictor.model(), &gradients);
+        assert_gradients(id, &file, "", predictor.model(), &gradients);
         let all: Vec<&[f32]> = gradients.0.iter().collect();
         let norm = grad_norm::forward(predictor.cpu(), &all).unwrap();
         assert_close(id, norm, case["grad_norm"].as_f64().unwrap(), 1e-4);

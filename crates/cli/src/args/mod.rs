@@ -41,7 +41,7 @@ pub use chat::{Chat, Talk};
 pub use constraint::{ConstraintArgs, RareConstraint};
 pub use convert::{Convert, Format, Quantize};
 pub use data::{Data, Prepare};
-pub use eval::{DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
+pub use eval::{CodeArgs, DataArgs, Eval, EvalLs, EvalRun, EvalValidate};
 pub use habits::explained;
 pub use hub::{List, Pull, Rm};
 pub use infill::Infill;
@@ -145,7 +145,7 @@ pub enum Command {
     /// Serve models over HTTP, with a page to watch them
     #[cfg(feature = "serve")]
     Serve(Box<Serve>),
-    /// Train a model from a recipe
+    /// Train a model from a recipe: on text, by preferences or by rewards
     Train(Train),
     /// Fine-tune a model on conversations, all of its weights or low-rank adapters
     Sft(Train),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{NO_STREAM, Threads, place};
+use super::{CodeArgs, NO_STREAM, Threads, place};
 
 /// `llada train` and `llada sft`.
 #[derive(Debug, Args)]
@@ -36,6 +36,8 @@ pub struct Train {
     /// Print every key of a recipe with its default and meaning, and stop
     #[arg(long)]
     pub keys: bool,
+    #[command(flatten)]
+    pub code: CodeArgs,
     #[command(flatten)]
     pub threads: Threads,
 }

@@ -3,10 +3,10 @@
 mod progress;
 mod run;
 #[cfg(unix)]
-mod sandbox;
+pub(super) mod sandbox;
 #[cfg(not(unix))]
 #[path = "eval/sandbox_elsewhere.rs"]
-mod sandbox;
+pub(super) mod sandbox;
 mod store;
 pub(super) mod table;
 

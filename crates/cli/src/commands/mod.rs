@@ -15,6 +15,7 @@ mod observer;
 #[cfg(feature = "hub")]
 mod pull;
 mod replay;
+mod reward;
 mod rm;
 mod run;
 mod score;

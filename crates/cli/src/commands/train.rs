@@ -1,4 +1,4 @@
-//! `llada train` and `llada sft`: one training loop on two kinds of data.
+//! `llada train` and `llada sft`: one training loop, whatever it learns from.
 
 use std::{
     cell::Cell,
@@ -19,8 +19,8 @@ use llada::{
     ranks::Collective,
     tokenizer::Tokenizer,
     train::{
-        Change, Event, Hooks, Outcome, Recipe, RunRecipe, SftTemplate, Start, StepMetrics, Trainer,
-        recipe_of,
+        self, Change, Event, Hooks, Outcome, Recipe, RunRecipe, SftTemplate, Start, StepMetrics,
+        Trainer, recipe_of,
     },
 };
 use llada_kernels::{Cpu, peak};
@@ -77,7 +77,17 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
     };
     let cpu = Cpu::new(args.threads.threads.into())?;
     let world = ranks.world();
-    let mut trainer = Trainer::on_ranks(recipe, &dir, start, cpu, ranks)?;
+    let mut trainer = match &recipe.reward {
+        Some(settings) => {
+            let function = super::reward::open(&recipe, settings, &args.code, term)?;
+            Trainer::with_reward(recipe, &dir, start, cpu, ranks, function)?
+        }
+        None if args.code.allow_code => {
+            let message = "--allow-code: this run judges no programs";
+            return Err(Failure::usage(message, "leave it out").into());
+        }
+        None => Trainer::on_ranks(recipe, &dir, start, cpu, ranks)?,
+    };
     let peak = world as f64 * peak::flops(trainer.predictor().cpu());
     introduce(&trainer, &dir, term);
     if world > 1 {
@@ -115,8 +125,7 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
     match outcome {
         Outcome::Finished => {
             let last = dir.join(format!("checkpoints/step-{}", trainer.step()));
-            let talks = trainer.recipe().sft.as_ref();
-            let talks = talks.is_some_and(|sft| sft.template == SftTemplate::Chat);
+            let talks = trainer.recipe().template() == Some(SftTemplate::Chat);
             term.note(&format!("done; {}", next_command(talks, &last)));
             Ok(())
         }
@@ -308,19 +317,24 @@ fn introduce(trainer: &Trainer, dir: &Path, term: &Term) {
     for Change { key, run, asked } in trainer.changes() {
         term.note(&format!("{key}: {run} -> {asked}"));
     }
-    for line in trainer.conversations().map(conversations).unwrap_or_default() {
+    let rows = match trainer.recipe().stage() {
+        train::Stage::Preference => "pair",
+        train::Stage::Reward => "prompt",
+        _ => "dialogue",
+    };
+    for line in trainer.conversations().map(|r| conversations(r, rows)).unwrap_or_default() {
         term.note(&line);
     }
     let (isa, compute, threads) = (cpu.isa(), cpu.compute(), cpu.threads());
     term.detail(&format!("kernels {isa}, products in {compute}, {threads} threads"));
 }
 
-/// What was read of the conversations.
-fn conversations(report: &Report) -> Vec<String> {
+/// What was read of the conversations, pairs or prompts.
+fn conversations(report: &Report, rows: &str) -> Vec<String> {
     let count = |n: usize| units::thousands(n as u64);
     let mut lines = vec![format!(
         "{} to train on, {} held out",
-        units::counted(report.train as u64, "dialogue"),
+        units::counted(report.train as u64, rows),
         count(report.validation)
     )];
     if report.rejected > 0 {

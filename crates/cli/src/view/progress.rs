@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use llada::train::{Skip, StepMetrics, Validation};
+use llada::train::{Measured, Skip, StepMetrics, Validation};
 
 use super::units;
 use crate::term::{self, Level, Term, visible_line};
@@ -96,6 +96,7 @@ pub fn step_line(m: &StepMetrics, peak: f64) -> String {
         format!("dt {}", units::duration(m.seconds)),
         format!("{} tok/s", units::thousands(m.tokens_per_second as u64)),
     ];
+    parts.splice(2..2, named(&m.measured));
     if peak > 0.0 {
         parts.push(format!("{:.0}% of peak", 100.0 * m.flops / m.seconds / peak));
     }
@@ -108,13 +109,22 @@ pub fn step_line(m: &StepMetrics, peak: f64) -> String {
     parts.join(" | ")
 }
 
-/// One measurement on held-out text; `is_bound` says that the loss is an upper bound.
+/// What an objective tells, by name.
+fn named(measured: &Measured) -> Vec<String> {
+    measured.iter().map(|(name, x)| format!("{} {x:.3}", name.replace('_', " "))).collect()
+}
+
+/// One measurement on what is held out; `is_bound` says that the loss is an upper bound.
 pub fn validation_line(v: &Validation, is_bound: bool) -> String {
     let kind = if is_bound { "nll bound" } else { "nll" };
-    format!(
-        "validation at step {}: {kind} {:.4} ± {:.4} nats/token | {:.4} bits/byte",
-        v.step, v.nll, v.standard_error, v.bits_per_byte
-    )
+    let mut parts = Vec::new();
+    // Completions have no text to compare with.
+    if !v.nll.is_nan() {
+        parts.push(format!("{kind} {:.4} ± {:.4} nats/token", v.nll, v.standard_error));
+        parts.push(format!("{:.4} bits/byte", v.bits_per_byte));
+    }
+    parts.extend(named(&v.measured));
+    format!("validation at step {}: {}", v.step, parts.join(" | "))
 }
 
 /// What a generation has done so far.
@@ -173,6 +183,7 @@ mod tests {
             tokens_per_second: 40350.2,
             flops: 0.812 * 37e9,
             seconds_left: 3960.0,
+            measured: Default::default(),
         };
         let expected = "step 0120/5000 (2.40%) | loss 3.912 | mean 3.880 | lr 4.0e-4 | gnorm 0.81 \
                         | dt 812ms | 40,350 tok/s | 37% of peak | eta 1h06m";

@@ -1,6 +1,7 @@
 //! The program as a person meets it: streams, exit codes, messages, files.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod alignment;
 mod bench;
 mod bounds;
 mod chat;

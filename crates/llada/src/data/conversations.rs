@@ -2,18 +2,20 @@
 //! response.
 
 mod layout;
+mod preferences;
 mod row;
 
 use std::path::{Path, PathBuf};
 
 pub use layout::{Encoder, Pair};
+pub use preferences::Preferences;
 
 use super::{
     DataError,
     corpus::Format,
     lines::place,
     rows::rows,
-    windows::{Permutation, mix},
+    windows::{mix, shuffled},
 };
 use crate::{
     Result,
@@ -26,6 +28,9 @@ use crate::{
 const NAMED: usize = 5;
 /// Which pair of a held-out dialogue is measured does not depend on the run.
 const HELD_OUT_SEED: u64 = 0;
+
+/// The columns of a row.
+type Row = serde_json::Map<String, serde_json::Value>;
 
 /// The (prompt, response) pairs of a dialogue, one for each turn of the assistant; never empty.
 pub type Dialogue = Vec<Pair>;
@@ -76,13 +81,14 @@ impl Conversations {
     /// row is left.
     pub fn open(files: &Files<'_>, encoder: &Encoder<'_>) -> Result<Self> {
         let mut report = Report::default();
-        let mut train = read(files.train, encoder, &mut report)?;
-        let validation = match files.validation {
-            Some(paths) => read(paths, encoder, &mut report)?.into_iter().map(|d| d.1).collect(),
-            None => hold_out(&mut train, files.held_out),
+        let read = &mut |row: &Row, report: &mut Report| {
+            let messages = row::messages(row)?;
+            let laid = encoder.dialogue(&messages)?;
+            report.long_turns += laid.long_turns;
+            report.rewritten += u64::from(laid.rewritten);
+            Ok((hash(&messages), laid.pairs))
         };
-        let train: Vec<Dialogue> = train.into_iter().map(|d| d.1).collect();
-        (report.train, report.validation) = (train.len(), validation.len());
+        let [train, validation] = both(files, read, &mut report)?;
         Ok(Self { train, validation, report })
     }
 
@@ -105,8 +111,7 @@ impl Conversations {
     /// drawn for that epoch, and gives one of its pairs, each as likely as the others.
     pub(crate) fn pair(&self, n: u64, seed: u64) -> &Pair {
         let count = self.train.len().max(1) as u64;
-        let drawn = Stream::new(seed, Purpose::Shuffle, n / count);
-        let at = Permutation::new(count, drawn).at(n % count);
+        let at = shuffled(n, count, seed);
         pick(&self.train[at as usize], seed, n)
     }
 
@@ -118,15 +123,27 @@ impl Conversations {
     /// CRC-32C of all sequences to train on, and of those to validate on: what the files come to with
     /// this tokenizer and template.
     pub fn crc32c(&self) -> [u32; 2] {
-        [&self.train, &self.validation].map(|dialogues| {
-            dialogues.iter().flatten().fold(0, |crc, pair| {
-                let sizes = [pair.prompt_len() as u32, pair.answer_len() as u32];
-                let numbers = sizes.iter().chain(pair.ids());
-                let bytes: Vec<u8> = numbers.flat_map(|n| n.to_le_bytes()).collect();
-                crc32c::crc32c_append(crc, &bytes)
-            })
-        })
+        [&self.train, &self.validation].map(|dialogues| crc32c(dialogues.iter().flatten()))
     }
+}
+
+/// What is made of a row, with a hash by which rows are held out; or what is wrong with it.
+type Made<T> = std::result::Result<(u64, T), String>;
+
+/// The rows to train on and those to validate on, each as `make` makes it.
+fn both<T>(
+    files: &Files<'_>,
+    make: &mut dyn FnMut(&Row, &mut Report) -> Made<T>,
+    report: &mut Report,
+) -> Result<[Vec<T>; 2]> {
+    let mut train = read(files.train, make, report)?;
+    let validation: Vec<T> = match files.validation {
+        Some(paths) => read(paths, make, report)?.into_iter().map(|d| d.1).collect(),
+        None => hold_out(&mut train, files.held_out),
+    };
+    let train: Vec<T> = train.into_iter().map(|d| d.1).collect();
+    (report.train, report.validation) = (train.len(), validation.len());
+    Ok([train, validation])
 }
 
 fn pick(dialogue: &Dialogue, seed: u64, sequence: u64) -> &Pair {
@@ -134,24 +151,20 @@ fn pick(dialogue: &Dialogue, seed: u64, sequence: u64) -> &Pair {
     &dialogue[turn as usize]
 }
 
-/// The dialogues of `paths` in order, each with the hash of its messages.
-fn read(
+/// What the rows of `paths` are, in order, each with its hash.
+fn read<T>(
     paths: &[PathBuf],
-    encoder: &Encoder<'_>,
+    make: &mut dyn FnMut(&Row, &mut Report) -> Made<T>,
     report: &mut Report,
-) -> Result<Vec<(u64, Dialogue)>> {
+) -> Result<Vec<(u64, T)>> {
     let mut found = Vec::new();
     let files = files(paths)?;
     let before = report.clone();
     report.files += files.len();
     for path in &files {
-        each_row(path, &mut |number, messages| {
-            match messages.and_then(|m| Ok((hash(&m), encoder.dialogue(&m)?))) {
-                Ok((hash, laid)) => {
-                    report.long_turns += laid.long_turns;
-                    report.rewritten += u64::from(laid.rewritten);
-                    found.push((hash, laid.pairs));
-                }
+        each_row(path, &mut |number, row| {
+            match row.and_then(|row| make(&row, report)) {
+                Ok(made) => found.push(made),
                 Err(reason) => {
                     report.rejected += 1;
                     if report.first_rejected.len() < NAMED {
@@ -171,8 +184,8 @@ fn read(
     Ok(found)
 }
 
-/// Takes the number of a row from 1, and its messages or what is wrong with them.
-type EachRow<'e> = dyn FnMut(usize, std::result::Result<Vec<Message>, String>) -> Result<()> + 'e;
+/// Takes the number of a row from 1, and its columns or what is wrong with them.
+type EachRow<'e> = dyn FnMut(usize, std::result::Result<Row, String>) -> Result<()> + 'e;
 
 /// Calls `each` for every row of a file. What the name does not tell is JSON.
 fn each_row(path: &Path, each: &mut EachRow<'_>) -> Result<()> {
@@ -180,7 +193,7 @@ fn each_row(path: &Path, each: &mut EachRow<'_>) -> Result<()> {
         #[cfg(feature = "parquet")]
         Some(Format::Parquet) => {
             super::parquet::rows(path, Some(&row::COLUMNS), &mut |number, columns, _| {
-                each(number, row::messages(&columns))
+                each(number, Ok(columns))
             })
         }
         #[cfg(not(feature = "parquet"))]
@@ -188,7 +201,7 @@ fn each_row(path: &Path, each: &mut EachRow<'_>) -> Result<()> {
             let (path, cause) = (path.to_path_buf(), super::ParquetCause::NotBuilt);
             Err(DataError::Parquet { path, cause }.into())
         }
-        _ => rows(path, &mut |number, row, _| each(number, row.and_then(row::of_json))),
+        _ => rows(path, &mut |number, row, _| each(number, row.and_then(row::columns))),
     }
 }
 
@@ -223,7 +236,7 @@ fn is_of_rows(path: &Path) -> bool {
 
 /// Takes a fraction of the dialogues out, chosen by a hash of what is said in them and so the same
 /// in whatever order they come, equal ones together.
-fn hold_out(dialogues: &mut Vec<(u64, Dialogue)>, fraction: f64) -> Vec<Dialogue> {
+fn hold_out<T>(dialogues: &mut Vec<(u64, T)>, fraction: f64) -> Vec<T> {
     let lowest = dialogues.iter().map(|d| d.0).min().unwrap_or(0);
     let highest = dialogues.iter().map(|d| d.0).max().unwrap_or(0);
     if fraction <= 0.0 || lowest == highest {
@@ -234,8 +247,18 @@ fn hold_out(dialogues: &mut Vec<(u64, Dialogue)>, fraction: f64) -> Vec<Dialogue
     let is_held_out = |hash: u64| (hash < threshold || hash == lowest) && hash != highest;
     let (held_out, kept) = std::mem::take(dialogues).into_iter().partition(|d| is_held_out(d.0));
     *dialogues = kept;
-    let held_out: Vec<(u64, Dialogue)> = held_out;
+    let held_out: Vec<(u64, T)> = held_out;
     held_out.into_iter().map(|d| d.1).collect()
+}
+
+/// CRC-32C of sequences.
+fn crc32c<'a>(pairs: impl Iterator<Item = &'a Pair>) -> u32 {
+    pairs.fold(0, |crc, pair| {
+        let sizes = [pair.prompt_len() as u32, pair.answer_len() as u32];
+        let numbers = sizes.iter().chain(pair.ids());
+        let bytes: Vec<u8> = numbers.flat_map(|n| n.to_le_bytes()).collect();
+        crc32c::crc32c_append(crc, &bytes)
+    })
 }
 
 /// FNV-1a of what is said and by whom, mixed so that every bit of it counts.

@@ -19,7 +19,7 @@ mod running;
 mod shards;
 mod windows;
 
-pub use conversations::Conversations;
+pub use conversations::{Conversations, Preferences};
 pub use corpus::{Format, Separator};
 pub use error::{DataError, ParquetCause};
 pub use meta::{IdType, Meta, PrepareOptions, ShardMeta, SplitMeta, TokenizerMeta};
@@ -28,6 +28,7 @@ pub use prepare::{PrepareProgress, prepare};
 pub use running::RunningText;
 pub use shards::{Shards, Split};
 pub use windows::Windows;
+pub(crate) use windows::shuffled;
 
 pub use crate::json::parse as parse_json;
 pub(crate) use meta::{META, marks};

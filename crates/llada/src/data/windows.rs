@@ -39,9 +39,7 @@ impl<'a> Windows<'a> {
 
     /// The window that sequence `sequence` of the run is.
     pub fn window(&self, sequence: u64) -> u64 {
-        let (epoch, place) = (sequence / self.count(), sequence % self.count());
-        let drawn = Stream::new(self.seed, Purpose::Shuffle, epoch);
-        Permutation::new(self.count(), drawn).at(place)
+        shuffled(sequence, self.count(), self.seed)
     }
 
     /// Appends the first `take` tokens of the `window`-th cut to `out`.
@@ -58,6 +56,12 @@ impl<'a> Windows<'a> {
     ) -> Result<()> {
         sequences.into_iter().try_for_each(|sequence| self.read(self.window(sequence), take, out))
     }
+}
+
+/// Which of `count` items is number `n` of a run: every item comes once in each epoch, in an order drawn
+/// for that epoch.
+pub(crate) fn shuffled(n: u64, count: u64, seed: u64) -> u64 {
+    Permutation::new(count, Stream::new(seed, Purpose::Shuffle, n / count)).at(n % count)
 }
 
 /// A permutation of 0..n that takes no memory: a Feistel network on the next power of four, walked

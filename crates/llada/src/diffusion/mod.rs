@@ -14,6 +14,7 @@
 //! | *what is forwarded* | [`cache`] |
 //! | guidance, Eq. 16 | [`guidance`] |
 //! | text with holes, filled from both sides | [`infill`] |
+//! | learning from preferences and rewards | [`policy`] |
 
 pub mod blocks;
 pub mod cache;
@@ -29,6 +30,7 @@ pub mod guidance;
 pub mod infill;
 pub mod likelihood;
 pub mod loss;
+pub mod policy;
 pub mod predictor;
 mod query;
 pub mod remasking;

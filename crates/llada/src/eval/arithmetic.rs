@@ -9,18 +9,28 @@ const MAX_DEPTH: usize = 100;
 /// equals sign and what follows it are left out; `\times`, `\cdot`, `\div`, `×` and `÷` are read as
 /// the operators that they mean.
 pub(super) fn solves(text: &str, numbers: &[i128], value: i128) -> bool {
+    computed(text, numbers) == Some(Fraction { over: value, under: 1 })
+}
+
+/// Whether `text` is an expression that uses each of `numbers` exactly once, whatever its value.
+pub(super) fn uses(text: &str, numbers: &[i128]) -> bool {
+    computed(text, numbers).is_some()
+}
+
+/// The value of an expression that uses each of `numbers` exactly once.
+fn computed(text: &str, numbers: &[i128]) -> Option<Fraction> {
     let text = text.split('=').next().unwrap_or_default();
     let text = [(r"\times", "*"), (r"\cdot", "*"), (r"\div", "/"), ("×", "*"), ("÷", "/")]
         .iter()
         .fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
     let mut parser = Parser { input: text.chars().peekable(), used: Vec::new(), depth: 0 };
-    let Some(found) = parser.sum().filter(|_| parser.next().is_none()) else { return false };
+    let found = parser.sum().filter(|_| parser.next().is_none())?;
     let sorted = |list: &[i128]| {
         let mut list = list.to_vec();
         list.sort_unstable();
         list
     };
-    found == Fraction { over: value, under: 1 } && sorted(&parser.used) == sorted(numbers)
+    (sorted(&parser.used) == sorted(numbers)).then_some(found)
 }
 
 /// The whole numbers in a text.

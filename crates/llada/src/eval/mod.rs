@@ -10,6 +10,7 @@
 //! | best answer by likelihood (Eq. 6) | [`crate::diffusion::likelihood`] |
 //! | best answer by confidence | [`confidence`] |
 //! | what a way to sample costs | [`quality`] |
+//! | rewards of reinforcement learning | [`reward`] |
 //! | results in the form of lm-evaluation-harness | [`report`] |
 
 mod arithmetic;
@@ -28,6 +29,7 @@ pub mod quality;
 pub mod record;
 pub mod report;
 mod request;
+pub mod reward;
 mod runner;
 pub mod settings;
 pub mod shipped;

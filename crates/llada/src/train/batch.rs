@@ -27,6 +27,11 @@ pub(super) struct MicroBatch {
 }
 
 impl MicroBatch {
+    /// Sequences of which some tokens were masked already.
+    pub(super) fn new(sequences: Ragged, noised: Noised) -> Self {
+        Self { sequences, noised, pairs: None, excluded: None }
+    }
+
     pub(super) fn feed(&self) -> Feed<'_> {
         let batch = Batch { tokens: &self.noised.tokens, ..self.sequences.as_batch() };
         match &self.pairs {

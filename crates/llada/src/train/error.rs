@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Change;
+use super::{Change, Stage};
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +82,27 @@ pub enum TrainError {
         reason: String,
     },
     /// Pre-training does not become fine-tuning, nor the other way round.
-    #[error("`{path}` is a checkpoint of {}", if *sft { "fine-tuning" } else { "pre-training" })]
+    #[error("`{path}` is a checkpoint of {}", stage.name())]
     OtherStage {
         /// The checkpoint.
         path: PathBuf,
-        /// Whether it is one of fine-tuning.
-        sft: bool,
+        /// What it is of.
+        stage: Stage,
+    },
+    /// Reinforcement learning without anything to say what completions are worth.
+    #[error("there is nothing to judge completions")]
+    NoReward,
+    /// Reinforcement learning without a prompt.
+    #[error("no prompt can be trained on{}", if first.is_empty() { String::new() } else { format!(", first {first}") })]
+    NoPrompts {
+        /// Why the first one is left out.
+        first: String,
+    },
+    /// A completion in which a mask is left.
+    #[error("a completion of step {step} has the mask for a token, which has no probability")]
+    MaskedCompletion {
+        /// The step, from 0.
+        step: u64,
     },
     /// Another process trains in this folder.
     #[error("another process is training in `{path}`")]
@@ -202,6 +217,15 @@ impl TrainError {
             }
             Self::OtherStage { .. } => {
                 "start anew from its weights: `model.init_from` names the checkpoint".into()
+            }
+            Self::NoReward => "start the run with a reward function".into(),
+            Self::NoPrompts { .. } => {
+                "lower `reward.gen_length` or `reward.held_out`, or raise `data.sequence_length`"
+                    .into()
+            }
+            Self::MaskedCompletion { .. } => {
+                "lower `reward.temperature`, and check that the model was trained with this mask"
+                    .into()
             }
             Self::Locked { .. } => "wait for it, stop it, or choose another run folder".into(),
             Self::NoCheckpoint { .. } => {

@@ -1,5 +1,6 @@
 //! What one step tells.
 
+use super::Measured;
 use crate::config::{AttentionMask, ModelConfig};
 
 /// Why a step left the weights as they were.
@@ -55,6 +56,11 @@ pub struct StepMetrics {
     pub flops: f64,
     /// Seconds to the end of the run, at the mean speed since it was started or resumed.
     pub seconds_left: f64,
+    /// What the objective tells besides: `accuracy` and `margin` of preferences; `reward`, `flat_groups`
+    /// (the share of the prompts whose completions all have the same reward), `completion_tokens`,
+    /// `clipped` and `kl` in reinforcement learning.
+    #[serde(flatten)]
+    pub measured: Measured,
 }
 
 /// Weight of a new loss in the smoothed one.

@@ -1,5 +1,6 @@
 //! The recipe of a run: a TOML file of a few sections, every key of which has a default.
 
+mod alignment;
 mod block;
 mod check;
 mod reference;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
+pub use alignment::{Algorithm, Preference, Reward};
 pub use block::{Block, BlockPreset, NoiseLevel, Weighting};
 pub use reference::Key;
 pub use sections::{
@@ -35,6 +37,12 @@ pub struct Recipe {
     /// Supervised fine-tuning on conversations; without it the run is pre-training on shards.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sft: Option<Sft>,
+    /// Preference optimisation on pairs of responses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
+    /// Reinforcement learning on completions that a task judges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward: Option<Reward>,
     /// The forward process.
     pub diffusion: Diffusion,
     /// Block diffusion: the model attends by blocks, and the loss is one over pairs [x_t ; x_0] of a noisy
@@ -74,8 +82,10 @@ impl Recipe {
         for assignment in overrides {
             keys::assign(&mut table, &known, assignment.as_ref())?;
         }
-        if is_sft || table.contains_key("sft") {
-            complete_sft(&mut table)?;
+        for section in ["sft", "preference", "reward"] {
+            if table.contains_key(section) || is_sft && section == "sft" {
+                complete(&mut table, section)?;
+            }
         }
         block::complete(&mut table)?;
         let recipe: Self = table
@@ -89,9 +99,40 @@ impl Recipe {
     pub fn to_toml(&self) -> String {
         let text = toml::to_string_pretty(self).unwrap_or_default();
         // Where the epochs decide the steps, a number of steps would contradict them.
-        let decided = self.sft.as_ref().is_some_and(|sft| sft.epochs > 0.0);
+        let decided = self.epochs().is_some_and(|(_, epochs)| epochs > 0.0);
         let kept = |line: &&str| !(decided && line.starts_with("steps = "));
         text.lines().filter(kept).flat_map(|line| [line, "\n"]).collect()
+    }
+
+    /// What the run trains on.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self { sft: Some(_), .. } => Stage::FineTuning,
+            Self { preference: Some(_), .. } => Stage::Preference,
+            Self { reward: Some(_), .. } => Stage::Reward,
+            _ => Stage::Pretraining,
+        }
+    }
+
+    /// How a conversation becomes text, where the run is of some.
+    pub fn template(&self) -> Option<SftTemplate> {
+        let sft = self.sft.as_ref().map(|sft| sft.template);
+        let preference = self.preference.as_ref().map(|preference| preference.template);
+        sft.or(preference).or(self.reward.as_ref().map(|reward| reward.template))
+    }
+
+    /// The key of the passes over the data, and how many are asked for.
+    pub(super) fn epochs(&self) -> Option<(&'static str, f64)> {
+        let sft = self.sft.as_ref().map(|sft| ("sft.epochs", sft.epochs));
+        let preference = self.preference.as_ref().map(|p| ("preference.epochs", p.epochs));
+        sft.or(preference).or(self.reward.as_ref().map(|reward| ("reward.epochs", reward.epochs)))
+    }
+
+    /// Leaves the number of steps to `train.steps`.
+    pub(super) fn forget_epochs(&mut self) {
+        self.sft.iter_mut().for_each(|sft| sft.epochs = 0.0);
+        self.preference.iter_mut().for_each(|preference| preference.epochs = 0.0);
+        self.reward.iter_mut().for_each(|reward| reward.epochs = 0.0);
     }
 
     /// The configuration of a fresh model for a tokenizer of `vocab_size` entries.
@@ -224,23 +265,51 @@ impl Recipe {
         recipe.sft = Some(Sft { padding: Some(Padding::Batch), ..Sft::default() });
         let length = OneOrMany::Many(vec![0]);
         recipe.block = Some(Block { length, ..Block::default() });
+        recipe.preference = Some(Preference::default());
+        recipe.reward = Some(Reward::default());
         recipe
     }
 }
 
-/// Settles in the text of a fine-tuning recipe what depends on which keys it has.
-fn complete_sft(table: &mut Table) -> Result<()> {
+/// What a run trains on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Shards of text.
+    Pretraining,
+    /// Conversations.
+    FineTuning,
+    /// Pairs of responses of which one is preferred.
+    Preference,
+    /// Completions of its own that a task judges.
+    Reward,
+}
+
+impl Stage {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pretraining => "pre-training",
+            Self::FineTuning => "fine-tuning",
+            Self::Preference => "preference optimisation",
+            Self::Reward => "reinforcement learning",
+        }
+    }
+}
+
+/// Settles in the text of a recipe with this section what depends on which keys it has.
+fn complete(table: &mut Table, stage: &str) -> Result<()> {
     let number = |value: &Value| value.as_float().or(value.as_integer().map(|n| n as f64));
     let of = |table: &Table, section: &str, key: &str| table.get(section)?.get(key).cloned();
-    let epochs = of(table, "sft", "epochs").as_ref().and_then(number).unwrap_or(0.0);
+    let epochs = of(table, stage, "epochs").as_ref().and_then(number).unwrap_or(0.0);
     if epochs > 0.0
         && let Some(steps) = of(table, "train", "steps")
     {
         let (key, found) = ("train.steps".into(), steps.to_string());
-        let expected = format!("no value beside `sft.epochs={epochs}`; leave out one of the two");
+        let expected =
+            format!("no value beside `{stage}.epochs={epochs}`; leave out one of the two");
         return Err(TrainError::Value { key, found, expected }.into());
     }
-    for name in ["sft", "data"] {
+    for name in [stage, "data"] {
         let section = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
         if let ("data", Value::Table(data)) = (name, section) {
             // Windows of shards are cut now and then by default; conversations are whole.

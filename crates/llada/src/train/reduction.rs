@@ -17,8 +17,9 @@ pub(super) struct Reduction {
     /// Which rank owns which of the trained numbers: whole chunks of the gradient's norm.
     shares: Shares,
     rank: usize,
-    /// The sequences of each micro-batch of this rank.
-    micro_batches: Vec<Range<usize>>,
+    world: usize,
+    /// Sequences of a micro-batch.
+    micro: usize,
     tree: Option<Tree>,
 }
 
@@ -58,15 +59,6 @@ impl Reduction {
             return Err(RankError::TooMany { parts, what, world }.into());
         }
         let own = |rank: usize| Shares::even(parts, world).of(rank);
-        let sequences = match recipe.train.tree_reduction {
-            true => own(rank).start * micro..batch.min(own(rank).end * micro),
-            false => own(rank),
-        };
-        let micro_batches = sequences
-            .clone()
-            .step_by(micro)
-            .map(|start| start..sequences.end.min(start + micro))
-            .collect();
         let tree = recipe.train.tree_reduction.then(|| Tree {
             leaves,
             nodes: (0..world).map(|rank| cover(leaves, own(rank))).collect(),
@@ -76,12 +68,18 @@ impl Reduction {
             own: own(rank),
             pushed: 0,
         });
-        Ok(Self { shares: shares(parameters, world), rank, micro_batches, tree })
+        Ok(Self { shares: shares(parameters, world), rank, world, micro, tree })
     }
 
-    /// The sequences of each micro-batch of this rank.
-    pub(super) fn micro_batches(&self) -> &[Range<usize>] {
-        &self.micro_batches
+    /// The sequences of each micro-batch of this rank, of so many that a step has; with a tree these are
+    /// the recipe's batch.
+    pub(super) fn micro_batches(&self, sequences: usize) -> Vec<Range<usize>> {
+        let micro = self.micro;
+        let own = match &self.tree {
+            Some(tree) => tree.own.start * micro..sequences.min(tree.own.end * micro),
+            None => Shares::even(sequences, self.world).of(self.rank),
+        };
+        own.clone().step_by(micro).map(|start| start..own.end.min(start + micro)).collect()
     }
 
     /// Which rank owns which of the trained numbers.

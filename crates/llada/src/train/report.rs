@@ -18,7 +18,11 @@ pub fn render(metrics: &str, recipe: &str) -> String {
     let loss = Chart {
         title: "Loss",
         x: "step",
-        y: "nats per token",
+        y: if train.iter().any(|l| l["reward"].is_number() || l["margin"].is_number()) {
+            "loss of the objective"
+        } else {
+            "nats per token"
+        },
         series: vec![
             ("batch", curve(&train, "loss")),
             ("smoothed", curve(&train, "loss_ema")),
@@ -49,13 +53,30 @@ pub fn render(metrics: &str, recipe: &str) -> String {
             _ => Vec::new(),
         },
     };
-    for chart in [loss, masked, rate, norm] {
+    let measured = MEASURED.map(|(key, title, y)| Chart {
+        title,
+        x: "step",
+        y,
+        series: vec![("batch", curve(&train, key)), ("validation", curve(&validation, key))],
+    });
+    for chart in [loss].into_iter().chain(measured).chain([masked, rate, norm]) {
         page.push_str(&chart.svg());
     }
     page.push_str(&table(&validation));
     let _ = writeln!(page, "<h2>Recipe</h2><pre>{}</pre></main></body></html>", escape(recipe));
     page
 }
+
+/// What objectives tell besides their loss, as a curve each.
+const MEASURED: [(&str, &str, &str); 7] = [
+    ("reward", "Reward", "mean over completions"),
+    ("flat_groups", "Prompts whose completions have the same reward", "share"),
+    ("completion_tokens", "Length of completions", "tokens"),
+    ("accuracy", "Pairs in which the preferred response gained", "share"),
+    ("margin", "Margin", "difference from the reference, times beta"),
+    ("kl", "Divergence from the reference", "nats per token"),
+    ("clipped", "Ratios that are clipped", "share"),
+];
 
 type Points = Vec<(f64, f64)>;
 
@@ -291,6 +312,15 @@ mod tests {
         assert!(page.contains("<td>1.5000</td>"));
         assert!(!page.contains("NaN") && !page.contains("http"));
         assert!(page.len() < 60_000, "{}", page.len());
+    }
+
+    #[test]
+    fn what_an_objective_tells_has_a_curve() {
+        let line = "{\"kind\":\"train\",\"step\":1,\"steps\":2,\"loss\":-0.1,\"reward\":0.25}\n\
+                    {\"kind\":\"validation\",\"step\":1,\"nll\":null,\"reward\":0.5}\n";
+        let page = render(line, "");
+        assert!(page.contains("Reward") && page.contains("loss of the objective"));
+        assert!(!page.contains("Margin") && !page.contains("null"), "{page}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Recipe, StepMetrics, TrainError, Validation,
+    Measured, Recipe, StepMetrics, TrainError, Validation,
     events::EventsWriter,
     report,
     state::{Origin, State},
@@ -109,7 +109,7 @@ impl RunLog {
         let Some(files) = &mut self.0 else { return Ok(()) };
         files.line(&Line::Train(metrics))?;
         let Some(events) = &mut files.events else { return Ok(()) };
-        let scalars = [
+        let mut scalars = vec![
             ("train/loss", metrics.loss),
             ("train/loss_smoothed", metrics.loss_ema),
             ("train/learning_rate", metrics.learning_rate),
@@ -117,6 +117,8 @@ impl RunLog {
             ("speed/tokens_per_second", metrics.tokens_per_second),
             ("speed/flops_per_second", metrics.flops / metrics.seconds),
         ];
+        let measured: Vec<_> = named("train", &metrics.measured).collect();
+        scalars.extend(measured.iter().map(|(tag, x)| (tag.as_str(), *x)));
         events.scalars(metrics.step, now, &scalars)?;
         events.flush()
     }
@@ -130,6 +132,8 @@ impl RunLog {
             ("validation/nll".to_owned(), found.nll),
             ("validation/bits_per_byte".to_owned(), found.bits_per_byte),
         ];
+        scalars.retain(|(_, x)| !x.is_nan());
+        scalars.extend(named("validation", &found.measured));
         for bucket in &found.buckets {
             let percent = bucket.from * 100.0;
             let tag = format!("validation_by_masked_percent/{percent:02.0}");
@@ -174,6 +178,11 @@ impl Files {
         self.metrics.write_all(text.as_bytes()).map_err(io("write", &self.path))?;
         self.metrics.flush().map_err(io("write", &self.path))
     }
+}
+
+/// What an objective tells, under the tags of TensorBoard.
+fn named<'a>(of: &'a str, measured: &'a Measured) -> impl Iterator<Item = (String, f64)> + 'a {
+    measured.iter().map(move |(name, x)| (format!("{of}/{name}"), *x))
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -7,16 +7,17 @@ use llada_kernels::Cpu;
 use super::{
     Recipe, TrainError,
     batch::{Sequences, StepBatch, sequence_length},
-    recipe::{OneOrMany, Padding, Sft, SftTemplate},
+    recipe::{OneOrMany, Padding, Preference, Sft, SftTemplate},
     state::Fingerprint,
 };
 use crate::{
     Result,
+    chat::Template,
     checkpoint::Checkpoint,
     config::{LogitShift, Objective, SpecialTokens},
     data::{
-        Conversations, DataError, Mixture, Place, Shards, Windows,
-        conversations::{Encoder, Files, Pair},
+        Conversations, DataError, Mixture, Place, Preferences, Shards, Windows,
+        conversations::{Encoder, Files, Pair, Report},
     },
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -33,6 +34,36 @@ pub(super) enum Source {
         eos: u32,
         tokenizer_crc32c: u32,
     },
+    /// Preference optimisation. As sequences, the responses that are preferred.
+    Preferences { preferences: Preferences, tokenizer_crc32c: u32 },
+    /// Reinforcement learning. As sequences, prompts without a response.
+    Prompts { prompts: Prompts, tokenizer_crc32c: u32 },
+}
+
+/// Prompts of which a policy writes the completions, each with its number.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Prompts {
+    pub(super) train: Vec<(usize, Vec<u32>)>,
+    pub(super) held_out: Vec<(usize, Vec<u32>)>,
+    pub(super) report: Report,
+}
+
+impl Prompts {
+    fn tokens(&self) -> u64 {
+        self.train.iter().map(|(_, prompt)| prompt.len() as u64).sum()
+    }
+
+    /// CRC-32C of all prompts to train on, and of those held out.
+    fn crc32c(&self) -> Vec<u32> {
+        let of = |prompts: &[(usize, Vec<u32>)]| {
+            prompts.iter().fold(0, |crc, (_, prompt)| {
+                let numbers = [prompt.len() as u32].into_iter().chain(prompt.iter().copied());
+                let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+                crc32c::crc32c_append(crc, &bytes)
+            })
+        };
+        vec![of(&self.train), of(&self.held_out)]
+    }
 }
 
 /// A model's folder, as far as it makes text into tokens.
@@ -42,6 +73,35 @@ pub(super) struct Reader<'a> {
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) files: &'a TokenizerFiles,
     pub(super) special: &'a SpecialTokens,
+}
+
+impl Reader<'_> {
+    pub(super) fn template(&self, asked: SftTemplate) -> Result<Option<Template>> {
+        match asked {
+            SftTemplate::Chat => self.checkpoint.template().map(Some),
+            SftTemplate::Plain => Ok(None),
+        }
+    }
+
+    fn encoder<'a>(
+        &'a self,
+        recipe: &Recipe,
+        template: Option<&'a Template>,
+    ) -> Result<Encoder<'a>> {
+        let eos = self.special.eos.ok_or(DataError::NoEos)?;
+        let (tokenizer, eot, longest) =
+            (self.tokenizer, self.special.eot, recipe.data.sequence_length);
+        Ok(Encoder { tokenizer, template, eos, eot, longest })
+    }
+}
+
+/// The files of `data`.
+fn files(recipe: &Recipe, held_out: f64) -> Files<'_> {
+    Files {
+        train: recipe.data.path.as_slice(),
+        validation: recipe.data.validation.as_ref().map(OneOrMany::as_slice),
+        held_out,
+    }
 }
 
 impl Source {
@@ -58,26 +118,34 @@ impl Source {
 
     /// Reads the conversations of `data.path` as the model of `reader` does.
     pub(super) fn conversations(recipe: &Recipe, sft: &Sft, reader: Reader<'_>) -> Result<Self> {
-        let template = match sft.template {
-            SftTemplate::Chat => Some(reader.checkpoint.template()?),
-            SftTemplate::Plain => None,
-        };
-        let eos = reader.special.eos.ok_or(DataError::NoEos)?;
-        let encoder = Encoder {
-            tokenizer: reader.tokenizer,
-            template: template.as_ref(),
-            eos,
-            eot: reader.special.eot,
-            longest: recipe.data.sequence_length,
-        };
-        let files = Files {
-            train: recipe.data.path.as_slice(),
-            validation: recipe.data.validation.as_ref().map(OneOrMany::as_slice),
-            held_out: sft.held_out,
-        };
-        let conversations = Conversations::open(&files, &encoder)?;
+        let template = reader.template(sft.template)?;
+        let encoder = reader.encoder(recipe, template.as_ref())?;
+        let conversations = Conversations::open(&files(recipe, sft.held_out), &encoder)?;
         let tokenizer_crc32c = reader.files.crc32c();
-        Ok(Self::Conversations { conversations, eos, tokenizer_crc32c })
+        Ok(Self::Conversations { conversations, eos: encoder.eos, tokenizer_crc32c })
+    }
+
+    /// Reads the pairs of `data.path` as the model of `reader` does.
+    pub(super) fn preferences(
+        recipe: &Recipe,
+        settings: &Preference,
+        reader: Reader<'_>,
+    ) -> Result<Self> {
+        let template = reader.template(settings.template)?;
+        let encoder = reader.encoder(recipe, template.as_ref())?;
+        let preferences = Preferences::open(&files(recipe, settings.held_out), &encoder)?;
+        let tokenizer_crc32c = reader.files.crc32c();
+        Ok(Self::Preferences { preferences, tokenizer_crc32c })
+    }
+
+    /// What was read, where rows were.
+    pub(super) fn report(&self) -> Option<&Report> {
+        match self {
+            Self::Shards(_) => None,
+            Self::Conversations { conversations, .. } => Some(conversations.report()),
+            Self::Preferences { preferences, .. } => Some(preferences.report()),
+            Self::Prompts { prompts, .. } => Some(&prompts.report),
+        }
     }
 
     /// What tells this data from other.
@@ -88,6 +156,18 @@ impl Source {
                 tokenizer_crc32c: *tokenizer_crc32c,
                 tokens: tokens(conversations),
                 shards_crc32c: conversations.crc32c().to_vec(),
+                base_crc32c: None,
+            },
+            Self::Preferences { preferences, tokenizer_crc32c } => Fingerprint {
+                tokenizer_crc32c: *tokenizer_crc32c,
+                tokens: preferred(preferences).map(|pair| pair.ids().len() as u64).sum(),
+                shards_crc32c: preferences.crc32c().to_vec(),
+                base_crc32c: None,
+            },
+            Self::Prompts { prompts, tokenizer_crc32c } => Fingerprint {
+                tokenizer_crc32c: *tokenizer_crc32c,
+                tokens: prompts.tokens(),
+                shards_crc32c: prompts.crc32c(),
                 base_crc32c: None,
             },
         }
@@ -104,6 +184,12 @@ impl Source {
             Self::Shards(shards) => shards.tokens() / recipe.data.sequence_length.max(1) as u64,
             Self::Conversations { conversations, .. } => {
                 (conversations.train().len() * recipe.sequence_copies()) as u64
+            }
+            Self::Preferences { preferences, .. } => preferences.train().len() as u64,
+            Self::Prompts { prompts, .. } => {
+                let settings = recipe.reward.as_ref();
+                let each = settings.map_or(1, |r| r.completions as u64 * r.iterations);
+                prompts.train.len() as u64 * each
             }
         }
     }
@@ -123,6 +209,16 @@ impl Source {
                     return Err(DataError::NoHeldOut.into());
                 }
             }
+            Self::Preferences { preferences, .. } => {
+                if validates && preferences.validation().is_empty() {
+                    return Err(DataError::NoHeldOut.into());
+                }
+            }
+            Self::Prompts { prompts, .. } => {
+                if validates && prompts.held_out.is_empty() {
+                    return Err(DataError::NoHeldOut.into());
+                }
+            }
         }
         Ok(())
     }
@@ -135,6 +231,14 @@ impl Source {
                 let pairs = conversations.train().iter().map(Vec::len).sum::<usize>();
                 (tokens(conversations) / pairs.max(1) as u64) as usize
             }
+            Self::Preferences { preferences, .. } => {
+                let lengths = preferred(preferences).map(|pair| pair.ids().len());
+                lengths.sum::<usize>() / preferences.train().len().max(1)
+            }
+            Self::Prompts { prompts, .. } => {
+                let completion = recipe.reward.as_ref().map_or(0, |reward| reward.gen_length);
+                prompts.tokens() as usize / prompts.train.len().max(1) + completion
+            }
         }
     }
 
@@ -145,6 +249,14 @@ impl Source {
             Self::Conversations { conversations, .. } => {
                 let dialogues = conversations.train().iter().chain(conversations.validation());
                 dialogues.flatten().flat_map(Pair::ids).copied().max()
+            }
+            Self::Preferences { preferences, .. } => {
+                let choices = preferences.train().iter().chain(preferences.validation());
+                choices.flatten().flat_map(Pair::ids).copied().max()
+            }
+            Self::Prompts { prompts, .. } => {
+                let all = prompts.train.iter().chain(&prompts.held_out);
+                all.flat_map(|(_, prompt)| prompt).copied().max()
             }
         }
     }
@@ -162,6 +274,22 @@ impl Source {
             Self::Conversations { conversations, eos, .. } => {
                 conversation_sequences(conversations, recipe, *eos, step)
             }
+            Self::Preferences { preferences, .. } => {
+                let mut sequences = Sequences::default();
+                for n in numbers(recipe, step) {
+                    let [pair, _] = preferences.choice(n, recipe.train.seed);
+                    sequences.push(pair.ids(), pair.prompt_len(), (0, 0));
+                }
+                sequences
+            }
+            Self::Prompts { prompts, .. } => {
+                let mut sequences = Sequences::default();
+                for n in numbers(recipe, step) {
+                    let (_, prompt) = &prompts.train[(n % prompts.train.len() as u64) as usize];
+                    sequences.push(prompt, prompt.len(), (0, 0));
+                }
+                sequences
+            }
         };
         Ok(StepBatch::new(recipe, sequences, mask, shift, step))
     }
@@ -175,6 +303,8 @@ impl Source {
             Self::Conversations { conversations, .. } => {
                 Ok(conversations.validation().len() as u64)
             }
+            Self::Preferences { preferences, .. } => Ok(preferences.validation().len() as u64),
+            Self::Prompts { prompts, .. } => Ok(prompts.held_out.len() as u64),
         }
     }
 
@@ -203,6 +333,16 @@ impl Source {
                 out.extend_from_slice(pair.ids());
                 Ok(pair.prompt_len())
             }
+            Self::Preferences { preferences, .. } => {
+                let [pair, _] = &preferences.validation()[n as usize];
+                out.extend_from_slice(pair.ids());
+                Ok(pair.prompt_len())
+            }
+            Self::Prompts { prompts, .. } => {
+                let (_, prompt) = &prompts.held_out[n as usize];
+                out.extend_from_slice(prompt);
+                Ok(prompt.len())
+            }
         }
     }
 
@@ -216,6 +356,13 @@ impl Source {
                 let tokens: usize = pairs().map(|pair| pair.answer_len()).sum();
                 bytes as f64 / tokens.max(1) as f64
             }
+            Self::Preferences { preferences, .. } => {
+                let pairs = || preferences.validation().iter().map(|[pair, _]| pair);
+                let bytes: usize = pairs().map(Pair::answer_bytes).sum();
+                let tokens: usize = pairs().map(Pair::answer_len).sum();
+                bytes as f64 / tokens.max(1) as f64
+            }
+            Self::Prompts { .. } => 0.0,
         }
     }
 
@@ -228,12 +375,31 @@ impl Source {
                 let pair = dialogues.flatten().next();
                 pair.map_or(Vec::new(), |pair| pair.ids()[..pair.prompt_len()].to_vec())
             }
+            Self::Preferences { preferences, .. } => {
+                let choice = preferences.validation().iter().chain(preferences.train()).next();
+                choice.map_or(Vec::new(), |[pair, _]| pair.ids()[..pair.prompt_len()].to_vec())
+            }
+            Self::Prompts { prompts, .. } => {
+                let prompt = prompts.held_out.iter().chain(&prompts.train).next();
+                prompt.map_or(Vec::new(), |(_, prompt)| prompt.clone())
+            }
         }
     }
 }
 
 fn tokens(conversations: &Conversations) -> u64 {
     conversations.train().iter().flatten().map(|pair| pair.ids().len() as u64).sum()
+}
+
+/// The responses that are preferred.
+fn preferred(preferences: &Preferences) -> impl Iterator<Item = &Pair> {
+    preferences.train().iter().map(|[pair, _]| pair)
+}
+
+/// The numbers in the run of the sequences of `step`.
+fn numbers(recipe: &Recipe, step: u64) -> std::ops::Range<u64> {
+    let count = recipe.train.batch_size as u64;
+    step * count..(step + 1) * count
 }
 
 fn held_out_windows<'a>(shards: &'a Mixture, recipe: &Recipe) -> Result<Vec<Windows<'a>>> {
@@ -317,12 +483,14 @@ impl Recipe {
 
     /// Puts the steps that the epochs come to in their place.
     pub(super) fn resolve_epochs(&mut self, source: &Source) -> Result<()> {
-        let Some(sft) = self.sft.as_mut().filter(|sft| sft.epochs > 0.0) else { return Ok(()) };
-        let epochs = std::mem::take(&mut sft.epochs);
+        let Some((key, epochs)) = self.epochs().filter(|(_, epochs)| *epochs > 0.0) else {
+            return Ok(());
+        };
+        self.forget_epochs();
         let sequences = epochs * source.sequences_per_epoch(self) as f64;
         let steps = (sequences / self.train.batch_size as f64).ceil();
         if !(1.0..1e15).contains(&steps) {
-            let (key, found) = ("sft.epochs".into(), epochs.to_string());
+            let (key, found) = (key.into(), epochs.to_string());
             let expected = "a number of epochs that can be trained".into();
             return Err(TrainError::Value { key, found, expected }.into());
         }

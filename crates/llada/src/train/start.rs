@@ -10,7 +10,8 @@ use std::{
 use llada_kernels::Cpu;
 
 use super::{
-    Change, Recipe, SftTemplate, Start, TrainError, Trainer,
+    Change, Recipe, RewardFunction, SftTemplate, Stage, Start, TrainError, Trainer,
+    alignment::{self, Alignment},
     average::{Average, TRAINED},
     changes::changes,
     memory,
@@ -36,8 +37,8 @@ use crate::{
 const MAX_RECIPE: u64 = 16 << 20;
 
 impl Trainer {
-    /// Prepares a run of `recipe` in the folder `run_dir`: of fine-tuning when it has `[sft]`, else
-    /// of pre-training. A run that is resumed goes on with its own settings, which the recipe must
+    /// Prepares a run of `recipe` in the folder `run_dir`: of fine-tuning when it has `[sft]`, of
+    /// preference optimisation when it has `[preference]`, else of pre-training. A run that is resumed goes on with its own settings, which the recipe must
     /// repeat but for those that may change ([`Trainer::changes`] has them); [`recipe_of`] gives
     /// them. A branch goes on from a checkpoint of another run with the recipe as it is, as long as
     /// the model is the same.
@@ -46,7 +47,7 @@ impl Trainer {
     /// When the recipe, the model and the data do not go together, the recipe is not that of the
     /// run, or a file cannot be read or is damaged. The folder is as it was then.
     pub fn new(recipe: Recipe, run_dir: &Path, start: Start, cpu: Cpu) -> Result<Self> {
-        Self::on_ranks(recipe, run_dir, start, cpu, Arc::new(Alone))
+        Self::start(recipe, run_dir, start, cpu, Arc::new(Alone), None)
     }
 
     /// As [`Trainer::new`], for a run that `ranks` share, each of which calls this with the same
@@ -58,11 +59,38 @@ impl Trainer {
     /// As [`Trainer::new`]; on ranks where all is well, that another [could not go
     /// on](crate::ranks::RankError::Elsewhere).
     pub fn on_ranks(
+        recipe: Recipe,
+        run_dir: &Path,
+        start: Start,
+        cpu: Cpu,
+        ranks: Arc<dyn Collective>,
+    ) -> Result<Self> {
+        Self::start(recipe, run_dir, start, cpu, ranks, None)
+    }
+
+    /// As [`Trainer::on_ranks`] for a run of reinforcement learning, whose recipe has `[reward]`:
+    /// `function` asks and judges, the same on every rank.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::on_ranks`].
+    pub fn with_reward(
+        recipe: Recipe,
+        run_dir: &Path,
+        start: Start,
+        cpu: Cpu,
+        ranks: Arc<dyn Collective>,
+        function: Box<dyn RewardFunction>,
+    ) -> Result<Self> {
+        Self::start(recipe, run_dir, start, cpu, ranks, Some(function))
+    }
+
+    fn start(
         mut recipe: Recipe,
         run_dir: &Path,
         start: Start,
         cpu: Cpu,
         ranks: Arc<dyn Collective>,
+        function: Option<Box<dyn RewardFunction>>,
     ) -> Result<Self> {
         let mut store = None;
         let (found, compute) = ranks.first(|| {
@@ -77,7 +105,7 @@ impl Trainer {
         })?;
         recipe.train.compute = compute;
         let store = store.unwrap_or_else(|| Store::of_first(run_dir));
-        let prepared = Self::prepare(recipe, store, found, start, cpu, ranks.clone());
+        let prepared = Self::prepare(recipe, store, found, start, cpu, ranks.clone(), function);
         let trainer = ranks.agree(prepared)?;
         ranks.same("recipe", trainer.recipe.to_toml().as_bytes())?;
         ranks.same("state or data", &trainer.state.digest())?;
@@ -91,6 +119,7 @@ impl Trainer {
         start: Start,
         cpu: Cpu,
         ranks: Arc<dyn Collective>,
+        function: Option<Box<dyn RewardFunction>>,
     ) -> Result<Self> {
         let run_dir = &store.dir().to_path_buf();
         let is_branch = matches!(start, Start::Branch(_));
@@ -118,16 +147,16 @@ impl Trainer {
         }
         let found_dir = found.as_ref().map(|found| found.path.as_path());
 
-        let pretraining = match recipe.sft {
-            None => Some(Source::shards(&recipe, &cpu)?),
-            Some(_) => None,
+        let pretraining = match recipe.stage() {
+            Stage::Pretraining => Some(Source::shards(&recipe, &cpu)?),
+            _ => None,
         };
         let tokenizer_dir = tokenizer_dir(&recipe, pretraining.as_ref(), found_dir)?;
         let opened = Checkpoint::open(&tokenizer_dir)?;
         let tokenizer = opened.tokenizer()?;
         // Held in memory, because the checkpoint that they are from may be removed during the run.
         let mut tokenizer_files = opened.tokenizer_files()?.clone();
-        if recipe.sft.as_ref().is_some_and(|sft| sft.template == SftTemplate::Chat) {
+        if recipe.template() == Some(SftTemplate::Chat) {
             tokenizer_files.or_chat_template(chat::LLADA);
         }
         let (mut model, trainable) =
@@ -142,14 +171,13 @@ impl Trainer {
             Objective::Autoregressive => 0,
         };
         check(&recipe, &model)?;
-        let source = match (pretraining, &recipe.sft) {
-            (Some(source), _) => source,
-            (None, sft) => {
-                let (checkpoint, tokenizer, files) = (&opened, &tokenizer, &tokenizer_files);
-                let reader = Reader { checkpoint, tokenizer, files, special: &special };
-                Source::conversations(&recipe, &sft.clone().unwrap_or_default(), reader)?
-            }
+        let (checkpoint, files) = (&opened, &tokenizer_files);
+        let reader = Reader { checkpoint, tokenizer: &tokenizer, files, special: &special };
+        let source = match pretraining {
+            Some(source) => source,
+            None => source(&recipe, reader, &model.config, function.as_deref())?,
         };
+        let alignment = alignment(&recipe, &opened, &tokenizer, &cpu, function)?;
         source.check(&recipe)?;
         memory::check(&recipe, &model.config, source.sequence_length(&recipe), ranks.world())?;
         check_vocabulary(&source, &tokenizer, &model.config, &tokenizer_dir)?;
@@ -160,7 +188,8 @@ impl Trainer {
             None => Trainable::weights(&mut model),
         };
         let mut fingerprint = source.fingerprint();
-        fingerprint.base_crc32c = trainable.base_crc32c();
+        let reference = || alignment.as_ref().and_then(Alignment::reference_crc32c);
+        fingerprint.base_crc32c = trainable.base_crc32c().or_else(reference);
         let parameters = trainable.parameters(&model);
         let lengths = parameters.iter().map(|parameter| parameter.shape.iter().product());
         let reduction = Reduction::new(&recipe, lengths, ranks.rank(), ranks.world())?;
@@ -169,6 +198,7 @@ impl Trainer {
         let continues = found.is_some() && !is_branch;
         let trained = found.as_ref().map(|found| found.path.join(TRAINED));
         let trained = trained.filter(|path| path.exists());
+        let mut alignment = alignment;
         let (state, later) = match found {
             None => (State::new(fingerprint), Vec::new()),
             Some(found) => {
@@ -178,6 +208,9 @@ impl Trainer {
                     changed = changes(run, &recipe);
                 }
                 optimizer.load(&saved::optimizers(&found.path, &found.state))?;
+                if let Some(alignment) = alignment.as_mut().filter(|_| !is_branch) {
+                    alignment.load(&found.path)?;
+                }
                 let Found { mut state, path, later } = found;
                 let data = source.path(&recipe);
                 match is_branch {
@@ -220,6 +253,7 @@ impl Trainer {
             trainable,
             optimizer,
             average,
+            alignment,
             state,
             mask,
             changes: changed,
@@ -307,20 +341,66 @@ fn check_settings(
     is_branch: bool,
 ) -> Result<()> {
     if is_branch {
-        let sft = run.sft.is_some();
-        return match sft == asked.sft.is_some() {
+        let stage = run.stage();
+        return match stage == asked.stage() {
             true => Ok(()),
-            false => Err(TrainError::OtherStage { path: found.path.clone(), sft }.into()),
+            false => Err(TrainError::OtherStage { path: found.path.clone(), stage }.into()),
         };
     }
-    let waits = asked.sft.as_ref().is_some_and(|sft| sft.epochs > 0.0);
+    let waits = asked.epochs().filter(|(_, epochs)| *epochs > 0.0);
     let mut refused = changes(run, asked);
-    let is_settled_later = |c: &Change| waits && c.key == "sft.epochs";
+    let is_settled_later = |c: &Change| waits.is_some_and(|(key, _)| c.key == key);
     refused.retain(|c| !(c.is_allowed() || is_settled_later(c)));
     if refused.is_empty() {
         return Ok(());
     }
     Err(TrainError::OtherSettings { path: run_dir.to_path_buf(), changes: refused }.into())
+}
+
+/// The data of a run that is not pre-training, as the model of `reader` reads it.
+fn source(
+    recipe: &Recipe,
+    reader: Reader<'_>,
+    config: &ModelConfig,
+    function: Option<&dyn RewardFunction>,
+) -> Result<Source> {
+    if let Some(settings) = &recipe.preference {
+        return Source::preferences(recipe, settings, reader);
+    }
+    let Some(settings) = &recipe.reward else {
+        return Source::conversations(recipe, &recipe.sft.clone().unwrap_or_default(), reader);
+    };
+    alignment::check_sampler(settings, reader.special, config)?;
+    let asked = function.ok_or(TrainError::NoReward)?.prompts();
+    let template = reader.template(settings.template)?;
+    let longest = recipe.data.sequence_length;
+    let prompts =
+        alignment::read_prompts(&asked, settings, longest, reader.tokenizer, template.as_ref())?;
+    Ok(Source::Prompts { prompts, tokenizer_crc32c: reader.files.crc32c() })
+}
+
+/// What a run by preferences or rewards has besides: the model that it started from, read where it lies.
+fn alignment(
+    recipe: &Recipe,
+    opened: &Checkpoint,
+    tokenizer: &Tokenizer,
+    cpu: &Cpu,
+    function: Option<Box<dyn RewardFunction>>,
+) -> Result<Option<Alignment>> {
+    let compares = match recipe.stage() {
+        Stage::Pretraining | Stage::FineTuning => return Ok(None),
+        Stage::Preference => true,
+        Stage::Reward => recipe.reward.as_ref().is_some_and(|reward| reward.beta > 0.0),
+    };
+    let reference = match (compares, &recipe.model.init_from) {
+        (false, _) => None,
+        (true, Some(base)) => {
+            let model = initial(recipe, base, opened, tokenizer)?;
+            Some(MaskPredictor::new(model, cpu.clone())?)
+        }
+        (true, None) => return Err(TrainError::NoModel.into()),
+    };
+    Ok(Some(Alignment::new(reference, function)))
 }
 
 /// The folder with the tokenizer of the run: that of the shards, or of the model to fine-tune.

@@ -73,7 +73,7 @@ pub(super) struct Fingerprint {
     pub(super) tokenizer_crc32c: u32,
     pub(super) tokens: u64,
     pub(super) shards_crc32c: Vec<u32>,
-    /// The frozen weights under adapters.
+    /// The frozen weights: those under adapters, or of a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) base_crc32c: Option<u32>,
 }
@@ -89,7 +89,7 @@ pub(super) struct FileMark {
 /// A number written as text, because JSON readers need not give back every bit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "String", try_from = "String")]
-struct Exact(f64);
+pub(super) struct Exact(pub(super) f64);
 
 impl From<Exact> for String {
     fn from(x: Exact) -> Self {
@@ -235,7 +235,8 @@ impl Fingerprint {
         if self.tokenizer_crc32c != other.tokenizer_crc32c {
             return Some("another tokenizer");
         }
-        (self.base_crc32c != other.base_crc32c).then_some("other weights under the adapters")
+        (self.base_crc32c != other.base_crc32c)
+            .then_some("other weights under the adapters, or of the reference")
     }
 
     /// That of folders of shards of one tokenizer.

@@ -170,19 +170,24 @@ impl Trainable {
     /// CRC-32C of the frozen weights.
     pub(super) fn base_crc32c(&self) -> Option<u32> {
         let Self::Adapter(adapted) = self else { return None };
-        let append = |crc, weights| match weights {
-            WeightView::F32(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
-            WeightView::Bf16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
-            WeightView::F16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
-            WeightView::Blocks { bytes, .. } => crc32c::crc32c_append(crc, bytes),
-        };
-        Some(adapted.base.iter().fold(0, append))
+        Some(crc32c(&adapted.base))
     }
 
     /// Numbers that are trained.
     pub(super) fn count(&self, model: &Model) -> usize {
         self.parameters(model).iter().map(|p| p.shape.iter().product::<usize>()).sum()
     }
+}
+
+/// CRC-32C of weights.
+pub(super) fn crc32c(tensors: &Tensors) -> u32 {
+    let append = |crc, weights| match weights {
+        WeightView::F32(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
+        WeightView::Bf16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
+        WeightView::F16(w) => crc32c::crc32c_append(crc, bytemuck::cast_slice(w)),
+        WeightView::Blocks { bytes, .. } => crc32c::crc32c_append(crc, bytes),
+    };
+    tensors.iter().fold(0, append)
 }
 
 /// Refuses to go on with other adapters than the run was started with.

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    Change, Loop, Recipe, Skip, StepMetrics, TrainError, Validation,
+    Change, Loop, Recipe, Skip, Stage, StepMetrics, TrainError, Validation,
+    alignment::{Alignment, Step},
     average::{Average, TRAINED},
     learning_rate,
     optimizer::Optimizer,
@@ -21,6 +22,7 @@ use super::{
     step_flops,
     store::{Keep, Store},
     trainable::Trainable,
+    update::Update,
     validation,
 };
 use crate::{
@@ -28,7 +30,7 @@ use crate::{
     data::conversations::Report,
     diffusion::loss,
     model::{Gradients, MaskPredictor, Targets, balance_loss},
-    ranks::Collective,
+    ranks::{Alone, Collective},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -95,6 +97,8 @@ pub struct Trainer {
     pub(super) optimizer: Optimizer,
     /// What is measured and used in the place of what is trained, where the recipe wants that.
     pub(super) average: Option<Average>,
+    /// What preferences and rewards need besides.
+    pub(super) alignment: Option<Alignment>,
     pub(super) state: State,
     /// The mask token; the autoregressive objective does not use it.
     pub(super) mask: u32,
@@ -135,12 +139,9 @@ impl Trainer {
         &self.tokenizer
     }
 
-    /// What was read of the conversations, in fine-tuning.
+    /// What was read of the conversations, pairs or prompts.
     pub fn conversations(&self) -> Option<&Report> {
-        match &self.source {
-            Source::Shards(_) => None,
-            Source::Conversations { conversations, .. } => Some(conversations.report()),
-        }
+        self.source.report()
     }
 
     /// Numbers that are trained: all of the model's, or those of its adapters.
@@ -241,22 +242,44 @@ impl Trainer {
         let ranks = self.ranks.clone();
         let Recipe { train, optim, block, .. } = &self.recipe;
         let step = self.state.step;
-        let shift = self.predictor.model().config.shift;
-        let batch = ranks.agree(self.source.step_batch(&self.recipe, self.mask, shift, step))?;
+        let config = &self.predictor.model().config;
+        let (shift, special) =
+            (config.shift, checkpoint::special_tokens(config, Some(&self.tokenizer)));
+        let batch = match &mut self.alignment {
+            None => {
+                let batch = self.source.step_batch(&self.recipe, self.mask, shift, step);
+                Update::Noisy(ranks.agree(batch)?)
+            }
+            Some(alignment) => {
+                let step = Step {
+                    ranks: &*ranks,
+                    predictor: &mut self.predictor,
+                    recipe: &self.recipe,
+                    source: &self.source,
+                    tokenizer: &self.tokenizer,
+                    special: &special,
+                    mask: self.mask,
+                    step,
+                    stop,
+                };
+                let Some(weighted) = ranks.agree(alignment.update(step))? else { return Ok(None) };
+                Update::Weighted(weighted)
+            }
+        };
         let cpu = self.predictor.cpu().clone();
         let mut nll = Vec::new();
         self.gradients.clear();
         self.reduction.begin();
         let mut micro_batches = || {
             let mut tally = Tally::default();
-            for sequences in self.reduction.micro_batches().to_vec() {
+            for sequences in self.reduction.micro_batches(batch.count()) {
                 if stop.load(Ordering::Relaxed) {
                     tally.is_stopped = true;
                     break;
                 }
                 let micro = batch.micro_batch(sequences);
                 // Each part of the batch counts by its tokens.
-                let share = micro.tokens() as f64 / batch.sequences().tokens().len().max(1) as f64;
+                let share = micro.tokens() as f64 / batch.tokens().max(1) as f64;
                 let cap = block.as_ref().map_or(0.0, |block| block.cap_weight * share);
                 let targets = Targets { balance: train.balance * share, cap, ..micro.targets() };
                 self.predictor.nll_and_gradient(
@@ -288,7 +311,7 @@ impl Trainer {
         if tally.is_stopped {
             return Ok(None);
         }
-        let total = tally.loss();
+        let total = batch.loss().unwrap_or(tally.loss());
         let gradients = self.trainable.gradients_mut(&mut self.gradients);
         let norm = self.reduction.reduce(&*ranks, &cpu, gradients)?;
         let mut communication = timer.seconds();
@@ -318,8 +341,8 @@ impl Trainer {
             None
         };
 
-        let lengths = || batch.sequences().lengths();
-        let tokens = lengths().sum::<usize>() as u64;
+        let lengths = batch.lengths();
+        let tokens = lengths.iter().sum::<usize>() as u64;
         self.state.step += 1;
         self.state.tokens += tokens;
         self.state.skipped += u64::from(skipped.is_some());
@@ -329,7 +352,8 @@ impl Trainer {
         self.state.set_validation(None);
         let config = &self.predictor.model().config;
         let copies = 1 + usize::from(block.is_some());
-        let flops = lengths().map(|length| step_flops(config, copies, length, 0)).sum::<f64>();
+        let flops = |&length: &usize| step_flops(config, copies, length, 0);
+        let flops = lengths.iter().map(flops).sum::<f64>();
         Ok(Some(StepMetrics {
             step: self.state.step,
             steps: train.steps,
@@ -340,7 +364,7 @@ impl Trainer {
             learning_rate: rate,
             grad_norm: norm,
             skipped,
-            length: lengths().max().unwrap_or(0),
+            length: lengths.into_iter().max().unwrap_or(0),
             tokens,
             total_tokens: self.state.tokens,
             seconds: 0.0,
@@ -348,6 +372,7 @@ impl Trainer {
             tokens_per_second: 0.0,
             flops: flops + step_flops(config, 0, 0, tally.predicted),
             seconds_left: 0.0,
+            measured: batch.measured(),
         }))
     }
 
@@ -400,10 +425,25 @@ impl Trainer {
 
     /// The loss on what is held out, now.
     pub fn measure(&mut self) -> Result<Validation> {
-        self.averaged(|run| {
-            let Self { predictor, recipe, source, mask, state, .. } = run;
-            validation::measure(predictor, recipe, source, *mask, state.step)
-        })
+        self.averaged(Self::measure_model)
+    }
+
+    /// The loss of the model as it is.
+    fn measure_model(&mut self) -> Result<Validation> {
+        let Self { predictor, recipe, source, tokenizer, alignment, mask, state, .. } = self;
+        let (mask, step) = (*mask, state.step);
+        let mut found = match recipe.stage() {
+            Stage::Reward => Validation::without_text(step),
+            _ => validation::measure(predictor, recipe, source, mask, step)?,
+        };
+        if let Some(alignment) = alignment {
+            let special = &checkpoint::special_tokens(&predictor.model().config, Some(tokenizer));
+            let (ranks, stop) = (&Alone, &AtomicBool::new(false));
+            let step =
+                Step { ranks, predictor, recipe, source, tokenizer, special, mask, step, stop };
+            found.measured = alignment.measure(step)?;
+        }
+        Ok(found)
     }
 
     /// Does something while the model has the average of what is trained, where one is kept.
@@ -475,15 +515,16 @@ impl Trainer {
         self.state.recipe = Some(self.recipe.to_toml());
         let Loop { keep_last: last, keep_best: best, .. } = self.recipe.train;
         let path = self.averaged(|run| {
-            let Self { store, state, trainable, optimizer, average, tokenizer_files, .. } = run;
-            let model = run.predictor.model();
+            let Self { store, state, trainable, optimizer, average, alignment, .. } = run;
+            let (model, recipe, step) = (run.predictor.model(), &run.recipe, state.step);
             store.save(&*ranks, state, Keep { last, best }, |dir| {
                 if ranks.is_first() {
                     trainable.save(model, dir)?;
-                    tokenizer_files.write(dir)?;
+                    run.tokenizer_files.write(dir)?;
                     if let Some(average) = average {
                         average.save(&trainable.parameters(model), &dir.join(TRAINED))?;
                     }
+                    alignment.iter().try_for_each(|alignment| alignment.save(recipe, step, dir))?;
                 }
                 optimizer.save(&dir.join(saved::optimizer(ranks.rank(), ranks.world())))
             })

@@ -5,7 +5,7 @@ use crate::{
     Result,
     diffusion::likelihood::{Evidence, EvidenceSettings, Window, spread_evenly},
     model::MaskPredictor,
-    train::{Recipe, source::Source},
+    train::{Measured, Recipe, source::Source},
 };
 
 /// The noise does not depend on the run, so that runs can be compared.
@@ -27,6 +27,18 @@ pub struct Validation {
     /// Cross-entropy of the masked tokens by the fraction of the sequence, or block, that is masked; empty for
     /// the baseline.
     pub buckets: Vec<Bucket>,
+    /// What the objective tells besides, as in [`StepMetrics`](super::StepMetrics).
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+impl Validation {
+    /// One of completions, which have no text to compare with: its numbers of text are NaN.
+    pub(super) fn without_text(step: u64) -> Self {
+        let (nll, standard_error, bits_per_byte) = (f64::NAN, f64::NAN, f64::NAN);
+        let (buckets, measured) = (Vec::new(), Measured::new());
+        Self { step, nll, standard_error, bits_per_byte, tokens: 0, buckets, measured }
+    }
 }
 
 /// Scores `eval.sequences` sequences, spread evenly over what is held out, each under `eval.draws`
@@ -62,5 +74,6 @@ pub(super) fn measure(
         bits_per_byte: bound.bits_per_byte(source.bytes_per_token()),
         tokens: (bound.tokens * evidence.versions() / bound.sequences.max(1)) as u64,
         buckets: bound.buckets,
+        measured: Measured::new(),
     })
 }

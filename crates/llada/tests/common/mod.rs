@@ -10,6 +10,7 @@ use serde_json::Value;
 
 #[path = "../../../../tests/golden.rs"]
 pub mod golden;
+pub mod gradients;
 
 use golden::{fixture, has, is_own_set};
 

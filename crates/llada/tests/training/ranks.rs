@@ -155,3 +155,32 @@ fn more_ranks_than_sequences_are_refused() {
         assert!(!bench.path("many").exists());
     }
 }
+
+#[test]
+fn ranks_keep_one_average_and_the_best_checkpoints() {
+    let bench = Bench::new();
+    let recipe = bench.recipe(&[
+        "train.tree_reduction=true",
+        "train.micro_batch_size=1",
+        "optim.ema=0.8",
+        "train.keep_last=1",
+        "train.keep_best=1",
+        "eval.every=3",
+    ]);
+    let (outcome, _) = on_ranks(&bench, "alone", &recipe, &Start::Fresh, 1, 99);
+    outcome.unwrap();
+    let (outcome, _) = on_ranks(&bench, "two", &recipe, &Start::Fresh, 2, 5);
+    assert_eq!(outcome.unwrap(), Outcome::Stopped);
+    let (outcome, _) = on_ranks(&bench, "two", &recipe, &Start::Resume, 2, 99);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    let folders = |run: &str| {
+        let entries = fs::read_dir(bench.path(run).join("checkpoints")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(folders("two"), folders("alone"));
+    assert!(model(&bench, "two", 12) == model(&bench, "alone", 12));
+    let trained = |run: &str| bench.path(run).join("checkpoints/step-12/trained.safetensors");
+    assert!(fs::read(trained("two")).unwrap() == fs::read(trained("alone")).unwrap());
+}

@@ -19,7 +19,7 @@ const PAIRS: [(&str, &[&str]); 2] =
 
 /// All columns that are read.
 #[cfg(feature = "parquet")]
-pub(super) const COLUMNS: [&str; 12] = [
+pub(super) const COLUMNS: [&str; 14] = [
     "messages",
     "conversations",
     "conversation",
@@ -32,12 +32,55 @@ pub(super) const COLUMNS: [&str; 12] = [
     "output",
     "history",
     "tools",
+    "chosen",
+    "rejected",
 ];
 
-/// The messages of a row in JSON, as [`messages`] reads them.
-pub(super) fn of_json(row: &[u8]) -> Result<Vec<Message>, Reason> {
-    let row = json::parse(row).map_err(|e| format!("not JSON ({e})"))?;
-    messages(row.as_object().ok_or("not a JSON object")?)
+/// The columns of a row in JSON.
+pub(super) fn columns(row: &[u8]) -> Result<Map<String, Value>, Reason> {
+    match json::parse(row).map_err(|e| format!("not JSON ({e})"))? {
+        Value::Object(columns) => Ok(columns),
+        _ => Err("not a JSON object".into()),
+    }
+}
+
+/// Two conversations that differ in their last message: the one that ends in the response that is
+/// preferred, and the one with the other. A row is of one of TRL's layouts:
+///
+/// - `{"prompt", "chosen", "rejected"}`, each a text or a list of messages, with an optional `"system"`
+///   and `"history"`;
+/// - `{"chosen", "rejected"}`, each a whole conversation as a list of messages.
+pub(super) fn preference(row: &Map<String, Value>) -> Result<[Vec<Message>; 2], Reason> {
+    if there(row, "tools").is_some_and(|tools| !is_empty(&list(tools))) {
+        return Err("it has `tools`, which cannot be shown to the model: remove the column".into());
+    }
+    for name in ["chosen", "rejected"] {
+        there(row, name).ok_or_else(|| format!("no field `{name}`"))?;
+    }
+    let asked = there(row, "prompt").is_some();
+    let of = |name| -> Result<Vec<Message>, Reason> {
+        let mut messages = if asked { prompt(row)? } else { Vec::new() };
+        let column = there(row, name).map(list);
+        messages.extend(match column.as_deref() {
+            Some(Value::String(_)) if !asked => {
+                return Err(format!("`{name}` is a text, and there is no field `prompt`"));
+            }
+            Some(Value::String(text)) => vec![Message::new("assistant", text)],
+            Some(list) => listed(name, list)?,
+            None => Vec::new(),
+        });
+        check_order(&messages).map_err(|reason| format!("`{name}`: {reason}"))?;
+        Ok(messages)
+    };
+    let both = [of("chosen")?, of("rejected")?];
+    let [chosen, rejected] = &both;
+    if chosen[..chosen.len() - 1] != rejected[..rejected.len() - 1] {
+        return Err("`chosen` and `rejected` do not answer the same messages".into());
+    }
+    match chosen == rejected {
+        true => Err("`chosen` and `rejected` are the same".into()),
+        false => Ok(both),
+    }
 }
 
 /// The messages of a row: an optional `system`, then `user` and `assistant` in turn, the last one

@@ -68,7 +68,9 @@ fn rows_are_laid_out_by_the_template() {
     assert_eq!((pair.answer_len(), pair.answer_bytes()), (8, 7));
 
     let plain = Encoder { template: None, ..bench.encoder(200) };
-    let messages = row::of_json(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap();
+    let messages =
+        row::messages(&row::columns(br#"{"prompt":"a<|eot_id|>","response":"b"}"#).unwrap())
+            .unwrap();
     let pairs = plain.dialogue(&messages).unwrap().pairs;
     let eot = bench.special().eot.unwrap();
     assert_eq!(pairs[0].prompt_len(), 11);
@@ -87,7 +89,8 @@ fn a_template_that_always_asks_on_gives_the_same_sequences() {
     let tokens = r#"{"bos_token": "<|startoftext|>"}"#;
     fs::write(bench.dir.path().join("tokenizer_config.json"), tokens).unwrap();
     let template = Template::from_dir(bench.dir.path()).unwrap();
-    let messages = row::of_json(br#"{"prompt":"hi","response":"yes"}"#).unwrap();
+    let messages =
+        row::messages(&row::columns(br#"{"prompt":"hi","response":"yes"}"#).unwrap()).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(200) };
     let pairs = |encoder: &Encoder<'_>| encoder.dialogue(&messages).unwrap().pairs;
     assert_eq!(pairs(&encoder), pairs(&bench.encoder(200)));
@@ -98,7 +101,7 @@ fn laid_out(template: &str, row: &str) -> std::result::Result<(Vec<[String; 2]>,
     let bench = Bench::new();
     fs::write(bench.dir.path().join("chat_template.jinja"), template).unwrap();
     let template = Template::from_dir(bench.dir.path()).unwrap();
-    let messages = row::of_json(row.as_bytes()).unwrap();
+    let messages = row::messages(&row::columns(row.as_bytes()).unwrap()).unwrap();
     let encoder = Encoder { template: Some(&template), ..bench.encoder(900) };
     let laid = encoder.dialogue(&messages)?;
     let split = |pair: &Pair| {

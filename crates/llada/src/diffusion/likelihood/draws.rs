@@ -64,7 +64,7 @@ impl Draws for Seeded {
 }
 
 /// A uniform set of `count` of the numbers below `length`, in ascending order.
-pub(super) fn subset(stream: &mut Stream, length: usize, count: usize) -> Vec<usize> {
+pub(in crate::diffusion) fn subset(stream: &mut Stream, length: usize, count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..length).collect();
     stream.shuffle(&mut order);
     order.truncate(count);

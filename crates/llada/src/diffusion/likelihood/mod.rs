@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub use counts::mask_counts;
+pub(super) use draws::subset;
 pub use draws::{Alike, Draws, Seeded};
 pub use error::LikelihoodError;
 pub use evidence::{Bound, Bucket, Evidence, EvidenceSettings, Window, spread_evenly, windows};

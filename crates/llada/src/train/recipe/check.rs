@@ -1,6 +1,6 @@
 //! What the values of a recipe must be.
 
-use super::{OneOrMany, Padding, Recipe};
+use super::{Algorithm, OneOrMany, Padding, Recipe, Stage};
 use crate::{Result, config::Objective, train::TrainError};
 
 /// Most tokens of a step: a hundred times what the largest models are trained with.
@@ -41,6 +41,7 @@ impl Recipe {
         self.check_optim()?;
         self.check_loop()?;
         self.check_sft()?;
+        self.check_stage()?;
         self.check_experts()?;
         if let Some(block) = &self.block {
             block.check()?;
@@ -178,6 +179,9 @@ impl Recipe {
     fn check_sft(&self) -> Result<()> {
         let (data, train) = (&self.data, &self.train);
         let Some(sft) = &self.sft else {
+            if self.stage() != Stage::Pretraining {
+                return Ok(());
+            }
             let paths = data.validation.as_ref().map_or(&[][..], OneOrMany::as_slice);
             let shown = paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
             let expected = "nothing: shards have a validation split of their own";
@@ -205,6 +209,88 @@ impl Recipe {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Recipe {
+    /// Preferences and rewards: one of them at a time, on a model that masks.
+    fn check_stage(&self) -> Result<()> {
+        let sections = [
+            ("sft", self.sft.is_some()),
+            ("preference", self.preference.is_some()),
+            ("reward", self.reward.is_some()),
+        ];
+        let mut present = sections.into_iter().filter(|(_, is_there)| *is_there);
+        if let (Some((one, _)), Some((other, _))) = (present.next(), present.next()) {
+            let expected = format!("no section beside `[{one}]`: a run has one stage");
+            return rule(false, other, "a section", &expected);
+        }
+        if !matches!(self.stage(), Stage::Preference | Stage::Reward) {
+            return Ok(());
+        }
+        let (data, objective) = (&self.data, self.train.objective);
+        let masks = objective == Objective::Diffusion;
+        let expected = "diffusion: these losses are of masked tokens";
+        rule(masks, "train.objective", "autoregressive", expected)?;
+        let expected = "0: nothing is cut here";
+        rule(data.random_length == 0.0, "data.random_length", data.random_length, expected)?;
+        rule(data.unique_tokens == 0, "data.unique_tokens", data.unique_tokens, expected)?;
+        let expected =
+            "no section beside `[preference]` or `[reward]`: their losses mask whole responses";
+        rule(self.block.is_none(), "block", "a section", expected)?;
+        let tree = self.train.tree_reduction;
+        let expected = "false: steps of this stage differ in their micro-batches";
+        rule(!tree, "train.tree_reduction", tree, expected)?;
+        self.check_preference()?;
+        self.check_reward()
+    }
+
+    fn check_preference(&self) -> Result<()> {
+        let Some(preference) = &self.preference else { return Ok(()) };
+        range(preference.beta, "preference.beta", 1e-6, 1e3)?;
+        let draws = preference.draws;
+        rule((1..=1 << 12).contains(&draws), "preference.draws", draws, "from 1 to 4096")?;
+        let pairs = !preference.antithetic || draws.is_multiple_of(2);
+        rule(pairs, "preference.draws", draws, "even: versions come in antithetic pairs")?;
+        range(preference.sft_weight, "preference.sft_weight", 0.0, 1e3)?;
+        rule(
+            not_negative(preference.epochs),
+            "preference.epochs",
+            preference.epochs,
+            "at least 0",
+        )?;
+        let held_out = (0.0..1.0).contains(&preference.held_out);
+        rule(held_out, "preference.held_out", preference.held_out, "from 0 to below 1")
+    }
+
+    fn check_reward(&self) -> Result<()> {
+        let Some(reward) = &self.reward else { return Ok(()) };
+        let expected = "the name of a task that ships, or a task file";
+        rule(!reward.task.is_empty(), "reward.task", "", expected)?;
+        let (completions, batch) = (reward.completions, self.train.batch_size);
+        let expected = "at least 2: completions of a prompt are compared with each other";
+        rule(completions >= 2, "reward.completions", completions, expected)?;
+        let expected = format!("a multiple of `reward.completions`, {completions}");
+        rule(batch.is_multiple_of(completions), "train.batch_size", batch, &expected)?;
+        let iterations = (1..=1 << 10).contains(&reward.iterations);
+        rule(iterations, "reward.iterations", reward.iterations, "from 1 to 1024")?;
+        let draws = reward.draws;
+        rule((1..=1 << 12).contains(&draws), "reward.draws", draws, "from 1 to 4096")?;
+        range(reward.beta, "reward.beta", 0.0, 1e3)?;
+        range(reward.clip_low, "reward.clip_low", 0.0, 0.999)?;
+        range(reward.clip_high, "reward.clip_high", 0.0, 1e3)?;
+        range(reward.psi, "reward.psi", 1e-6, 1e6)?;
+        range(reward.prompt_mask, "reward.prompt_mask", 0.0, 1.0)?;
+        let (length, most) = (reward.gen_length, self.data.sequence_length);
+        let expected = format!("from 1 to below `data.sequence_length`, {most}");
+        rule((1..most).contains(&length), "reward.gen_length", length, &expected)?;
+        range(reward.temperature, "reward.temperature", 1e-3, 1e2)?;
+        // What clips nothing regresses on nothing.
+        let moves = reward.algorithm != Algorithm::Gdsd || reward.clip_low + reward.clip_high > 0.0;
+        rule(moves, "reward.clip_high", reward.clip_high, "above 0 with `gdsd`")?;
+        rule(not_negative(reward.epochs), "reward.epochs", reward.epochs, "at least 0")?;
+        let held_out = (0.0..1.0).contains(&reward.held_out);
+        rule(held_out, "reward.held_out", reward.held_out, "from 0 to below 1")
     }
 }
 

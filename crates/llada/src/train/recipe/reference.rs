@@ -4,7 +4,7 @@
 use serde_json::{Map, Value as Json};
 use toml::Table;
 
-use super::{Block, Recipe, Sft};
+use super::{Block, Preference, Recipe, Reward, Sft};
 
 /// One key of a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +28,13 @@ impl Recipe {
     /// All keys, section by section.
     pub fn keys() -> Vec<Key> {
         let schema = Self::schema();
-        let (sft, block) = (Some(Sft::default()), Some(Block::default()));
-        let recipe = Self { sft, block, ..Self::default() };
+        let recipe = Self {
+            sft: Some(Sft::default()),
+            preference: Some(Preference::default()),
+            reward: Some(Reward::default()),
+            block: Some(Block::default()),
+            ..Self::default()
+        };
         let defaults = Table::try_from(&recipe).unwrap_or_default();
         let mut keys = Vec::new();
         for (section, pointer) in properties(&schema) {

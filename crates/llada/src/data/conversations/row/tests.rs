@@ -3,6 +3,11 @@ use serde_json::json;
 
 use super::*;
 
+/// The messages of a row.
+fn of_json(row: &[u8]) -> Result<Vec<Message>, Reason> {
+    messages(&columns(row)?)
+}
+
 /// The reason for which a row is refused.
 fn reason(row: &str) -> String {
     of_json(row.as_bytes()).unwrap_err()
@@ -237,4 +242,40 @@ fn what_python_reads_refuses_no_row() {
     let deep = format!(r#"{{"prompt": "a", "response": "b", "x": {open}1{close}}}"#);
     let error = read(&deep).unwrap_err();
     assert_eq!(error, "not JSON (arrays and objects are nested more than 127 deep)");
+}
+
+#[test]
+fn preferences_are_pairs_with_one_prompt() {
+    let read = |row: serde_json::Value| preference(row.as_object().unwrap());
+    let of = |answer: &str| vec![Message::new("user", "q"), Message::new("assistant", answer)];
+    let say = |role: &str, text: &str| json!({"role": role, "content": text});
+    let whole = |answer: &str| json!([say("user", "q"), say("assistant", answer)]);
+    for row in [
+        json!({"prompt": "q", "chosen": "a", "rejected": "b"}),
+        json!({"prompt": [say("user", "q")], "chosen": [say("assistant", "a")],
+               "rejected": [say("assistant", "b")]}),
+        json!({"chosen": whole("a"), "rejected": whole("b"), "score": 3}),
+        json!({"chosen": whole("a").to_string(), "rejected": whole("b").to_string()}),
+    ] {
+        assert_eq!(read(row.clone()).unwrap(), [of("a"), of("b")], "{row}");
+    }
+    let system = json!({"system": "s", "prompt": "q", "chosen": "a", "rejected": "b"});
+    assert_eq!(read(system).unwrap()[1][0], Message::new("system", "s"));
+    for (row, reason) in [
+        (json!({"prompt": "q", "chosen": "a"}), "no field `rejected`"),
+        (json!({"chosen": "a", "rejected": "b"}), "no field `prompt`"),
+        (json!({"prompt": "q", "chosen": "a", "rejected": "a"}), "are the same"),
+        (
+            json!({"prompt": "q", "chosen": "a", "rejected": " "}),
+            "`rejected`: the response is empty",
+        ),
+        (
+            json!({"chosen": whole("a"), "rejected": [say("user", "r"), say("assistant", "b")]}),
+            "do not answer the same",
+        ),
+        (json!({"chosen": [say("user", "q")], "rejected": whole("b")}), "not of `assistant`"),
+    ] {
+        let found = read(row.clone()).unwrap_err();
+        assert!(found.contains(reason), "{row}: {found}");
+    }
 }
