@@ -169,6 +169,7 @@ mod tests {
             tokens: 32768,
             total_tokens: 0,
             seconds: 0.812,
+            communication: None,
             tokens_per_second: 40350.2,
             flops: 0.812 * 37e9,
             seconds_left: 3960.0,

@@ -437,7 +437,7 @@ mod tests {
             fs::write(dir.join("model.safetensors"), "half").unwrap();
             Err(io("write", dir.join("model.safetensors"))(std::io::ErrorKind::StorageFull.into()))
         };
-        let error = store.save(&mut state, 1, full).unwrap_err();
+        let error = store.save(&Alone, &mut state, 1, full).unwrap_err();
         assert!(error.hint().unwrap().contains("free some space"));
         assert_eq!(entries(&dir.path().join("checkpoints")).unwrap().len(), 1);
         assert_eq!(store.find(&Start::Resume).unwrap().unwrap().state.step, 1);
