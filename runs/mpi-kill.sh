@@ -5,12 +5,12 @@
 #   runs/mpi-kill.sh [FOLDER]
 #
 # LLADA names the program, built with `--features mpi`; KILLS how often at least [default: 20], RANKS how many
-# there are [default: 2], STEPS how long the run is [default: 6000], MPIRUN the launcher, as in runs/mpi.sh; FOLDER is for data and runs
+# there are [default: 2], STEPS how long the run is [default: 1000], MPIRUN the launcher, as in runs/mpi.sh; FOLDER is for data and runs
 # [default: runs/out/mpi-kill].
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-runs/out/mpi-kill}" llada="${LLADA:-llada}" kills="${KILLS:-20}"
-steps="${STEPS:-6000}"
+steps="${STEPS:-1000}"
 rm -rf "$out"
 mkdir -p "$out"
 awk 'BEGIN { srand(1); for (i = 0; i < 3000; i++) { for (j = 0; j < 12; j++) printf "%s ", substr("catdogfoxowlantbeeelk", 1 + 3 * int(7 * rand()), 3); print "." } }' > "$out/text.txt"
@@ -27,7 +27,7 @@ sequence_length = 64
 [train]
 steps = $steps
 batch_size = 8
-checkpoint_every = 20
+checkpoint_every = 5
 compute = "f32"
 [eval]
 every = 500
@@ -37,7 +37,7 @@ sample_every = 0
 RECIPE
 "$here/mpi.sh" "$out/recipe.toml" --out "$out/whole" -q
 
-killed=0 starts=0
+killed=0 starts=0 resumed=0
 done="$out/killed/checkpoints/step-$steps"
 arguments=("$out/recipe.toml")
 while [ ! -d "$done" ]; do
@@ -45,7 +45,7 @@ while [ ! -d "$done" ]; do
   launcher=$!
   starts=$((starts + 1))
   if [ "$killed" -lt "$kills" ]; then
-    sleep "$((RANDOM % 2)).$((RANDOM % 1000))"
+    sleep "$((RANDOM % 3)).$((RANDOM % 1000))"
     # One of the ranks, which are of the launcher's session.
     victim=$(pgrep -s "$launcher" -x "$(basename "$llada" | cut -c1-15)" | shuf -n 1 || true)
     if [ -n "$victim" ] && kill -9 "$victim" 2>/dev/null; then killed=$((killed + 1)); fi
@@ -53,9 +53,12 @@ while [ ! -d "$done" ]; do
   wait "$launcher" || true
   # Before its first checkpoint a run begins anew.
   arguments=("$out/recipe.toml")
-  if compgen -G "$out/killed/checkpoints/step-*" > /dev/null; then arguments=(--resume); fi
+  if compgen -G "$out/killed/checkpoints/step-*" > /dev/null; then
+    arguments=(--resume)
+    resumed=$((resumed + 1))
+  fi
 done
 cmp "$out/whole/checkpoints/step-$steps/model.safetensors" "$done/model.safetensors"
 for share in "$out/whole/checkpoints/step-$steps"/optimizer*.safetensors; do cmp "$share" "$done/$(basename "$share")"; done
 [ "$killed" -ge "$kills" ] || { echo "the run was done after $killed kills: raise STEPS" >&2; exit 1; }
-echo "killed $killed times in $starts starts: the same weights and optimiser at step $steps"
+echo "killed $killed times in $starts starts, $resumed of them from a checkpoint: the same weights and optimiser at step $steps"

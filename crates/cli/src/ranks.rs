@@ -49,7 +49,10 @@ fn is_told(error: &anyhow::Error) -> bool {
 
 #[cfg(feature = "mpi")]
 fn many(launched: &Launched, work: impl FnOnce(Arc<dyn Collective>) -> Result<()>) -> Result<()> {
-    let ranks = Arc::new(llada::ranks::Mpi::join(launched)?);
+    let ranks = match llada::ranks::Mpi::join(launched) {
+        Ok(ranks) => Arc::new(ranks),
+        Err(error) => return Err(once(launched, error)),
+    };
     let outcome = work(ranks.clone());
     match outcome {
         Err(error) if !is_told(&error) => {
@@ -63,12 +66,15 @@ fn many(launched: &Launched, work: impl FnOnce(Arc<dyn Collective>) -> Result<()
 
 #[cfg(not(feature = "mpi"))]
 fn many(launched: &Launched, _work: impl FnOnce(Arc<dyn Collective>) -> Result<()>) -> Result<()> {
-    let Launched { launcher, world, rank, .. } = *launched;
-    let error = RankError::NoMpi { launcher, world };
-    // All would say the same.
-    let error = match rank {
+    let Launched { launcher, world, .. } = *launched;
+    Err(once(launched, RankError::NoMpi { launcher, world }.into()))
+}
+
+/// A failure that all ranks have alike: the first tells of it.
+fn once(launched: &Launched, error: llada::Error) -> anyhow::Error {
+    let error = match launched.rank {
         0 => error,
-        _ => RankError::Elsewhere { rank: 0, message: error.to_string() },
+        _ => RankError::Elsewhere { rank: 0, message: error.to_string() }.into(),
     };
-    Err(llada::Error::from(error).into())
+    error.into()
 }
