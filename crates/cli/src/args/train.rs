@@ -33,6 +33,9 @@ pub struct Train {
     /// Print the recipe with all defaults and changes, and stop
     #[arg(long)]
     pub print_config: bool,
+    /// Tell what the run will take, from two steps that are not kept, and stop
+    #[arg(long, conflicts_with = "print_config")]
+    pub dry_run: bool,
     /// Print every key of a recipe with its default and meaning, and stop
     #[arg(long)]
     pub keys: bool,

@@ -1,5 +1,7 @@
 //! `llada train` and `llada sft`: one training loop, whatever it learns from.
 
+mod plan;
+
 use std::{
     cell::Cell,
     path::{Path, PathBuf},
@@ -76,7 +78,7 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
         (Some(_), _) => Start::Resume,
     };
     let cpu = Cpu::new(args.threads.threads.into())?;
-    let world = ranks.world();
+    let (world, is_first) = (ranks.world(), ranks.is_first());
     let mut trainer = match &recipe.reward {
         Some(settings) => {
             let function = super::reward::open(&recipe, settings, &args.code, term)?;
@@ -99,6 +101,16 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
             "the rate still grows when the run ends: `optim.warmup_steps` is {warm_up}, the run has \
              {steps} steps"
         ));
+    }
+    if args.dry_run {
+        let stop = Flag::listen(term, None)?;
+        let Some(metrics) = trainer.rehearse(&now, stop.get())? else {
+            return Err(Interrupted.into());
+        };
+        return match is_first {
+            true => term::answer(&plan::text(&trainer, &metrics, world)?),
+            false => Ok(()),
+        };
     }
     let saved = Cell::new(Some(trainer.step()));
 

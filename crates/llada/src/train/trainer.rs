@@ -149,6 +149,45 @@ impl Trainer {
         self.trainable.count(self.predictor.model())
     }
 
+    /// Names and shapes of what is trained.
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let parameters = self.trainable.parameters(self.predictor.model());
+        parameters.into_iter().map(|parameter| (parameter.name, parameter.shape)).collect()
+    }
+
+    /// Tokens of a step, on average and before padding.
+    pub fn tokens_of_step(&self) -> u64 {
+        (self.source.sequence_length(&self.recipe) * self.recipe.train.batch_size) as u64
+    }
+
+    /// Passes over the data that all steps come to.
+    pub fn epochs(&self) -> f64 {
+        let sequences = self.recipe.train.steps as f64 * self.recipe.train.batch_size as f64;
+        sequences / self.source.sequences_per_epoch(&self.recipe).max(1) as f64
+    }
+
+    /// Does two steps of which nothing is written, and tells the second, which finds its memory ready:
+    /// what a run will take, before it is begun. `None` if it was stopped.
+    pub fn rehearse(
+        &mut self,
+        clock: &dyn Fn() -> f64,
+        stop: &AtomicBool,
+    ) -> Result<Option<StepMetrics>> {
+        let state = self.state.clone();
+        let mut told = None;
+        for _ in 0..2 {
+            let begun = clock();
+            told = self.train_step(stop, clock)?;
+            let seconds = (clock() - begun).max(1e-9);
+            told.iter_mut().for_each(|metrics| metrics.seconds = seconds);
+            if told.is_none() {
+                break;
+            }
+        }
+        self.state = state;
+        Ok(told)
+    }
+
     /// The tokens that a sample goes on from: the start of a document, or in fine-tuning a prompt,
     /// of the held-out ones where there are any.
     pub fn sample_prompt(&self) -> Vec<u32> {
