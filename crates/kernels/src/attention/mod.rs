@@ -61,6 +61,7 @@ pub enum Mask {
 impl Mask {
     /// The keys that query `i` of a sequence of `len` tokens sees, at least one: those in two ranges,
     /// either of which may be empty.
+    #[inline]
     pub(crate) fn visible(self, i: usize, len: usize) -> [Range<usize>; 2] {
         let after = |i: usize, block: usize| (i / block + 1).saturating_mul(block);
         let first = |end: usize| [0..end, end..end];
@@ -83,6 +84,10 @@ impl Mask {
 
     /// Two ranges that hold those of all `queries`, each range that of the same number.
     fn visible_to(self, queries: Range<usize>, len: usize) -> [Range<usize>; 2] {
+        if !matches!(self, Self::BlockDiffusion(_)) {
+            // A query sees what those before it see.
+            return self.visible(queries.end.saturating_sub(1), len);
+        }
         let each = queries.map(|i| self.visible(i, len));
         let both = each.reduce(|a, b| [hull(&a[0], &b[0]), hull(&a[1], &b[1])]);
         both.unwrap_or([0..0, 0..0])
@@ -111,6 +116,7 @@ fn pieces(ranges: [Range<usize>; 2], tile: usize) -> impl Iterator<Item = (usize
 }
 
 /// What of `range` lies in `piece`, counted from its beginning.
+#[inline]
 fn within(range: &Range<usize>, piece: &Range<usize>) -> Range<usize> {
     let place = |i: usize| i.clamp(piece.start, piece.end) - piece.start;
     place(range.start)..place(range.end)
