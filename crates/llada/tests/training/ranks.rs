@@ -141,6 +141,25 @@ fn a_run_goes_on_with_any_number_of_ranks() {
 }
 
 #[test]
+fn ranks_share_the_training_of_adapters() {
+    let bench = Bench::new();
+    let whole = bench.recipe(&["train.steps=1"]);
+    run(&mut bench.trainer("base", whole, Start::Fresh, 1).unwrap(), 99).0.unwrap();
+    let base = bench.path("base/checkpoints/step-1");
+    let init = format!("model.init_from={}", base.display());
+    let recipe = bench.recipe(&[&init, "lora.rank=2", "train.tree_reduction=true"]);
+    let adapters = |world: usize| {
+        let run = world.to_string();
+        let (outcome, steps) = on_ranks(&bench, &run, &recipe, &Start::Fresh, world, 99);
+        assert_eq!(outcome.unwrap(), Outcome::Finished);
+        let file = bench.path(&run).join("checkpoints/step-12/adapter_model.safetensors");
+        (fs::read(file).unwrap(), losses(&steps))
+    };
+    let alone = adapters(1);
+    assert!(adapters(2) == alone && adapters(3) == alone);
+}
+
+#[test]
 fn more_ranks_than_sequences_are_refused() {
     let bench = Bench::new();
     for (overrides, what) in [
