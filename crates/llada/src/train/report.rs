@@ -125,19 +125,24 @@ fn table(validation: &[&Value]) -> String {
     if validation.is_empty() {
         return String::new();
     }
-    let mut html = String::from(
-        "<h2>Validation</h2><table><thead><tr><th scope=\"col\">step</th>\
-         <th scope=\"col\">nats per token</th><th scope=\"col\">standard error</th>\
-         <th scope=\"col\">bits per byte</th></tr></thead><tbody>\n",
+    let of_text = [
+        ("nll", "nats per token"),
+        ("standard_error", "standard error"),
+        ("bits_per_byte", "bits per byte"),
+    ];
+    let measured = MEASURED.map(|(key, title, _)| (key, title));
+    let mut columns = [&of_text[..], &measured].concat();
+    columns.retain(|(key, _)| validation.iter().any(|line| line[key].is_number()));
+    let heads: String =
+        columns.iter().map(|(_, title)| format!("<th scope=\"col\">{title}</th>")).collect();
+    let mut html = format!(
+        "<h2>Validation</h2><table><thead><tr><th scope=\"col\">step</th>{heads}</tr></thead><tbody>\n"
     );
     for line in validation {
         let number = |key: &str| line[key].as_f64().map_or("–".into(), |x| format!("{x:.4}"));
-        let (nll, error, bits) = (number("nll"), number("standard_error"), number("bits_per_byte"));
-        let _ = writeln!(
-            html,
-            "<tr><td>{}</td><td>{nll}</td><td>{error}</td><td>{bits}</td></tr>",
-            line["step"]
-        );
+        let cells: String =
+            columns.iter().map(|(key, _)| format!("<td>{}</td>", number(key))).collect();
+        let _ = writeln!(html, "<tr><td>{}</td>{cells}</tr>", line["step"]);
     }
     html + "</tbody></table>\n"
 }

@@ -103,7 +103,7 @@ impl Default for Reward {
             task: String::new(),
             metrics: OneOrMany::Many(Vec::new()),
             algorithm: Algorithm::Espo,
-            completions: 6,
+            completions: 8,
             iterations: 8,
             draws: 2,
             beta: 0.0,
