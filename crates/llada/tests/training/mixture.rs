@@ -11,7 +11,8 @@ fn folders(bench: &Bench) -> [PathBuf; 3] {
     let other = tokenizer::train(Kind::Character { min_count: 0 }, [Ok(text)]).unwrap();
     for (name, tokenizer) in [("dogs", &opened.tokenizer().unwrap()), ("other", &other)] {
         let options = PrepareOptions { validation: 0.1, ..PrepareOptions::default() };
-        prepare(&[input.clone()], &bench.path(name), tokenizer, &options, &mut |_| {}).unwrap();
+        prepare(std::slice::from_ref(&input), &bench.path(name), tokenizer, &options, &mut |_| {})
+            .unwrap();
     }
     ["data", "dogs", "other"].map(|name| bench.path(name))
 }

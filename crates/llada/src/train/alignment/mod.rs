@@ -150,7 +150,7 @@ fn nll_of(
         let (sequences, noised) = versions.part(range, &weights, shift);
         let (positions, tokens, weights) = (&noised.positions, &noised.targets, &noised.weights);
         let targets = Targets { positions, tokens, weights, ..Targets::default() };
-        predictor.nll(&sequences.as_batch(), &targets, &mut nll)?;
+        predictor.nll(sequences.as_batch(), &targets, &mut nll)?;
         all.extend_from_slice(&nll);
     }
     Ok(Some(all))
