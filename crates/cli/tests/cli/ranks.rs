@@ -19,7 +19,7 @@ fn ranks_that_cannot_talk_do_not_train_one_run_each() {
         let (code, stdout, stderr) = start("0", "2");
         assert_eq!((code, stdout.as_str()), (1, ""));
         assert!(stderr.contains("has started 2 ranks, but this build has no MPI"), "{stderr}");
-        assert!(stderr.contains("--features mpi"), "{stderr}");
+        assert!(stderr.contains("the cargo feature `mpi`"), "{stderr}");
         // The first has told why.
         assert_eq!(start("1", "2"), (1, String::new(), String::new()));
         let (code, _, stderr) = start("two", "2");

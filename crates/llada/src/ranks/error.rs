@@ -93,9 +93,9 @@ impl RankError {
             Self::Differs { .. } => {
                 "start all ranks with one program, one command line and the same files".into()
             }
-            Self::NoMpi { .. } => "build with `--features mpi`, or start one process alone".into(),
+            Self::NoMpi { .. } => "build it with the cargo feature `mpi`, or start one process alone".into(),
             Self::OtherWorld { .. } => {
-                "start it with the `mpirun` of the MPI that it was built with, or with `srun --mpi=pmix`"
+                "start it with the `mpirun` of the MPI that it was built with, or with `srun` by PMIx"
                     .into()
             }
             Self::Start(_) => "see whether `mpirun -n 2 hostname` works here".into(),
