@@ -4,7 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{llada, outcome, run, trained};
+#[cfg(not(feature = "mpi"))]
+use crate::{llada, outcome};
+use crate::{run, trained};
 
 #[test]
 #[cfg(not(feature = "mpi"))]
