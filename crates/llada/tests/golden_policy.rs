@@ -149,7 +149,7 @@ fn log_probabilities(predictor: &mut MaskPredictor, versions: &Versions) -> Vec<
         ..Targets::default()
     };
     let mut nll = Vec::new();
-    predictor.nll(&part.as_batch(), &targets, &mut nll).unwrap();
+    predictor.nll(part.as_batch(), &targets, &mut nll).unwrap();
     versions.log_probabilities(&nll)
 }
 
@@ -172,7 +172,7 @@ fn gradients(
             ..Targets::default()
         };
         let mut nll = Vec::new();
-        predictor.nll_and_gradient(&batch, &targets, false, &mut nll, &mut gradients).unwrap();
+        predictor.nll_and_gradient(batch, &targets, false, &mut nll, &mut gradients).unwrap();
     }
     gradients
 }

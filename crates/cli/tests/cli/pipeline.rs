@@ -139,6 +139,27 @@ fn a_run_goes_on_by_itself_or_as_a_branch() {
 }
 
 #[test]
+fn what_a_run_will_take_is_told_without_a_trace() {
+    let dir = trained();
+    let (code, told, stderr) = run(dir, &["train", "recipe.toml", "--out", "dry", "--dry-run"]);
+    assert_eq!(code, 0, "{stderr}");
+    for part in ["parameters", "passes over the data", "at least", "a step here", "32 x 32"] {
+        assert!(told.contains(part), "{part} is missing in\n{told}");
+    }
+    assert!(!dir.join("dry").exists());
+    // A run that is resumed so stands where it stood.
+    assert_eq!(run(dir, &["train", "recipe.toml", "--out", "wet"]).0, 0);
+    let before = std::fs::read(dir.join("wet/metrics.jsonl")).unwrap();
+    let resumed = ["train", "--resume", "--out", "wet", "train.steps=9", "--dry-run"];
+    let (code, told, stderr) = run(dir, &resumed);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(told.contains("9, of which 4 are done"), "{told}");
+    assert_eq!(std::fs::read(dir.join("wet/metrics.jsonl")).unwrap(), before);
+    let config = std::fs::read_to_string(dir.join("wet/config.toml")).unwrap();
+    assert!(config.contains("steps = 4"), "{config}");
+}
+
+#[test]
 fn a_size_that_cannot_be_is_refused() {
     let args = ["train", "recipe.toml", "--out", "huge", "train.batch_size=1000000000000"];
     let (code, _, stderr) = run(trained(), &args);

@@ -531,7 +531,7 @@ impl Trainer {
 
     fn validate(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
         let found = self.measure()?;
-        self.state.set_validation(Some(found.nll));
+        self.state.set_validation(Some(found.to_minimise()));
         log.validation(&found, (hooks.clock)())?;
         (hooks.event)(&Event::Validation(&found));
         Ok(())

@@ -39,6 +39,13 @@ impl Validation {
         let (buckets, measured) = (Vec::new(), Measured::new());
         Self { step, nll, standard_error, bits_per_byte, tokens: 0, buckets, measured }
     }
+
+    /// What the objective has its run make small: the reward with another sign, the loss of preferences,
+    /// else the bound.
+    pub(super) fn to_minimise(&self) -> f64 {
+        let reward = self.measured.get("reward").map(|reward| -reward);
+        reward.or(self.measured.get("loss").copied()).unwrap_or(self.nll)
+    }
 }
 
 /// Scores `eval.sequences` sequences, spread evenly over what is held out, each under `eval.draws`

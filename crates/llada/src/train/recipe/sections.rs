@@ -247,8 +247,8 @@ pub struct Loop {
     pub checkpoint_every: u64,
     /// How many of the newest checkpoints stay; 0 keeps all.
     pub keep_last: usize,
-    /// How many of the checkpoints with the lowest validation loss stay beside them. A validation that
-    /// is among them writes one.
+    /// How many of the checkpoints with the lowest validation loss, or the highest reward, stay beside
+    /// them. A validation that is among them writes one.
     pub keep_best: usize,
     /// Stop after so many steps in a row whose loss or gradient was not finite.
     pub max_skipped: u32,
