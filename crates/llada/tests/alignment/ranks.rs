@@ -51,7 +51,8 @@ fn ranks_do_the_steps_of_one_machine() {
         (preference::bench(), preference::SECTION, &["preference.antithetic=true"], 8),
         (Bench::new(), reward::SECTION, &["reward.iterations=3", "reward.beta=0.01"], 3),
     ] {
-        let recipe = bench.recipe(section, overrides).unwrap();
+        let overrides = [overrides, &["train.compute=f32"]].concat();
+        let recipe = bench.recipe(section, &overrides).unwrap();
         let alone = steps(&bench, &recipe, 1);
         assert_eq!(alone.len(), 8);
         for world in [2, 3] {
@@ -59,9 +60,12 @@ fn ranks_do_the_steps_of_one_machine() {
             // Before the first update nothing was rounded otherwise.
             assert_eq!(found[0].loss, alone[0].loss);
             assert_eq!(found[0].measured, alone[0].measured);
+            let norms = [found[0].grad_norm, alone[0].grad_norm];
+            assert!((norms[0] - norms[1]).abs() <= 1e-5 * norms[1], "{norms:?}");
             for (found, alone) in found.iter().zip(&alone).take(alike) {
                 let (found_loss, loss) = (found.loss, alone.loss);
-                assert!((found_loss - loss).abs() < 1e-3, "{found_loss}, {loss} alone");
+                // The optimiser makes as much of a tiny gradient that was rounded as of any other.
+                assert!((found_loss - loss).abs() < 1e-2, "{found_loss}, {loss} alone");
                 assert_eq!(found.total_tokens, alone.total_tokens);
             }
         }
