@@ -40,9 +40,9 @@ pub struct Train {
     #[arg(long)]
     pub keys: bool,
     #[command(flatten)]
-    pub code: CodeArgs,
-    #[command(flatten)]
     pub threads: Threads,
+    #[command(flatten)]
+    pub code: CodeArgs,
 }
 
 /// What follows `--resume`.
