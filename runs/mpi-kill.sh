@@ -44,6 +44,7 @@ while [ ! -d "$done" ]; do
   setsid "$here/mpi.sh" "${arguments[@]}" --out "$out/killed" -q > "$out/log-$starts.txt" 2>&1 &
   launcher=$!
   starts=$((starts + 1))
+  if [ "${arguments[0]}" = --resume ]; then resumed=$((resumed + 1)); fi
   if [ "$killed" -lt "$kills" ]; then
     sleep "$((RANDOM % 3)).$((RANDOM % 1000))"
     # One of the ranks, which are of the launcher's session.
@@ -53,10 +54,7 @@ while [ ! -d "$done" ]; do
   wait "$launcher" || true
   # Before its first checkpoint a run begins anew.
   arguments=("$out/recipe.toml")
-  if compgen -G "$out/killed/checkpoints/step-*" > /dev/null; then
-    arguments=(--resume)
-    resumed=$((resumed + 1))
-  fi
+  if compgen -G "$out/killed/checkpoints/step-*" > /dev/null; then arguments=(--resume); fi
 done
 cmp "$out/whole/checkpoints/step-$steps/model.safetensors" "$done/model.safetensors"
 for share in "$out/whole/checkpoints/step-$steps"/optimizer*.safetensors; do cmp "$share" "$done/$(basename "$share")"; done
