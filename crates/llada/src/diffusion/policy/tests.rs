@@ -1,7 +1,10 @@
 use super::*;
 
+/// A loss and its slopes as a function of the policy's log-probabilities.
+type OfPolicy<'a> = dyn Fn(&[f64]) -> (f64, Vec<f64>) + 'a;
+
 /// Checks ∂value/∂policy by central differences.
-fn assert_slopes(policy: &[f64], loss: &dyn Fn(&[f64]) -> (f64, Vec<f64>)) {
+fn assert_slopes(policy: &[f64], loss: &OfPolicy<'_>) {
     let slopes = loss(policy).1;
     assert_eq!(slopes.len(), policy.len());
     assert!(slopes.iter().any(|slope| *slope != 0.0));
