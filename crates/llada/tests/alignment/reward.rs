@@ -72,7 +72,6 @@ fn completions_become_better() {
         outcome.unwrap();
         let reward = |i: usize| told.steps[i].measured["reward"];
         let after = told.validations[0].measured["reward"];
-        println!("{algorithm}: {before} {} {} {after}", reward(0), reward(59));
         assert!(after > before + 0.2, "{algorithm}: {before} {after}");
         // Steps of a cycle are of the same completions.
         assert_eq!(reward(0), reward(1));

@@ -78,7 +78,6 @@ fn the_variance_of_the_score_falls_as_the_paper_says() {
     let (mean_of_eight, eight) = score(8, false, true);
     let (_, apart) = score(8, false, false);
     let (mean_of_pairs, pairs) = score(8, true, true);
-    println!("{single:.5} {eight:.5} {apart:.5} {pairs:.5}");
     // All of them estimate the same.
     let error = (single / 400.0).sqrt();
     assert!((mean - mean_of_eight).abs() < 4.0 * error, "{mean} {mean_of_eight} {error}");
