@@ -205,7 +205,8 @@ fn read_recipe(args: &Train, stage: Stage, term: &Term) -> Result<Recipe> {
         .into());
     }
     if stage == Stage::FineTuning && recipe.sft.is_none() {
-        let message = format!("`{}` is a run of pre-training", from.display());
+        let stage = recipe.stage().name();
+        let message = format!("`{}` is a run of {stage}", from.display());
         return Err(Failure::new(message, "go on with it by `llada train`").into());
     }
     Ok(recipe)

@@ -168,7 +168,7 @@ fn held_out(prepared: &Prepared, fraction: f64) -> Vec<bool> {
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     };
     let hashes: Vec<u64> =
         prepared.examples.iter().map(|example| hash(example.request.context())).collect();

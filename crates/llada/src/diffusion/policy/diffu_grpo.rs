@@ -14,7 +14,7 @@ pub fn loss(of: LogProbabilities<'_>, advantages: &[f64], clip: Clip, beta: f64)
     for (term, &advantage) in advantages.iter().enumerate() {
         let ratio = (of.policy[term] - of.old[term]).exp();
         let (surrogate, slope, clipped) = clip.surrogate(ratio, advantage);
-        let gap = -of.beyond_reference(term);
+        let gap = -of.gap_to_reference(term);
         let kl = gap.exp() - gap - 1.0;
         loss.value += (surrogate + beta * kl) / n;
         loss.kl += kl / n;

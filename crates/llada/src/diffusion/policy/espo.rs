@@ -20,7 +20,7 @@ pub fn loss(
         let length = length.max(1) as f64;
         let ratio = ((of.policy[term] - of.old[term]) / length).exp();
         let (surrogate, slope, clipped) = clip.surrogate(ratio, advantage);
-        let gap = of.beyond_reference(term);
+        let gap = of.gap_to_reference(term);
         let kl = 0.5 * gap * gap / length;
         loss.value += (surrogate + beta * kl) / n;
         loss.kl += kl / n;

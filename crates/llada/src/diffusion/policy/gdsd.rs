@@ -37,7 +37,7 @@ pub fn loss(
         let change = policy - of.old[term];
         let inside = (low..=high).contains(&change);
         let off = change.clamp(low, high) / length - psi * advantage;
-        let gap = of.beyond_reference(term);
+        let gap = of.gap_to_reference(term);
         let kl = 0.5 * gap * gap / length;
         loss.value += off * off / n + beta * kl / all;
         loss.kl += kl / all;

@@ -51,7 +51,7 @@ pub struct LogProbabilities<'a> {
 
 impl LogProbabilities<'_> {
     /// log p − log p of the reference, of a term; 0 without one.
-    fn beyond_reference(&self, term: usize) -> f64 {
+    fn gap_to_reference(&self, term: usize) -> f64 {
         self.reference.get(term).map_or(0.0, |reference| self.policy[term] - reference)
     }
 }

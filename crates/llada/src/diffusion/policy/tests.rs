@@ -1,7 +1,10 @@
 use super::*;
 
+/// A loss and its slopes as a function of the policy's log-probabilities.
+type OfPolicy<'a> = dyn Fn(&[f64]) -> (f64, Vec<f64>) + 'a;
+
 /// Checks ∂value/∂policy by central differences.
-fn assert_slopes(policy: &[f64], loss: impl Fn(&[f64]) -> (f64, Vec<f64>)) {
+fn assert_slopes(policy: &[f64], loss: &OfPolicy<'_>) {
     let slopes = loss(policy).1;
     assert_eq!(slopes.len(), policy.len());
     assert!(slopes.iter().any(|slope| *slope != 0.0));
@@ -31,18 +34,18 @@ fn of<'a>(policy: &'a [f64], reference: &'a [f64]) -> LogProbabilities<'a> {
 #[test]
 fn slopes_are_those_of_the_losses() {
     let pair = |loss: Loss| (loss.value, loss.slopes);
-    assert_slopes(&POLICY, |policy| {
+    assert_slopes(&POLICY, &|policy| {
         pair(espo::loss(of(policy, &REFERENCE), &ADVANTAGES, &LENGTHS, CLIP, 0.05))
     });
-    assert_slopes(&POLICY, |policy| {
+    assert_slopes(&POLICY, &|policy| {
         let settings = gdsd::Settings { clip: Clip { low: 0.6, high: 0.9 }, psi: 0.7, beta: 0.1 };
         pair(gdsd::loss(of(policy, &REFERENCE), &ADVANTAGES[..2], &LENGTHS[..2], settings))
     });
     let token: Vec<f64> = OLD.iter().zip([0.1, -0.15, -0.5, 0.6]).map(|(x, d)| x + d).collect();
-    assert_slopes(&token, |policy| {
+    assert_slopes(&token, &|policy| {
         pair(diffu_grpo::loss(of(policy, &REFERENCE), &ADVANTAGES, CLIP, 0.04))
     });
-    assert_slopes(&POLICY, |policy| {
+    assert_slopes(&POLICY, &|policy| {
         let found = vrpo::loss(policy, &REFERENCE, &LENGTHS, 0.2, 0.1);
         (found.value, found.slopes)
     });

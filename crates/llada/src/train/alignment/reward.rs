@@ -251,7 +251,7 @@ impl Alignment {
         let asked: Vec<_> = numbers
             .flat_map(|n| (0..eval.draws as u64).map(move |draw| (n, draw)))
             .map(|(n, draw)| {
-                let seed = Stream::new(SEED, Purpose::Rollout, n << 16 | draw).bits() >> 11;
+                let seed = Stream::new(SEED, Purpose::Rollout, (n << 16) | draw).bits() >> 11;
                 (&prompts.held_out[n as usize], seed)
             })
             .collect();
