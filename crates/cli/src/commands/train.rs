@@ -108,7 +108,7 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
             return Err(Interrupted.into());
         };
         return match is_first {
-            true => term::answer(&plan::text(&trainer, &metrics, world)?),
+            true => term::answer(&plan::text(&trainer, &metrics, world)),
             false => Ok(()),
         };
     }
@@ -222,7 +222,8 @@ fn own_recipe(run: &Path, term: &Term) -> Result<String> {
     Ok(text)
 }
 
-fn read(recipe: &Path) -> Result<String> {
+/// The text of a recipe, or of standard input.
+pub fn read(recipe: &Path) -> Result<String> {
     if recipe.as_os_str() == STANDARD {
         return super::read_text(recipe);
     }

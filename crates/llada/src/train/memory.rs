@@ -52,7 +52,17 @@ impl Memory {
                 recipe.model_config(tokenizer.vocab_size(), tokenizer.special_tokens())?
             }
         };
-        Ok(Plan::new(recipe, &config, recipe.data.sequence_length, ranks).memory())
+        Ok(Self::of_model(recipe, &config, recipe.data.sequence_length, ranks))
+    }
+
+    /// That of a run whose model and mean length of a sequence are known.
+    pub(super) fn of_model(
+        recipe: &Recipe,
+        config: &ModelConfig,
+        length: usize,
+        ranks: usize,
+    ) -> Self {
+        Plan::new(recipe, config, length, ranks).memory()
     }
 
     /// All of it.

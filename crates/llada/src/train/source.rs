@@ -1,6 +1,6 @@
 //! Where the sequences of a run come from: windows of token shards, or conversations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use llada_kernels::Cpu;
 
@@ -175,7 +175,7 @@ impl Source {
 
     /// Where it is, for messages.
     pub(super) fn path(&self, recipe: &Recipe) -> PathBuf {
-        recipe.data.path.as_slice().first().cloned().unwrap_or_default()
+        recipe.data.first().map_or_else(PathBuf::new, Path::to_path_buf)
     }
 
     /// Sequences of one pass over the data.

@@ -26,14 +26,14 @@ impl Trainer {
         let Recipe { train, optim, block, .. } = &self.recipe;
         let step = self.state.step;
         let config = &self.predictor.model().config;
-        let (shift, special) =
-            (config.shift, checkpoint::special_tokens(config, Some(&self.tokenizer)));
         let batch = match &mut self.alignment {
             None => {
+                let shift = config.shift;
                 let batch = self.source.step_batch(&self.recipe, self.mask, shift, step);
                 Update::Noisy(ranks.agree(batch)?)
             }
             Some(alignment) => {
+                let special = checkpoint::special_tokens(config, Some(&self.tokenizer));
                 let step = Step {
                     ranks: &*ranks,
                     predictor: &mut self.predictor,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Change, Loop, Recipe, Stage, StepMetrics, TrainError, Validation,
+    Change, Loop, Memory, Recipe, Stage, StepMetrics, TrainError, Validation,
     alignment::{Alignment, Step},
     average::{Average, TRAINED},
     optimizer::Optimizer,
@@ -154,6 +154,13 @@ impl Trainer {
     /// Tokens of a step, on average and before padding.
     pub fn tokens_of_step(&self) -> u64 {
         (self.source.sequence_length(&self.recipe) * self.recipe.train.batch_size) as u64
+    }
+
+    /// The memory of each of its ranks.
+    pub fn memory(&self) -> Memory {
+        let config = &self.predictor.model().config;
+        let length = self.source.sequence_length(&self.recipe);
+        Memory::of_model(&self.recipe, config, length, self.ranks.world())
     }
 
     /// Passes over the data that all steps come to.

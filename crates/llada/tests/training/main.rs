@@ -80,6 +80,15 @@ impl Bench {
         Trainer::new(recipe, &self.path(run), start, Cpu::new(threads).unwrap())
     }
 
+    /// The names of the run's checkpoints, sorted.
+    fn checkpoints(&self, run: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(run).join("checkpoints")).unwrap();
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
+        let mut names: Vec<String> = entries.map(|entry| name(entry).unwrap()).collect();
+        names.sort();
+        names
+    }
+
     fn weights(&self, run: &str, step: u64) -> (Vec<u8>, Vec<u8>) {
         let dir = self.path(run).join(format!("checkpoints/step-{step}"));
         let read = |name| fs::read(dir.join(name)).unwrap();

@@ -192,13 +192,7 @@ fn ranks_keep_one_average_and_the_best_checkpoints() {
     assert_eq!(outcome.unwrap(), Outcome::Stopped);
     let (outcome, _) = on_ranks(&bench, "two", &recipe, &Start::Resume, 2, 99);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
-    let folders = |run: &str| {
-        let entries = fs::read_dir(bench.path(run).join("checkpoints")).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names
-    };
-    assert_eq!(folders("two"), folders("alone"));
+    assert_eq!(bench.checkpoints("two"), bench.checkpoints("alone"));
     assert!(model(&bench, "two", 12) == model(&bench, "alone", 12));
     let trained = |run: &str| bench.path(run).join("checkpoints/step-12/trained.safetensors");
     assert!(fs::read(trained("two")).unwrap() == fs::read(trained("alone")).unwrap());

@@ -3,20 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
-use llada::{
-    files,
-    train::{Memory, Recipe},
-};
+use llada::train::{Memory, Recipe};
 use serde_json::json;
 
-use crate::{term, view::units};
-
-/// A real recipe has 1 kB.
-const MAX_RECIPE: u64 = 1 << 20;
+use crate::{commands::train, term, view::units};
 
 /// Prints what each of so many ranks has in memory, as text or as JSON.
 pub fn show(recipe: &Path, ranks: usize, as_json: bool) -> Result<()> {
-    let recipe = Recipe::parse(&files::read_text(recipe, MAX_RECIPE)?, &[""; 0])?;
+    let recipe = Recipe::parse(&train::read(recipe)?, &[""; 0])?;
     let memory = Memory::of(&recipe, ranks)?;
     let Memory { weights, gradients, optimizer, activations, sequences } = memory;
     if as_json {

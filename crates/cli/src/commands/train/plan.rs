@@ -1,17 +1,16 @@
 //! `llada train --dry-run`: what a run will take, from two steps that are not kept.
 
-use anyhow::Result;
-use llada::train::{Memory, StepMetrics, Trainer};
+use llada::train::{StepMetrics, Trainer};
 
 use crate::view::units;
 
 /// What is known of a run before it begins, `metrics` being those of a step of it on so many ranks.
-pub fn text(trainer: &Trainer, metrics: &StepMetrics, ranks: usize) -> Result<String> {
+pub fn text(trainer: &Trainer, metrics: &StepMetrics, ranks: usize) -> String {
     let recipe = trainer.recipe();
     let config = &trainer.predictor().model().config;
     let (done, steps) = (trainer.step(), recipe.train.steps);
     let left = steps - done;
-    let memory = Memory::of(recipe, ranks)?.total();
+    let memory = trainer.memory().total();
     let each = trainer.tokens_of_step();
     let rows = [
         ("model", format!("{} parameters", units::count(config.parameters() as u64))),
@@ -56,7 +55,7 @@ pub fn text(trainer: &Trainer, metrics: &StepMetrics, ranks: usize) -> Result<St
             ),
         ),
     ];
-    Ok(format!("{}\n\n{}", units::table(&rows), shapes(&trainer.shapes())))
+    format!("{}\n\n{}", units::table(&rows), shapes(&trainer.shapes()))
 }
 
 /// The shapes of what is trained, those of all blocks in one line.

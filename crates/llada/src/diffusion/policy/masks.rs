@@ -44,6 +44,25 @@ pub fn even(_masked: usize, _length: usize) -> f64 {
     1.0
 }
 
+/// Adds the version of a response that masks the tokens at `places` of the sequence and predicts them, each
+/// with the weight `weight` in the term `term`.
+fn push(
+    versions: &mut Versions,
+    response: Response<'_>,
+    mask: u32,
+    places: impl Iterator<Item = usize> + Clone,
+    (term, weight): (usize, f64),
+) {
+    let predicted = places.clone().map(|place| (place, weight, term));
+    versions.push(response.tokens, mask, places, predicted);
+}
+
+/// How many of the tokens of a response of `length`, one at least, the noise level `t` in [0, 1) masks:
+/// each of 1..=L is equally likely for a uniform one.
+fn count(t: f64, length: usize) -> usize {
+    1 + ((t * length as f64) as usize).min(length - 1)
+}
+
 /// Adds the version of a response that masks its tokens `masked` (indices into it, ascending) and the one
 /// that masks the others, so that each token is predicted once. Both count half, `share` of the term; one
 /// that masks nothing is left out.
@@ -61,8 +80,7 @@ pub fn push_coupled(
     for half in [masked, &others[..]].into_iter().filter(|half| !half.is_empty()) {
         let weight = 0.5 * share * weight(half.len(), length);
         let places = half.iter().map(|i| response.prompt + i);
-        let predicted = places.clone().map(|place| (place, weight, term));
-        versions.push(response.tokens, mask, places, predicted);
+        push(versions, response, mask, places, (term, weight));
     }
 }
 
@@ -98,12 +116,11 @@ pub fn draw_bound(
     if length == 0 {
         return;
     }
-    let count = 1 + ((t * length as f64) as usize).min(length - 1);
+    let count = count(t, length);
     let weight = share * length as f64 / count as f64;
     let masked = subset(stream, length, count);
     let places = masked.iter().map(|i| response.prompt + i);
-    let predicted = places.clone().map(|place| (place, weight, term));
-    versions.push(response.tokens, mask, places, predicted);
+    push(versions, response, mask, places, (term, weight));
 }
 
 /// Adds an antithetic pair of versions: as [`draw_bound`], which masks m tokens, and one that masks the other
@@ -121,16 +138,14 @@ pub fn draw_antithetic(
     if length == 0 {
         return;
     }
-    let count = 1 + ((t * length as f64) as usize).min(length - 1);
+    let count = count(t, length);
     let mut order: Vec<usize> = response.places().collect();
     stream.shuffle(&mut order);
     for half in [&order[..count], &order[count - 1..]] {
         let mut half = half.to_vec();
         half.sort_unstable();
         let weight = 0.5 * share * length as f64 / half.len() as f64;
-        let places = half.iter().copied();
-        let predicted = places.clone().map(|place| (place, weight, term));
-        versions.push(response.tokens, mask, places, predicted);
+        push(versions, response, mask, half.iter().copied(), (term, weight));
     }
 }
 
