@@ -58,20 +58,38 @@ pub(super) struct Sequences {
     sequences: Ragged,
     /// How many tokens at the start of each sequence are given and never masked.
     prompts: Vec<usize>,
+    /// How many sequences there are up to the end of each row: what a batch is counted and divided by.
+    rows: Vec<usize>,
 }
 
 impl Sequences {
-    /// Adds a sequence, padded with `padding.0` up to `padding.1` tokens.
+    /// Adds a row of one sequence, padded with `padding.0` up to `padding.1` tokens.
     pub(super) fn push(&mut self, sequence: &[u32], prompt: usize, padding: (u32, usize)) {
         let (token, length) = padding;
         let padding = std::iter::repeat_n(token, length.saturating_sub(sequence.len()));
         self.sequences.push(sequence.iter().copied().chain(padding));
         self.prompts.push(prompt);
+        self.rows.push(self.sequences.count());
     }
 
-    /// Sequences.
-    pub(super) fn count(&self) -> usize {
-        self.sequences.count()
+    /// Adds a row whose documents, each with the `end` that is its last token, are sequences of their own.
+    pub(super) fn push_documents(&mut self, row: &[u32], end: u32) {
+        for document in row.split_inclusive(|&token| token == end) {
+            self.sequences.push(document.iter().copied());
+            self.prompts.push(0);
+        }
+        self.rows.push(self.sequences.count());
+    }
+
+    /// Rows.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The sequences of some rows.
+    fn of_rows(&self, rows: Range<usize>) -> Range<usize> {
+        let before = |row: usize| row.checked_sub(1).map_or(0, |last| self.rows[last]);
+        before(rows.start)..before(rows.end)
     }
 
     /// The tokens of all sequences.
@@ -127,7 +145,7 @@ impl<'a> StepBatch<'a> {
     ) -> Self {
         let (seed, low) = (recipe.train.seed, recipe.diffusion.low_discrepancy);
         let mut stream = Stream::new(seed, Purpose::NoiseLevel, step);
-        let pairs = sequences.count() / recipe.sequence_copies();
+        let pairs = sequences.sequences.count() / recipe.sequence_copies();
         let own = recipe.block.as_ref().filter(|block| block.noise_level == NoiseLevel::Block);
         let block = own.map(|block| {
             let length = block.length_at(step);
@@ -142,12 +160,16 @@ impl<'a> StepBatch<'a> {
         let count = block.as_ref().map_or(pairs, |(_, begins)| begins[pairs]);
         let levels = forward::noise_levels(&mut stream, count, low);
         let answers = sequences.answers(recipe.train.objective);
-        let first = step * pairs as u64;
+        let first = match recipe.data.split_documents {
+            false => step * pairs as u64,
+            // As many as there may be: a token has a document of its own at most.
+            true => step * (recipe.train.batch_size * recipe.data.sequence_length) as u64,
+        };
         let batch =
             Self { recipe, mask, shift, first, levels, block, sequences, answers, masked: 0 };
         match &recipe.block {
             Some(block) if block.normalisation == Normalisation::Masked => {
-                let all = batch.micro_batch(0..batch.sequences.count());
+                let all = batch.micro_batch(0..batch.sequences.rows());
                 Self { masked: all.noised.positions.len(), ..batch }
             }
             _ => batch,
@@ -167,9 +189,9 @@ impl<'a> StepBatch<'a> {
         &self.sequences
     }
 
-    /// The sequences `range` of the batch.
-    pub(super) fn micro_batch(&self, range: Range<usize>) -> MicroBatch {
-        let copies = self.recipe.sequence_copies();
+    /// The rows `rows` of the batch.
+    pub(super) fn micro_batch(&self, rows: Range<usize>) -> MicroBatch {
+        let (range, copies) = (self.sequences.of_rows(rows), self.recipe.sequence_copies());
         let mut draws: Vec<Stream> = range
             .clone()
             .map(|sequence| self.first + (sequence / copies) as u64)

@@ -208,6 +208,11 @@ mod tests {
             ("[sft]\nepochs = 2\n[train]\nsteps = 5", "train.steps"),
             ("[sft]\n[data]\nrandom_length = 0.1", "data.random_length"),
             ("[sft]\n[data]\nunique_tokens = 10", "data.unique_tokens"),
+            ("[sft]\n[data]\nsplit_documents = true", "data.split_documents"),
+            (
+                "[data]\nsplit_documents = true\n[train]\nobjective = \"autoregressive\"",
+                "data.split_documents",
+            ),
             ("[sft]\ncomplementary_masks = true\n[train]\nbatch_size = 3", "train.batch_size"),
             (
                 "[sft]\ncomplementary_masks = true\n[train]\nobjective = \"autoregressive\"",

@@ -1,5 +1,7 @@
 //! Where the sequences of a run come from: windows of token shards, or conversations.
 
+mod held_out;
+
 use std::path::{Path, PathBuf};
 
 use llada_kernels::Cpu;
@@ -26,7 +28,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Source {
     /// Pre-training.
-    Shards(Box<Mixture>),
+    Shards {
+        shards: Box<Mixture>,
+        /// The last token of a document, where documents are sequences of their own.
+        end: Option<u32>,
+    },
     /// Fine-tuning.
     Conversations {
         conversations: Conversations,
@@ -113,7 +119,17 @@ impl Source {
         }
         let weights = recipe.data.weights.as_ref().map(OneOrMany::as_slice);
         let mixture = Mixture::open(paths, weights, cpu)?;
-        Ok(Self::Shards(Box::new(mixture)))
+        Ok(Self::Shards { shards: Box::new(mixture), end: None })
+    }
+
+    /// Has each document be a sequence of its own where the recipe asks for it: `eos` ends one.
+    pub(super) fn split_documents(&mut self, recipe: &Recipe, eos: Option<u32>) -> Result<()> {
+        if let Self::Shards { end, .. } = self
+            && recipe.data.split_documents
+        {
+            *end = Some(eos.ok_or(DataError::NoEos)?);
+        }
+        Ok(())
     }
 
     /// Reads the conversations of `data.path` as the model of `reader` does.
@@ -141,7 +157,7 @@ impl Source {
     /// What was read, where rows were.
     pub(super) fn report(&self) -> Option<&Report> {
         match self {
-            Self::Shards(_) => None,
+            Self::Shards { .. } => None,
             Self::Conversations { conversations, .. } => Some(conversations.report()),
             Self::Preferences { preferences, .. } => Some(preferences.report()),
             Self::Prompts { prompts, .. } => Some(&prompts.report),
@@ -151,7 +167,9 @@ impl Source {
     /// What tells this data from other.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         match self {
-            Self::Shards(shards) => Fingerprint::of(shards.folders().iter().map(Shards::meta)),
+            Self::Shards { shards, .. } => {
+                Fingerprint::of(shards.folders().iter().map(Shards::meta))
+            }
             Self::Conversations { conversations, tokenizer_crc32c, .. } => Fingerprint {
                 tokenizer_crc32c: *tokenizer_crc32c,
                 tokens: tokens(conversations),
@@ -181,7 +199,9 @@ impl Source {
     /// Sequences of one pass over the data.
     pub(super) fn sequences_per_epoch(&self, recipe: &Recipe) -> u64 {
         match self {
-            Self::Shards(shards) => shards.tokens() / recipe.data.sequence_length.max(1) as u64,
+            Self::Shards { shards, .. } => {
+                shards.tokens() / recipe.data.sequence_length.max(1) as u64
+            }
             Self::Conversations { conversations, .. } => {
                 (conversations.train().len() * recipe.sequence_copies()) as u64
             }
@@ -198,10 +218,10 @@ impl Source {
     pub(super) fn check(&self, recipe: &Recipe) -> Result<()> {
         let validates = recipe.eval.every > 0;
         match self {
-            Self::Shards(shards) => {
+            Self::Shards { shards, .. } => {
                 training_windows(shards, recipe)?;
                 if validates {
-                    held_out_windows(shards, recipe)?;
+                    held_out::windows(shards, recipe)?;
                 }
             }
             Self::Conversations { conversations, .. } => {
@@ -226,7 +246,7 @@ impl Source {
     /// Tokens of a sequence, on average and before padding.
     pub(super) fn sequence_length(&self, recipe: &Recipe) -> usize {
         match self {
-            Self::Shards(_) => recipe.data.sequence_length,
+            Self::Shards { .. } => recipe.data.sequence_length,
             Self::Conversations { conversations, .. } => {
                 let pairs = conversations.train().iter().map(Vec::len).sum::<usize>();
                 (tokens(conversations) / pairs.max(1) as u64) as usize
@@ -245,7 +265,7 @@ impl Source {
     /// The largest id of all sequences.
     pub(super) fn largest(&self) -> Option<u32> {
         match self {
-            Self::Shards(shards) => shards.largest(),
+            Self::Shards { shards, .. } => shards.largest(),
             Self::Conversations { conversations, .. } => {
                 let dialogues = conversations.train().iter().chain(conversations.validation());
                 dialogues.flatten().flat_map(Pair::ids).copied().max()
@@ -270,7 +290,7 @@ impl Source {
         step: u64,
     ) -> Result<StepBatch<'a>> {
         let sequences = match self {
-            Self::Shards(shards) => window_sequences(shards, recipe, step)?,
+            Self::Shards { shards, end } => window_sequences(shards, *end, recipe, step)?,
             Self::Conversations { conversations, eos, .. } => {
                 conversation_sequences(conversations, recipe, *eos, step)
             }
@@ -294,82 +314,12 @@ impl Source {
         Ok(StepBatch::new(recipe, sequences, mask, shift, step))
     }
 
-    /// Sequences that can be validated on.
-    pub(super) fn held_out(&self, recipe: &Recipe) -> Result<u64> {
-        match self {
-            Self::Shards(shards) => {
-                Ok(held_out_windows(shards, recipe)?.iter().map(Windows::count).sum())
-            }
-            Self::Conversations { conversations, .. } => {
-                Ok(conversations.validation().len() as u64)
-            }
-            Self::Preferences { preferences, .. } => Ok(preferences.validation().len() as u64),
-            Self::Prompts { prompts, .. } => Ok(prompts.held_out.len() as u64),
-        }
-    }
-
-    /// Appends held-out sequence `n` to `out`, and gives the length of its prompt. A response has no
-    /// padding, so that the sequence does not depend on others.
-    pub(super) fn read_held_out(
-        &self,
-        recipe: &Recipe,
-        n: u64,
-        out: &mut Vec<u32>,
-    ) -> Result<usize> {
-        match self {
-            Self::Shards(shards) => {
-                let mut window = n;
-                for windows in held_out_windows(shards, recipe)? {
-                    if window < windows.count() {
-                        windows.read(window, recipe.data.sequence_length, out)?;
-                        break;
-                    }
-                    window -= windows.count();
-                }
-                Ok(0)
-            }
-            Self::Conversations { conversations, .. } => {
-                let pair = conversations.held_out(n);
-                out.extend_from_slice(pair.ids());
-                Ok(pair.prompt_len())
-            }
-            Self::Preferences { preferences, .. } => {
-                let [pair, _] = &preferences.validation()[n as usize];
-                out.extend_from_slice(pair.ids());
-                Ok(pair.prompt_len())
-            }
-            Self::Prompts { prompts, .. } => {
-                let (_, prompt) = &prompts.held_out[n as usize];
-                out.extend_from_slice(prompt);
-                Ok(prompt.len())
-            }
-        }
-    }
-
-    /// Bytes of text for each token that is predicted, on average over what is held out.
-    pub(super) fn bytes_per_token(&self) -> f64 {
-        match self {
-            Self::Shards(shards) => shards.held_out_bytes_per_token(),
-            Self::Conversations { conversations, .. } => {
-                let pairs = || conversations.validation().iter().flatten();
-                let bytes: usize = pairs().map(|pair| pair.answer_bytes()).sum();
-                let tokens: usize = pairs().map(|pair| pair.answer_len()).sum();
-                bytes as f64 / tokens.max(1) as f64
-            }
-            Self::Preferences { preferences, .. } => {
-                let pairs = || preferences.validation().iter().map(|[pair, _]| pair);
-                let bytes: usize = pairs().map(Pair::answer_bytes).sum();
-                let tokens: usize = pairs().map(Pair::answer_len).sum();
-                bytes as f64 / tokens.max(1) as f64
-            }
-            Self::Prompts { .. } => 0.0,
-        }
-    }
-
     /// What a sample goes on from: the start of a document, or a prompt that is not trained on.
     pub(super) fn sample_prompt(&self, special: &SpecialTokens) -> Vec<u32> {
         match self {
-            Self::Shards(_) => special.eos.into_iter().collect(),
+            Self::Shards { end: None, .. } => special.eos.into_iter().collect(),
+            // Nothing is before a document that is a sequence of its own.
+            Self::Shards { end: Some(_), .. } => Vec::new(),
             Self::Conversations { conversations, .. } => {
                 let dialogues = conversations.validation().iter().chain(conversations.train());
                 let pair = dialogues.flatten().next();
@@ -402,10 +352,6 @@ fn numbers(recipe: &Recipe, step: u64) -> std::ops::Range<u64> {
     step * count..(step + 1) * count
 }
 
-fn held_out_windows<'a>(shards: &'a Mixture, recipe: &Recipe) -> Result<Vec<Windows<'a>>> {
-    shards.held_out(recipe.data.sequence_length, recipe.train.seed)
-}
-
 /// The windows of each folder.
 fn training_windows<'a>(shards: &'a Mixture, recipe: &Recipe) -> Result<Vec<Windows<'a>>> {
     let Recipe { data, train, .. } = recipe;
@@ -419,7 +365,12 @@ fn training_windows<'a>(shards: &'a Mixture, recipe: &Recipe) -> Result<Vec<Wind
     folders.collect()
 }
 
-fn window_sequences(shards: &Mixture, recipe: &Recipe, step: u64) -> Result<Sequences> {
+fn window_sequences(
+    shards: &Mixture,
+    end: Option<u32>,
+    recipe: &Recipe,
+    step: u64,
+) -> Result<Sequences> {
     let Recipe { train, .. } = recipe;
     let windows = training_windows(shards, recipe)?;
     let (first, length) = (step * train.batch_size as u64, sequence_length(recipe, step));
@@ -431,7 +382,10 @@ fn window_sequences(shards: &Mixture, recipe: &Recipe, step: u64) -> Result<Sequ
         sequence.clear();
         let windows = &windows[folder];
         windows.read(windows.window(number), length, &mut sequence)?;
-        sequences.push(&sequence, 0, (0, 0));
+        match end {
+            None => sequences.push(&sequence, 0, (0, 0)),
+            Some(end) => sequences.push_documents(&sequence, end),
+        }
     }
     Ok(sequences)
 }

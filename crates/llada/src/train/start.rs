@@ -175,7 +175,10 @@ impl Trainer {
         let (checkpoint, files) = (&opened, &tokenizer_files);
         let reader = Reader { checkpoint, tokenizer: &tokenizer, files, special: &special };
         let source = match pretraining {
-            Some(source) => source,
+            Some(mut source) => {
+                source.split_documents(&recipe, special.eos)?;
+                source
+            }
             None => source(&recipe, reader, &model.config, function.as_deref())?,
         };
         let alignment = alignment(&recipe, &opened, &tokenizer, &cpu, function)?;
@@ -411,7 +414,7 @@ fn tokenizer_dir(
     found: Option<&Path>,
 ) -> Result<PathBuf> {
     match (source, found, recipe.model.init_from.as_deref()) {
-        (Some(Source::Shards(shards)), _, _) => Ok(shards.dir().to_path_buf()),
+        (Some(Source::Shards { shards, .. }), _, _) => Ok(shards.dir().to_path_buf()),
         (_, Some(dir), _) | (_, None, Some(dir)) => Ok(dir.to_path_buf()),
         (_, None, None) => Err(TrainError::NoModel.into()),
     }

@@ -45,15 +45,15 @@ impl Weighted {
 }
 
 impl Update<'_> {
-    /// Sequences.
+    /// What it is divided by: rows of sequences, or masked versions.
     pub(super) fn count(&self) -> usize {
         match self {
-            Self::Noisy(batch) => batch.sequences().count(),
+            Self::Noisy(batch) => batch.sequences().rows(),
             Self::Weighted(weighted) => weighted.versions.count(),
         }
     }
 
-    /// The sequences `range`.
+    /// Those of them in `range`.
     pub(super) fn micro_batch(&self, range: Range<usize>) -> MicroBatch {
         match self {
             Self::Noisy(batch) => batch.micro_batch(range),

@@ -59,9 +59,7 @@ pub(super) fn measure(
 ) -> Result<Validation> {
     let mut windows = Vec::new();
     for number in spread_evenly(source.held_out(recipe)?, recipe.eval.sequences as u64) {
-        let mut tokens = Vec::new();
-        let given = source.read_held_out(recipe, number, &mut tokens)?;
-        windows.push(Window { number, length: tokens.len(), given });
+        windows.extend(source.held_out_sequences(recipe, number)?);
     }
     let settings = EvidenceSettings {
         draws: recipe.eval.draws,
@@ -69,9 +67,7 @@ pub(super) fn measure(
         tokens_per_forward: recipe.micro_batch() * recipe.data.sequence_length,
     };
     let mut evidence = Evidence::new(&predictor.model().config, Some(mask), windows, settings)?;
-    let mut read = |window: Window, out: &mut Vec<u32>| {
-        source.read_held_out(recipe, window.number, out).map(|_| ())
-    };
+    let mut read = |window: Window, out: &mut Vec<u32>| source.read_window(recipe, window, out);
     while evidence.advance(predictor, &mut read)? {}
     let bound = evidence.bound();
     Ok(Validation {

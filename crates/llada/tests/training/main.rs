@@ -3,6 +3,7 @@
 
 mod average;
 mod blocks;
+mod documents;
 mod mixture;
 mod ranks;
 mod resume;

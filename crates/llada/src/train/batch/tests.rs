@@ -68,6 +68,32 @@ fn a_batch_is_the_same_however_it_is_divided() {
 }
 
 #[test]
+fn documents_of_a_row_are_sequences_of_their_own() {
+    let mut recipe = Recipe::default();
+    recipe.data.split_documents = true;
+    // Documents of 40, 60 and 1 tokens and one cut off at the end; one alone; two of one token.
+    let document = |length: usize| (1..length).map(|_| 7).chain([0]).collect::<Vec<u32>>();
+    let mut sequences = Sequences::default();
+    sequences.push_documents(&[document(40), document(60), document(1), vec![5; 50]].concat(), 0);
+    sequences.push_documents(&document(80), 0);
+    sequences.push_documents(&[0, 0], 0);
+    assert_eq!((sequences.rows(), sequences.tokens().len()), (3, 233));
+    let step = StepBatch::new(&recipe, sequences, 99, LogitShift::Same, 3);
+    let whole = step.micro_batch(0..3);
+    assert_eq!(whole.feed().batch.starts, [0, 40, 100, 101, 151, 231, 232, 233]);
+    let of = |row: usize| step.micro_batch(row..row + 1);
+    let rows: Vec<u32> = (0..3).flat_map(|row| of(row).noised.tokens).collect();
+    assert_eq!(whole.noised.tokens, rows);
+    assert_eq!(of(1).feed().batch.starts, [0, 80]);
+    // Each has a noise level, and a token counts as in the whole batch.
+    let mut levels = step.levels.clone();
+    levels.dedup();
+    assert_eq!(levels.len(), 7);
+    let weight = 1.0 / forward::masking_probability(step.levels[4], recipe.diffusion.eps) / 233.0;
+    assert!(of(1).noised.weights.iter().all(|&found| (f64::from(found) - weight).abs() < 1e-7));
+}
+
+#[test]
 fn blocks_have_the_noise_of_the_recipe_and_prompts_have_none() {
     let text: Vec<u32> = (0..4000).map(|i| i % 90).collect();
     let of = |overrides: &[&str]| {

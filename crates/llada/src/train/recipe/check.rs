@@ -100,6 +100,13 @@ impl Recipe {
             data.random_length,
             "from 0 to 1",
         )?;
+        let (split, autoregressive) =
+            (data.split_documents, self.train.objective == Objective::Autoregressive);
+        let key = "data.split_documents";
+        let is_of_shards = self.stage() == Stage::Pretraining;
+        rule(!split || is_of_shards, key, split, "false: only shards have documents to split")?;
+        let expected = "false: no token is before a document's first to predict it from";
+        rule(!split || !autoregressive, key, split, expected)?;
         let eps = self.diffusion.eps;
         rule(positive(eps) && eps < 1.0, "diffusion.eps", eps, "above 0 and below 1")
     }

@@ -121,6 +121,9 @@ pub struct Data {
     pub random_length: f64,
     /// Train on the first so many tokens only, to study repeated data; 0 takes all.
     pub unique_tokens: u64,
+    /// Whether each document of a sequence of shards is one of its own: with its noise level, positions
+    /// from 0, and no attention to others.
+    pub split_documents: bool,
 }
 
 impl Default for Data {
@@ -132,6 +135,7 @@ impl Default for Data {
             sequence_length: 256,
             random_length: 0.01,
             unique_tokens: 0,
+            split_documents: false,
         }
     }
 }
