@@ -101,7 +101,8 @@ fn run(trainer: &mut Trainer, stop_after: usize) -> (Result<Outcome>, Vec<StepMe
             stop.store(steps.len() >= stop_after, Ordering::Relaxed);
         }
     };
-    let mut hooks = Hooks { clock: &|| 1e9, stop: &stop, event: &mut event, sample: None };
+    let mut hooks =
+        Hooks { clock: &|| 1e9, stop: &stop, event: &mut event, sample: None, evaluate: None };
     let outcome = trainer.run(&mut hooks);
     (outcome, steps)
 }

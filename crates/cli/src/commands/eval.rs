@@ -188,8 +188,16 @@ fn description(prepared: &Prepared) -> String {
     format!("{}\n--- {} ---\n{shown}\n", units::table(&facts), first.place)
 }
 
+/// The programs of a task were not allowed.
+pub(super) fn not_allowed(task: &str) -> Failure {
+    let message =
+        format!("the task `{task}` runs programs that the model writes, which was not allowed");
+    let hint = "add `--allow-code`; docs/concepts/sandbox.md says what they are kept from";
+    Failure::usage(message, hint)
+}
+
 /// Says on stderr which rows cannot be used, and why.
-fn name_bad_rows(prepared: &Prepared, term: &Term) {
+pub(super) fn name_bad_rows(prepared: &Prepared, term: &Term) {
     let bad = &prepared.bad;
     if bad.is_empty() {
         return;

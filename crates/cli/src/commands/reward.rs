@@ -12,7 +12,7 @@ use llada::{
     train::{Recipe, Reward, RewardFunction, SftTemplate},
 };
 
-use super::eval::sandbox::Sandbox;
+use super::eval::{not_allowed, sandbox::Sandbox};
 use crate::{args::CodeArgs, error::Failure, term::Term, view::units};
 
 /// How many rows that cannot be used are named.
@@ -39,19 +39,8 @@ pub fn open(
         }
     };
     let checker = match task.code {
-        None if code.allow_code => {
-            let message = format!("--allow-code: the task `{}` runs no programs", task.name);
-            return Err(Failure::usage(message, "leave it out").into());
-        }
         None => None,
-        Some(_) if !code.allow_code => {
-            let name = &task.name;
-            let message = format!(
-                "the task `{name}` runs programs that the model writes, which was not allowed"
-            );
-            let hint = "add `--allow-code`; docs/concepts/sandbox.md says what they are kept from";
-            return Err(Failure::usage(message, hint).into());
-        }
+        Some(_) if !code.allow_code => return Err(not_allowed(&task.name).into()),
         Some(_) => {
             let sandbox = Sandbox::new(code.allow_network, term)?;
             Some(Box::new(sandbox) as Box<dyn Checker>)

@@ -1,6 +1,7 @@
 //! `llada train` and `llada sft`: one training loop, whatever it learns from.
 
 mod plan;
+mod tasks;
 
 use std::{
     cell::Cell,
@@ -21,8 +22,8 @@ use llada::{
     ranks::Collective,
     tokenizer::Tokenizer,
     train::{
-        self, Change, Event, Hooks, Outcome, Recipe, RunRecipe, SftTemplate, Start, StepMetrics,
-        Trainer, recipe_of,
+        self, Change, Evaluating, Event, Hooks, Outcome, Recipe, RunRecipe, SftTemplate, Start,
+        StepMetrics, Trainer, recipe_of,
     },
 };
 use llada_kernels::{Cpu, peak};
@@ -71,6 +72,10 @@ pub fn run(args: Train, stage: Stage, term: &Term) -> Result<()> {
 
 fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -> Result<()> {
     let dir = run_dir(&args)?;
+    if args.code.allow_code && !tasks::runs_code(&recipe)? {
+        let message = "--allow-code: no task of this run runs programs";
+        return Err(Failure::usage(message, "leave it out").into());
+    }
     let start = match (args.resume, args.branch_from) {
         (None, None) => Start::Fresh,
         (None, Some(from)) => Start::Branch(from),
@@ -82,14 +87,15 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
     let mut trainer = match &recipe.reward {
         Some(settings) => {
             let function = super::reward::open(&recipe, settings, &args.code, term)?;
-            Trainer::with_reward(recipe, &dir, start, cpu, ranks, function)?
+            Trainer::with_reward(recipe, &dir, start, cpu, ranks.clone(), function)?
         }
-        None if args.code.allow_code => {
-            let message = "--allow-code: this run judges no programs";
-            return Err(Failure::usage(message, "leave it out").into());
-        }
-        None => Trainer::on_ranks(recipe, &dir, start, cpu, ranks)?,
+        None => Trainer::on_ranks(recipe, &dir, start, cpu, ranks.clone())?,
     };
+    let monitor = match is_first {
+        true => tasks::open(&trainer, &args.code, term),
+        false => Ok(None),
+    };
+    let mut monitor = ranks::agree(&*ranks, monitor)?;
     let peak = world as f64 * peak::flops(trainer.predictor().cpu());
     introduce(&trainer, &dir, term);
     if world > 1 {
@@ -127,11 +133,15 @@ fn train(args: Train, recipe: Recipe, ranks: Arc<dyn Collective>, term: &Term) -
     let (tokenizer, prompt) = (trainer.tokenizer().clone(), trainer.sample_prompt());
     let seed = trainer.recipe().train.seed;
     let mut sample = |predictor: &mut MaskPredictor| sample(predictor, &tokenizer, &prompt, seed);
+    let mut evaluate = monitor
+        .as_mut()
+        .map(|monitor| |predictor: &mut MaskPredictor| monitor.evaluate(predictor, stop.get()));
     let outcome = trainer.run(&mut Hooks {
         clock: &now,
         stop: stop.get(),
         event: &mut |event| view.show(event),
         sample: Some(&mut sample),
+        evaluate: evaluate.as_mut().map(|evaluate| evaluate as &mut Evaluating<'_>),
     })?;
     view.bar.finish_and_clear();
     match outcome {
@@ -427,6 +437,11 @@ impl View<'_> {
             Event::Step(metrics) => self.step(metrics),
             Event::Validation(found) => {
                 self.term.note(&progress::validation_line(found, self.is_bound));
+            }
+            Event::Tasks { step, scores } => {
+                for line in progress::task_lines(scores) {
+                    self.term.note(&format!("step {step}: {line}"));
+                }
             }
             Event::Sample { step, text } => {
                 let text: String = text.chars().take(200).collect();

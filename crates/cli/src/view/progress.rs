@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use llada::train::{Measured, Skip, StepMetrics, Validation};
+use llada::train::{Measured, Skip, StepMetrics, TaskScore, Validation};
 
 use super::units;
 use crate::term::{self, Level, Term, visible_line};
@@ -125,6 +125,20 @@ pub fn validation_line(v: &Validation, is_bound: bool) -> String {
     }
     parts.extend(named(&v.measured));
     format!("validation at step {}: {}", v.step, parts.join(" | "))
+}
+
+/// What tasks found, a line for each.
+pub fn task_lines(scores: &[TaskScore]) -> Vec<String> {
+    let of_task = |scores: &[TaskScore]| {
+        let metrics = scores.iter().map(|score| {
+            let error =
+                score.standard_error.map_or(String::new(), |error| format!(" ± {error:.4}"));
+            format!("{} {:.4}{error}", score.metric.trim_end_matches(",none"), score.value)
+        });
+        let (task, rows) = (&scores[0].task, units::counted(scores[0].rows as u64, "row"));
+        format!("{task}, {rows}: {}", metrics.collect::<Vec<_>>().join(" | "))
+    };
+    scores.chunk_by(|a, b| a.task == b.task).map(of_task).collect()
 }
 
 /// What a generation has done so far.

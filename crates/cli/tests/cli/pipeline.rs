@@ -318,3 +318,44 @@ fn a_reader_that_goes_away_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }
+
+#[test]
+fn tasks_measure_a_run_as_eval_does() {
+    let dir = trained();
+    let args = ["train", "recipe.toml", "--out", "measured", "eval.tasks=short.toml"];
+    let task = "name = \"short\"\nversion = 1\nabout = \"a\"\nkind = \"choice\"\nprompt = \"the \"\n\
+        delimiter = \"\"\n[data]\nrows = [{ right = 0 }, { right = 1 }, { right = 0 }, { right = 1 }]\n\
+        [choice]\nchoices = [\"cat\", \"mat\"]\nanswer = \"right\"\nmetrics = [\"acc\", \"acc_norm\"]\n";
+    std::fs::write(dir.join("short.toml"), task).unwrap();
+    let long = task.replace("prompt = \"the \"", &format!("prompt = \"{}\"", "the ".repeat(40)));
+    std::fs::write(dir.join("long.toml"), long).unwrap();
+    let rows = ["eval.task_rows=3", "eval.task_every=2"];
+    let (code, _, stderr) = run(dir, &[&args[..], &rows].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("step 4: short, 3 rows: acc "), "{stderr}");
+    let metrics = std::fs::read_to_string(dir.join("measured/metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let tasks: Vec<Value> = lines.filter(|line| line["kind"] == "task").collect();
+    assert_eq!(tasks.len(), 4, "two metrics at two steps");
+
+    let model = "measured/checkpoints/step-4";
+    let eval = ["eval", "run", "-m", model, "short.toml", "--limit", "3", "--json", "-q"];
+    let (code, stdout, stderr) = run(dir, &eval);
+    assert_eq!(code, 0, "{stderr}");
+    let results: Value = serde_json::from_str(&stdout).unwrap();
+    for line in &tasks[2..] {
+        let metric = line["metric"].as_str().unwrap();
+        assert_eq!(line["value"], results["results"]["short"][metric], "{metric}");
+    }
+
+    for (key, message) in [
+        ("eval.tasks=no_such_task", "no_such_task"),
+        ("eval.tasks=humaneval", "--allow-code"),
+        ("eval.tasks=gsm8k", "gsm8k"),
+        ("eval.tasks=long.toml", "no row of it can be used"),
+    ] {
+        let (code, _, stderr) = run(dir, &["train", "recipe.toml", "--out", "never", key]);
+        assert!(code != 0 && stderr.contains(message), "{stderr}");
+        assert!(!dir.join("never").exists(), "{key}");
+    }
+}

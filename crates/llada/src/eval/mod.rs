@@ -10,6 +10,7 @@
 //! | best answer by likelihood (Eq. 6) | [`crate::diffusion::likelihood`] |
 //! | best answer by confidence | [`confidence`] |
 //! | what a way to sample costs | [`quality`] |
+//! | tasks by which a model is measured while it is trained | [`Monitor`] |
 //! | rewards of reinforcement learning | [`reward`] |
 //! | results in the form of lm-evaluation-harness | [`report`] |
 
@@ -23,6 +24,7 @@ mod fewshot;
 mod judge;
 mod mersenne;
 pub mod metric;
+mod monitor;
 mod plan;
 mod prompt;
 pub mod quality;
@@ -39,6 +41,7 @@ mod template;
 pub use dataset::BadRow;
 pub use error::EvalError;
 pub use judge::{Checker, Verdict};
+pub use monitor::Monitor;
 pub use plan::{Overrides, Plan};
 pub use prompt::{Example, Prepared, prepare};
 pub use record::Record;

@@ -35,13 +35,7 @@ pub struct Line {
 impl Finished {
     /// Computes the results of a task.
     pub fn new(prepared: Prepared, plan: Plan, outcome: Outcome) -> Self {
-        let groups: BTreeSet<&String> =
-            outcome.records.iter().filter_map(|r| r.group.as_ref()).collect();
-        let mut lines = vec![line(&prepared, &outcome, None)];
-        if groups.len() > 1 {
-            lines.extend(groups.into_iter().map(|group| line(&prepared, &outcome, Some(group))));
-            pool(&mut lines);
-        }
+        let lines = lines(&prepared, &outcome);
         Self { prepared, plan, outcome, lines }
     }
 
@@ -58,6 +52,18 @@ impl Finished {
             None => self.prepared.task.name.clone(),
         }
     }
+}
+
+/// The results of a task, and then of each of its groups.
+pub(super) fn lines(prepared: &Prepared, outcome: &Outcome) -> Vec<Line> {
+    let groups: BTreeSet<&String> =
+        outcome.records.iter().filter_map(|r| r.group.as_ref()).collect();
+    let mut lines = vec![line(prepared, outcome, None)];
+    if groups.len() > 1 {
+        lines.extend(groups.into_iter().map(|group| line(prepared, outcome, Some(group))));
+        pool(&mut lines);
+    }
+    lines
 }
 
 /// The results of the rows of `group`, or of all.

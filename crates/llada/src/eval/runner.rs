@@ -15,15 +15,15 @@ use super::{
     record::{Fnv, Record},
 };
 use crate::{
-    Result, Session,
+    Codec, Result,
     chat::Message,
     config::Objective,
     diffusion::{
-        Canvas, Sampler,
+        Canvas, Sampler, generate,
         likelihood::{self, Pair},
     },
     eval::settings::Scoring,
-    model::Model,
+    model::{MaskPredictor, Model},
     rng::{Purpose, Stream, nth_seed},
 };
 
@@ -42,7 +42,9 @@ pub trait Observer {
 /// A model that answers.
 pub struct Evaluator<'a> {
     /// The model.
-    pub session: &'a mut Session,
+    pub predictor: &'a mut MaskPredictor,
+    /// Its tokenizer, template and special tokens.
+    pub codec: &'a Codec,
     /// Rows that are generated together.
     pub batch_size: usize,
     /// Runs programs, where that is allowed.
@@ -83,10 +85,10 @@ impl Evaluator<'_> {
         done: &BTreeMap<String, Record>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        let identity = identity(self.session.predictor.model(), prepared, plan);
+        let identity = identity(self.predictor.model(), prepared, plan);
         self.check_done(prepared, plan, identity, done)?;
         let constraint = plan.constraint.as_ref();
-        let automaton = constraint.map(|c| self.session.automaton(c)).transpose()?;
+        let automaton = constraint.map(|c| self.codec.automaton(c)).transpose()?;
         let mut outcome = Outcome::default();
         let mut pending: Vec<Pending<'_>> = Vec::new();
         for example in &prepared.examples {
@@ -94,7 +96,7 @@ impl Evaluator<'_> {
                 outcome.interrupted = true;
                 return Ok(outcome);
             }
-            let rows = match self.rows(example, plan)? {
+            let rows = match rows(self.codec, example, plan)? {
                 Ok((rows, truncated)) => {
                     outcome.truncated += usize::from(truncated);
                     rows
@@ -114,7 +116,7 @@ impl Evaluator<'_> {
                 let prompt = rows.into_iter().next().unwrap_or_default().prompt;
                 let seed = nth_seed(sampler.seed, example.index as u64);
                 let sampler = Sampler { seed, ..sampler.clone() };
-                let mut canvas = self.session.canvas(prompt, &sampler)?;
+                let mut canvas = self.codec.canvas(prompt, &sampler)?;
                 if let Some(automaton) = &automaton {
                     canvas.constrain(Arc::clone(automaton))?;
                 }
@@ -146,76 +148,14 @@ impl Evaluator<'_> {
         }
         for example in prepared.examples.iter().filter(|_| !keys.is_empty()) {
             let Some(found) = keys.get(&example.index) else { continue };
-            let own = self.rows(example, plan)?.map(|(rows, _)| key(identity, example, &rows));
+            let own =
+                rows(self.codec, example, plan)?.map(|(rows, _)| key(identity, example, &rows));
             if found.iter().any(|found| own.as_deref() != Ok(*found)) {
                 let (task, place) = (prepared.task.name.clone(), example.place.clone());
                 return Err(EvalError::OtherRun { task, place }.into());
             }
         }
         Ok(())
-    }
-
-    /// The tokens of a row, one pair for each text to be scored (for a generation only a prompt),
-    /// and whether the prompt was cut; or why they do not fit.
-    fn rows(
-        &self,
-        example: &Example,
-        plan: &Plan,
-    ) -> Result<std::result::Result<(Vec<Pair>, bool), BadRow>> {
-        let config = self.session.config();
-        let limit = config.max_sequence_length;
-        let is_causal = config.objective == Objective::Autoregressive;
-        let context = example.request.context();
-        let (mut pairs, response) = match &example.request {
-            Request::Document { text, .. } => {
-                return Ok(Ok((windows(self.session.tokenizer.encode(text)?, limit), false)));
-            }
-            Request::Continuation { target, .. } => {
-                (vec![self.pair(context, target, plan.chat)?], 0)
-            }
-            Request::Choice { delimiter, choices, .. } => {
-                // After a chat template the harness puts no delimiter.
-                let delimiter = if plan.chat { "" } else { delimiter };
-                let pair = |choice| self.pair(context, &format!("{delimiter}{choice}"), plan.chat);
-                (choices.iter().map(pair).collect::<Result<_>>()?, 0)
-            }
-            Request::Generate { .. } => {
-                let prompt = match plan.chat {
-                    true => self.chat(context)?,
-                    false => self.session.encode(context)?,
-                };
-                let length = plan.sampler.as_ref().map_or(0, |s| s.gen_length);
-                (vec![Pair { prompt, answer: Vec::new() }], length)
-            }
-        };
-        let mut truncated = false;
-        for pair in &mut pairs {
-            // A causal model that is given nothing begins with an end of text.
-            let start = usize::from(is_causal && pair.prompt.is_empty());
-            let answer = pair.answer.len() + response + start;
-            let found = pair.prompt.len() + answer;
-            // One token of the prompt must stay, or there is nothing to answer to.
-            if found > limit && !(plan.truncate && answer < limit) {
-                let reason = format!("{found} tokens do not fit the model's {limit}");
-                return Ok(Err(BadRow { place: example.place.clone(), reason }));
-            }
-            truncated |= found > limit;
-            pair.prompt.drain(..found.saturating_sub(limit));
-        }
-        Ok(Ok((pairs, truncated)))
-    }
-
-    fn pair(&self, context: &str, answer: &str, chat: bool) -> Result<Pair> {
-        if chat {
-            let answer = self.session.tokenizer.encode(answer)?;
-            return Ok(Pair { prompt: self.chat(context)?, answer });
-        }
-        likelihood::encode_pair(&self.session.tokenizer, context, answer)
-    }
-
-    fn chat(&self, context: &str) -> Result<Vec<u32>> {
-        let text = self.session.template.render(&[Message::new("user", context)], true)?;
-        self.session.tokenizer.encode(&text)
     }
 
     /// Scores the texts of a row.
@@ -228,9 +168,8 @@ impl Evaluator<'_> {
     ) -> Result<Judged> {
         let tokens: Vec<usize> = pairs.iter().map(|pair| pair.answer.len()).collect();
         let settings = plan.likelihood;
-        let attention = self.session.config().attention;
-        let Session { predictor, codec } = &mut *self.session;
-        let special = &codec.special;
+        let attention = self.codec.config().attention;
+        let (predictor, special) = (&mut *self.predictor, &self.codec.special);
         if let (Scoring::Confidence, Some(mask)) = (plan.scoring, special.mask) {
             let scores = confidence::score(predictor, mask, attention, pairs, settings.cfg_scale)?;
             let detail = json!({ "scores": scores, "tokens": tokens });
@@ -300,7 +239,7 @@ impl Evaluator<'_> {
         let (mut canvases, rows): (Vec<Canvas>, Vec<_>) =
             pending.drain(..).map(|p| (p.canvas, (p.example, p.key))).unzip();
         let summary =
-            self.session.generate(&mut canvases, &mut |_, _| match observer.is_over() {
+            generate::run(self.predictor, &mut canvases, &mut |_, _| match observer.is_over() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             })?;
@@ -309,7 +248,7 @@ impl Evaluator<'_> {
             return Ok(());
         }
         for (canvas, (example, key)) in canvases.iter().zip(rows) {
-            let text = self.session.tokenizer.decode(canvas.useful(), true)?;
+            let text = self.codec.tokenizer.decode(canvas.useful(), true)?;
             let text = extract::cut(&text, &plan.stop);
             let (metrics, mut detail) =
                 judge::response(prepared, example, text, &mut self.checker)?;
@@ -321,6 +260,67 @@ impl Evaluator<'_> {
         }
         Ok(())
     }
+}
+
+/// The tokens of a row, one pair for each text to be scored (for a generation only a prompt),
+/// and whether the prompt was cut; or why they do not fit.
+pub(super) fn rows(
+    codec: &Codec,
+    example: &Example,
+    plan: &Plan,
+) -> Result<std::result::Result<(Vec<Pair>, bool), BadRow>> {
+    let config = codec.config();
+    let limit = config.max_sequence_length;
+    let is_causal = config.objective == Objective::Autoregressive;
+    let context = example.request.context();
+    let (mut pairs, response) = match &example.request {
+        Request::Document { text, .. } => {
+            return Ok(Ok((windows(codec.tokenizer.encode(text)?, limit), false)));
+        }
+        Request::Continuation { target, .. } => (vec![pair(codec, context, target, plan.chat)?], 0),
+        Request::Choice { delimiter, choices, .. } => {
+            // After a chat template the harness puts no delimiter.
+            let delimiter = if plan.chat { "" } else { delimiter };
+            let pair = |choice| pair(codec, context, &format!("{delimiter}{choice}"), plan.chat);
+            (choices.iter().map(pair).collect::<Result<_>>()?, 0)
+        }
+        Request::Generate { .. } => {
+            let prompt = match plan.chat {
+                true => chat(codec, context)?,
+                false => codec.encode(context)?,
+            };
+            let length = plan.sampler.as_ref().map_or(0, |s| s.gen_length);
+            (vec![Pair { prompt, answer: Vec::new() }], length)
+        }
+    };
+    let mut truncated = false;
+    for pair in &mut pairs {
+        // A causal model that is given nothing begins with an end of text.
+        let start = usize::from(is_causal && pair.prompt.is_empty());
+        let answer = pair.answer.len() + response + start;
+        let found = pair.prompt.len() + answer;
+        // One token of the prompt must stay, or there is nothing to answer to.
+        if found > limit && !(plan.truncate && answer < limit) {
+            let reason = format!("{found} tokens do not fit the model's {limit}");
+            return Ok(Err(BadRow { place: example.place.clone(), reason }));
+        }
+        truncated |= found > limit;
+        pair.prompt.drain(..found.saturating_sub(limit));
+    }
+    Ok(Ok((pairs, truncated)))
+}
+
+fn pair(codec: &Codec, context: &str, answer: &str, is_chat: bool) -> Result<Pair> {
+    if is_chat {
+        let answer = codec.tokenizer.encode(answer)?;
+        return Ok(Pair { prompt: chat(codec, context)?, answer });
+    }
+    likelihood::encode_pair(&codec.tokenizer, context, answer)
+}
+
+fn chat(codec: &Codec, context: &str) -> Result<Vec<u32>> {
+    let text = codec.template.render(&[Message::new("user", context)], true)?;
+    codec.tokenizer.encode(&text)
 }
 
 fn record(

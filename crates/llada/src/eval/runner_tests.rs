@@ -6,6 +6,7 @@ use llada_kernels::Cpu;
 
 use super::*;
 use crate::{
+    Session,
     chat::Template,
     config::{ModelConfig, Objective},
     diffusion::{
@@ -124,8 +125,8 @@ impl Setup {
         let plan = Plan::new(&task, asked, self.session.config(), &special, &ends)?;
         let prepared = prepare(task, &self.data, None, None)?;
         let mut checker = Contains;
-        let mut evaluator =
-            Evaluator { session: &mut self.session, batch_size, checker: Some(&mut checker) };
+        let Session { predictor, codec } = &mut self.session;
+        let mut evaluator = Evaluator { predictor, codec, batch_size, checker: Some(&mut checker) };
         let outcome = evaluator.run(&prepared, &plan, done, log)?;
         Ok(report::Finished::new(prepared, plan, outcome))
     }

@@ -63,6 +63,21 @@ pub struct StepMetrics {
     pub measured: Measured,
 }
 
+/// A metric of a task by which the model was measured.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct TaskScore {
+    /// The task.
+    pub task: String,
+    /// The metric, with its filter: `acc,none`.
+    pub metric: String,
+    /// Its value over the rows.
+    pub value: f64,
+    /// The standard error of the value, where it has one.
+    pub standard_error: Option<f64>,
+    /// Rows.
+    pub rows: usize,
+}
+
 /// Weight of a new loss in the smoothed one.
 const FRESH: f64 = 0.02;
 

@@ -43,7 +43,7 @@ pub use alignment::{RewardFunction, RewardPrompt};
 pub use changes::Change;
 pub use error::TrainError;
 pub use memory::Memory;
-pub use metrics::{Skip, StepMetrics, forward_flops, step_flops};
+pub use metrics::{Skip, StepMetrics, TaskScore, forward_flops, step_flops};
 pub use recipe::{
     Algorithm, Block, BlockPreset, Data, Diffusion, Eval, Key, Log, Loop, Lora, ModelSizes,
     NoiseLevel, OneOrMany, Optim, Padding, Preference, Recipe, Reward, Schedule, Sft, SftTemplate,
@@ -54,6 +54,6 @@ pub(crate) use saved::{STATE, checkpoints, marks};
 pub use schedule::learning_rate;
 pub use start::{RunRecipe, recipe_of};
 pub use store::Start;
-pub use trainer::{Event, Hooks, Outcome, Sampling, Trainer};
+pub use trainer::{Evaluating, Event, Hooks, Outcome, Sampling, Trainer};
 pub use update::Measured;
 pub use validation::{Bucket, Validation};

@@ -1,6 +1,6 @@
 //! `report.html`: a run on one page that needs nothing but itself.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::Value;
 
@@ -62,9 +62,25 @@ pub fn render(metrics: &str, recipe: &str) -> String {
     for chart in [loss].into_iter().chain(measured).chain([masked, rate, norm]) {
         page.push_str(&chart.svg());
     }
+    for (title, points) in tasks(&of("task")) {
+        let (title, series) = (escape(&title), vec![("value", points)]);
+        page.push_str(&Chart { title: &title, x: "step", y: "metric of the task", series }.svg());
+    }
     page.push_str(&table(&validation));
     let _ = writeln!(page, "<h2>Recipe</h2><pre>{}</pre></main></body></html>", escape(recipe));
     page
+}
+
+/// The curve of each metric of each task, under both names.
+fn tasks(lines: &[&Value]) -> BTreeMap<String, Points> {
+    let mut curves = BTreeMap::<String, Points>::new();
+    for line in lines {
+        let metric = line["metric"].as_str().unwrap_or_default().trim_end_matches(",none");
+        let title = format!("{}: {metric}", line["task"].as_str().unwrap_or_default());
+        let point = line["step"].as_f64().zip(line["value"].as_f64());
+        curves.entry(title).or_default().extend(point);
+    }
+    curves
 }
 
 /// What objectives tell besides their loss, as a curve each.

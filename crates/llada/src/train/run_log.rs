@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Measured, Recipe, StepMetrics, TrainError, Validation,
+    Measured, Recipe, StepMetrics, TaskScore, TrainError, Validation,
     events::EventsWriter,
     report,
     state::{Origin, State},
@@ -64,6 +64,11 @@ struct Files {
 enum Line<'a> {
     Train(&'a StepMetrics),
     Validation(&'a Validation),
+    Task {
+        step: u64,
+        #[serde(flatten)]
+        score: &'a TaskScore,
+    },
 }
 
 impl RunLog {
@@ -144,6 +149,19 @@ impl RunLog {
         events.flush()
     }
 
+    /// What tasks found.
+    pub(super) fn tasks(&mut self, step: u64, scores: &[TaskScore], now: f64) -> Result<()> {
+        let Some(files) = &mut self.0 else { return Ok(()) };
+        scores.iter().try_for_each(|score| files.line(&Line::Task { step, score }))?;
+        let Some(events) = &mut files.events else { return Ok(()) };
+        let tag = |score: &TaskScore| format!("task/{}/{}", score.task, score.metric);
+        let tags: Vec<String> = scores.iter().map(tag).collect();
+        let scalars: Vec<(&str, f64)> =
+            tags.iter().zip(scores).map(|(tag, score)| (tag.as_str(), score.value)).collect();
+        events.scalars(step, now, &scalars)?;
+        events.flush()
+    }
+
     /// The sample of a step, as `samples/step-N.txt`.
     pub(super) fn sample(&mut self, step: u64, text: &str) -> Result<()> {
         let Some(files) = &self.0 else { return Ok(()) };
@@ -190,12 +208,16 @@ fn read(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The whole lines of steps up to that of `state`, without a validation that is still to be done.
+/// The whole lines of steps up to that of `state`, without what is still to be measured.
 fn up_to(lines: &str, state: &State) -> String {
     let is_kept = |line: &&str| {
         let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { return false };
         let Some(step) = value["step"].as_u64() else { return false };
-        let again = state.pending.validation && value["kind"] == "validation";
+        let again = match value["kind"].as_str() {
+            Some("validation") => state.pending.validation,
+            Some("task") => state.pending.tasks,
+            _ => false,
+        };
         step < state.step || step == state.step && !again
     };
     lines.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect()
@@ -217,6 +239,10 @@ mod tests {
         assert_eq!(up_to("", &state), "");
         state.pending.validation = true;
         assert_eq!(up_to(&lines, &state), train);
+        let task = "{\"kind\":\"task\",\"step\":3}\n";
+        assert_eq!(up_to(task, &state), task);
+        state.pending.tasks = true;
+        assert_eq!(up_to(task, &state), "");
     }
 
     #[test]

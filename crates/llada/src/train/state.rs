@@ -52,6 +52,8 @@ pub(super) struct State {
 pub(super) struct Pending {
     pub(super) validation: bool,
     pub(super) sample: bool,
+    #[serde(default)]
+    pub(super) tasks: bool,
 }
 
 impl Pending {

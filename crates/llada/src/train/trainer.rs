@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Change, Loop, Memory, Recipe, Stage, StepMetrics, TrainError, Validation,
+    Change, Loop, Memory, Recipe, Stage, StepMetrics, TaskScore, TrainError, Validation,
     alignment::{Alignment, Step},
     average::{Average, TRAINED},
     optimizer::Optimizer,
@@ -23,7 +23,9 @@ use super::{
     validation,
 };
 use crate::{
-    Error, Result, checkpoint,
+    Error, Result,
+    chat::Template,
+    checkpoint,
     data::conversations::Report,
     model::{Gradients, MaskPredictor},
     ranks::{Alone, Collective},
@@ -37,6 +39,13 @@ pub enum Event<'a> {
     Step(&'a StepMetrics),
     /// The held-out loss was measured.
     Validation(&'a Validation),
+    /// The model was measured by tasks.
+    Tasks {
+        /// Steps done.
+        step: u64,
+        /// What was found.
+        scores: &'a [TaskScore],
+    },
     /// A sample was written.
     Sample {
         /// Steps done.
@@ -53,6 +62,9 @@ pub enum Event<'a> {
     },
 }
 
+/// Measures the model as it is by tasks; gives nothing if it was stopped.
+pub type Evaluating<'a> = dyn FnMut(&mut MaskPredictor) -> Result<Option<Vec<TaskScore>>> + 'a;
+
 /// Makes a text with the model as it is.
 pub type Sampling<'a> = dyn FnMut(&mut MaskPredictor) -> Result<String> + 'a;
 
@@ -67,6 +79,8 @@ pub struct Hooks<'a> {
     pub event: &'a mut dyn FnMut(&Event<'_>),
     /// Writes samples.
     pub sample: Option<&'a mut Sampling<'a>>,
+    /// Measures the model by tasks, after every validation or as often as the recipe says.
+    pub evaluate: Option<&'a mut Evaluating<'a>>,
 }
 
 /// How a run ended.
@@ -135,6 +149,14 @@ impl Trainer {
         &self.tokenizer
     }
 
+    /// The chat template of its checkpoints; LLaDA's where they have none.
+    ///
+    /// # Errors
+    /// If the template is not valid.
+    pub fn template(&self) -> Result<Template> {
+        Template::of(&self.tokenizer_files, self.store.dir())
+    }
+
     /// What was read of the conversations, pairs or prompts.
     pub fn conversations(&self) -> Option<&Report> {
         self.source.report()
@@ -183,7 +205,7 @@ impl Trainer {
             return self.train(hooks);
         }
         let Hooks { clock, stop, .. } = *hooks;
-        self.train(&mut Hooks { clock, stop, event: &mut |_| {}, sample: None })
+        self.train(&mut Hooks { clock, stop, event: &mut |_| {}, sample: None, evaluate: None })
     }
 
     fn train(&mut self, hooks: &mut Hooks<'_>) -> Result<Outcome> {
@@ -194,6 +216,9 @@ impl Trainer {
         let ranks = self.ranks.clone();
         let mut log = ranks.agree(self.open_log(hooks))?;
         self.catch_up(&mut log, hooks)?;
+        if ranks.any(!self.state.pending.is_empty())? {
+            return Ok(Outcome::Stopped);
+        }
         let (first, started) = (self.step(), (hooks.clock)());
         while self.step() < steps {
             let begun = (hooks.clock)();
@@ -215,14 +240,18 @@ impl Trainer {
 
             let stop = ranks.any(hooks.stop.load(Ordering::Relaxed))?;
             let due = |n: u64| n > 0 && (last || metrics.step.is_multiple_of(n));
-            let due_now =
-                Pending { validation: due(every.eval.every), sample: due(every.log.sample_every) };
+            let due_now = Pending {
+                validation: due(every.eval.every),
+                sample: due(every.log.sample_every),
+                tasks: due(every.eval.tasks_every()),
+            };
             self.state.pending = due_now;
             if !stop && let Err(failure) = ranks.agree(self.do_pending(&mut log, hooks)) {
                 // Steps are not lost for a text that cannot be written.
                 self.state.pending = due_now;
                 return self.save_done(&mut log, hooks).and(Err(failure));
             }
+            let stop = stop || ranks.any(!self.state.pending.is_empty())?;
             let is_good = self.is_good();
             let is_due = last || stop || due(every.train.checkpoint_every);
             if is_good && (is_due || self.is_among_best()?) {
@@ -344,7 +373,7 @@ impl Trainer {
 
     /// Validates and writes a sample where that is due.
     fn do_pending(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {
-        let Pending { validation, sample } = std::mem::take(&mut self.state.pending);
+        let Pending { validation, sample, tasks } = std::mem::take(&mut self.state.pending);
         if !self.ranks.is_first() {
             return Ok(());
         }
@@ -354,7 +383,22 @@ impl Trainer {
         if sample && self.recipe.log.sample_every > 0 {
             self.sample(log, hooks)?;
         }
+        if tasks {
+            self.state.pending.tasks = !self.evaluate(log, hooks)?;
+        }
         Ok(())
+    }
+
+    /// Measures the model by tasks; tells whether that was done, and not stopped.
+    fn evaluate(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<bool> {
+        let Some(evaluate) = &mut hooks.evaluate else { return Ok(true) };
+        let step = self.state.step;
+        let Some(scores) = self.averaged(|run| evaluate(&mut run.predictor))? else {
+            return Ok(false);
+        };
+        log.tasks(step, &scores, (hooks.clock)())?;
+        (hooks.event)(&Event::Tasks { step, scores: &scores });
+        Ok(true)
     }
 
     fn validate(&mut self, log: &mut RunLog, hooks: &mut Hooks<'_>) -> Result<()> {

@@ -87,7 +87,8 @@ fn run(trainer: &mut Trainer, stop_after: usize) -> (Result<Outcome>, Told) {
         Event::Validation(found) => told.validations.push((*found).clone()),
         _ => {}
     };
-    let mut hooks = Hooks { clock: &|| 1e9, stop: &stop, event: &mut event, sample: None };
+    let mut hooks =
+        Hooks { clock: &|| 1e9, stop: &stop, event: &mut event, sample: None, evaluate: None };
     let outcome = trainer.run(&mut hooks);
     (outcome, told)
 }

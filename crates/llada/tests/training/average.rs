@@ -112,7 +112,7 @@ fn the_best_checkpoints_are_written_and_stay() {
         }
     };
     let (clock, event) = (&|| 0.0, &mut event);
-    trainer.run(&mut Hooks { clock, stop: &stop, event, sample: None }).unwrap();
+    trainer.run(&mut Hooks { clock, stop: &stop, event, sample: None, evaluate: None }).unwrap();
     losses.sort_by(|a, b| a.0.total_cmp(&b.0));
     let best = losses[0].1;
     assert!(best < 12, "{losses:?}");

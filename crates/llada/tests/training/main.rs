@@ -7,6 +7,7 @@ mod documents;
 mod mixture;
 mod ranks;
 mod resume;
+mod tasks;
 #[path = "../common/whole.rs"]
 mod whole;
 
@@ -112,7 +113,8 @@ fn run(trainer: &mut Trainer, stop_after: u64) -> (Result<Outcome>, Vec<StepMetr
             stop.store(steps.len() as u64 >= stop_after, Ordering::Relaxed);
         }
     };
-    let mut hooks = Hooks { clock: &clock, stop: &stop, event: &mut event, sample: None };
+    let mut hooks =
+        Hooks { clock: &clock, stop: &stop, event: &mut event, sample: None, evaluate: None };
     let outcome = trainer.run(&mut hooks);
     (outcome, steps)
 }
@@ -171,7 +173,7 @@ fn steps_are_not_lost_for_a_sample_that_cannot_be_written() {
         let mut sample = |_: &mut llada::model::MaskPredictor| Ok("a sample".to_owned());
         let (stop, sample) = (AtomicBool::new(false), Some(&mut sample as _));
         let event = &mut |_: &Event<'_>| {};
-        trainer.run(&mut Hooks { clock: &|| 1e9, stop: &stop, event, sample })
+        trainer.run(&mut Hooks { clock: &|| 1e9, stop: &stop, event, sample, evaluate: None })
     };
     let mut first = bench.trainer("run", recipe(), Start::Fresh, 1).unwrap();
     run(&mut first, 2).0.unwrap();

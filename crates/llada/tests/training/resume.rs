@@ -118,7 +118,8 @@ fn a_step_that_is_stopped_changes_nothing() {
             Event::Step(metrics) => done.set(metrics.step),
             _ => stop.store(false, Ordering::Relaxed),
         };
-        let mut hooks = Hooks { clock: &clock, stop: &stop, event: &mut event, sample: None };
+        let mut hooks =
+            Hooks { clock: &clock, stop: &stop, event: &mut event, sample: None, evaluate: None };
         (trainer.run(&mut hooks).unwrap(), trainer.step())
     };
     let folder = |step: u64| bench.path(&format!("run/checkpoints/step-{step}"));
@@ -255,8 +256,13 @@ fn what_a_stop_left_out_is_made_up_for() {
         };
         let mut sample = |_: &mut llada::model::MaskPredictor| Ok("a sample".to_owned());
         let (clock, sample) = (|| 1e9, Some(&mut sample as &mut llada::train::Sampling<'_>));
-        let outcome =
-            trainer.run(&mut Hooks { clock: &clock, stop: &stop, event: &mut event, sample });
+        let outcome = trainer.run(&mut Hooks {
+            clock: &clock,
+            stop: &stop,
+            event: &mut event,
+            sample,
+            evaluate: None,
+        });
         outcome.unwrap()
     };
     let metrics = |name: &str| fs::read_to_string(bench.path(name).join("metrics.jsonl")).unwrap();

@@ -19,7 +19,7 @@ use llada::{
 use serde_json::json;
 
 use super::super::constraint;
-use super::{name_bad_rows, open, progress::Progress, sandbox::Sandbox, store, table};
+use super::{name_bad_rows, not_allowed, open, progress::Progress, sandbox::Sandbox, store, table};
 use crate::{
     args::EvalRun,
     error::{self, Failure, Interrupted, StdoutClosed},
@@ -184,8 +184,10 @@ fn one(
     };
     term.detail(&format!("{name}: {}", serde_json::to_string(&plan)?));
     let mut progress = Progress::new(&name, prepared.examples.len(), store, stop, term);
+    let Session { predictor, codec } = session;
     let mut evaluator = Evaluator {
-        session,
+        predictor,
+        codec,
         batch_size: args.sampling.batch_size.unwrap_or(BATCH_SIZE).into(),
         checker: sandbox.map(|sandbox| sandbox as &mut dyn Checker),
     };
@@ -246,11 +248,7 @@ fn refuse_code(args: &EvalRun, tasks: &[Task]) -> Result<()> {
     if args.code.allow_code {
         return Ok(());
     }
-    let name = &needs.name;
-    let message =
-        format!("the task `{name}` runs programs that the model writes, which was not allowed");
-    let hint = "add `--allow-code`; docs/concepts/sandbox.md says what they are kept from";
-    Err(Failure::usage(message, hint).into())
+    Err(not_allowed(&needs.name).into())
 }
 
 /// The sandbox, where a task needs one; where there is none, such tasks fail.

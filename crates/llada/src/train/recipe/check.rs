@@ -168,6 +168,9 @@ impl Recipe {
             "at least 1",
         )?;
         rule(eval.every == 0 || eval.draws > 0, "eval.draws", eval.draws, "at least 1")?;
+        let measures = eval.tasks.as_slice().is_empty() || eval.tasks_every() > 0;
+        let expected = "above 0 where `eval.every` is 0 and there are `eval.tasks`";
+        rule(measures, "eval.task_every", eval.task_every, expected)?;
         rule(eval.draws <= 1 << 16, "eval.draws", eval.draws, "at most 65536")?;
         rule(self.log.every > 0, "log.every", self.log.every, "at least 1")
     }

@@ -292,11 +292,38 @@ pub struct Eval {
     pub sequences: usize,
     /// Masked versions of each sequence.
     pub draws: usize,
+    /// Tasks by which the model is measured besides: names of those that ship, or task files.
+    pub tasks: OneOrMany<String>,
+    /// The folder below which their data is.
+    pub task_data: PathBuf,
+    /// The first rows of each group of a task that are used; 0 uses all.
+    pub task_rows: usize,
+    /// Steps between their evaluations; 0 evaluates at every validation.
+    pub task_every: u64,
 }
 
 impl Default for Eval {
     fn default() -> Self {
-        Self { every: 250, sequences: 64, draws: 4 }
+        Self {
+            every: 250,
+            sequences: 64,
+            draws: 4,
+            tasks: OneOrMany::Many(Vec::new()),
+            task_data: PathBuf::from("."),
+            task_rows: 0,
+            task_every: 0,
+        }
+    }
+}
+
+impl Eval {
+    /// Steps between evaluations by tasks; 0 makes none.
+    pub(in crate::train) fn tasks_every(&self) -> u64 {
+        match self.tasks.as_slice() {
+            [] => 0,
+            _ if self.task_every == 0 => self.every,
+            _ => self.task_every,
+        }
     }
 }
 
