@@ -4,13 +4,29 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{NO_STREAM, place, sampler::number};
+use super::{NO_STREAM, Shard, place, sampler::number};
 
 /// `llada data`.
 #[derive(Debug, Subcommand)]
 pub enum Data {
     /// Turn text, JSON or Parquet files into shards of tokens
     Prepare(Prepare),
+    /// Put together what `prepare --shard` wrote
+    Merge(Merge),
+}
+
+/// `llada data merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// The folders of all parts, in any order
+    #[arg(required = true, value_name = "PART")]
+    pub parts: Vec<PathBuf>,
+    /// Folder for the shards
+    #[arg(short, long, value_name = "DIR", value_parser = place(NO_STREAM))]
+    pub out: PathBuf,
+    /// Replace the output folder where there is one
+    #[arg(long, alias = "force")]
+    pub overwrite: bool,
 }
 
 /// `llada data prepare`.
@@ -44,6 +60,9 @@ pub struct Prepare {
     /// Seed of the choice of those documents [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Tokenise one of N equal parts of the documents alone; `llada data merge` puts the parts together
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     /// Replace the output folder where there is one
     #[arg(long, alias = "force")]
     pub overwrite: bool,

@@ -24,6 +24,12 @@ impl FromStr for Shard {
     }
 }
 
+impl From<Shard> for llada::data::Part {
+    fn from(Shard { number, of }: Shard) -> Self {
+        Self { number, of }
+    }
+}
+
 impl Shard {
     /// The rows of this part.
     pub fn take<T>(self, mut rows: Vec<T>) -> Vec<T> {

@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::HumanBytes;
 use llada::{
-    data::{Meta, PrepareOptions, PrepareProgress, prepare},
+    data::{Meta, PrepareOptions, PrepareProgress, merge, prepare},
     tokenizer::Tokenizer,
 };
+use llada_kernels::Cpu;
 
 use super::Inputs;
 use crate::{
@@ -20,6 +21,11 @@ use crate::{
 pub fn run(args: Data, term: &Term) -> Result<()> {
     match args {
         Data::Prepare(args) => prepare_shards(args, term),
+        Data::Merge(args) => {
+            let meta = merge(&args.parts, &args.out, args.overwrite, &Cpu::new(0)?)?;
+            tell(&meta, &args.out, term);
+            Ok(())
+        }
     }
 }
 
@@ -32,14 +38,13 @@ fn prepare_shards(args: Prepare, term: &Term) -> Result<()> {
         field: args.field.unwrap_or(defaults.field),
         validation: args.validation.unwrap_or(defaults.validation),
         seed: args.seed.unwrap_or(defaults.seed),
+        part: args.shard.map(Into::into),
         overwrite: args.overwrite,
         ..defaults
     };
     let inputs = Inputs::take(&args.inputs)?;
     let meta = prepare_with_bar(&inputs.paths, &args.out, &tokenizer, &options, term)?;
-    for line in summary(&meta, &args.out) {
-        term.note(&line);
-    }
+    tell(&meta, &args.out, term);
     Ok(())
 }
 
@@ -58,6 +63,12 @@ fn prepare_with_bar(
     })?;
     bar.finish_and_clear();
     Ok(meta)
+}
+
+fn tell(meta: &Meta, out: &Path, term: &Term) {
+    for line in summary(meta, out) {
+        term.note(&line);
+    }
 }
 
 fn summary(meta: &Meta, out: &Path) -> Vec<String> {

@@ -86,6 +86,14 @@ pub enum DataError {
         /// The first folder.
         first: PathBuf,
     },
+    /// Folders that are not the parts of one preparation.
+    #[error("`{path}`: {reason}")]
+    Parts {
+        /// A folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Fewer tokens than one sequence needs.
     #[error("the {split} split has {tokens} tokens, one sequence of {length} needs more")]
     TooShort {
@@ -194,6 +202,11 @@ impl DataError {
             }
             Self::OtherTokenizer { .. } => {
                 "prepare all with one tokenizer: `llada data prepare --tokenizer`".into()
+            }
+            Self::Parts { .. } => {
+                "give all folders that `llada data prepare --shard 1/N` to `N/N` wrote, with the same \
+                 inputs, tokenizer and options"
+                    .into()
             }
             Self::TooShort { split: "validation", .. } => {
                 "hold out a larger fraction, lower `data.sequence_length`, or set `eval.every=0`"

@@ -11,6 +11,15 @@ use crate::{
 /// The version of the format that this library writes and reads.
 const VERSION: u32 = 2;
 
+/// One of as many parts of the inputs, of documents that follow on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Part {
+    /// Its number, from 1.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
 /// How inputs become shards.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PrepareOptions {
@@ -26,6 +35,9 @@ pub struct PrepareOptions {
     pub seed: u64,
     /// Tokens of a shard, at most.
     pub shard_tokens: u64,
+    /// The part of the documents that is tokenised; `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     /// Whether an existing output folder is replaced.
     #[serde(skip)]
     pub overwrite: bool,
@@ -40,6 +52,7 @@ impl Default for PrepareOptions {
             validation: 0.01,
             seed: 0,
             shard_tokens: 100_000_000,
+            part: None,
             overwrite: false,
         }
     }

@@ -9,6 +9,7 @@ pub mod conversations;
 mod corpus;
 mod error;
 mod lines;
+mod merge;
 mod meta;
 mod mixture;
 #[cfg(feature = "parquet")]
@@ -22,7 +23,8 @@ mod windows;
 pub use conversations::{Conversations, Preferences};
 pub use corpus::{Format, Separator};
 pub use error::{DataError, ParquetCause};
-pub use meta::{IdType, Meta, PrepareOptions, ShardMeta, SplitMeta, TokenizerMeta};
+pub use merge::merge;
+pub use meta::{IdType, Meta, Part, PrepareOptions, ShardMeta, SplitMeta, TokenizerMeta};
 pub use mixture::{Mixture, Place};
 pub use prepare::{PrepareProgress, prepare};
 pub use running::RunningText;

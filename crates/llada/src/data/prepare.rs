@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     corpus::{Corpus, Document},
-    meta::{IdType, Meta, PrepareOptions, TokenizerMeta},
+    meta::{IdType, Meta, Part, PrepareOptions, TokenizerMeta},
     shards::ShardWriter,
     windows::mix,
 };
@@ -40,7 +40,7 @@ enum Fate {
 }
 
 /// How many rejected rows are named in `meta.json`.
-const NAMED: usize = 10;
+pub(super) const NAMED: usize = 10;
 
 /// Writes the documents of `inputs` (files, or folders of them) as token shards to the folder
 /// `output`, each followed by the end-of-text token, with `meta.json` and the tokenizer beside
@@ -51,6 +51,9 @@ const NAMED: usize = 10;
 /// the probability `options.validation`, decided by a hash of its text and the seed, and so the
 /// same whatever the order of the inputs; at least one is. Where there is only one document, that
 /// fraction of its end is held out. Rows that cannot be read are counted, and the first named.
+///
+/// With `options.part`, only the documents of that part are tokenised, and counted in the description;
+/// [`merge`](super::merge) makes of all parts what one process would have written.
 pub fn prepare(
     inputs: &[PathBuf],
     output: &Path,
@@ -89,8 +92,8 @@ pub fn prepare(
     })?;
     let tail_held_out = plan.hold_out_one();
     if plan.kept() == 0 {
-        let first = plan.named.first().map(|n| format!(", first {n}")).unwrap_or_default();
-        let rejected = plan.rejected as usize;
+        let first = plan.rejected.named.first().map(|n| format!(", first {n}")).unwrap_or_default();
+        let rejected = plan.rejected.count as usize;
         return Err(DataError::NoDocuments { inputs: inputs.len(), rejected, first }.into());
     }
 
@@ -104,18 +107,30 @@ pub fn prepare(
         let dtype = IdType::for_vocab(vocab_size);
         let mut train = ShardWriter::new(dir, "train", dtype, options.shard_tokens);
         let mut validation = ShardWriter::new(dir, "val", dtype, options.shard_tokens);
-        let mut fates = plan.fates.clone().into_iter();
+        let mut fates = plan.fates.iter();
+        let mut share = Share::new(options.part, plan.bytes);
+        let (mut duplicates, mut rejected) = (0, Rejected::default());
         corpus.visit(&inputs, &mut |document| {
             at.read = size + document.read;
-            let fate = fates.next().ok_or(DataError::Changed)?;
-            let Ok(text) = &document.text else { return Ok(()) };
-            if !matches!(fate, Fate::Train | Fate::Validation) {
+            let fate = *fates.next().ok_or(DataError::Changed)?;
+            if !share.has(&document) {
+                return Ok(());
+            }
+            let text = match &document.text {
+                Ok(text) => text,
+                Err(reason) => {
+                    rejected.add(&document.place, reason);
+                    return Ok(());
+                }
+            };
+            if fate == Fate::Duplicate {
+                duplicates += 1;
                 return Ok(());
             }
             let mut ids = match encode(tokenizer, text) {
                 Ok(ids) => ids,
                 Err(error) => {
-                    plan.reject(&document.place, &error.to_string());
+                    rejected.add(&document.place, &error.to_string());
                     return Ok(());
                 }
             };
@@ -149,9 +164,9 @@ pub fn prepare(
             tokenizer: marks.collect(),
             options: options.clone(),
             inputs,
-            duplicates: plan.duplicates,
-            rejected: plan.rejected,
-            first_rejected: plan.named,
+            duplicates,
+            rejected: rejected.count,
+            first_rejected: rejected.named,
             tail_held_out,
             train: train.finish()?,
             validation: validation.finish()?,
@@ -162,7 +177,7 @@ pub fn prepare(
 }
 
 /// Whether `prepare` writes files of this name.
-fn is_written(name: &str) -> bool {
+pub(super) fn is_written(name: &str) -> bool {
     let is_shard = |split: &str| {
         let number = name.strip_prefix(split).and_then(|rest| rest.strip_suffix(".bin"));
         number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()))
@@ -179,6 +194,12 @@ fn check(options: &PrepareOptions) -> Result<()> {
     if options.shard_tokens == 0 {
         let expected = "at least 1";
         return Err(DataError::Option { key: "shard_tokens", found: "0".into(), expected }.into());
+    }
+    if let Some(Part { number, of }) = options.part
+        && !(1..=of).contains(&number)
+    {
+        let (found, expected) = (format!("{number}/{of}"), "one of the parts, from 1");
+        return Err(DataError::Option { key: "part", found, expected }.into());
     }
     Ok(())
 }
@@ -218,10 +239,10 @@ struct Plan {
     seed: u64,
     lowest: Option<(u64, usize)>,
     held_out: u64,
-    duplicates: u64,
-    rejected: u64,
-    named: Vec<String>,
     fraction: f64,
+    /// Bytes of all texts.
+    bytes: u64,
+    rejected: Rejected,
 }
 
 impl Plan {
@@ -233,27 +254,28 @@ impl Plan {
             seed: mix(options.seed.wrapping_add(0x9e37_79b9_7f4a_7c15)),
             lowest: None,
             held_out: 0,
-            duplicates: 0,
-            rejected: 0,
-            named: Vec::new(),
             fraction: options.validation,
+            bytes: 0,
+            rejected: Rejected::default(),
         }
     }
 
     fn add(&mut self, document: &Document) {
         let fate = match &document.text {
             Err(reason) => {
-                self.reject(&document.place, reason);
+                self.rejected.add(&document.place, reason);
                 Fate::Rejected
             }
-            Ok(text) => self.place(identity(text)),
+            Ok(text) => {
+                self.bytes += text.len() as u64;
+                self.place(identity(text))
+            }
         };
         self.fates.push(fate);
     }
 
     fn place(&mut self, identity: u128) -> Fate {
         if !self.seen.insert(identity) {
-            self.duplicates += 1;
             return Fate::Duplicate;
         }
         let draw = mix((identity as u64) ^ mix((identity >> 64) as u64 ^ self.seed));
@@ -286,12 +308,43 @@ impl Plan {
         }
         false
     }
+}
 
-    fn reject(&mut self, place: &str, reason: &str) {
-        self.rejected += 1;
+/// Rows that cannot be used, and the first of them by name.
+#[derive(Default)]
+struct Rejected {
+    count: u64,
+    named: Vec<String>,
+}
+
+impl Rejected {
+    fn add(&mut self, place: &str, reason: &str) {
+        self.count += 1;
         if self.named.len() < NAMED {
             self.named.push(format!("{place}: {reason}"));
         }
+    }
+}
+
+/// The documents of a part: those that begin in its equal share of the bytes of all texts.
+struct Share {
+    part: Part,
+    bytes: u64,
+    /// Bytes of the documents so far.
+    begin: u64,
+}
+
+impl Share {
+    fn new(part: Option<Part>, bytes: u64) -> Self {
+        Self { part: part.unwrap_or(Part { number: 1, of: 1 }), bytes: bytes.max(1), begin: 0 }
+    }
+
+    /// Whether the next document is of the part.
+    fn has(&mut self, document: &Document) -> bool {
+        let of = self.part.of as u128;
+        let before = (u128::from(self.begin) * of / u128::from(self.bytes)).min(of - 1);
+        self.begin += document.text.as_ref().map_or(0, |text| text.len() as u64);
+        before as usize + 1 == self.part.number
     }
 }
 

@@ -271,8 +271,26 @@ impl<'a> ShardWriter<'a> {
     /// Adds (a part of) a document: its ids and the bytes of its text.
     pub(super) fn push(&mut self, ids: &[u32], bytes: usize) -> Result<()> {
         self.meta.documents += 1;
-        self.meta.tokens += ids.len() as u64;
         self.meta.bytes += bytes as u64;
+        self.append(ids)
+    }
+
+    /// Adds all documents of a split, which has `documents` of them.
+    pub(super) fn push_split(&mut self, split: &Split, documents: u64) -> Result<()> {
+        const PIECE: u64 = 1 << 20;
+        self.meta.documents += documents;
+        self.meta.bytes += split.bytes;
+        let mut ids = Vec::new();
+        for start in (0..split.tokens).step_by(PIECE as usize) {
+            ids.clear();
+            split.read(start, PIECE.min(split.tokens - start) as usize, &mut ids)?;
+            self.append(&ids)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, ids: &[u32]) -> Result<()> {
+        self.meta.tokens += ids.len() as u64;
         let mut rest = ids;
         while !rest.is_empty() {
             let room = match &self.open {
