@@ -8,17 +8,20 @@
 # FOLDER is for data and runs [default: runs/out/reward/PUZZLE]; the curves are in the `report.html` of each run.
 # LLADA names the program, TEST a file of puzzles for the test (d1's 4x4_test_sudoku.csv or countdown_cd3_test.jsonl) in
 # place of 256 made here, SEEDS and ALGORITHMS what is run, TUNING and STEPS the steps of fine-tuning and of reinforcement
-# learning, TUNED and TRAIN the puzzles of each. Runs that are finished are not repeated.
+# learning, TUNED and TRAIN the puzzles of each, METRICS of which the reward is the mean. Runs that are finished are not repeated.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)/reward"
 puzzle="${1:?sudoku or countdown}" out="${2:-runs/out/reward/$1}"
 llada="${LLADA:-llada}" seeds="${SEEDS:-1 2 3}" algorithms="${ALGORITHMS:-espo diffu-grpo gdsd}"
 case "$puzzle" in
-  sudoku) tuned="${TUNED:-400}" tuning="${TUNING:-1000}" metrics="cell_accuracy" solved="exact_match" ;;
-  countdown) tuned="${TUNED:-4000}" tuning="${TUNING:-2000}" metrics="solved,uses_numbers" solved="solved" ;;
+  sudoku) tuned="${TUNED:-400}" tuning="${TUNING:-1000}" metrics="${METRICS:-cell_accuracy}" solved="exact_match"
+    tokens="--kind char" length=16 ;;
+  # A number is one token: a small model of characters does not learn to copy numbers.
+  countdown) tuned="${TUNED:-30000}" tuning="${TUNING:-1500}" metrics="${METRICS:-solved,uses_numbers}" solved="solved"
+    tokens="--kind bpe --vocab-size 380" length=6 ;;
   *) echo "no puzzle '$puzzle': sudoku or countdown" >&2; exit 2 ;;
 esac
-steps="${STEPS:-400}" task="$here/$puzzle.toml"
+steps="${STEPS:-1000}" task="$here/$puzzle.toml"
 
 if [ ! -d "$out/data" ]; then
   rm -rf "$out/train" "$out/test" "$out/tokenizer"
@@ -27,7 +30,7 @@ if [ ! -d "$out/data" ]; then
     -f "$here/puzzles.awk" "${TEST:-/dev/null}"
   [ -z "${TEST:-}" ] || cp "$TEST" "$out/test/"
   sed 's/.*"prompt": "\([^"]*\)", "response": "\([^"]*\)".*/\1\2<|endoftext|>/' "$out/tuned.jsonl" > "$out/text.txt"
-  "$llada" tokenizer train "$out/text.txt" --kind char -o "$out/tokenizer" -q
+  "$llada" tokenizer train "$out/text.txt" $tokens -o "$out/tokenizer" -q
   "$llada" data prepare "$out/text.txt" -t "$out/tokenizer" -o "$out/data" --validation 0.1 -q
 fi
 
@@ -46,7 +49,7 @@ for seed in $seeds; do
     model.init_from="$out/base-seed$seed/checkpoints/step-1"
   for algorithm in $algorithms; do
     run "$out/$algorithm-seed$seed" "$steps" train reward.toml reward.algorithm="$algorithm" reward.task="$task" \
-      reward.metrics="$metrics" data.path="$out/train" data.validation="$out/test" train.seed="$seed" \
+      reward.metrics="$metrics" reward.gen_length="$length" data.path="$out/train" data.validation="$out/test" train.seed="$seed" \
       model.init_from="$out/tuned-seed$seed/checkpoints/step-$tuning"
   done
 done
