@@ -84,7 +84,7 @@ pub struct EvalRun {
         short,
         long,
         value_name = "N",
-        default_value = "1234",
+        default_value_t = llada::eval::SEED,
         value_parser = number::<u64>("seed")
     )]
     pub seed: u64,

@@ -353,8 +353,12 @@ fn tasks_measure_a_run_as_eval_does() {
         ("eval.tasks=humaneval", "--allow-code"),
         ("eval.tasks=gsm8k", "gsm8k"),
         ("eval.tasks=long.toml", "no row of it can be used"),
+        ("eval.tasks=short.toml,short.toml", "it is given twice"),
+        ("eval.tasks=short.toml block.length=4", "has no likelihood of a given answer"),
     ] {
-        let (code, _, stderr) = run(dir, &["train", "recipe.toml", "--out", "never", key]);
+        let keys: Vec<_> = key.split(' ').collect();
+        let args = [&["train", "recipe.toml", "--out", "never"], &keys[..]].concat();
+        let (code, _, stderr) = run(dir, &args);
         assert!(code != 0 && stderr.contains(message), "{stderr}");
         assert!(!dir.join("never").exists(), "{key}");
     }

@@ -45,9 +45,9 @@ fn in_order(mut parts: Vec<Shards>) -> Result<Vec<Shards>> {
         let Some(Part { number, of }) = shards.meta().options.part else {
             return wrong(shards, "it has all documents, not a part of them".into());
         };
-        if whole(shards.meta()) != whole(parts[0].meta()) {
+        if let Some(what) = difference(shards.meta(), parts[0].meta()) {
             let first = parts[0].dir().display();
-            return wrong(shards, format!("it was not prepared as `{first}` was"));
+            return wrong(shards, format!("it was prepared with another {what} than `{first}`"));
         }
         if index > 0 && number == index {
             return wrong(shards, format!("part {number} of {of} is there twice"));
@@ -68,11 +68,27 @@ fn in_order(mut parts: Vec<Shards>) -> Result<Vec<Shards>> {
     Ok(parts)
 }
 
+/// What differs between two that are not of one preparation.
+fn difference(a: &Meta, b: &Meta) -> Option<&'static str> {
+    let (a, b) = (whole(a), whole(b));
+    let differences = [
+        (a.options.part != b.options.part, "number of parts"),
+        (a.options.seed != b.options.seed, "seed"),
+        (a.options.validation != b.options.validation, "fraction for validation"),
+        (a.tokenizer != b.tokenizer, "tokenizer"),
+        (a.documents != b.documents, "content of its inputs"),
+        (a != b, "format, field or separator"),
+    ];
+    differences.into_iter().find(|(differ, _)| *differ).map(|(_, what)| what)
+}
+
 /// What all parts of a preparation say alike.
 fn whole(meta: &Meta) -> Meta {
     let mut whole = Meta { duplicates: 0, rejected: 0, ..meta.clone() };
     whole.options.part = whole.options.part.map(|part| Part { number: 0, ..part });
     whole.first_rejected.clear();
+    // Machines may have the same files in different places.
+    whole.inputs.clear();
     (whole.train, whole.validation) = Default::default();
     whole
 }
@@ -85,7 +101,8 @@ fn write(parts: &[Shards], dir: &Path) -> Result<Meta> {
         first: String::new(),
     })?;
     let mut meta = whole(of_first.meta());
-    meta.options.part = None;
+    (meta.options.part, meta.documents) = (None, None);
+    meta.inputs = of_first.meta().inputs.clone();
     let limit = meta.options.shard_tokens;
     let mut train = ShardWriter::new(dir, "train", meta.dtype, limit);
     let mut validation = ShardWriter::new(dir, "val", meta.dtype, limit);
@@ -218,6 +235,12 @@ mod tests {
         let options = PrepareOptions::default();
         let [one, two, three] = [1, 2, 3].map(|number| bench.part(number, 3, &options));
         let other = bench.part(2, 4, &options);
+        let text = std::fs::read_to_string(&bench.inputs[0]).unwrap();
+        std::fs::write(&bench.inputs[0], text.replacen("fox 3", "fox 4", 1)).unwrap();
+        std::fs::rename(&two, bench.dir.path().join("kept")).unwrap();
+        let changed = bench.dir.path().join("changed");
+        std::fs::rename(bench.part(2, 3, &options), &changed).unwrap();
+        std::fs::rename(bench.dir.path().join("kept"), &two).unwrap();
         let all = bench.dir.path().join("all");
         prepare(&bench.inputs, &all, &bench.tokenizer, &options, &mut |_| {}).unwrap();
         for (parts, reason) in [
@@ -225,7 +248,8 @@ mod tests {
             (vec![&one, &three], "part 2 is not there"),
             (vec![&two, &three], "part 1 is not there"),
             (vec![&one, &two, &two, &three], "part 2 of 3 is there twice"),
-            (vec![&one, &other, &three], "was not prepared as"),
+            (vec![&one, &other, &three], "another number of parts"),
+            (vec![&one, &changed, &three], "another content of its inputs"),
             (vec![&all], "it has all documents"),
             (vec![], "no document"),
         ] {

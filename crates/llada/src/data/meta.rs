@@ -108,6 +108,9 @@ pub struct Meta {
     pub options: PrepareOptions,
     /// The inputs, in the order in which they were read.
     pub inputs: Vec<PathBuf>,
+    /// In a part, the checksum of all documents in their order, by which other parts are known to be of the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<u64>,
     /// Documents left out because an equal one came before.
     pub duplicates: u64,
     /// Rows that could not be read.
@@ -253,6 +256,7 @@ mod tests {
             tokenizer: vec![TokenizerMeta { file: TokenizerFiles::JSON.into(), crc32c: 5 }],
             options: PrepareOptions { validation: 0.1 + 0.2, ..PrepareOptions::default() },
             inputs: vec!["a \"b\".txt".into()],
+            documents: Some(7),
             duplicates: 0,
             rejected: 1,
             first_rejected: vec!["a:1: no".into()],

@@ -164,6 +164,7 @@ pub fn prepare(
             tokenizer: marks.collect(),
             options: options.clone(),
             inputs,
+            documents: options.part.map(|_| plan.documents),
             duplicates,
             rejected: rejected.count,
             first_rejected: rejected.named,
@@ -242,6 +243,8 @@ struct Plan {
     fraction: f64,
     /// Bytes of all texts.
     bytes: u64,
+    /// A checksum of all documents in their order.
+    documents: u64,
     rejected: Rejected,
 }
 
@@ -256,6 +259,7 @@ impl Plan {
             held_out: 0,
             fraction: options.validation,
             bytes: 0,
+            documents: 0,
             rejected: Rejected::default(),
         }
     }
@@ -268,9 +272,13 @@ impl Plan {
             }
             Ok(text) => {
                 self.bytes += text.len() as u64;
-                self.place(identity(text))
+                let identity = identity(text);
+                let length = mix(text.len() as u64);
+                self.documents ^= identity as u64 ^ (identity >> 64) as u64 ^ length;
+                self.place(identity)
             }
         };
+        self.documents = mix(self.documents.wrapping_add(fate as u64 + 1));
         self.fates.push(fate);
     }
 

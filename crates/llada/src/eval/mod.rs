@@ -42,7 +42,7 @@ pub use dataset::BadRow;
 pub use error::EvalError;
 pub use judge::{Checker, Verdict};
 pub use monitor::Monitor;
-pub use plan::{Overrides, Plan};
+pub use plan::{Overrides, Plan, SEED};
 pub use prompt::{Example, Prepared, prepare};
 pub use record::Record;
 pub use request::Request;

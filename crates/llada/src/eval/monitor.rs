@@ -1,14 +1,14 @@
 //! Tasks by which a model is measured while it is trained.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{
     Checker, EvalError, Evaluator, Observer, Outcome, Overrides, Plan, Prepared, metric::Estimate,
-    record::Record, report, runner::rows,
+    record::Record, report, runner::rows, settings::Scoring, task::Kind,
 };
 use crate::{
     Codec, Result, chat::Template, config::ModelConfig, model::MaskPredictor, tokenizer::Tokenizer,
@@ -39,7 +39,7 @@ impl Monitor {
     /// `checker` runs programs, for tasks that have some.
     ///
     /// # Errors
-    /// When the settings of a task, or all of its rows, do not go with a model of these sizes.
+    /// When the settings of a task, or all of its rows, do not go with such a model, or two tasks have one name.
     pub fn new(
         prepared: Vec<Prepared>,
         asked: Overrides,
@@ -50,17 +50,31 @@ impl Monitor {
     ) -> Result<Self> {
         let monitor = Self { prepared, asked, tokenizer, template, checker };
         let codec = monitor.codec(config);
+        let mut names = BTreeSet::new();
         for prepared in &monitor.prepared {
+            let refused = |what: &str, remedy: String| {
+                let (task, what) = (prepared.task.name.clone(), what.into());
+                Err(EvalError::Setting { task, what, remedy }.into())
+            };
+            if !names.insert(&prepared.task.name) {
+                return refused("it is given twice", "give each once in `eval.tasks`".into());
+            }
             let plan = monitor.plan(prepared, &codec)?;
+            let is_scored =
+                prepared.task.kind != Kind::Generate && plan.scoring == Scoring::Likelihood;
+            if is_scored && config.attention.block_length().is_some() {
+                let remedy = "leave it out of `eval.tasks`, or give a task that generates";
+                let what = "a model that attends by blocks has no likelihood of a given answer";
+                return refused(what, remedy.into());
+            }
             let mut reason = String::new();
             let fits = prepared.examples.iter().map(|example| {
                 let found = rows(&codec, example, &plan)?;
                 Ok(found.map_err(|bad| reason = bad.reason).is_ok())
             });
             if !fits.collect::<Result<Vec<bool>>>()?.contains(&true) {
-                let (task, what) = (prepared.task.name.clone(), "no row of it can be used".into());
                 let remedy = format!("leave it out of `eval.tasks`: {reason}");
-                return Err(EvalError::Setting { task, what, remedy }.into());
+                return refused("no row of it can be used", remedy);
             }
         }
         Ok(monitor)

@@ -14,6 +14,9 @@ use crate::{
     diffusion::{Blocks, Sampler, Settings, blocks::AdaptiveBlocks},
 };
 
+/// The seed of all random draws of a task where nobody asks for another.
+pub const SEED: u64 = 1234;
+
 /// What the user asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {

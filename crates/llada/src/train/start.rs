@@ -176,7 +176,8 @@ impl Trainer {
         let reader = Reader { checkpoint, tokenizer: &tokenizer, files, special: &special };
         let source = match pretraining {
             Some(mut source) => {
-                source.split_documents(&recipe, special.eos)?;
+                // What ended the documents, whatever the model takes for an end.
+                source.split_documents(&recipe, tokenizer.special_tokens().eos)?;
                 source
             }
             None => source(&recipe, reader, &model.config, function.as_deref())?,

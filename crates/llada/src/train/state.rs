@@ -270,6 +270,7 @@ pub(super) mod tests {
             tokenizer: vec![TokenizerMeta { file: "tokenizer.json".into(), crc32c: 1 }],
             options: PrepareOptions::default(),
             inputs: Vec::new(),
+            documents: None,
             duplicates: 0,
             rejected: 0,
             first_rejected: Vec::new(),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use llada::{
-    eval::{Checker, Monitor, Overrides, prepare, shipped},
+    eval::{Checker, Monitor, Overrides, SEED, prepare, shipped},
     train::{Recipe, SftTemplate, Trainer},
 };
 
@@ -33,7 +33,7 @@ pub fn open(trainer: &Trainer, code: &CodeArgs, term: &Term) -> Result<Option<Mo
     let prepared = prepared.collect::<llada::Result<Vec<_>>>()?;
     prepared.iter().for_each(|prepared| name_bad_rows(prepared, term));
     let chat = recipe.template() == Some(SftTemplate::Chat);
-    let asked = Overrides { chat, ..Overrides::default() };
+    let asked = Overrides { chat, seed: SEED, ..Overrides::default() };
     let config = &trainer.predictor().model().config;
     let (tokenizer, template) = (trainer.tokenizer().clone(), trainer.template()?);
     Ok(Some(Monitor::new(prepared, asked, tokenizer, template, config, checker)?))
