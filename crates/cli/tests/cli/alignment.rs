@@ -89,8 +89,10 @@ fn programs_of_the_model_run_only_where_that_is_allowed() {
     };
     let code = ["reward.toml", "reward.task=programs.toml"];
     assert!(refuse(&code).contains("add `--allow-code`"));
-    assert!(refuse(&["reward.toml", "--allow-code"]).contains("runs no programs"));
-    assert!(refuse(&["preference.toml", "--allow-code"]).contains("judges no programs"));
+    assert!(refuse(&["reward.toml", "--allow-code"]).contains("no task of this run runs programs"));
+    assert!(
+        refuse(&["preference.toml", "--allow-code"]).contains("no task of this run runs programs")
+    );
     let metric = refuse(&["reward.toml", "reward.metrics=solved"]);
     assert!(metric.contains("`solved`") && metric.contains("contains,none"), "{metric}");
     assert!(refuse(&["reward.toml", "reward.task=nothing"]).contains("nothing"));
